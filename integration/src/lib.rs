@@ -1,0 +1,1 @@
+//! The test harness: bundles, runtimes and containers as values.

@@ -1,0 +1,1 @@
+//! Turns a spec into a plan.
