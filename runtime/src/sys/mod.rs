@@ -5,6 +5,12 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod cred;
+pub(crate) mod fs;
+pub(crate) mod mount;
+pub(crate) mod net;
+pub(crate) mod process;
+
 pub(crate) use nix::errno::Errno;
 
 /// What every system call here returns.
