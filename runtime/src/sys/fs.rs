@@ -220,3 +220,46 @@ pub(crate) fn seals(fd: impl AsFd) -> Result<c_int> {
     // SAFETY: takes no argument.
     Errno::result(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_GET_SEALS) })
 }
+
+/// Standard input, output and error. They may be closed: calls on them then say EBADF.
+pub(crate) const STDIO: [BorrowedFd<'static>; 3] = {
+    // SAFETY: the numbers are used as arguments of system calls only, which check them; nobody closes them through this.
+    unsafe { [BorrowedFd::borrow_raw(0), BorrowedFd::borrow_raw(1), BorrowedFd::borrow_raw(2)] }
+};
+
+/// fstat(2) by number, which need not be open.
+pub(crate) fn stat_fd(number: c_int) -> Result<libc::stat> {
+    let mut buf = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: `buf` has room for a stat.
+    Errno::result(unsafe { libc::fstat(number, buf.as_mut_ptr()) })?;
+    // SAFETY: the kernel filled it, and every bit pattern of it is valid.
+    Ok(unsafe { buf.assume_init() })
+}
+
+/// getdents64(2) over a whole directory, with the caller's buffer.
+pub(crate) fn for_each_entry(
+    dir: impl AsFd,
+    buffer: &mut [u8],
+    mut visit: impl FnMut(&CStr) -> Result<()>,
+) -> Result<()> {
+    /// Offsets in struct linux_dirent64: the record's length (16 bits), and the NUL-terminated name.
+    const LENGTH: usize = 16;
+    const NAME: usize = 19;
+    loop {
+        // SAFETY: pointer and length describe `buffer`.
+        let ret = unsafe {
+            libc::syscall(libc::SYS_getdents64, dir.as_fd().as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
+        };
+        let filled = Errno::result(ret)? as usize;
+        if filled == 0 {
+            return Ok(());
+        }
+        let mut rest = &buffer[..filled];
+        while rest.len() > NAME {
+            let length = usize::from(u16::from_ne_bytes([rest[LENGTH], rest[LENGTH + 1]]));
+            let (entry, next) = rest.split_at_checked(length).ok_or(Errno::EIO)?;
+            visit(CStr::from_bytes_until_nul(&entry[NAME..]).map_err(|_| Errno::EIO)?)?;
+            rest = next;
+        }
+    }
+}

@@ -73,18 +73,42 @@ pub(crate) fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// The longest home directory that fits into the slot of [`CStringArray::with_home_slot`].
+pub(crate) const MAX_HOME: usize = 1024;
+
 /// A NULL-terminated array of C strings, made before clone so that execve allocates nothing.
 #[derive(Debug)]
 pub(crate) struct CStringArray {
     strings: Vec<CString>,
-    /// Points into `strings`, whose heap buffers do not move.
+    /// Points into `strings` (whose heap buffers do not move) and `home`.
     pointers: Vec<*const c_char>,
+    /// `HOME=…`, to be filled in by init.
+    home: Vec<u8>,
 }
 
 impl CStringArray {
     pub(crate) fn new(strings: Vec<CString>) -> Self {
         let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
-        CStringArray { strings, pointers }
+        CStringArray { strings, pointers, home: Vec::new() }
+    }
+
+    /// An environment to which [`set_home`](Self::set_home) can add HOME without allocation.
+    pub(crate) fn with_home_slot(strings: Vec<CString>) -> Self {
+        let mut array = CStringArray::new(strings);
+        array.home = b"HOME=".to_vec();
+        array.home.resize(b"HOME=".len() + MAX_HOME + 1, 0);
+        array.pointers.push(std::ptr::null());
+        array
+    }
+
+    /// Sets HOME, which the array must have room for and not contain.
+    pub(crate) fn set_home(&mut self, home: &[u8]) {
+        let start = b"HOME=".len();
+        let Some(room) = self.home.get_mut(start..start + home.len() + 1) else { return };
+        room[..home.len()].copy_from_slice(home);
+        room[home.len()] = 0;
+        let at = self.strings.len();
+        self.pointers[at] = self.home.as_ptr().cast();
     }
 
     pub(crate) fn strings(&self) -> &[CString] {
@@ -288,4 +312,19 @@ pub(crate) fn join_session_keyring(name: &CStr) -> Result<i32> {
 pub(crate) fn set_key_permissions(serial: i32, permissions: u32) -> Result<()> {
     // SAFETY: takes no pointers.
     Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_SETPERM, serial, permissions) }).map(drop)
+}
+
+/// setdomainname(2).
+pub(crate) fn set_domainname(name: &[u8]) -> Result<()> {
+    // SAFETY: pointer and length describe `name`.
+    Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
+}
+
+/// Gives SIGPIPE its default action back: Rust's runtime ignores it, and what is ignored stays so over execve.
+pub(crate) fn reset_sigpipe() -> Result<()> {
+    // SAFETY: SIG_DFL installs no handler.
+    match unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) } {
+        libc::SIG_ERR => Err(Errno::last()),
+        _ => Ok(()),
+    }
 }
