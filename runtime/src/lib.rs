@@ -1,7 +1,10 @@
 //! Caisson's low-level OCI runtime.
 
-pub mod report;
+mod cli;
+mod log;
 mod plan;
+pub mod report;
+pub mod state;
 mod sys;
 
 /// Runs the command line and returns the exit code.
