@@ -6,6 +6,7 @@ mod plan;
 pub mod report;
 pub mod state;
 mod sys;
+mod timestamp;
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> std::process::ExitCode {

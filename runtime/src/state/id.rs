@@ -1,11 +1,8 @@
-//! The container's directory below `--root`.
+//! The name of a container.
 
 use crate::report::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-
-/// The version of the runtime specification that we implement.
-pub const OCI_VERSION: &str = "1.3.0";
 
 /// A container's name: validated, so that it is one component of a path and nothing special in it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -50,5 +47,32 @@ impl TryFrom<String> for ContainerId {
 impl From<ContainerId> for String {
     fn from(id: ContainerId) -> String {
         id.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_plain_components_of_a_path() {
+        for id in ["a", "web-1", "A.b_c+d", "...", "-x", "0123456789abcdef"] {
+            assert_eq!(ContainerId::new(id).unwrap().as_str(), id);
+        }
+        for id in [
+            "", ".", "..", "a/b", "/", "a b", "ä", "a\n", "a\0", "a:b", "~",
+        ] {
+            let error = ContainerId::new(id).unwrap_err().to_string();
+            assert!(
+                error.starts_with("invalid container ID format"),
+                "{id:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_in_files_are_checked_too() {
+        assert!(serde_json::from_str::<ContainerId>("\"web\"").is_ok());
+        assert!(serde_json::from_str::<ContainerId>("\"../web\"").is_err());
     }
 }
