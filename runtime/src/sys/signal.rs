@@ -4,9 +4,12 @@
 //! there and its status be lost. So numbers are kept as the kernel has them.
 
 use super::{Errno, Result};
+use nix::sys::signal::SigSet;
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,17 @@ pub(crate) fn set_default(number: i32) -> Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// Makes the process that `command` starts begin with no signal blocked; it would inherit our mask. Not for init: this allocates.
+pub(crate) fn unblock_in_child(command: &mut Command) {
+    let unblock = || {
+        SigSet::empty()
+            .thread_set_mask()
+            .map_err(std::io::Error::from)
+    };
+    // SAFETY: between fork and exec the closure makes one system call; it takes no lock and allocates nothing.
+    unsafe { command.pre_exec(unblock) };
 }
 
 /// waitid(P_PIDFD): waits until this child has ended, and reaps it.
