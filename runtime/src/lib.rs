@@ -1,10 +1,16 @@
 //! Caisson's low-level OCI runtime.
 
 mod cli;
+mod hooks;
+mod host;
+mod init;
 mod log;
 mod plan;
 pub mod report;
+mod spawn;
+mod spec;
 pub mod state;
+mod sync;
 mod sys;
 mod timestamp;
 

@@ -10,6 +10,9 @@ pub(crate) mod fs;
 pub(crate) mod mount;
 pub(crate) mod net;
 pub(crate) mod process;
+pub(crate) mod signal;
+pub(crate) mod socket;
+pub(crate) mod tty;
 
 pub(crate) use nix::errno::Errno;
 
