@@ -1,1 +1,5 @@
 //! Turns a spec into a plan.
+
+pub(crate) mod cgroup;
+pub(crate) mod device_filter;
+pub(crate) mod limits;
