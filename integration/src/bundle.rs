@@ -126,19 +126,31 @@ impl Bundle {
     #[track_caller]
     pub fn run_with(&self, flags: &[&str]) -> Finished {
         let id = place::unique("run");
-        self.save();
-        let finished = self.runtime.call(&self.arguments("run", flags, &id));
+        let finished = self.call("run", flags, &id);
         if !flags.contains(&"--keep") {
             host::assert_no_trace(&id, &self.runtime.root);
         }
         finished
     }
 
-    /// Starts the container in the foreground, and lets it run. The test chooses the id, to be able to use it.
+    /// Runs `create` or `run` with these flags and this id, and checks nothing.
     #[track_caller]
-    pub fn start_run(&self, flags: &[&str], id: &str) -> Running {
+    pub fn call(&self, verb: &str, flags: &[&str], id: &str) -> Finished {
         self.save();
-        self.runtime.start(&self.arguments("run", flags, id))
+        self.runtime.call(&self.arguments(verb, flags, id))
+    }
+
+    /// Starts `create` or `run` with these flags and this id, with pipes for its input and output, and lets it run.
+    #[track_caller]
+    pub fn start(&self, verb: &str, flags: &[&str], id: &str) -> Running {
+        self.save();
+        self.runtime.start(&self.arguments(verb, flags, id))
+    }
+
+    /// Fails the test if anything is left of the container with this id.
+    #[track_caller]
+    pub fn assert_gone(&self, id: &str) {
+        host::assert_no_trace(id, &self.runtime.root);
     }
 
     /// Runs `probe report` with these questions in place of the process's arguments.

@@ -14,7 +14,7 @@
 //!   the drop fails the test if the runtime leaves its state, its cgroup or a mount behind.
 //! * What a test needs of the machine it asks of [`mod@require`]; without it the test prints `skipped: ...` and returns, or
 //!   fails if `MUST_WORK=1` is set.
-//! * A test that a peer is known to fail runs its body in [`peer::beyond`], which names the peer's fault.
+//! * A test that a peer is known to fail says so with [`beyond!`], which names the peer's fault.
 //! * Nothing sleeps. Every wait is for an event and has a deadline ([`runtime::DEADLINE`]) after which the test fails.
 //!
 //! The environment: `RUNTIME` (a path, or a name to look up in PATH; default: the `caisson` beside this program), `PROBE`,

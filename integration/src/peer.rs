@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::{place, require, runtime};
 use serde_json::json;
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -21,6 +21,8 @@ pub struct Fault {
     runtime: &'static str,
     fixed_in: Option<&'static str>,
     what: &'static str,
+    /// Shown on some runs only, because it is a race: the test may then pass as well.
+    race: bool,
 }
 
 /// A fault of every runc known.
@@ -29,6 +31,7 @@ pub const fn runc(what: &'static str) -> Fault {
         runtime: "runc",
         fixed_in: None,
         what,
+        race: false,
     }
 }
 
@@ -38,6 +41,7 @@ pub const fn runc_before(version: &'static str, what: &'static str) -> Fault {
         runtime: "runc",
         fixed_in: Some(version),
         what,
+        race: false,
     }
 }
 
@@ -47,6 +51,7 @@ pub const fn crun(what: &'static str) -> Fault {
         runtime: "crun",
         fixed_in: None,
         what,
+        race: false,
     }
 }
 
@@ -56,12 +61,41 @@ pub const fn crun_before(version: &'static str, what: &'static str) -> Fault {
         runtime: "crun",
         fixed_in: Some(version),
         what,
+        race: false,
     }
 }
 
-/// Runs a test's body. If the runtime under test has one of these faults, the body must fail.
+/// A race in crun, which does not show on every run.
+pub const fn crun_race(what: &'static str) -> Fault {
+    Fault {
+        race: true,
+        ..crun(what)
+    }
+}
+
+/// A race in runc, which does not show on every run.
+pub const fn runc_race(what: &'static str) -> Fault {
+    Fault {
+        race: true,
+        ..runc(what)
+    }
+}
+
+/// Marks the test of this name as one that these peers fail: `beyond!(test_name, [crun("why"), runc_before("1.2", "why")]);`
+/// after `require!`. Under such a peer the rest of the test must fail.
+#[macro_export]
+macro_rules! beyond {
+    ($test:path, [$($fault:ident($($argument:expr),+ $(,)?)),+ $(,)?] $(,)?) => {
+        if $crate::peer::fails($test, &[$($crate::peer::$fault($($argument),+)),+]) {
+            return;
+        }
+    };
+}
+
+/// If the runtime under test has one of these faults: runs the test, checks that it fails, and says true. The test itself
+/// gets here a second time and is told false, so that it goes on to its body.
 #[track_caller]
-pub fn beyond(faults: &[Fault], body: impl FnOnce()) {
+pub fn fails(test: fn(), faults: &[Fault]) -> bool {
     let (name, version) = under_test();
     let has = |fault: &&Fault| {
         fault.runtime == name
@@ -69,20 +103,21 @@ pub fn beyond(faults: &[Fault], body: impl FnOnce()) {
                 .fixed_in
                 .is_none_or(|fixed| numbers(version) < numbers(fixed))
     };
-    let Some(fault) = faults.iter().find(has) else {
-        return body();
+    let Some(fault) = faults.iter().find(has).filter(|_| !is_to_fail()) else {
+        return false;
     };
+    TO_FAIL.set(true);
+    let failed = catch_unwind(test).is_err();
+    TO_FAIL.set(false);
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("?");
-    TO_FAIL.set(true);
-    let failed = catch_unwind(AssertUnwindSafe(body)).is_err();
-    TO_FAIL.set(false);
     assert!(
-        failed,
+        failed || fault.race,
         "{test} passes with {name} {version}, though marked: {}",
         fault.what
     );
     runtime::announce(&format!("beyond {name} {version}: {} [{test}]", fault.what));
+    true
 }
 
 /// Whether the running test is in a body that is expected to fail.

@@ -30,6 +30,11 @@ impl Scratch {
         &self.0
     }
 
+    /// The path of something in it, as text for a command line.
+    pub fn name(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+
     /// A file with these contents in it; directories are made as needed.
     #[track_caller]
     pub fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {

@@ -360,7 +360,7 @@ pub fn finish(mut command: Command) -> Finished {
 
 /// Waits until a descriptor is readable (for a pidfd: the process has ended); false at the deadline.
 pub fn readable(fd: &impl AsFd) -> bool {
-    // A test that is to fail, as a peer's does in `peer::beyond`, need not take its time.
+    // A test that is to fail, as a peer's does in `beyond!`, need not take its time.
     let end = Instant::now()
         + if peer::is_to_fail() {
             DEADLINE / 20

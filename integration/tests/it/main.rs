@@ -13,4 +13,9 @@
 // What a test unwraps it expects to be there; the panic is the failure. Outside of #[test] functions clippy needs to be told.
 #![allow(clippy::unwrap_used)]
 
+mod concurrency;
+mod ids;
+mod kill;
 mod lifecycle;
+mod list;
+mod run;
