@@ -1,5 +1,6 @@
 //! Caisson's low-level OCI runtime.
 
+mod cgroup;
 mod cli;
 mod hooks;
 mod host;

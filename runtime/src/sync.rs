@@ -41,7 +41,7 @@ pub(crate) enum Message {
 /// Why init ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Failure {
-    /// Index into the plan's steps; [`STAGE`] for the work of the stage.
+    /// Index into the plan's steps; [`STAGE`] for the work of the stage. In the start fifo: how far from the end, 1 for the last step.
     pub(crate) step: u32,
     /// [`crate::plan::Op`] as a number.
     pub(crate) op: u32,

@@ -62,6 +62,6 @@ fn copy_entry(source: &OwnedFd, target: &OwnedFd, name: &CStr, depth: u32) -> Re
 }
 
 fn copy_data(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
-    while nix::sys::sendfile::sendfile64(to.as_fd(), from.as_fd(), None, 1 << 30)? > 0 {}
+    while nix::sys::sendfile::sendfile(to.as_fd(), from.as_fd(), None, 1 << 30)? > 0 {}
     Ok(())
 }

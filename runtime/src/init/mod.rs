@@ -30,8 +30,6 @@ pub(crate) struct Files {
     pub(crate) proc: OwnedFd,
     /// Init's end of the socket pair.
     pub(crate) sync: OwnedFd,
-    /// The parent's end, closed first.
-    pub(crate) parent_sync: Option<OwnedFd>,
     /// What [`Plan::opens`] names.
     pub(crate) slots: Vec<OwnedFd>,
     /// The start fifo, O_PATH.
@@ -89,8 +87,7 @@ struct Init {
 }
 
 /// Runs the plan in the new process. Never returns: it ends in execve or in exit.
-pub(crate) fn run(plan: &mut Plan, mut files: Files) -> ! {
-    drop(files.parent_sync.take());
+pub(crate) fn run(plan: &mut Plan, files: Files) -> ! {
     // The first thing, so that nobody is left behind; the parent's death before is seen as end of file below.
     let guarded = process::set_parent_death_signal(libc::SIGKILL);
     process::set_name(c"caisson:[INIT]").ok(); // only for ps
@@ -104,15 +101,16 @@ pub(crate) fn run(plan: &mut Plan, mut files: Files) -> ! {
         Init { files, root: None, masks: rootfs::Masks::default(), cwd: None, fifo: None, program: 0 };
     for (number, step) in steps.iter().enumerate() {
         if let Err(cause) = init.apply(step, exec) {
-            fail(&init.files.sync, init.fifo.as_ref(), number as u32, &cause);
+            // Who reads the fifo does not know the plan, but how it ends.
+            let step = if init.fifo.is_some() { steps.len() - number } else { number };
+            fail(&init.files.sync, init.fifo.as_ref(), step as u32, &cause);
         }
     }
     process::exit(0)
 }
 
 /// Runs the stage: joins or makes what init must be born into, then clones init as the parent's child and ends.
-pub(crate) fn run_stage(plan: &mut Plan, mut files: Files, stage: &Stage, flags: u64) -> ! {
-    drop(files.parent_sync.take());
+pub(crate) fn run_stage(plan: &mut Plan, files: Files, stage: &Stage, flags: u64) -> ! {
     let guarded = process::set_parent_death_signal(libc::SIGKILL);
     process::set_name(c"caisson:[STAGE]").ok(); // only for ps
     let done = guarded

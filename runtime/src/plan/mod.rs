@@ -9,6 +9,7 @@ pub(crate) mod cgroup;
 pub(crate) mod create;
 pub(crate) mod device_filter;
 pub(crate) mod exec;
+pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod process;
@@ -21,6 +22,7 @@ use crate::report::{Error, Result};
 use crate::sys::cred::CapSets;
 use crate::sys::process::{CStringArray, SchedAttr};
 use mounts::Mount;
+pub(crate) use text::names;
 use std::ffi::CString;
 
 /// Everything that the parent prepares and init does.
