@@ -1,6 +1,7 @@
 //! Caisson's low-level OCI runtime.
 
 pub mod report;
+mod cgroup;
 mod plan;
 mod sys;
 

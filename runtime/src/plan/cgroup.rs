@@ -48,6 +48,7 @@ pub(crate) struct CgroupPlan {
     pub(crate) devices: DeviceFilter,
     /// Run without a device filter where the kernel does not permit one.
     pub(crate) device_filter_may_fail: bool,
+    pub(crate) rootless: bool,
     /// Run without a group if none can be made. Only so if nothing was asked of it: no limit, no path.
     pub(crate) may_do_without: bool,
     pub(crate) owner: Option<u32>,
@@ -90,6 +91,7 @@ pub(crate) fn plan(request: &Request<'_>) -> Result<CgroupPlan> {
         may_do_without: request.rootless && path.is_empty() && limits.controllers().is_empty(),
         limits,
         devices,
+        rootless: request.rootless,
         device_filter_may_fail: request.rootless || request.in_user_namespace,
         owner: request.owner,
     })

@@ -375,13 +375,14 @@ impl Limits {
                     "unified resource '{key}' must be in the form CONTROLLER.PARAMETER"
                 )));
             }
+            if value.is_empty() {
+                // To clear a list such as cpuset.cpus. A write of no bytes would not reach the kernel's parser.
+                self.set(key, "\n", Absent::Fail);
+                continue;
+            }
             // The kernel takes one setting for each write, so `io.max` for two devices is two writes.
-            match value.contains('\n') {
-                false => self.set(key, value, Absent::Fail),
-                true => value
-                    .lines()
-                    .filter(|l| !l.is_empty())
-                    .for_each(|l| self.set(key, l, Absent::Fail)),
+            for line in value.lines().filter(|line| !line.is_empty()) {
+                self.set(key, line, Absent::Fail);
             }
         }
         Ok(())
@@ -760,7 +761,7 @@ mod tests {
             writes(json),
             [
                 "pids.max=5",
-                "cpuset.cpus=",
+                "cpuset.cpus=\n",
                 "io.max=8:0 rbps=1",
                 "io.max=8:16 rbps=2",
                 "pids.max=9"

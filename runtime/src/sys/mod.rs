@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod bpf;
 pub(crate) mod cred;
 pub(crate) mod fs;
 pub(crate) mod mount;
