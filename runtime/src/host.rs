@@ -12,6 +12,8 @@ pub(crate) struct Host {
     pub(crate) egid: u32,
     /// Whether we may mount, join namespaces and so on where we are: CAP_SYS_ADMIN in our user namespace.
     pub(crate) sys_admin: bool,
+    /// Whether we run in the host's own user namespace.
+    pub(crate) initial_user_namespace: bool,
     /// Whether the host has /proc/kcore, which /dev/core then points to.
     pub(crate) kcore: bool,
 }
@@ -24,7 +26,14 @@ impl Host {
             euid: nix::unistd::geteuid().as_raw(),
             egid: nix::unistd::getegid().as_raw(),
             sys_admin: caps.effective & CAP_SYS_ADMIN != 0,
+            initial_user_namespace: is_initial_user_namespace()?,
             kcore: nix::unistd::access("/proc/kcore", nix::unistd::AccessFlags::F_OK).is_ok(),
         })
     }
+}
+
+/// The initial user namespace maps every id to itself; no other can map all of them, since 2^32 - 1 is not an id (user_namespaces(7)).
+pub(crate) fn is_initial_user_namespace() -> Result<bool> {
+    let text = std::fs::read_to_string("/proc/self/uid_map").context(|| "read /proc/self/uid_map")?;
+    Ok(text.split_whitespace().eq(["0", "0", "4294967295"]))
 }

@@ -3,7 +3,7 @@
 //! What fails half-way is taken back: no group remains that was not there before.
 
 use super::events::Events;
-use super::{Cgroup, Hierarchy, files};
+use super::{Cgroup, Hierarchy, Saved, files};
 use crate::plan::cgroup::{CgroupPlan, Driver, Place, clean};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sys::Errno;
@@ -19,6 +19,15 @@ pub(crate) struct Created {
     pub(crate) cgroup: Option<Cgroup>,
     /// What was asked for and ignored.
     pub(crate) warnings: Vec<String>,
+}
+
+/// Where `create` would make the group, for a trail that is laid before anything is made. None where it would make none.
+pub(crate) fn locate(plan: &CgroupPlan) -> Result<Option<Saved>> {
+    if plan.driver == Driver::Disabled {
+        return Ok(None);
+    }
+    let Some(hierarchy) = Hierarchy::find()? else { return Ok(None) };
+    Ok(Some(Saved { driver: plan.driver, mountpoint: hierarchy.mountpoint, path: resolve(&plan.place)? }))
 }
 
 /// Carries out the plan.

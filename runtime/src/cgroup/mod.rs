@@ -21,7 +21,7 @@ mod limits;
 mod processes;
 mod remove;
 
-pub(crate) use create::{Created, create};
+pub(crate) use create::{create, locate};
 pub(crate) use events::LimitHits;
 
 use crate::plan::cgroup::Driver;
@@ -119,6 +119,22 @@ impl Cgroup {
     /// The group's directory: for CLONE_INTO_CGROUP, which makes the new process a member from its start.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+
+    /// Where the hierarchy is mounted on this host.
+    pub(crate) fn mountpoint(&self) -> &Path {
+        &self.hierarchy.mountpoint
+    }
+
+    /// The group at a path below this one, which must exist: for `exec --cgroup`.
+    pub(crate) fn below(&self, path: &Path) -> Result<Cgroup> {
+        let path = crate::plan::cgroup::clean(path);
+        let whole = if path.is_empty() { self.path.clone() } else { format!("{}/{path}", self.path) };
+        let saved = Saved { path: whole, ..self.save() };
+        match Cgroup::open(&saved)? {
+            Some(cgroup) => Ok(cgroup),
+            None => Err(Error::new(Kind::NotFound, format!("cgroup '/{}' does not exist", saved.path))),
+        }
     }
 
     /// The group's directory as a path of this host.

@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     fn host() -> Host {
-        Host { euid: 0, egid: 0, sys_admin: true, kcore: true }
+        Host { euid: 0, egid: 0, sys_admin: true, initial_user_namespace: true, kcore: true }
     }
 
     fn planned(json: &str) -> Result<Namespaces> {

@@ -21,6 +21,9 @@ pub(crate) enum Cloned {
     Child,
 }
 
+/// linux/sched.h. libc's constant of this name has 32 bits and thus is 0.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// struct clone_args of linux/sched.h, version 2 (kernel 5.7).
 #[repr(C)]
 #[derive(Default)]
@@ -51,7 +54,7 @@ pub(crate) fn clone3(args: CloneArgs<'_>) -> Result<Cloned> {
         raw.exit_signal = libc::SIGCHLD as u64;
     }
     if let Some(cgroup) = args.cgroup {
-        raw.flags |= libc::CLONE_INTO_CGROUP as u64;
+        raw.flags |= CLONE_INTO_CGROUP;
         raw.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: `raw` and its size describe a clone_args; `pidfd` lives across the call; without CLONE_VM the child runs on its own

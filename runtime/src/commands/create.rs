@@ -1,0 +1,382 @@
+//! `create`, and the part of `run` that is the same: a container whose init is set up and waits for the word to start.
+
+use super::{Context, hook_state, hooks, pid_file};
+use crate::cgroup::{self, Cgroup};
+use crate::cli;
+use crate::hooks::Kind as HookKind;
+use crate::host::Host;
+use crate::plan::{self, Plan, seccomp};
+use crate::report::{self, Context as _, Error, Kind, Result};
+use crate::spawn::{self, Child};
+use crate::spec;
+use crate::state::{Init, Locked, OCI_VERSION, State, Status};
+use nix::fcntl::OFlag;
+use nix::sys::signal::SigSet;
+use nix::unistd::{Gid, Uid};
+use oci_spec::runtime::Spec;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// Who starts the container, and where its terminal goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// The `start` command, by the fifo.
+    Create,
+    /// `run --detach`.
+    Detached,
+    /// `run`: the terminal's master stays here.
+    Foreground,
+}
+
+/// A container that waits to be started.
+#[derive(Debug)]
+pub(super) struct Created {
+    pub(super) directory: Locked,
+    pub(super) state: State,
+    pub(super) spec: Spec,
+    pub(super) child: Child,
+    pub(super) host: Host,
+}
+
+/// The `create` command.
+pub(super) fn run(context: &Context<'_>, request: &cli::Create) -> Result<()> {
+    let mut created = create(context, request, Mode::Create, SigSet::thread_get_mask().context(|| "read the signal mask")?)?;
+    created.child.release()
+}
+
+/// Everything that is known before anything is made.
+struct Prepared<'a> {
+    request: &'a cli::Create,
+    bundle: PathBuf,
+    rootfs: PathBuf,
+    spec: Spec,
+    config: Vec<u8>,
+    host: Host,
+    cgroup: plan::cgroup::CgroupPlan,
+    seccomp: Option<seccomp::Filter>,
+    console_socket: Option<OwnedFd>,
+    preserved_fds: u32,
+    mode: Mode,
+    signal_mask: SigSet,
+}
+
+/// Creates a container. What fails leaves nothing behind.
+pub(super) fn create(context: &Context<'_>, request: &cli::Create, mode: Mode, signal_mask: SigSet) -> Result<Created> {
+    let prepared = prepare(context, request, mode, signal_mask).context(|| failed(request))?;
+    let directory = context.root.create(&request.id)?;
+    let mut made = Made { cgroup: None, child: None };
+    match build(context, prepared, &directory, &mut made) {
+        Ok((state, spec, host, child)) => Ok(Created { directory, state, spec, child, host }),
+        Err((error, spec, state)) => {
+            take_back(context, made, directory, &spec, &state);
+            Err(error.context(failed(request)))
+        }
+    }
+}
+
+fn failed(request: &cli::Create) -> String {
+    format!("create container '{}'", request.id)
+}
+
+fn prepare<'a>(context: &Context<'_>, request: &'a cli::Create, mode: Mode, signal_mask: SigSet) -> Result<Prepared<'a>> {
+    let bundle = std::path::absolute(&request.bundle).context(|| format!("find bundle {}", request.bundle.display()))?;
+    let (parsed, config) = spec::load(&bundle)?;
+    parsed.warnings.iter().for_each(|warning| context.log.warn(warning));
+    let mut spec = parsed.value;
+    let preserved_fds = listen_fds(&mut spec) + request.preserve_fds;
+    spawn::check_preserved(preserved_fds)?;
+    let terminal = spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
+    let console_socket = console_socket(request.console_socket.as_deref(), terminal, mode != Mode::Foreground)?;
+    let host = context.host()?;
+    let rootfs = root_directory(&spec, &bundle)?;
+    let linux = spec.linux().as_ref();
+    let cgroup = plan::cgroup::plan(&plan::cgroup::Request {
+        id: request.id.as_str(),
+        driver: driver(context)?,
+        cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
+        resources: linux.and_then(|linux| linux.resources().as_ref()),
+        rootless: rootless(context, &host),
+        in_user_namespace: !host.initial_user_namespace,
+        owner: cgroup_owner(&spec),
+    })?;
+    let profile = linux.and_then(|linux| linux.seccomp().as_ref());
+    let seccomp = profile.map(seccomp::compile).transpose().context(|| "compile linux.seccomp")?;
+    let warnings = seccomp.iter().flat_map(|filter| &filter.warnings);
+    warnings.for_each(|warning| context.log.warn(warning));
+    if seccomp.as_ref().is_some_and(|filter| filter.notifies) {
+        return Err(Error::new(Kind::Unsupported, "SCMP_ACT_NOTIFY is not supported yet"));
+    }
+    Ok(Prepared {
+        request,
+        bundle,
+        rootfs,
+        spec,
+        config,
+        host,
+        cgroup,
+        seccomp,
+        console_socket,
+        preserved_fds,
+        mode,
+        signal_mask,
+    })
+}
+
+/// Socket activation (sd_listen_fds(3)): what this command was handed goes to the container, whose first process it is for.
+fn listen_fds(spec: &mut Spec) -> u32 {
+    let count = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
+    if count > 0
+        && let Some(process) = spec.process_mut()
+    {
+        let env = process.env_mut().get_or_insert_default();
+        env.push(format!("LISTEN_FDS={count}"));
+        env.push("LISTEN_PID=1".to_owned());
+    }
+    count
+}
+
+/// The console socket, connected. runc's rules for when there must be one and when there must not.
+pub(super) fn console_socket(path: Option<&Path>, terminal: bool, detached: bool) -> Result<Option<OwnedFd>> {
+    match path {
+        None if detached && terminal => {
+            let text = "cannot allocate tty if runc will detach without setting console socket";
+            Err(Error::new(Kind::Usage, text))
+        }
+        Some(_) if !detached || !terminal => {
+            let text = "cannot use console socket if runc will not detach or allocate tty";
+            Err(Error::new(Kind::Usage, text))
+        }
+        Some(path) => crate::console::connect(path).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn root_directory(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
+    let Some(root) = spec.root() else { return Err(Error::invalid("Root must be specified")) };
+    let path = bundle.join(root.path());
+    let rootfs = path.canonicalize().map_err(|error| {
+        let reason = error.raw_os_error().map_or(error.to_string(), |n| crate::sys::Errno::from_raw(n).desc().to_owned());
+        Error::invalid(format!("invalid rootfs: {}: {reason}", path.display()))
+    })?;
+    if !rootfs.is_dir() {
+        return Err(Error::invalid(format!("invalid rootfs: {} is not a directory", rootfs.display())));
+    }
+    Ok(rootfs)
+}
+
+fn driver(context: &Context<'_>) -> Result<plan::cgroup::Driver> {
+    match context.global.cgroup_manager {
+        cli::CgroupManager::Cgroupfs => Ok(plan::cgroup::Driver::Cgroupfs),
+        cli::CgroupManager::Disabled => Ok(plan::cgroup::Driver::Disabled),
+        cli::CgroupManager::Systemd => {
+            Err(Error::new(Kind::Unsupported, "the systemd cgroup driver is not supported yet: use the cgroupfs driver"))
+        }
+    }
+}
+
+/// Whether the lack of rights over cgroups is to be expected.
+fn rootless(context: &Context<'_>, host: &Host) -> bool {
+    match context.global.rootless {
+        cli::Rootless::True => true,
+        cli::Rootless::False => false,
+        cli::Rootless::Auto => host.euid != 0 || !host.initial_user_namespace,
+    }
+}
+
+/// The container's root manages its own cgroup if it sees it as its own and may write to it.
+fn cgroup_owner(spec: &Spec) -> Option<u32> {
+    use oci_spec::runtime::LinuxNamespaceType as Type;
+    let linux = spec.linux().as_ref()?;
+    let has = |typ| linux.namespaces().iter().flatten().any(|ns| ns.typ() == typ);
+    let writable = |mount: &oci_spec::runtime::Mount| {
+        matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"))
+            && !mount.options().iter().flatten().any(|word| word == "ro")
+    };
+    if !has(Type::Cgroup) || !has(Type::User) || !spec.mounts().iter().flatten().any(writable) {
+        return None;
+    }
+    let maps: Vec<_> = linux.uid_mappings().iter().flatten().collect();
+    let root = maps.iter().find(|map| map.container_id() == 0)?;
+    Some(root.host_id())
+}
+
+/// What exists by now and has to go if the rest fails.
+struct Made {
+    cgroup: Option<Cgroup>,
+    child: Option<Child>,
+}
+
+type Outcome = std::result::Result<(State, Spec, Host, Child), (Error, Spec, State)>;
+
+fn build(context: &Context<'_>, mut prepared: Prepared<'_>, directory: &Locked, made: &mut Made) -> Outcome {
+    let mut state = initial_state(&prepared);
+    match construct(context, &mut prepared, directory, made, &mut state) {
+        Ok(child) => Ok((state, prepared.spec, prepared.host, child)),
+        Err(error) => Err((error, prepared.spec, state)),
+    }
+}
+
+fn construct(
+    context: &Context<'_>,
+    prepared: &mut Prepared<'_>,
+    directory: &Locked,
+    made: &mut Made,
+    state: &mut State,
+) -> Result<Child> {
+    // Saved before it is made: a command that is killed from here on leaves a trail for `delete --force`.
+    if let Some(saved) = cgroup::locate(&prepared.cgroup)? {
+        state.cgroup = serde_json::to_value(saved).map_err(|e| Error::new(Kind::System, format!("save the cgroup: {e}")))?;
+    }
+    directory.save(state)?;
+    let created = cgroup::create(&prepared.cgroup)?;
+    created.warnings.iter().for_each(|warning| context.log.warn(warning));
+    made.cgroup = created.cgroup;
+    if made.cgroup.is_none() {
+        state.cgroup = serde_json::Value::Null;
+    }
+    let plan = make_plan(prepared, state, made.cgroup.as_ref())?;
+    state.namespaces = own_namespaces(&prepared.spec);
+    directory.save_config(&prepared.config)?;
+    if let Some(bytes) = plan.steps.iter().find_map(filter_bytes) {
+        directory.save_seccomp(&bytes)?;
+    }
+    let fifo = match prepared.mode {
+        Mode::Create => Some(make_fifo(prepared, directory)?),
+        _ => None,
+    };
+    let child = made.child.insert(spawn::spawn(
+        plan,
+        spawn::Surroundings {
+            host: &prepared.host,
+            cgroup: made.cgroup.as_ref(),
+            fifo,
+            console_socket: prepared.console_socket.take(),
+            process: None,
+            signal_mask: prepared.signal_mask,
+        },
+    )?);
+    let (spec, host) = (&prepared.spec, &prepared.host);
+    child.until_created(host, |pid| run_hooks(spec, state, pid)).map_err(|e| explain(e, made.cgroup.as_ref()))?;
+    let child = made.child.as_mut().ok_or_else(|| Error::new(Kind::System, "no container process"))?;
+    state.init = Some(Init::of(child.pid)?);
+    directory.save(state)?;
+    if let Some(path) = &prepared.request.pid_file {
+        pid_file::write(path, child.pid)?;
+    }
+    made.child.take().ok_or_else(|| Error::new(Kind::System, "no container process"))
+}
+
+/// Names the limit that killed init, if the kernel counted one.
+fn explain(error: Error, cgroup: Option<&Cgroup>) -> Error {
+    let Some(hits) = cgroup.and_then(|cgroup| cgroup.limit_hits().ok()).filter(|hits| hits.any()) else { return error };
+    let kind = error.kind();
+    let text = format!("{error} ({hits})");
+    Error::new(kind, text)
+}
+
+fn run_hooks(spec: &Spec, state: &State, pid: i32) -> Result<()> {
+    let text = hook_state(state, Status::Creating, &pid.to_string())?;
+    for kind in [HookKind::Prestart, HookKind::CreateRuntime] {
+        crate::hooks::run_all(kind, hooks(spec, kind), &text, None)?;
+    }
+    Ok(())
+}
+
+fn initial_state(prepared: &Prepared<'_>) -> State {
+    State {
+        oci_version: OCI_VERSION.to_owned(),
+        id: prepared.request.id.clone(),
+        bundle: prepared.bundle.clone(),
+        rootfs: prepared.rootfs.clone(),
+        created: crate::timestamp::nanoseconds(std::time::SystemTime::now()),
+        owner: prepared.host.euid,
+        init: None,
+        annotations: prepared.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+        namespaces: 0,
+        cgroup: serde_json::Value::Null,
+    }
+}
+
+fn make_plan(prepared: &mut Prepared<'_>, state: &State, cgroup: Option<&Cgroup>) -> Result<Plan> {
+    // Where the pid goes, which only init knows: it is the one in the container's pid namespace.
+    let around_pid = |status| -> Result<[Vec<u8>; 2]> {
+        const MARK: &str = "-7777777";
+        let text = hook_state(state, status, MARK)?;
+        let mark = format!("\"pid\":{MARK}");
+        let at = text.windows(mark.len()).position(|w| w == mark.as_bytes());
+        let at = at.ok_or_else(|| Error::new(Kind::System, "no pid in the state for hooks"))? + "\"pid\":".len();
+        Ok([text[..at].to_vec(), text[at + MARK.len()..].to_vec()])
+    };
+    let has_hooks = prepared.spec.hooks().is_some();
+    let hook_states = if has_hooks {
+        [around_pid(Status::Creating)?, around_pid(Status::Created)?]
+    } else {
+        <[[Vec<u8>; 2]; 2]>::default()
+    };
+    plan::create::create(
+        &prepared.spec,
+        plan::create::Options {
+            id: prepared.request.id.as_str(),
+            bundle: &prepared.bundle,
+            rootfs: &prepared.rootfs,
+            host: &prepared.host,
+            no_pivot: prepared.request.no_pivot,
+            no_new_keyring: prepared.request.no_new_keyring,
+            preserved_fds: prepared.preserved_fds,
+            cgroup_root: cgroup.map(Cgroup::mountpoint),
+            cgroup_path: cgroup.map(Cgroup::host_path).as_deref(),
+            start_by_fifo: prepared.mode == Mode::Create,
+            seccomp: prepared.seccomp.take(),
+            hook_states,
+        },
+    )
+}
+
+fn filter_bytes(step: &plan::Step) -> Option<Vec<u8>> {
+    match step {
+        plan::Step::Seccomp(filter) => Some(seccomp::to_bytes(filter)),
+        _ => None,
+    }
+}
+
+/// The `CLONE_NEW*` of the namespaces in the config: those that exec has to join.
+fn own_namespaces(spec: &Spec) -> u64 {
+    let linux = spec.linux().as_ref();
+    let list = linux.and_then(|linux| linux.namespaces().as_ref());
+    list.into_iter().flatten().fold(0, |flags, ns| flags | ns.typ() as u64)
+}
+
+/// The start fifo belongs to the container's root, who opens it.
+fn make_fifo(prepared: &Prepared<'_>, directory: &Locked) -> Result<OwnedFd> {
+    let linux = prepared.spec.linux().as_ref();
+    let root_of = |maps: Option<&Vec<oci_spec::runtime::LinuxIdMapping>>, own: u32| {
+        let map = maps.into_iter().flatten().find(|map| map.container_id() == 0);
+        map.map_or(own, |map| map.host_id())
+    };
+    let uid = root_of(linux.and_then(|l| l.uid_mappings().as_ref()), prepared.host.euid);
+    let gid = root_of(linux.and_then(|l| l.gid_mappings().as_ref()), prepared.host.egid);
+    directory.make_fifo(Uid::from_raw(uid), Gid::from_raw(gid))?;
+    let fifo = directory.open_fifo(OFlag::O_PATH)?;
+    fifo.ok_or_else(|| Error::new(Kind::System, "the start fifo vanished"))
+}
+
+/// Removes what a failed create has made. The specification continues a failed create with the steps of delete.
+fn take_back(context: &Context<'_>, made: Made, directory: Locked, spec: &Spec, state: &State) {
+    let warn = |what: &str, result: report::Result<()>| {
+        if let Err(error) = result {
+            context.log.warn(format!("{what}: {error}, ignoring"));
+        }
+    };
+    let had_child = made.child.is_some();
+    if let Some(mut child) = made.child {
+        child.kill();
+    }
+    if let Some(cgroup) = made.cgroup {
+        warn("kill what is left of the failed container", cgroup.kill());
+        warn("remove the cgroup of the failed container", cgroup.discard());
+    }
+    if had_child {
+        super::delete::run_poststop(context, spec, state);
+    }
+    warn("remove the directory of the failed container", directory.remove());
+}

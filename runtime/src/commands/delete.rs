@@ -1,0 +1,94 @@
+//! `delete`: removes what is left of a container, killing it first if it was never started or if forced to.
+
+use super::{Context, hook_state, hooks, start};
+use crate::hooks::Kind as HookKind;
+use crate::report::{Context as _, Error, Kind, Result};
+use crate::spec;
+use crate::state::{ContainerId, Locked, State, Status};
+use crate::sys::process::pidfd_send_signal;
+use crate::sys::{Errno, signal};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use oci_spec::runtime::Spec;
+use std::os::fd::AsFd;
+
+/// The `delete` command. With `force`, a container that does not exist is one that is deleted.
+pub(super) fn run(context: &Context<'_>, id: &ContainerId, force: bool) -> Result<()> {
+    let directory = match context.root.lock(id) {
+        Err(error) if force && error.kind() == Kind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let state = match directory.load() {
+        // Left by a command that was killed before it had made anything else.
+        Err(error) if force && error.kind() == Kind::NotFound => return directory.remove(),
+        other => other?,
+    };
+    let status = context.status(&directory, &state)?;
+    if !force && !matches!(status, Status::Stopped | Status::Created) {
+        let text = format!("cannot delete container {id} that is not stopped: {status}");
+        return Err(Error::new(Kind::State, text));
+    }
+    destroy(context, directory, &state).context(|| format!("delete container '{id}'"))
+}
+
+/// Removes a container that `run` has seen end. Another command may have been faster.
+pub(super) fn remove_ended(context: &Context<'_>, id: &ContainerId) -> Result<()> {
+    match context.root.lock(id) {
+        Err(error) if error.kind() == Kind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(directory) => {
+            let state = directory.load()?;
+            destroy(context, directory, &state)
+        }
+    }
+}
+
+/// Kills what lives, removes the cgroup, runs the poststop hooks and removes the directory, in this order: interrupted at any point, it can be
+/// repeated.
+pub(super) fn destroy(context: &Context<'_>, directory: Locked, state: &State) -> Result<()> {
+    kill_init(state)?;
+    if let Some(cgroup) = context.cgroup(state)? {
+        cgroup.kill()?;
+        cgroup.remove()?;
+    }
+    if let Ok(config) = directory.config() {
+        let spec = spec::parse(&config)?.value;
+        run_poststop(context, &spec, state);
+    }
+    directory.remove()
+}
+
+/// Kills init and waits for its end.
+fn kill_init(state: &State) -> Result<()> {
+    let Some(init) = state.init else { return Ok(()) };
+    let Some(pidfd) = start::open_init(&init)? else { return Ok(()) };
+    match pidfd_send_signal(&pidfd, libc::SIGKILL) {
+        Err(Errno::ESRCH) => return Ok(()),
+        other => other.context(|| format!("kill process {}", init.pid))?,
+    }
+    loop {
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            other => break other.map(drop).context(|| format!("wait for process {}", init.pid))?,
+        }
+    }
+    // Ours only after `run`; otherwise ECHILD, and its parent's business.
+    signal::wait_pidfd(&pidfd).ok();
+    Ok(())
+}
+
+/// Runs the poststop hooks; failures are warnings (runtime-spec, "Lifecycle" 13).
+pub(super) fn run_poststop(context: &Context<'_>, spec: &Spec, state: &State) {
+    let hooks = hooks(spec, HookKind::Poststop);
+    if hooks.is_empty() {
+        return;
+    }
+    match hook_state(state, Status::Stopped, "0") {
+        Ok(text) => {
+            for error in crate::hooks::run_poststop(hooks, &text, None) {
+                context.log.warn(format!("{error}, ignoring"));
+            }
+        }
+        Err(error) => context.log.warn(format!("{error}, ignoring")),
+    }
+}

@@ -1,0 +1,209 @@
+//! `exec`: one more process in a running container.
+
+use super::create::console_socket;
+use super::{Context, pid_file, start};
+use crate::cgroup::Cgroup;
+use crate::cli::{self, ExecProcess, ProcessChanges};
+use crate::foreground::{self, Signals};
+use crate::host::Host;
+use crate::plan::{self, seccomp};
+use crate::report::{Context as _, Error, Kind, Result};
+use crate::spawn::{self, Child};
+use crate::spec;
+use crate::state::{Directory, State, Status};
+use nix::sys::signal::SigSet;
+use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
+use std::os::fd::OwnedFd;
+
+/// The `exec` command. Returns the process's exit status, or 0 if it is detached.
+pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
+    let story = || format!("exec in container '{}'", request.id);
+    if request.detach {
+        let mask = SigSet::thread_get_mask().context(|| "read the signal mask")?;
+        exec(context, request, mask).context(story)?;
+        return Ok(0);
+    }
+    let signals = Signals::block()?;
+    let child = exec(context, request, signals.original()).context(story)?;
+    foreground::wait(signals, foreground::Child { pid: child.pid, pidfd: &child.pidfd }, child.terminal)
+}
+
+fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Result<Child> {
+    let directory = context.root.directory(&request.id)?;
+    let state = directory.load()?;
+    let pidfd = running(context, request, &directory, &state)?;
+    let config = spec::parse(&directory.config()?)?.value;
+    let process = process(context, request, &config)?;
+    let terminal = process.terminal().unwrap_or(false);
+    let console_socket = console_socket(request.console_socket.as_deref(), terminal, request.detach)?;
+    spawn::check_preserved(request.preserve_fds)?;
+    let host = context.host()?;
+    let plan = plan::exec::exec(
+        &process,
+        plan::exec::Options {
+            id: request.id.as_str(),
+            host: &host,
+            namespaces: state.namespaces,
+            new_keyring: true,
+            keep_groups: false,
+            may_set_groups: may_set_groups(&host, &state)?,
+            preserved_fds: request.preserve_fds,
+            seccomp: directory.seccomp()?.map(|bytes| seccomp::Filter::from_bytes(&bytes)).transpose()?,
+        },
+    )?;
+    let cgroup = cgroup(context, request, &state)?;
+    let mut child = spawn::spawn(
+        plan,
+        spawn::Surroundings {
+            host: &host,
+            cgroup: cgroup.as_ref(),
+            fifo: None,
+            console_socket,
+            process: Some(pidfd),
+            signal_mask,
+        },
+    )?;
+    let written = child.until_executed(&host).and_then(|()| match &request.pid_file {
+        Some(path) => pid_file::write(path, child.pid),
+        None => Ok(()),
+    });
+    match written {
+        Ok(()) => Ok(child),
+        Err(error) => {
+            child.kill();
+            Err(error)
+        }
+    }
+}
+
+/// The container's init, if a process may be added to it now.
+fn running(context: &Context<'_>, request: &cli::Exec, directory: &Directory, state: &State) -> Result<OwnedFd> {
+    let stopped = || Error::new(Kind::State, "cannot exec in a stopped container: container not running");
+    match context.status(directory, state)? {
+        Status::Stopped => return Err(stopped()),
+        Status::Creating => return Err(Error::new(Kind::State, "cannot exec in a container that is still being created")),
+        Status::Paused if !request.ignore_paused => {
+            let text = "cannot exec in a paused container (use --ignore-paused to override)";
+            return Err(Error::new(Kind::State, text));
+        }
+        Status::Created | Status::Running | Status::Paused => {}
+    }
+    let init = state.init.ok_or_else(stopped)?;
+    start::open_init(&init)?.ok_or_else(stopped)
+}
+
+/// The group that the process is born in.
+fn cgroup(context: &Context<'_>, request: &cli::Exec, state: &State) -> Result<Option<Cgroup>> {
+    match (context.cgroup(state)?, &request.cgroup) {
+        (Some(cgroup), Some(path)) => cgroup.below(path).map(Some),
+        (None, Some(_)) => Err(Error::new(Kind::Unsupported, "--cgroup: the container has no cgroup")),
+        (cgroup, None) => Ok(cgroup),
+    }
+}
+
+/// In a user namespace that an unprivileged user mapped for himself, setgroups(2) may be denied for good.
+fn may_set_groups(host: &Host, state: &State) -> Result<bool> {
+    if host.sys_admin {
+        return Ok(true);
+    }
+    let path = format!("/proc/{}/setgroups", state.pid().unwrap_or_default());
+    let text = std::fs::read_to_string(&path).context(|| format!("read {path}"))?;
+    Ok(text.trim_end() != "deny")
+}
+
+/// The process to run: a document of its own, or the container's process with changes.
+fn process(context: &Context<'_>, request: &cli::Exec, config: &Spec) -> Result<Process> {
+    let own = config.process().clone().ok_or_else(|| Error::invalid("config.json has no process"))?;
+    match &request.process {
+        ExecProcess::File(path) => {
+            let text = std::fs::read(path).context(|| format!("read process file {}", path.display()))?;
+            let parsed = spec::parse_process(&text).context(|| format!("parse process file {}", path.display()))?;
+            parsed.warnings.iter().for_each(|warning| context.log.warn(warning));
+            Ok(inherit(parsed.value, &own))
+        }
+        ExecProcess::Changed(changes) => change(own, changes),
+    }
+}
+
+/// A process document without these fields has the container's, as with runc.
+fn inherit(mut process: Process, own: &Process) -> Process {
+    let empty = |text: &Option<String>| text.as_deref().is_none_or(str::is_empty);
+    if process.capabilities().is_none() {
+        process.set_capabilities(own.capabilities().clone());
+    }
+    if empty(process.apparmor_profile()) {
+        process.set_apparmor_profile(own.apparmor_profile().clone());
+    }
+    if empty(process.selinux_label()) {
+        process.set_selinux_label(own.selinux_label().clone());
+    }
+    if process.no_new_privileges().is_none() {
+        process.set_no_new_privileges(own.no_new_privileges());
+    }
+    if process.rlimits().as_ref().is_none_or(Vec::is_empty) {
+        process.set_rlimits(own.rlimits().clone());
+    }
+    if process.oom_score_adj().is_none() {
+        process.set_oom_score_adj(own.oom_score_adj());
+    }
+    process
+}
+
+fn change(mut process: Process, changes: &ProcessChanges) -> Result<Process> {
+    process.set_args(Some(changes.args.clone()));
+    process.set_terminal(Some(changes.terminal));
+    process.set_console_size(None);
+    if let Some(cwd) = &changes.cwd {
+        process.set_cwd(cwd.into());
+    }
+    process.env_mut().get_or_insert_default().extend(changes.env.iter().cloned());
+    if let Some(user) = &changes.user {
+        process.user_mut().set_uid(user.uid);
+        if let Some(gid) = user.gid {
+            process.user_mut().set_gid(gid);
+        }
+    }
+    let gids = process.user_mut().additional_gids_mut();
+    gids.get_or_insert_default().extend(&changes.additional_gids);
+    if changes.selinux_label.is_some() {
+        process.set_selinux_label(changes.selinux_label.clone());
+    }
+    if changes.apparmor_profile.is_some() {
+        process.set_apparmor_profile(changes.apparmor_profile.clone());
+    }
+    if changes.no_new_privileges.is_some() {
+        process.set_no_new_privileges(changes.no_new_privileges);
+    }
+    if !changes.capabilities.is_empty() {
+        let caps = process.capabilities().clone();
+        process.set_capabilities(Some(add_capabilities(caps, &changes.capabilities)?));
+    }
+    Ok(process)
+}
+
+/// Adds to the bounding, effective and permitted set; to the ambient one only if the container has one.
+fn add_capabilities(caps: Option<LinuxCapabilities>, names: &[String]) -> Result<LinuxCapabilities> {
+    let mut caps = caps.unwrap_or_else(no_capabilities);
+    for name in names {
+        let cap: Capability = serde_json::from_value(name.as_str().into())
+            .map_err(|_| Error::new(Kind::Usage, format!("unknown capability {name:?}")))?;
+        let add = |set: &Option<std::collections::HashSet<Capability>>| {
+            let mut set = set.clone().unwrap_or_default();
+            set.insert(cap);
+            Some(set)
+        };
+        let (bounding, effective, permitted) = (add(caps.bounding()), add(caps.effective()), add(caps.permitted()));
+        caps.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+        if caps.ambient().as_ref().is_some_and(|set| !set.is_empty()) {
+            let (ambient, inheritable) = (add(caps.ambient()), add(caps.inheritable()));
+            caps.set_ambient(ambient).set_inheritable(inheritable);
+        }
+    }
+    Ok(caps)
+}
+
+fn no_capabilities() -> LinuxCapabilities {
+    let mut caps = LinuxCapabilities::default();
+    caps.set_bounding(None).set_effective(None).set_inheritable(None).set_permitted(None).set_ambient(None);
+    caps
+}

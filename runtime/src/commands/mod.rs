@@ -1,0 +1,136 @@
+//! The commands: one short module for each verb. Each finds the container, checks its status, does one thing and saves.
+//!
+//! Runs in the runtime command's process. A command that changes a container holds the lock on its directory while it does; those that
+//! only look (`state`, `list`, `ps`) or that act through a pidfd (`kill`, `exec`) take none, so that hooks may call them.
+
+mod create;
+mod delete;
+mod exec;
+mod features;
+mod freeze;
+mod kill;
+mod list;
+mod pid_file;
+mod ps;
+mod run;
+mod seccomp;
+mod spec;
+mod start;
+mod state;
+
+use crate::cgroup::{Cgroup, Saved};
+use crate::cli::{Command, Global};
+use crate::host::Host;
+use crate::log::Log;
+use crate::report::{Error, Kind, Result};
+use crate::state::{Directory, Root, State, Status};
+use oci_spec::runtime::Spec;
+
+/// What every command works with.
+#[derive(Debug)]
+struct Context<'a> {
+    global: &'a Global,
+    log: &'a Log,
+    root: Root,
+}
+
+/// Carries a command out and returns the exit code.
+pub(crate) fn execute(global: &Global, command: Command, log: &Log) -> Result<u8> {
+    let context = Context { global, log, root: Root::open(&global.root, global.root_is_xdg)? };
+    match command {
+        Command::Print(text) => print(&text)?,
+        Command::Create(request) => create::run(&context, &request)?,
+        Command::Run(request) => return run::run(&context, &request),
+        Command::Start { id } => start::run(&context, &id)?,
+        Command::State { id } => state::run(&context, &id)?,
+        Command::List { format, quiet } => list::run(&context, format, quiet)?,
+        Command::Ps { id, format, options } => ps::run(&context, &id, format, &options)?,
+        Command::Kill { id, signal, all } => kill::run(&context, &id, signal, all)?,
+        Command::Delete { id, force } => delete::run(&context, &id, force)?,
+        Command::Exec(request) => return exec::run(&context, &request),
+        Command::Spec { bundle, rootless } => spec::run(&bundle, rootless)?,
+        Command::Features => features::run()?,
+        Command::Pause { id } => freeze::pause(&context, &id)?,
+        Command::Resume { id } => freeze::resume(&context, &id)?,
+        Command::SeccompDump { profile, raw } => seccomp::dump(&profile, raw)?,
+    }
+    Ok(0)
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever read has heard enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => crate::report::Context::context(other, || "write to standard output"),
+    }
+}
+
+impl Context<'_> {
+    fn host(&self) -> Result<Host> {
+        Host::probe()
+    }
+
+    /// The container's cgroup; None if it has none or if it is gone.
+    fn cgroup(&self, state: &State) -> Result<Option<Cgroup>> {
+        match saved_cgroup(state)? {
+            Some(saved) => Cgroup::open(&saved),
+            None => Ok(None),
+        }
+    }
+
+    fn status(&self, directory: &Directory, state: &State) -> Result<Status> {
+        directory.status(state, |state| match self.cgroup(state)? {
+            Some(cgroup) => cgroup.is_frozen(),
+            None => Ok(false),
+        })
+    }
+}
+
+fn saved_cgroup(state: &State) -> Result<Option<Saved>> {
+    serde_json::from_value(state.cgroup.clone())
+        .map_err(|e| Error::new(Kind::System, format!("parse the cgroup in state.json of container '{}': {e}", state.id)))
+}
+
+/// The state as hooks read it on their standard input, with this status and pid (runtime-spec, runtime.md "State").
+fn hook_state(state: &State, status: Status, pid: &str) -> Result<Vec<u8>> {
+    #[derive(serde::Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Hooked<'a> {
+        oci_version: &'a str,
+        id: &'a str,
+        status: String,
+        pid: &'a serde_json::value::RawValue,
+        bundle: &'a std::path::Path,
+        #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+        annotations: &'a std::collections::BTreeMap<String, String>,
+    }
+    let wrong = |e: serde_json::Error| Error::new(Kind::System, format!("write the state for hooks: {e}"));
+    let pid: Box<serde_json::value::RawValue> = serde_json::value::RawValue::from_string(pid.to_owned()).map_err(wrong)?;
+    let hooked = Hooked {
+        oci_version: &state.oci_version,
+        id: state.id.as_str(),
+        status: status.to_string(),
+        pid: &pid,
+        bundle: &state.bundle,
+        annotations: &state.annotations,
+    };
+    serde_json::to_vec(&hooked).map_err(wrong)
+}
+
+/// The hooks of one kind in a config.
+fn hooks(spec: &Spec, kind: crate::hooks::Kind) -> &[oci_spec::runtime::Hook] {
+    use crate::hooks::Kind as K;
+    #[expect(deprecated, reason = "the specification deprecates prestart hooks, but engines still use them")]
+    let list = spec.hooks().as_ref().and_then(|hooks| match kind {
+        K::Prestart => hooks.prestart().as_deref(),
+        K::CreateRuntime => hooks.create_runtime().as_deref(),
+        K::CreateContainer => hooks.create_container().as_deref(),
+        K::StartContainer => hooks.start_container().as_deref(),
+        K::Poststart => hooks.poststart().as_deref(),
+        K::Poststop => hooks.poststop().as_deref(),
+    });
+    list.unwrap_or_default()
+}

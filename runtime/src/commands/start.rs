@@ -1,0 +1,111 @@
+//! `start`: lets a created container run its program, and the part of `run` that comes after.
+
+use super::{Context, hook_state, hooks};
+use crate::hooks::Kind as HookKind;
+use crate::plan::{Op, process};
+use crate::report::{Context as _, Error, Kind, Result};
+use crate::spec;
+use crate::state::{ContainerId, Init, State, Status};
+use crate::sync::{self, Failure, Message, RECORD};
+use crate::sys::process::{pidfd_open, pidfd_send_signal};
+use crate::sys::{Errno, fs};
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use oci_spec::runtime::Spec;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The `start` command.
+pub(super) fn run(context: &Context<'_>, id: &ContainerId) -> Result<()> {
+    let story = || format!("start container '{id}'");
+    let directory = context.root.lock(id)?;
+    let state = directory.load()?;
+    match context.status(&directory, &state)? {
+        Status::Created => {}
+        Status::Stopped => return Err(wrong_state("cannot start a container that has stopped")),
+        Status::Creating => return Err(wrong_state("cannot start a container that is still being created")),
+        Status::Running | Status::Paused => return Err(wrong_state("cannot start an already running container")),
+    }
+    let init = state.init.ok_or_else(|| wrong_state("cannot start a container that has stopped"))?;
+    let pidfd = open_init(&init)?.ok_or_else(|| wrong_state("cannot start a container that has stopped"))?;
+    let spec = spec::parse(&directory.config()?).context(story)?.value;
+    let fifo = directory.open_fifo(OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
+    let fifo = fifo.ok_or_else(|| wrong_state("cannot start an already running container"))?;
+    directory.remove_fifo()?;
+    await_program(&fifo, &pidfd, &spec).context(story)?;
+    poststart(&spec, &state, &pidfd).context(story)
+}
+
+fn wrong_state(text: &str) -> Error {
+    Error::new(Kind::State, text)
+}
+
+/// The pidfd of a container's init; None if it has ended. The start time tells it from a stranger with the same number.
+pub(super) fn open_init(init: &Init) -> Result<Option<OwnedFd>> {
+    let pidfd = match pidfd_open(init.pid) {
+        Err(Errno::ESRCH) => return Ok(None),
+        other => other.context(|| format!("open process {}", init.pid))?,
+    };
+    Ok(init.is_alive()?.then_some(pidfd))
+}
+
+/// Waits until init has closed the fifo by executing the program, reports why it could not, or has ended.
+fn await_program(fifo: &OwnedFd, pidfd: &OwnedFd, spec: &Spec) -> Result<()> {
+    let mut record = [0; RECORD];
+    let mut opened = false;
+    loop {
+        let mut fds = [PollFd::new(fifo.as_fd(), PollFlags::POLLIN), PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            other => other.context(|| "wait for the container's process")?,
+        };
+        let (spoke, ended) = (fds[0].any().unwrap_or(false), fds[1].any().unwrap_or(false));
+        if spoke {
+            opened = true;
+            match fs::read(fifo, &mut record) {
+                Ok(0) => return Ok(()),
+                Ok(length) => return Err(failure(&record[..length], spec)),
+                Err(Errno::EAGAIN) => {}
+                Err(errno) => return Err(Error::os("read the start fifo", errno)),
+            }
+        } else if ended && !opened {
+            return Err(wrong_state("cannot start a container that has stopped"));
+        }
+    }
+}
+
+/// What init wrote into the fifo. It counts steps from the end: the execve is the last, before it come the closing of descriptors and the
+/// startContainer hooks.
+fn failure(record: &[u8], spec: &Spec) -> Error {
+    let Some(Message::Failed(failure)) = sync::decode(record) else {
+        return Error::new(Kind::System, "the container's process wrote what it should not into the start fifo");
+    };
+    let op = Op::from_number(failure.op);
+    let errno = Errno::from_raw(failure.errno);
+    let process = spec.process().as_ref();
+    let args = process.and_then(|process| process.args().as_ref());
+    let program = args.and_then(|args| args.first()).map_or("", String::as_str);
+    let hooks = hooks(spec, HookKind::StartContainer);
+    match failure.step {
+        1 => process::exec_error(program, op, errno),
+        2 => Error::os("close inherited file descriptors", errno),
+        step => hook_failure(&failure, hooks, hooks.len() + 2 - (step as usize).min(hooks.len() + 2)),
+    }
+}
+
+fn hook_failure(failure: &Failure, hooks: &[oci_spec::runtime::Hook], index: usize) -> Error {
+    let path = hooks.get(index).map(|hook| hook.path().display().to_string()).unwrap_or_default();
+    crate::spawn::hook_error(&format!("error running startContainer hook #{index} ({path})"), failure)
+}
+
+/// Runs the poststart hooks. If one fails, the container is killed (runtime-spec 1.3, "Lifecycle").
+pub(super) fn poststart(spec: &Spec, state: &State, pidfd: &OwnedFd) -> Result<()> {
+    let hooks = hooks(spec, HookKind::Poststart);
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let pid = state.pid().unwrap_or_default().to_string();
+    let text = hook_state(state, Status::Running, &pid)?;
+    crate::hooks::run_all(HookKind::Poststart, hooks, &text, None).inspect_err(|_| {
+        pidfd_send_signal(pidfd, libc::SIGKILL).ok(); // dead already
+    })
+}
