@@ -2,10 +2,12 @@
 
 mod cgroup;
 mod cli;
+mod commands;
 mod hooks;
 mod host;
 mod init;
 mod log;
+mod output;
 mod plan;
 pub mod report;
 mod spawn;
