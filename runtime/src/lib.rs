@@ -2,12 +2,17 @@
 
 mod cgroup;
 mod cli;
+mod commands;
+mod console;
+mod foreground;
 mod hooks;
 mod host;
 mod init;
 mod log;
+mod output;
 mod plan;
 pub mod report;
+mod seal;
 mod spawn;
 mod spec;
 pub mod state;
@@ -15,7 +20,55 @@ mod sync;
 mod sys;
 mod timestamp;
 
+use std::process::ExitCode;
+
 /// Runs the command line and returns the exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let here = match surroundings() {
+        Ok(here) => here,
+        Err(error) => return refuse(&log::Settings::default(), &error, 1),
+    };
+    match cli::parse(std::env::args_os(), &here) {
+        Ok(cli::Invocation { global, command }) => run(&global, command),
+        Err(rejected) => refuse(&rejected.log, &rejected.error, rejected.exit_code),
+    }
+}
+
+fn surroundings() -> report::Result<cli::Surroundings> {
+    Ok(cli::Surroundings {
+        euid: nix::unistd::geteuid().as_raw(),
+        in_userns: !host::is_initial_user_namespace()?,
+        user: std::env::var_os("USER"),
+        xdg_runtime_dir: std::env::var_os("XDG_RUNTIME_DIR"),
+    })
+}
+
+/// Carries the command out and reports how it went: the one place where errors become text and exit codes.
+fn run(global: &cli::Global, command: cli::Command) -> ExitCode {
+    // An exec that fails before its process runs must not look like a process that exited with 1.
+    let failure = if matches!(command, cli::Command::Exec(_)) { 255 } else { 1 };
+    let log = match log::Log::open(&global.log) {
+        Ok(log) => log,
+        Err(error) => return refuse(&log::Settings::default(), &error, failure),
+    };
+    let enters_container =
+        matches!(command, cli::Command::Create(_) | cli::Command::Run(_) | cli::Command::Exec(_));
+    let sealed = if enters_container { seal::seal() } else { Ok(()) };
+    match sealed.and_then(|()| commands::execute(global, command, &log)) {
+        Ok(code) => {
+            log.succeed();
+            ExitCode::from(code)
+        }
+        Err(error) => {
+            log.fail(&error);
+            ExitCode::from(failure)
+        }
+    }
+}
+
+fn refuse(settings: &log::Settings, error: &report::Error, code: u8) -> ExitCode {
+    if let Ok(log) = log::Log::open(settings).or_else(|_| log::Log::open(&log::Settings::default())) {
+        log.fail(error);
+    }
+    ExitCode::from(code)
 }

@@ -15,7 +15,7 @@ use crate::sys::signal::{Exit, wait_pidfd};
 use crate::sys::{Errno, fs, socket};
 use nix::sys::signal::SigSet;
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// What a process is cloned with, apart from its plan.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(crate) struct Surroundings<'a> {
     /// For [`Open::Process`].
     pub(crate) process: Option<OwnedFd>,
     pub(crate) signal_mask: SigSet,
+    /// The lock on the container's directory: the child must not hold it on.
+    pub(crate) lock: Option<BorrowedFd<'a>>,
 }
 
 /// A container process that was cloned, from the outside.
@@ -76,6 +78,9 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         Cloned::Child => {
             // First of all: while init holds the parent's end, the parent's death is no end of file.
             drop(parent_sync);
+            if let Some(lock) = around.lock {
+                fs::close(lock);
+            }
             match stage {
                 None => init::run(&mut plan, files),
                 Some(stage) => {
@@ -331,7 +336,7 @@ impl Child {
         };
         match (step, op) {
             (Step::LookUp | Step::Exec, _) => process::exec_error(&self.program, op, errno),
-            (Step::Hook(_), Op::HookExit | Op::HookSignal | Op::HookTimeout) => hook_error(step, op, failure),
+            (Step::Hook(_), _) => hook_error(&step.to_string(), failure),
             (_, Op::Unreachable) => Error::new(Kind::System, format!("{step}: {}", op.text().unwrap_or_default())),
             _ => {
                 let text = failure.text();
@@ -339,14 +344,6 @@ impl Child {
                 Error::os(if text.is_empty() { story } else { format!("{story} ({text})") }, errno)
             }
         }
-    }
-}
-
-/// The failure that a started init wrote into the start fifo.
-pub(crate) fn fifo_failure(record: &[u8], describe: impl FnOnce(&Failure) -> Error) -> Option<Error> {
-    match sync::decode(record) {
-        Some(Message::Failed(failure)) => Some(describe(&failure)),
-        _ => None,
     }
 }
 
@@ -358,13 +355,14 @@ fn with_op(story: String, op: Op) -> String {
 }
 
 /// In the form of runc: `error running startContainer hook #0: exit status 1, stdout: , stderr: `. Both streams are one here.
-fn hook_error(step: &Step, op: Op, failure: &Failure) -> Error {
-    let how = match op {
+pub(crate) fn hook_error(story: &str, failure: &Failure) -> Error {
+    let how = match Op::from_number(failure.op) {
+        Op::HookExit => format!("exit status {}", failure.detail),
         Op::HookTimeout => "did not end in time and was killed".to_owned(),
         Op::HookSignal => format!("killed by signal {}", failure.detail),
-        _ => format!("exit status {}", failure.detail),
+        op => return Error::os(with_op(story.to_owned(), op), Errno::from_raw(failure.errno)),
     };
-    Error::new(Kind::System, format!("{step}: {how}, output: {}", failure.text()))
+    Error::new(Kind::System, format!("{story}: {how}, output: {}", failure.text()))
 }
 
 /// Writes the id maps of a new user namespace. An unprivileged user may map himself alone; for more there are newuidmap and newgidmap.

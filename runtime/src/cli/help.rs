@@ -19,7 +19,7 @@ pub(super) fn program(name: &str) -> String {
     format!(
         "NAME:\n   {name} - Open Container Initiative runtime\n\n\
          {name} runs containers from OCI bundles: directories with a config.json and a root file system.\n\
-         It stays with no container: whoever calls it is the parent of the container's first process.\n\n\
+         It does not stay: after create, the first process of a container belongs to the caller's child subreaper.\n\n\
          USAGE:\n   {name} [global options] command [command options] [arguments...]\n\n\
          VERSION:\n   {}\n\nCOMMANDS:\n{}\nGLOBAL OPTIONS:\n{}",
         env!("CARGO_PKG_VERSION"),

@@ -253,6 +253,7 @@ fn construct(
             console_socket: prepared.console_socket.take(),
             process: None,
             signal_mask: prepared.signal_mask,
+            lock: Some(directory.lock_fd()),
         },
     )?);
     let (spec, host) = (&prepared.spec, &prepared.host);
@@ -313,6 +314,7 @@ fn make_plan(prepared: &mut Prepared<'_>, state: &State, cgroup: Option<&Cgroup>
     } else {
         <[[Vec<u8>; 2]; 2]>::default()
     };
+    let cgroup_path = cgroup.map(Cgroup::host_path);
     plan::create::create(
         &prepared.spec,
         plan::create::Options {
@@ -324,7 +326,7 @@ fn make_plan(prepared: &mut Prepared<'_>, state: &State, cgroup: Option<&Cgroup>
             no_new_keyring: prepared.request.no_new_keyring,
             preserved_fds: prepared.preserved_fds,
             cgroup_root: cgroup.map(Cgroup::mountpoint),
-            cgroup_path: cgroup.map(Cgroup::host_path).as_deref(),
+            cgroup_path: cgroup_path.as_deref(),
             start_by_fifo: prepared.mode == Mode::Create,
             seccomp: prepared.seccomp.take(),
             hook_states,
@@ -334,7 +336,7 @@ fn make_plan(prepared: &mut Prepared<'_>, state: &State, cgroup: Option<&Cgroup>
 
 fn filter_bytes(step: &plan::Step) -> Option<Vec<u8>> {
     match step {
-        plan::Step::Seccomp(filter) => Some(seccomp::to_bytes(filter)),
+        plan::Step::Seccomp(filter) => Some(filter.to_bytes()),
         _ => None,
     }
 }

@@ -61,6 +61,7 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             console_socket,
             process: Some(pidfd),
             signal_mask,
+            lock: None,
         },
     )?;
     let written = child.until_executed(&host).and_then(|()| match &request.pid_file {

@@ -22,8 +22,9 @@ use crate::cgroup::{Cgroup, Saved};
 use crate::cli::{Command, Global};
 use crate::host::Host;
 use crate::log::Log;
+use crate::output::print;
 use crate::report::{Error, Kind, Result};
-use crate::state::{Directory, Root, State, Status};
+use crate::state::{ContainerId, Directory, Root, State, Status};
 use oci_spec::runtime::Spec;
 
 /// What every command works with.
@@ -42,30 +43,24 @@ pub(crate) fn execute(global: &Global, command: Command, log: &Log) -> Result<u8
         Command::Create(request) => create::run(&context, &request)?,
         Command::Run(request) => return run::run(&context, &request),
         Command::Start { id } => start::run(&context, &id)?,
-        Command::State { id } => state::run(&context, &id)?,
-        Command::List { format, quiet } => list::run(&context, format, quiet)?,
-        Command::Ps { id, format, options } => ps::run(&context, &id, format, &options)?,
+        Command::State { id } => print(&state::run(&context.root, &id, |state| context.frozen(state))?)?,
+        Command::List { format, quiet } => {
+            print(&list::run(&context.root, format, quiet, log, |state| context.frozen(state))?)?;
+        }
+        Command::Ps { id, format, options } => print(&ps::run(&context.pids(&id)?, format, &options)?)?,
         Command::Kill { id, signal, all } => kill::run(&context, &id, signal, all)?,
         Command::Delete { id, force } => delete::run(&context, &id, force)?,
         Command::Exec(request) => return exec::run(&context, &request),
-        Command::Spec { bundle, rootless } => spec::run(&bundle, rootless)?,
-        Command::Features => features::run()?,
+        Command::Spec { bundle, rootless } => {
+            let host = context.host()?;
+            spec::run(&bundle, rootless.then_some(spec::User { uid: host.euid, gid: host.egid }))?;
+        }
+        Command::Features => print(&features::run()?)?,
         Command::Pause { id } => freeze::pause(&context, &id)?,
         Command::Resume { id } => freeze::resume(&context, &id)?,
         Command::SeccompDump { profile, raw } => seccomp::dump(&profile, raw)?,
     }
     Ok(0)
-}
-
-/// Writes to standard output.
-fn print(text: &str) -> Result<()> {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever read has heard enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => crate::report::Context::context(other, || "write to standard output"),
-    }
 }
 
 impl Context<'_> {
@@ -82,10 +77,23 @@ impl Context<'_> {
     }
 
     fn status(&self, directory: &Directory, state: &State) -> Result<Status> {
-        directory.status(state, |state| match self.cgroup(state)? {
+        directory.status(state, |state| self.frozen(state))
+    }
+
+    fn frozen(&self, state: &State) -> Result<bool> {
+        match self.cgroup(state)? {
             Some(cgroup) => cgroup.is_frozen(),
             None => Ok(false),
-        })
+        }
+    }
+
+    /// The processes of a container; those of a container without a cgroup are not known, but for its init.
+    fn pids(&self, id: &ContainerId) -> Result<Vec<i32>> {
+        let state = self.root.load(id)?;
+        match self.cgroup(&state)? {
+            Some(cgroup) => Ok(cgroup.processes()?.into_iter().map(nix::unistd::Pid::as_raw).collect()),
+            None => Ok(state.init.filter(|init| init.is_alive().unwrap_or(false)).map(|init| init.pid).into_iter().collect()),
+        }
     }
 }
 

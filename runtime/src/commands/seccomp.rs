@@ -13,5 +13,5 @@ pub(super) fn dump(profile: &Path, raw: bool) -> Result<()> {
     if raw {
         return std::io::stdout().write_all(&filter.to_bytes()).context(|| "write to standard output");
     }
-    super::print(&filter.disassemble())
+    crate::output::print(&filter.disassemble())
 }

@@ -298,6 +298,11 @@ impl Deref for Locked {
 }
 
 impl Locked {
+    /// The descriptor that holds the lock. A cloned process holds it too, until it closes it.
+    pub(crate) fn lock_fd(&self) -> BorrowedFd<'_> {
+        self._lock.as_fd()
+    }
+
     /// Replaces the state.
     pub fn save(&self, state: &State) -> Result<()> {
         let text = serde_json::to_vec(state)
