@@ -1,8 +1,19 @@
 //! Caisson's low-level OCI runtime.
 
-pub mod report;
+mod cgroup;
+mod cli;
+mod hooks;
+mod host;
+mod init;
+mod log;
 mod plan;
+pub mod report;
+mod spawn;
+mod spec;
+pub mod state;
+mod sync;
 mod sys;
+mod timestamp;
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> std::process::ExitCode {

@@ -1,4 +1,326 @@
-//! Turns a spec into a plan.
+//! The plan: everything that init will do, decided before the clone.
+//!
+//! [`create`](create::create) and [`exec`](exec::exec) turn a parsed spec and the host's facts into a [`Plan`], a list of [`Step`]s that init
+//! (see [`crate::init`]) interprets in order. Building a plan is pure: no system call, no file read, so the order of steps is
+//! data that unit tests check without root. Parent and child hold the same plan, so a step number and an errno are
+//! enough for the parent to tell what failed: [`Step`]'s `Display` is the error text.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the plan does not load filters yet"))]
-mod seccomp;
+pub(crate) mod cgroup;
+pub(crate) mod create;
+pub(crate) mod device_filter;
+pub(crate) mod exec;
+pub(crate) mod limits;
+pub(crate) mod mounts;
+pub(crate) mod namespaces;
+pub(crate) mod process;
+pub(crate) mod rootfs;
+pub(crate) mod seccomp;
+mod text;
+pub(crate) mod validate;
+
+use crate::report::{Error, Result};
+use crate::sys::cred::CapSets;
+use crate::sys::process::{CStringArray, SchedAttr};
+use mounts::Mount;
+pub(crate) use text::names;
+use std::ffi::CString;
+
+/// Everything that the parent prepares and init does.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// How the process comes to be.
+    pub(crate) birth: Birth,
+    /// What the parent opens before the clone; steps name these by [`Slot`].
+    pub(crate) opens: Vec<Open>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) exec: Exec,
+    /// What [`Request::Rlimits`] asks for.
+    pub(crate) rlimits: Vec<Rlimit>,
+}
+
+/// How the container process is cloned.
+#[derive(Debug, Default)]
+pub(crate) struct Birth {
+    /// `CLONE_NEW*` of the clone3 that makes init.
+    pub(crate) flags: u64,
+    /// A pid namespace that the parent enters for its children before the clone (and leaves after it).
+    pub(crate) pid_namespace: Option<Slot>,
+    /// Work for an intermediate process, which then clones init as the parent's child: joining a user namespace that shall own
+    /// the new namespaces, or offsets of a time namespace, which must be written before any process is in it.
+    pub(crate) stage: Option<Stage>,
+    /// What the parent writes to uid_map and gid_map, if the container has a new user namespace.
+    pub(crate) id_maps: Option<namespaces::IdMaps>,
+    /// Written by the parent to `/proc/PID/oom_score_adj` before init does anything.
+    pub(crate) oom_score_adj: Option<i32>,
+}
+
+/// What the intermediate process does before it clones init.
+#[derive(Debug, Default)]
+pub(crate) struct Stage {
+    /// Namespaces to join, in this order.
+    pub(crate) join: Vec<Join>,
+    /// A new user namespace: the parent maps ids for it, then it becomes root there.
+    pub(crate) new_user: bool,
+    /// It has root's ids to take in a user namespace it joined.
+    pub(crate) become_root: bool,
+    /// The text for `/proc/self/timens_offsets`, with a new time namespace; empty for no offsets.
+    pub(crate) time_offsets: Option<CString>,
+}
+
+/// An index into the files that the parent opened for the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot(pub(crate) usize);
+
+/// A host file that the parent opens before the clone.
+#[derive(Debug)]
+pub(crate) enum Open {
+    /// A namespace file.
+    Namespace(CString),
+    /// A detached copy of a tree, for containers with a user namespace that could not reach the source themselves. Its propagation
+    /// becomes what the container's own mounts have (`MS_*`), as if it had been bound inside.
+    Tree { path: CString, recursive: bool, propagation: u64 },
+    /// The process whose namespaces are joined: its pidfd, supplied by the caller.
+    Process,
+}
+
+/// One namespace to join.
+#[derive(Debug)]
+pub(crate) struct Join {
+    pub(crate) slot: Slot,
+    /// `CLONE_NEW*` of one namespace, or of several for a pidfd.
+    pub(crate) flags: u64,
+    /// For messages: the namespace's path.
+    pub(crate) path: String,
+}
+
+/// What init asks of the parent, which answers when it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Write uid_map and gid_map of the new user namespace.
+    IdMaps,
+    /// Run the `prestart` and `createRuntime` hooks.
+    Hooks,
+    /// Set the resource limits of init, for which it has no privilege itself.
+    Rlimits,
+    /// The container is set up; go on when told to start it.
+    Start,
+}
+
+/// One thing that init does.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Asks the parent and waits for its answer.
+    Ask(Request),
+    Join(Join),
+    Unshare(u64),
+    /// Takes id 0 in the user namespace.
+    BecomeRoot,
+    /// Hides this process's /proc entries: CVE-2016-9962, CVE-2019-5736.
+    NotDumpable,
+    NewSession,
+    Keyring(CString),
+    LoopbackUp,
+    /// Takes the `/` of the mount namespace that was joined as the root; nothing is assembled.
+    UseRoot,
+    /// Makes every mount of the new mount namespace shared, slave, private or unbindable (`MS_*`), so that nothing propagates back.
+    Propagation(u64),
+    /// Makes the mount that holds the root directory private, which pivot_root(2) wants where mounts are shared.
+    RootParentPrivate(CString),
+    Root(rootfs::Root),
+    Mount(Box<Mount>),
+    Device(rootfs::Device),
+    /// Makes a link in /dev; an existing file stays.
+    Symlink {
+        target: CString,
+        path: CString,
+    },
+    /// Opens the sources of masks while the host's tree is still there.
+    MaskSources,
+    Hook(HookCall),
+    PivotRoot,
+    MoveRoot,
+    Chroot,
+    RootPropagation(u64),
+    /// Where standard input, output or error is the host's /dev/null, opens the container's.
+    ReopenNull,
+    MakeDirectory(CString),
+    /// Opens a pty in the container's devpts, sends its master away and takes the slave as standard input, output and error.
+    Console(Console),
+    /// Makes the mounts read-only whose `ro` had to wait.
+    LateReadonly,
+    RootReadonly,
+    Umask(u32),
+    Hostname(CString),
+    Domainname(CString),
+    Apparmor(CString),
+    Selinux(CString),
+    Sysctl {
+        name: String,
+        path: CString,
+        value: CString,
+    },
+    ReadonlyPath(CString),
+    MaskedPath(CString),
+    NoNewPrivileges,
+    Scheduler(SchedAttr),
+    IoPriority(i32),
+    Personality(u64),
+    MemoryPolicy {
+        mode: i32,
+        nodes: Vec<u64>,
+    },
+    Rlimit(Rlimit),
+    Seccomp(seccomp::Filter),
+    /// Enters the working directory; as root first, where a user that may not enter it is not yet an error.
+    Chdir {
+        path: CString,
+        last: bool,
+    },
+    /// Keeps only these capabilities in the bounding set.
+    BoundingSet(u64),
+    /// Gives standard input, output and error to the user, unless they are /dev/null.
+    ChownStdio {
+        uid: u32,
+    },
+    Groups(Vec<u32>),
+    /// Sets group and user id, keeping the permitted capabilities for the next step.
+    Ids {
+        uid: u32,
+        gid: u32,
+    },
+    Caps(CapSets),
+    /// Raises each of these ambient capabilities that it can.
+    Ambient(u64),
+    /// Finds HOME in /etc/passwd.
+    Home {
+        uid: u32,
+    },
+    /// Looks the program up, so that a missing one is an error of `create`.
+    LookUp,
+    /// Opens the start fifo for writing, which blocks until `start` opens it.
+    AwaitStart,
+    /// Marks every descriptor from this one on close-on-exec.
+    CloseFrom(u32),
+    Exec,
+}
+
+/// The program to execute.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    pub(crate) argv: CStringArray,
+    pub(crate) envp: CStringArray,
+    /// Where the program may be, in the order of PATH.
+    pub(crate) candidates: Vec<CString>,
+}
+
+/// One resource limit (prlimit(2)).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rlimit {
+    pub(crate) resource: u32,
+    pub(crate) soft: u64,
+    pub(crate) hard: u64,
+}
+
+/// The terminal of the process.
+#[derive(Debug)]
+pub(crate) struct Console {
+    /// Rows and columns; 0 × 0 leaves the kernel's default.
+    pub(crate) rows: u16,
+    pub(crate) columns: u16,
+    /// Whether the slave also appears as /dev/console (not for exec).
+    pub(crate) bind: bool,
+    pub(crate) uid: u32,
+}
+
+/// A hook that init runs itself, since it belongs into the container's namespaces.
+#[derive(Debug)]
+pub(crate) struct HookCall {
+    /// `createContainer` or `startContainer`.
+    pub(crate) kind: &'static str,
+    pub(crate) index: usize,
+    pub(crate) path: CString,
+    pub(crate) argv: CStringArray,
+    pub(crate) envp: CStringArray,
+    pub(crate) timeout_ms: Option<i32>,
+    /// The container's state as JSON, in front of and behind the pid, which is the one in init's pid namespace.
+    pub(crate) state: [Vec<u8>; 2],
+}
+
+/// The part of a step that failed, where a step is more than one system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Op {
+    Whole = 0,
+    OpenSource,
+    CloneSource,
+    Resolve,
+    Create,
+    OpenFilesystem,
+    Configure,
+    CreateSuperblock,
+    MakeMount,
+    SetAttributes,
+    SetPropagation,
+    Attach,
+    CopyUp,
+    Forbidden,
+    OpenProc,
+    Write,
+    OpenPty,
+    SendPty,
+    TakePty,
+    Spawn,
+    HookExit,
+    HookSignal,
+    HookTimeout,
+    Verify,
+    Unreachable,
+    Clone,
+    Protocol,
+}
+
+/// `linux.memoryPolicy`: see set_mempolicy(2).
+fn memory_policy(policy: &oci_spec::runtime::LinuxMemoryPolicy) -> Result<Step> {
+    use oci_spec::runtime::{MemoryPolicyFlagType as Flag, MemoryPolicyModeType as Mode};
+    let mode = match policy.mode() {
+        Mode::MpolDefault => 0,
+        Mode::MpolPreferred => 1,
+        Mode::MpolBind => 2,
+        Mode::MpolInterleave => 3,
+        Mode::MpolLocal => 4,
+        Mode::MpolPreferredMany => 5,
+        Mode::MpolWeightedInterleave => 6,
+    };
+    let flags = policy.flags().iter().flatten().fold(0, |flags, flag| {
+        flags
+            | match flag {
+                Flag::MpolFNumaBalancing => 1 << 13,
+                Flag::MpolFRelativeNodes => 1 << 14,
+                Flag::MpolFStaticNodes => 1 << 15,
+            }
+    });
+    let nodes = node_mask(policy.nodes().as_deref().unwrap_or_default())?;
+    Ok(Step::MemoryPolicy { mode: mode | flags, nodes })
+}
+
+/// A list such as `0-3,7` as a bit mask, least significant word first.
+fn node_mask(list: &str) -> Result<Vec<u64>> {
+    const MAX_NODE: usize = 1023;
+    let wrong = || Error::invalid(format!("linux.memoryPolicy.nodes: {list:?} is not a list of node numbers"));
+    let number = |text: &str| text.trim().parse::<usize>().ok().filter(|n| *n <= MAX_NODE).ok_or_else(wrong);
+    let mut mask = Vec::new();
+    for part in list.split(',').filter(|part| !part.trim().is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return Err(wrong());
+        }
+        for node in first..=last {
+            if mask.len() <= node / 64 {
+                mask.resize(node / 64 + 1, 0);
+            }
+            mask[node / 64] |= 1u64 << (node % 64);
+        }
+    }
+    Ok(mask)
+}

@@ -5,6 +5,16 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod bpf;
+pub(crate) mod cred;
+pub(crate) mod fs;
+pub(crate) mod mount;
+pub(crate) mod net;
+pub(crate) mod process;
+pub(crate) mod signal;
+pub(crate) mod socket;
+pub(crate) mod tty;
+
 pub(crate) use nix::errno::Errno;
 
 /// What every system call here returns.

@@ -1,0 +1,235 @@
+//! One container, from `create` to `delete`.
+//!
+//! It is deleted by force when dropped, and the drop fails the test if something of it is left. The harness adopts orphans,
+//! so that it gets the container's exit status the way an engine does.
+
+use crate::bundle::seen;
+use crate::runtime::{self, DEADLINE, Finished, Lines, Runtime};
+use crate::seen::Seen;
+use crate::{host, sys};
+use serde_json::Value;
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+/// A created container.
+#[derive(Debug)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// Its process, as the pid file says.
+    pub pid: i32,
+    /// The runtime that made it.
+    pub runtime: Runtime,
+    /// What its process writes to standard output.
+    pub stdout: Lines,
+    stderr: File,
+    status: Option<ExitStatus>,
+    gone: bool,
+}
+
+impl Container {
+    /// `create` with these flags. On failure checks that nothing is left and says what the command said.
+    #[track_caller]
+    pub fn create(
+        runtime: &Runtime,
+        bundle: &Path,
+        flags: &[&str],
+        id: &str,
+    ) -> Result<Container, Finished> {
+        Container::make(runtime, bundle, &[&["create"], flags].concat(), id)
+    }
+
+    /// `run --detach` with these flags.
+    #[track_caller]
+    pub fn run_detached(
+        runtime: &Runtime,
+        bundle: &Path,
+        flags: &[&str],
+        id: &str,
+    ) -> Result<Container, Finished> {
+        Container::make(runtime, bundle, &[&["run", "--detach"], flags].concat(), id)
+    }
+
+    #[track_caller]
+    fn make(
+        runtime: &Runtime,
+        bundle: &Path,
+        verb: &[&str],
+        id: &str,
+    ) -> Result<Container, Finished> {
+        let pid_file = pid_file(runtime, id);
+        let (bundle, pid_path) = (bundle.display().to_string(), pid_file.display().to_string());
+        let mut command =
+            runtime.command(&[verb, &["--bundle", &bundle, "--pid-file", &pid_path, id]].concat());
+        let line = runtime::describe(&command);
+        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
+            .unwrap_or_else(|errno| panic!("pipe: {errno}"));
+        let stderr = runtime::memory_file();
+        command
+            .stdin(Stdio::null())
+            .stdout(writer)
+            .stderr(runtime::share(&stderr));
+        runtime::adopt_orphans();
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("start {line}: {error}"));
+        // The writing end must not stay open here, or the container's output would never end.
+        drop(command);
+        let status = runtime::wait_for(&mut child, &line);
+        let mut stdout = Lines::new(reader);
+        if !status.success() {
+            let stderr = runtime::contents(&stderr);
+            let finished = Finished {
+                command: line,
+                status,
+                stdout: stdout.rest(),
+                stderr,
+            };
+            host::assert_no_trace(id, &runtime.root);
+            return Err(finished);
+        }
+        let pid = fs::read_to_string(&pid_file)
+            .unwrap_or_else(|error| panic!("pid file after {line}: {error}"));
+        let pid = pid
+            .parse()
+            .unwrap_or_else(|error| panic!("pid file after {line}: {pid:?}: {error}"));
+        Ok(Container {
+            id: id.to_owned(),
+            pid,
+            runtime: runtime.clone(),
+            stdout,
+            stderr,
+            status: None,
+            gone: false,
+        })
+    }
+
+    /// `start`.
+    #[track_caller]
+    pub fn start(&self) -> Finished {
+        self.call("start", &[])
+    }
+
+    /// `state`, parsed.
+    #[track_caller]
+    pub fn state(&self) -> Value {
+        self.call("state", &[]).success().json()
+    }
+
+    /// The status that `state` says.
+    #[track_caller]
+    pub fn status(&self) -> String {
+        self.state()["status"]
+            .as_str()
+            .unwrap_or("no status")
+            .to_owned()
+    }
+
+    /// `kill` with this signal.
+    #[track_caller]
+    pub fn kill(&self, signal: &str) -> Finished {
+        self.call("kill", &[signal])
+    }
+
+    /// `delete`.
+    #[track_caller]
+    pub fn delete(&mut self) -> Finished {
+        self.remove(&[])
+    }
+
+    /// `delete --force`.
+    #[track_caller]
+    pub fn delete_by_force(&mut self) -> Finished {
+        self.remove(&["--force"])
+    }
+
+    /// `exec` with these flags and this command line.
+    #[track_caller]
+    pub fn exec(&self, flags: &[&str], args: &[&str]) -> Finished {
+        self.runtime
+            .call(&[&["exec"], flags, &[&self.id], args].concat())
+    }
+
+    /// `exec` of `probe report`.
+    #[track_caller]
+    pub fn exec_report(&self, flags: &[&str], questions: &[&str]) -> Seen {
+        seen(
+            &self
+                .exec(flags, &[&["/bin/probe", "report"], questions].concat())
+                .success(),
+        )
+    }
+
+    /// Any verb that takes the id and then these arguments.
+    #[track_caller]
+    pub fn call(&self, verb: &str, after: &[&str]) -> Finished {
+        self.runtime.call(&[&[verb, &self.id], after].concat())
+    }
+
+    /// Waits until the container's process ends and returns its exit code, 128+n for one killed by signal n.
+    #[track_caller]
+    pub fn wait(&mut self) -> i32 {
+        if self.status.is_none() {
+            let pidfd = sys::pidfd_open(self.pid)
+                .unwrap_or_else(|error| panic!("pidfd of {}: {error}", self.pid));
+            assert!(
+                runtime::readable(&pidfd),
+                "process {} of {} did not end within {DEADLINE:?}",
+                self.pid,
+                self.id
+            );
+            let status = sys::reap(self.pid);
+            let status = status.unwrap_or_else(|error| {
+                panic!("wait for {}, which should be a child: {error}", self.pid)
+            });
+            self.status = Some(ExitStatus::from_raw(status));
+        }
+        let status = self.status.unwrap_or_default();
+        status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    }
+
+    /// What the container's process, and `create`, wrote to standard error so far.
+    pub fn stderr(&self) -> String {
+        runtime::contents(&self.stderr)
+    }
+
+    /// The container's cgroup on the host.
+    #[track_caller]
+    pub fn cgroup(&self) -> PathBuf {
+        host::cgroup_of(self.pid)
+    }
+
+    #[track_caller]
+    fn remove(&mut self, flags: &[&str]) -> Finished {
+        let finished = self
+            .runtime
+            .call(&[&["delete"], flags, &[&self.id]].concat());
+        self.gone = finished.status.success();
+        finished
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let deleted = (!self.gone).then(|| self.runtime.call(&["delete", "--force", &self.id]));
+        if self.status.is_none() {
+            // A runtime that failed to kill it must not leave it to the next test.
+            host::kill_child(self.pid);
+        }
+        fs::remove_file(pid_file(&self.runtime, &self.id)).ok(); // Part of the scratch directory anyway.
+        if !std::thread::panicking() {
+            deleted.map(Finished::success);
+            host::assert_no_trace(&self.id, &self.runtime.root);
+        }
+        host::remove_cgroups(&self.id);
+    }
+}
+
+/// Beside the state directory, where the runtime's user may write.
+fn pid_file(runtime: &Runtime, id: &str) -> PathBuf {
+    runtime.root.with_file_name(format!("{id}.pid"))
+}

@@ -1,0 +1,170 @@
+//! What the host sees of a container: mounts, cgroups, processes.
+
+use crate::seen::Mount;
+use crate::sys;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where the harness expects the cgroup v2 hierarchy.
+pub const CGROUP: &str = "/sys/fs/cgroup";
+
+/// The host's mounts.
+#[track_caller]
+pub fn mounts() -> Vec<Mount> {
+    mounts_of("self")
+}
+
+/// The mounts of a process's mount namespace.
+#[track_caller]
+pub fn mounts_of(pid: impl std::fmt::Display) -> Vec<Mount> {
+    let path = format!("/proc/{pid}/mountinfo");
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {path}: {error}"));
+    Mount::parse_all(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The directory of a process's cgroup.
+#[track_caller]
+pub fn cgroup_of(pid: i32) -> PathBuf {
+    let path = format!("/proc/{pid}/cgroup");
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {path}: {error}"));
+    match text.lines().find_map(|line| line.strip_prefix("0::/")) {
+        Some(group) => Path::new(CGROUP).join(group),
+        None => panic!("{path} has no line of the cgroup v2 hierarchy: {text:?}"),
+    }
+}
+
+/// A file of a cgroup, without the newline at its end.
+#[track_caller]
+pub fn cgroup_file(cgroup: &Path, name: &str) -> String {
+    let path = cgroup.join(name);
+    let text = fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("read {}: {error}", path.display()));
+    text.trim_end().to_owned()
+}
+
+/// A namespace of a process, as the link in /proc says it: `pid:[4026531836]`.
+#[track_caller]
+pub fn namespace(pid: impl std::fmt::Display, kind: &str) -> String {
+    let path = format!("/proc/{pid}/ns/{kind}");
+    let link = fs::read_link(&path).unwrap_or_else(|error| panic!("read {path}: {error}"));
+    link.to_string_lossy().into_owned()
+}
+
+/// Pids of the live processes whose command line or cgroup contains this text.
+pub fn processes(text: &str) -> Vec<i32> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    // A process may end while it is looked at: what cannot be read does not count.
+    pids.filter(|pid| {
+        let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let named = |file: &str| String::from_utf8_lossy(&read(file)).contains(text);
+        (named("cmdline") || named("cgroup")) && !zombie(&read("stat"))
+    })
+    .collect()
+}
+
+/// Whether a process exists and is not a zombie.
+pub fn alive(pid: i32) -> bool {
+    fs::read(format!("/proc/{pid}/stat")).is_ok_and(|stat| !zombie(&stat))
+}
+
+/// Everything on the host that bears a container's id: state, cgroups, mounts, processes.
+pub fn traces(id: &str, root: &Path) -> Vec<String> {
+    let state = root.join(id);
+    let mut found = Vec::new();
+    if state.symlink_metadata().is_ok() {
+        found.push(format!("state {}", state.display()));
+    }
+    found.extend(
+        cgroups(id)
+            .iter()
+            .map(|path| format!("cgroup {}", path.display())),
+    );
+    let scratch = root.parent().unwrap_or(root);
+    let mounts = mounts();
+    let ours =
+        |mount: &&Mount| mount.target.contains(id) || Path::new(&mount.target).starts_with(scratch);
+    found.extend(
+        mounts
+            .iter()
+            .filter(ours)
+            .map(|mount| format!("mount {}", mount.target)),
+    );
+    found.extend(processes(id).iter().map(|pid| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        format!(
+            "process {pid} {}",
+            String::from_utf8_lossy(&command).replace('\0', " ")
+        )
+    }));
+    found
+}
+
+/// Fails the test if anything is left of a container.
+#[track_caller]
+pub fn assert_no_trace(id: &str, root: &Path) {
+    let left = traces(id, root);
+    if left.is_empty() {
+        return;
+    }
+    for pid in processes(id) {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).ok(); // Ours by its id; the test fails in any case.
+    }
+    remove_cgroups(id);
+    panic!("left behind of {id}: {left:#?}");
+}
+
+/// Kills a child of the test process and reaps it; what is not a child any more is left alone.
+pub(crate) fn kill_child(pid: i32) {
+    let is_child = fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        let after_name = stat.rsplit(") ").next().unwrap_or_default();
+        after_name.split(' ').nth(1) == Some(&std::process::id().to_string())
+    });
+    if is_child {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).ok(); // A zombie is as good.
+        sys::reap(pid).ok(); // Only fails if it is not a child, see above.
+    }
+}
+
+/// Removes what is left of a container's cgroups.
+pub(crate) fn remove_cgroups(id: &str) {
+    for path in cgroups(id) {
+        if let Ok(mut file) = fs::OpenOptions::new()
+            .write(true)
+            .open(path.join("cgroup.kill"))
+        {
+            std::io::Write::write_all(&mut file, b"1").ok(); // Only empty groups can be removed; the next line tells.
+        }
+        fs::remove_dir(&path).ok(); // A test that leaks has failed already.
+    }
+}
+
+/// Directories below the hierarchy's root with this text in their name, children before parents.
+fn cgroups(text: &str) -> Vec<PathBuf> {
+    fn walk(directory: &Path, inside: bool, text: &str, found: &mut Vec<PathBuf>) {
+        // Groups of other tests come and go.
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let inside = inside || entry.file_name().to_string_lossy().contains(text);
+                walk(&entry.path(), inside, text, found);
+                if inside {
+                    found.push(entry.path());
+                }
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(Path::new(CGROUP), false, text, &mut found);
+    found
+}
+
+fn zombie(stat: &[u8]) -> bool {
+    let stat = String::from_utf8_lossy(stat);
+    stat.is_empty()
+        || stat
+            .rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with(['Z', 'X']))
+}

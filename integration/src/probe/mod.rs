@@ -1,0 +1,154 @@
+//! The probe's verbs. Runs as the container's process (or as a hook), never in the test process.
+//!
+//! | verb | does |
+//! |---|---|
+//! | `report [QUESTION...]` | prints one JSON object, [`crate::seen::Seen`]; questions are `sysctl=`, `stat=`, `ls=`, `cat=`, `try=` |
+//! | `note FILE LABEL [exit CODE]` | appends one JSON line to FILE: label, standard input, report. For hooks |
+//! | `pause [CODE]` | prints `ready`, then every signal it gets as `signal N`; TERM ends it with CODE (0) |
+//! | `exit CODE`, `signal-self N`, `echo WORD...`, `cat [FILE]`, `complain WORD...` | as named; `complain` writes to standard error |
+//! | `write-file FILE BYTES` | writes that many bytes to FILE and syncs it |
+//! | `spin` | uses one CPU until it is killed |
+//! | `eat MIB` | touches that much memory, prints `full`, pauses |
+//! | `fork N` | starts up to N copies of `pause`, prints how many it got and the errno that stopped it |
+//! | `try ACTION...` | prints a JSON object: action to `ok` or errno name. Actions below |
+//! | `syscall NAME [ARGUMENT...]` | the same for one system call by name or number |
+//! | `exec PROGRAM [ARG...]` | replaces itself |
+//! | `with-files FILE... -- PROGRAM [ARG...]` | the same with these files open as descriptors 3, 4 and so on |
+//!
+//! Actions of `try`: `read:PATH`, `write:PATH` (opens, changes nothing), `create:PATH` (creates and removes it), `mkdir:PATH` (the
+//! same), `exec:PATH` (runs it with no arguments), `mknod:PATH:MAJOR:MINOR` (character device; removes it), `syscall:NAME`
+//! (all arguments zero), `hostname:NAME` (sets it), `mount:PATH` (a tmpfs).
+
+mod attempt;
+mod load;
+mod report;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::{SigSet, Signal};
+use serde_json::json;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+/// Runs the verb on the command line.
+pub fn main() -> ExitCode {
+    // Arguments are read as bytes of whatever encoding: a container may pass anything.
+    let args: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match run(&args) {
+        Ok(code) => code,
+        Err(error) => {
+            writeln!(io::stderr(), "probe {}: {error}", args.join(" ")).ok();
+            ExitCode::from(99)
+        }
+    }
+}
+
+fn run(args: &[&str]) -> io::Result<ExitCode> {
+    match args {
+        ["report", questions @ ..] => say(&serde_json::to_string(&report::seen(questions))?)?,
+        ["note", file, label, rest @ ..] => {
+            note(file, label)?;
+            return run(rest);
+        }
+        ["pause"] => return pause(0),
+        ["pause", code] => return pause(number(code)? as u8),
+        [] => {}
+        ["exit", code] => return Ok(ExitCode::from(number(code)? as u8)),
+        ["signal-self", signal] => {
+            let signal = Signal::try_from(number(signal)? as i32)?;
+            nix::sys::signal::kill(nix::unistd::getpid(), signal)?;
+        }
+        ["echo", words @ ..] => say(&words.join(" "))?,
+        ["complain", words @ ..] => writeln!(io::stderr(), "{}", words.join(" "))?,
+        ["cat"] => drop(io::copy(&mut io::stdin(), &mut io::stdout())?),
+        ["cat", file] => drop(io::copy(&mut File::open(file)?, &mut io::stdout())?),
+        ["write-file", file, bytes] => load::write_file(file, number(bytes)?)?,
+        ["spin"] => load::spin(),
+        ["eat", mib] => {
+            let memory = load::eat(number(mib)? as usize);
+            say("full")?;
+            let code = pause(0);
+            drop(memory);
+            return code;
+        }
+        ["fork", count] => load::fork(number(count)?)?,
+        ["try", actions @ ..] => say(&serde_json::to_string(&attempt::all(actions))?)?,
+        ["syscall", name, arguments @ ..] => {
+            let arguments = arguments
+                .iter()
+                .map(|word| number(word))
+                .collect::<io::Result<Vec<u64>>>()?;
+            say(&json!({ *name: attempt::system_call(name, &arguments) }).to_string())?;
+        }
+        ["exec", program, rest @ ..] => return Err(Command::new(program).args(rest).exec()),
+        ["with-files", rest @ ..] => return Err(with_files(rest)?),
+        _ => {
+            return Err(io::Error::other(
+                "no such verb; see the documentation of integration::probe",
+            ));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for signals. They are blocked and taken one by one: even process 1 of a pid namespace gets a blocked signal.
+fn pause(code: u8) -> io::Result<ExitCode> {
+    let all = SigSet::all();
+    all.thread_block()?;
+    say("ready")?;
+    loop {
+        match all.wait()? {
+            Signal::SIGTERM => return Ok(ExitCode::from(code)),
+            // Children of `fork` ending.
+            Signal::SIGCHLD => {}
+            signal => say(&format!("signal {}", signal as i32))?,
+        }
+    }
+}
+
+fn note(file: &str, label: &str) -> io::Result<()> {
+    let mut input = String::new();
+    io::stdin().read_to_string(&mut input)?;
+    let line =
+        json!({ "label": label, "stdin": input, "seen": report::seen(&[]) }).to_string() + "\n";
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(file)?
+        .write_all(line.as_bytes())
+}
+
+/// A fresh process has 0, 1 and 2 open, so files get the numbers that follow. Returns only if the program cannot be run.
+fn with_files(args: &[&str]) -> io::Result<io::Error> {
+    let (files, command) = args.split_at(
+        args.iter()
+            .position(|arg| *arg == "--")
+            .unwrap_or(args.len()),
+    );
+    let [_, program, rest @ ..] = command else {
+        return Err(io::Error::other("with-files FILE... -- PROGRAM"));
+    };
+    let mut open = Vec::new();
+    for file in files {
+        let file = File::open(file)?;
+        fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        open.push(file);
+    }
+    Ok(Command::new(program).args(rest).exec())
+}
+
+fn say(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+fn number(word: &str) -> io::Result<u64> {
+    word.parse()
+        .map_err(|error| io::Error::other(format!("{word:?}: {error}")))
+}

@@ -1,0 +1,162 @@
+//! What a test needs of the machine.
+//!
+//! `require!(containers, controller("memory"));` at the start of a test prints `skipped: ...` and returns if something is missing,
+//! or fails if `MUST_WORK=1` is set. Each function here answers one question by trying, and says what is missing.
+
+use crate::host::CGROUP;
+use crate::{peer, place, runtime, sys};
+use std::fs;
+use std::path::Path;
+
+/// The answer: nothing, or what is missing.
+pub type Missing = Result<(), String>;
+
+/// Returns from the test, with a word why, unless the machine has all of these.
+#[macro_export]
+macro_rules! require {
+    ($($need:ident $(($($argument:expr),*))?),+ $(,)?) => {
+        $(if let Err(missing) = $crate::require::$need($($($argument),*)?) {
+            return $crate::require::skip(&missing);
+        })+
+    };
+}
+
+/// Says that the running test is skipped; with `MUST_WORK=1` fails it.
+#[track_caller]
+pub fn skip(missing: &str) {
+    assert!(
+        std::env::var_os("MUST_WORK").is_none_or(|value| value != "1"),
+        "MUST_WORK=1, but: {missing}"
+    );
+    let thread = std::thread::current();
+    runtime::announce(&format!(
+        "skipped: {missing} [{}]",
+        thread.name().unwrap_or("?")
+    ));
+}
+
+/// Root, and a cgroup v2 hierarchy where runtimes look for it: what every privileged container needs.
+pub fn containers() -> Missing {
+    root()?;
+    cgroup2()
+}
+
+/// The test process is root.
+pub fn root() -> Missing {
+    if nix::unistd::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err("not root".to_owned())
+    }
+}
+
+/// A cgroup v2 hierarchy is mounted at /sys/fs/cgroup.
+pub fn cgroup2() -> Missing {
+    let there = Path::new(CGROUP).join("cgroup.controllers").is_file();
+    if there {
+        Ok(())
+    } else {
+        Err(format!(
+            "no cgroup v2 at {CGROUP}; see the head of tests/it/main.rs"
+        ))
+    }
+}
+
+/// This controller can limit a cgroup below the root one.
+pub fn controller(name: &str) -> Missing {
+    cgroup2()?;
+    let controllers =
+        fs::read_to_string(Path::new(CGROUP).join("cgroup.controllers")).unwrap_or_default();
+    let there = controllers.split_whitespace().any(|word| word == name);
+    if there {
+        Ok(())
+    } else {
+        Err(format!("no {name} controller on cgroup v2"))
+    }
+}
+
+/// A static busybox for the root file system.
+pub fn busybox() -> Missing {
+    place::busybox().map(drop).ok_or_else(|| {
+        "no /bin/busybox (Debian: busybox-static), and BUSYBOX is not set".to_owned()
+    })
+}
+
+/// The kernel has this kind of namespace.
+pub fn namespace(kind: &str) -> Missing {
+    let there = Path::new("/proc/self/ns")
+        .join(kind)
+        .symlink_metadata()
+        .is_ok();
+    if there {
+        Ok(())
+    } else {
+        Err(format!("kernel without {kind} namespaces"))
+    }
+}
+
+/// User namespaces can be made.
+pub fn userns() -> Missing {
+    namespace("user")?;
+    let limit = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    if limit.trim() == "0" {
+        Err("user.max_user_namespaces is 0".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+/// Users without privileges can make user namespaces, and the tools that map more than one id for them are installed.
+pub fn unprivileged_user() -> Missing {
+    root()?;
+    userns()?;
+    let knob = fs::read_to_string("/proc/sys/kernel/unprivileged_userns_clone").unwrap_or_default();
+    if knob.trim() == "0" {
+        Err("kernel.unprivileged_userns_clone is 0".to_owned())
+    } else {
+        Ok(())
+    }
+}
+
+/// The kernel knows this system call: called with nothing sensible, it fails with something else than ENOSYS.
+pub fn system_call(name: &str) -> Missing {
+    let number: syscalls::Sysno = name
+        .parse()
+        .map_err(|()| format!("no system call named {name}"))?;
+    // All ones is no valid pointer, descriptor, size or flag anywhere.
+    match sys::call(i64::from(number.id()), [u64::MAX; 6]) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            Err(format!("kernel without {name}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The test process, and so the runtime, has this capability.
+pub fn capability(name: &str) -> Missing {
+    let wanted: caps::Capability = name
+        .parse()
+        .map_err(|_| format!("no capability named {name}"))?;
+    match caps::has_cap(None, caps::CapSet::Effective, wanted) {
+        Ok(true) => Ok(()),
+        _ => Err(format!("no {name}")),
+    }
+}
+
+/// A file or directory of the host.
+pub fn path(path: &str) -> Missing {
+    if Path::new(path).exists() {
+        Ok(())
+    } else {
+        Err(format!("no {path}"))
+    }
+}
+
+/// The runtime under test can load the device filter. crun raises RLIMIT_MEMLOCK for that, whether or not the kernel needs
+/// it, and fails where it may not.
+pub fn device_filter() -> Missing {
+    if peer::is("crun") && capability("CAP_SYS_RESOURCE").is_err() {
+        return Err("crun's device filter needs CAP_SYS_RESOURCE".to_owned());
+    }
+    containers()
+}

@@ -1,0 +1,200 @@
+//! The few kernel calls for which nix has no safe wrapper.
+//!
+//! Used by the harness and by the two programs beside it. One thin function per call; nothing is decided here.
+//! This is the only module of the crate that may contain `unsafe`.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// What `sched_getattr(2)` says of the calling thread; field for field the kernel's `struct sched_attr`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SchedAttr {
+    /// Size of the structure that the kernel filled.
+    pub size: u32,
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// The nice value.
+    pub nice: i32,
+    /// The real-time priority.
+    pub priority: u32,
+    /// Deadline scheduling, in nanoseconds.
+    pub runtime: u64,
+    /// Deadline scheduling, in nanoseconds.
+    pub deadline: u64,
+    /// Deadline scheduling, in nanoseconds.
+    pub period: u64,
+}
+
+/// One instruction of a seccomp program: (code, jump if true, jump if false, operand).
+pub type Instruction = (u16, u8, u8, u32);
+
+/// Opens a process as a file descriptor that polls readable when the process ends.
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the arguments are two integers and no memory is passed.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel has just returned this descriptor and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The scheduling attributes of the calling thread.
+pub fn sched_getattr() -> io::Result<SchedAttr> {
+    let mut attr = SchedAttr::default();
+    let size = size_of::<SchedAttr>();
+    // SAFETY: `attr` is a writable structure of `size` bytes, laid out as the kernel's first version of it.
+    checked(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) })?;
+    Ok(attr)
+}
+
+/// The I/O priority of the calling thread: class in the bits from 13 up, level below.
+pub fn ioprio_get() -> io::Result<u32> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    // SAFETY: the arguments are two integers and no memory is passed.
+    checked(unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) }).map(|n| n as u32)
+}
+
+/// Describes the session keyring without creating one: `type;uid;gid;permissions;name`.
+pub fn session_keyring() -> io::Result<String> {
+    const KEYCTL_DESCRIBE: i32 = 6;
+    const KEY_SPEC_SESSION_KEYRING: i32 = -3;
+    let mut text = [0u8; 512];
+    // SAFETY: the pointer and the length describe `text`.
+    let length = checked(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_DESCRIBE,
+            KEY_SPEC_SESSION_KEYRING,
+            text.as_mut_ptr(),
+            text.len(),
+        )
+    })?;
+    // The length counts the terminating NUL.
+    let length = (length as usize).saturating_sub(1).min(text.len());
+    Ok(String::from_utf8_lossy(&text[..length]).into_owned())
+}
+
+/// The execution domain of the calling process.
+pub fn personality() -> io::Result<u32> {
+    // SAFETY: the argument is an integer that asks for the present value and changes nothing.
+    checked(i64::from(unsafe { libc::personality(0xffff_ffff) })).map(|n| n as u32)
+}
+
+/// Rows and columns of a terminal.
+pub fn window_size(terminal: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCGWINSZ writes one `winsize`, to which the pointer points.
+    checked(i64::from(unsafe {
+        libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size)
+    }))?;
+    Ok((size.ws_row, size.ws_col))
+}
+
+/// Sets rows and columns of a terminal.
+pub fn set_window_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCSWINSZ reads one `winsize`, to which the pointer points.
+    checked(i64::from(unsafe {
+        libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size)
+    }))
+    .map(drop)
+}
+
+/// Makes a terminal the controlling terminal of the calling session leader.
+pub fn take_controlling_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer and touches no memory.
+    checked(i64::from(unsafe {
+        libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0)
+    }))
+    .map(drop)
+}
+
+/// Makes the calling process adopt the orphans among its descendants, so that it can wait for them.
+pub fn become_subreaper() -> io::Result<()> {
+    // SAFETY: prctl with this option takes an integer and touches no memory.
+    checked(i64::from(unsafe {
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    }))
+    .map(drop)
+}
+
+/// Waits until the child `pid` ends, reaps it and returns its raw wait status.
+pub fn reap(pid: i32) -> io::Result<i32> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the pointer is to a writable integer; `__WALL` also accepts children made without SIGCHLD.
+        match checked(i64::from(unsafe {
+            libc::waitpid(pid, &raw mut status, libc::__WALL)
+        })) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(|_| status),
+        }
+    }
+}
+
+/// Calls the kernel by number. Only for calls that cannot corrupt the caller's memory with the arguments given.
+pub fn call(number: i64, arguments: [u64; 6]) -> io::Result<i64> {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: the probe passes integers and null pointers from its command line, on which the kernel either fails or acts
+    // on the process as a whole; a call that would unmap or overwrite the probe's memory ends the probe, which is its
+    // user's wish.
+    checked(unsafe { libc::syscall(number, a, b, c, d, e, f) })
+}
+
+/// Puts the calling process under a seccomp filter, without `no_new_privs` where the process is privileged enough.
+pub fn filter_system_calls(program: &[Instruction]) -> io::Result<()> {
+    let program: Vec<libc::sock_filter> = program
+        .iter()
+        .map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k })
+        .collect();
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
+    const SECCOMP_SET_MODE_FILTER: i32 = 1;
+    // SAFETY: `program` points to `len` instructions that outlive the call; the kernel only reads them.
+    match checked(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const program,
+        )
+    }) {
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {}
+        other => return other.map(drop),
+    }
+    // SAFETY: prctl with this option takes integers and touches no memory.
+    checked(i64::from(unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    }))?;
+    // SAFETY: as above.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const program,
+        )
+    })
+    .map(drop)
+}
+
+fn checked(result: i64) -> io::Result<i64> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}

@@ -1,0 +1,133 @@
+//! `kill`: which signal reaches whom.
+
+use integration::host::alive;
+use integration::{Bundle, beyond, require};
+use std::fs;
+
+#[test]
+fn kill_takes_names_with_and_without_sig_in_any_case_and_numbers() {
+    require!(containers);
+    beyond!(
+        kill_takes_names_with_and_without_sig_in_any_case_and_numbers,
+        [crun("does not know lower-case signal names")]
+    );
+    let mut bundle = Bundle::new();
+    let mut container = bundle.pause();
+    for (name, number) in [
+        ("USR1", 10),
+        ("SIGUSR2", 12),
+        ("usr1", 10),
+        ("sigusr2", 12),
+        ("1", 1),
+        ("34", 34),
+    ] {
+        container.kill(name).success();
+        if number < 32 {
+            assert_eq!(container.stdout.line(), format!("signal {number}"));
+        }
+    }
+}
+
+#[test]
+fn kill_sends_term_if_no_signal_is_named() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    bundle.config.probe(&["pause", "5"]);
+    let mut container = bundle.create();
+    container.start().success();
+    container.stdout.line();
+    container.call("kill", &[]).success();
+    assert_eq!(container.wait(), 5);
+}
+
+#[test]
+fn kill_refuses_an_unknown_signal() {
+    require!(containers);
+    beyond!(
+        kill_refuses_an_unknown_signal,
+        [crun_before(
+            "1.9",
+            "takes an unknown name as signal 0 and succeeds"
+        )]
+    );
+    let mut bundle = Bundle::new();
+    let container = bundle.pause();
+    container.kill("NOSUCH").failure().says("signal");
+    assert_eq!(container.status(), "running");
+}
+
+#[test]
+fn kill_of_a_stopped_container_says_that_it_is_not_running() {
+    require!(containers);
+    beyond!(
+        kill_of_a_stopped_container_says_that_it_is_not_running,
+        [crun_before(
+            "1.9",
+            "says `No such process` in words that are not the expected ones"
+        )]
+    );
+    let mut bundle = Bundle::new();
+    let mut container = bundle.pause();
+    container.kill("KILL").success();
+    container.wait();
+    container
+        .kill("TERM")
+        .failure()
+        .says("container not running");
+    container.call("kill", &["0"]).failure();
+}
+
+#[test]
+fn kill_all_of_a_stopped_container_is_no_error() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let mut container = bundle.pause();
+    container.kill("KILL").success();
+    container.wait();
+    let id = container.id.clone();
+    bundle
+        .runtime
+        .call(&["kill", "--all", &id, "KILL"])
+        .success();
+    bundle.runtime.call(&["kill", "-a", &id, "9"]).success();
+}
+
+#[test]
+fn kill_of_a_created_container_ends_it() {
+    require!(containers);
+    let bundle = Bundle::new();
+    let mut container = bundle.create();
+    container.kill("9").success();
+    assert_eq!(container.wait(), 137);
+}
+
+#[test]
+fn killing_a_container_without_a_pid_namespace_kills_all_its_processes() {
+    require!(containers);
+    beyond!(
+        killing_a_container_without_a_pid_namespace_kills_all_its_processes,
+        [
+            runc_before("1.2", "`kill KILL` needs --all for that"),
+            crun("`kill KILL` needs --all for that")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.no_namespace("pid");
+    let mut container = bundle.pause();
+    let pid_file = bundle.scratch.name("second.pid");
+    container
+        .exec(
+            &["--detach", "--pid-file", &pid_file],
+            &["/bin/probe", "pause"],
+        )
+        .success();
+    let second: i32 = fs::read_to_string(&pid_file).unwrap().parse().unwrap();
+    assert!(alive(second));
+    let second = integration::sys::pidfd_open(second).unwrap();
+    container.kill("KILL").success();
+    assert_eq!(container.wait(), 137);
+    assert!(
+        integration::runtime::readable(&second),
+        "the second process outlived kill"
+    );
+}

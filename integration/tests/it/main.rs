@@ -1,0 +1,21 @@
+//! The one test binary: a module per topic, a sentence per test.
+//!
+//! Natively, on a host whose cgroup v2 hierarchy is not at /sys/fs/cgroup or that should stay untouched, run it as root in a
+//! mount namespace of its own:
+//!
+//! ```sh
+//! unshare --mount --propagation private sh -c 'mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$0" "$@"' .../deps/it-...
+//! ```
+//!
+//! In a virtual machine with a pure cgroup v2 hierarchy it runs as it is. It is static and finds the programs it needs beside
+//! itself or through the environment; see the crate documentation of the harness.
+
+// What a test unwraps it expects to be there; the panic is the failure. Outside of #[test] functions clippy needs to be told.
+#![allow(clippy::unwrap_used)]
+
+mod concurrency;
+mod ids;
+mod kill;
+mod lifecycle;
+mod list;
+mod run;

@@ -1,0 +1,264 @@
+//! Makes a container's group, with its limits and its device filter in force and no process in it.
+//!
+//! What fails half-way is taken back: no group remains that was not there before.
+
+use super::events::Events;
+use super::{Cgroup, Hierarchy, files};
+use crate::plan::cgroup::{CgroupPlan, Driver, Place, clean};
+use crate::report::{Context, Error, Kind, Result};
+use crate::sys::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{Uid, UnlinkatFlags, fchown, fchownat, unlinkat};
+use std::path::Path;
+
+/// The outcome of `create`.
+#[derive(Debug)]
+pub(crate) struct Created {
+    /// None if the plan is to have none, or if it can do without and none can be made.
+    pub(crate) cgroup: Option<Cgroup>,
+    /// What was asked for and ignored.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Carries out the plan.
+pub(crate) fn create(plan: &CgroupPlan) -> Result<Created> {
+    let without = || Created {
+        cgroup: None,
+        warnings: plan.limits.warnings.clone(),
+    };
+    if plan.driver == Driver::Disabled {
+        return Ok(without());
+    }
+    let Some(hierarchy) = Hierarchy::find()? else {
+        let story =
+            "no cgroup v2 hierarchy is mounted at /sys/fs/cgroup or at /sys/fs/cgroup/unified";
+        return if plan.may_do_without {
+            Ok(without())
+        } else {
+            Err(Error::new(Kind::Unsupported, story))
+        };
+    };
+    let path = resolve(&plan.place)?;
+
+    let mut made = Vec::new();
+    let opened = make(&hierarchy, &path, &mut made).and_then(|()| {
+        files::open_dir(&hierarchy.root, path.as_str()).context(|| format!("open cgroup '/{path}'"))
+    });
+    let dir = match opened {
+        Ok(dir) => dir,
+        Err(error) => {
+            remove_made(&hierarchy, &made);
+            let denied = matches!(
+                error.errno(),
+                Some(Errno::EPERM | Errno::EACCES | Errno::EROFS)
+            );
+            return match denied && plan.rootless {
+                true if plan.may_do_without => Ok(without()),
+                true => Err(error.context("rootless needs no limits + no cgrouppath when no permission is granted for cgroups")),
+                false => Err(error),
+            };
+        }
+    };
+    let cgroup = Cgroup {
+        hierarchy,
+        path,
+        dir,
+        made,
+    };
+    match cgroup.set_up(plan) {
+        Ok(warnings) => Ok(Created {
+            cgroup: Some(cgroup),
+            warnings,
+        }),
+        Err(error) => {
+            remove_made(&cgroup.hierarchy, &cgroup.made);
+            Err(error)
+        }
+    }
+}
+
+impl Cgroup {
+    /// Takes `create` back: removes the group, if `create` made it, and the ancestors that were made for it, unless others use them by
+    /// now. The processes must have been killed.
+    pub(crate) fn discard(self) -> Result<()> {
+        if self.is_fresh() {
+            self.remove()?;
+        }
+        remove_made(&self.hierarchy, &self.made);
+        Ok(())
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.made.last() == Some(&self.path)
+    }
+
+    fn set_up(&self, plan: &CgroupPlan) -> Result<Vec<String>> {
+        if !self.is_fresh() {
+            self.refuse_unless_idle()?;
+        }
+        let mut warnings = self.apply(&plan.limits)?;
+        self.filter_devices(&plan.devices, self.is_fresh(), plan.device_filter_may_fail)?;
+        warnings.extend_from_slice(&plan.devices.warnings);
+        if let Some(owner) = plan.owner {
+            self.delegate(Uid::from_raw(owner))?;
+        }
+        Ok(warnings)
+    }
+
+    /// A group that was there before may be used if nobody else uses it: with strangers in it, `kill` and `pause` would hit them, and
+    /// in a frozen group the container would never start.
+    fn refuse_unless_idle(&self) -> Result<()> {
+        let state = Events::open(self)?.state()?;
+        // Processes of other pid namespaces are listed as 0, and count.
+        let count = if state.populated {
+            self.members()?.len()
+        } else {
+            0
+        };
+        if count > 0 {
+            let story = format!(
+                "container's cgroup is not empty: {count} process(es) found in cgroup '/{}'",
+                self.path
+            );
+            return Err(Error::new(Kind::State, story));
+        }
+        if self.is_frozen()? {
+            return Err(Error::new(
+                Kind::State,
+                format!(
+                    "container's cgroup unexpectedly frozen: cgroup '/{}'",
+                    self.path
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Hands the group over to a user: its directory and the files that the kernel lists as safe to delegate.
+    fn delegate(&self, owner: Uid) -> Result<()> {
+        const WITHOUT_A_LIST: &str = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n";
+        let list = match files::read(AT_FDCWD, "/sys/kernel/cgroup/delegate") {
+            Err(Errno::ENOENT) => WITHOUT_A_LIST.to_owned(),
+            read => read.context(|| "read /sys/kernel/cgroup/delegate")?,
+        };
+        fchown(&self.dir, Some(owner), None)
+            .context(|| format!("give cgroup '/{}' to uid {owner}", self.path))?;
+        for file in list.lines() {
+            // The list also has mount options, and files of controllers that are not enabled here.
+            match fchownat(
+                &self.dir,
+                file,
+                Some(owner),
+                None,
+                AtFlags::AT_SYMLINK_NOFOLLOW,
+            ) {
+                Err(Errno::ENOENT) => {}
+                chowned => chowned
+                    .context(|| format!("give {file} of cgroup '/{}' to uid {owner}", self.path))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes the directory and those above it, and notes in `made` which were not there.
+fn make(hierarchy: &Hierarchy, path: &str, made: &mut Vec<String>) -> Result<()> {
+    let mut mkdir =
+        |path: &str| match mkdirat(&hierarchy.root, path, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => {
+                made.push(path.to_owned());
+                Ok(())
+            }
+            Err(Errno::EEXIST) => Ok(()),
+            Err(errno) => Err(errno),
+        };
+    // The parents are nearly always there.
+    let first = mkdir(path);
+    let result = match first {
+        Err(Errno::ENOENT) => {
+            let mut ends = path
+                .match_indices('/')
+                .map(|(end, _)| end)
+                .chain([path.len()]);
+            ends.try_for_each(|end| mkdir(&path[..end]))
+        }
+        result => result,
+    };
+    result.context(|| match result {
+        Err(Errno::EAGAIN) => format!("make cgroup '/{path}' (cgroup.max.descendants or cgroup.max.depth of an ancestor is reached)"),
+        _ => format!("make cgroup '/{path}'"),
+    })
+}
+
+/// Removes what `make` made. Failure is not reported: a group that cannot be removed has been put to use by somebody else.
+fn remove_made(hierarchy: &Hierarchy, made: &[String]) {
+    for path in made.iter().rev() {
+        unlinkat(&hierarchy.root, path.as_str(), UnlinkatFlags::RemoveDir).ok();
+    }
+}
+
+fn resolve(place: &Place) -> Result<String> {
+    match place {
+        Place::BelowRoot(path) => Ok(path.clone()),
+        Place::BesideOwn(path) => {
+            let memberships = std::fs::read_to_string("/proc/self/cgroup")
+                .context(|| "read /proc/self/cgroup")?;
+            beside_own(&memberships, path)
+        }
+    }
+}
+
+/// `path` below the parent of the group that /proc/self/cgroup names for the v2 hierarchy.
+fn beside_own(memberships: &str, path: &str) -> Result<String> {
+    let Some(own) = memberships
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+    else {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "/proc/self/cgroup names no group of the cgroup v2 hierarchy",
+        ));
+    };
+    if own == "/.." || own.starts_with("/../") {
+        // Seen from a cgroup namespace that this process is not below. The path would lead somewhere else.
+        let story = format!(
+            "own cgroup '{own}' is outside of the cgroup namespace: linux.cgroupsPath must be absolute"
+        );
+        return Err(Error::new(Kind::Unsupported, story));
+    }
+    let own = clean(Path::new(own));
+    Ok(match own.rsplit_once('/') {
+        Some((parent, _)) => format!("{parent}/{path}"),
+        None => path.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_beside_the_own_one_shares_its_parent() {
+        let beside =
+            |own: &str| beside_own(&format!("4:memory:/other\n0::{own}\n"), "web").unwrap();
+        assert_eq!(
+            beside("/user.slice/user-1000.slice/session-1.scope"),
+            "user.slice/user-1000.slice/web"
+        );
+        assert_eq!(beside("/init.scope"), "web");
+        assert_eq!(beside("/"), "web");
+    }
+
+    #[test]
+    fn an_own_group_that_cannot_be_reached_is_refused() {
+        for own in ["/..", "/../other"] {
+            let error = beside_own(&format!("0::{own}\n"), "web").unwrap_err();
+            assert!(error.to_string().contains("must be absolute"), "{error}");
+        }
+        assert_eq!(
+            beside_own("4:memory:/a\n", "web").unwrap_err().kind(),
+            Kind::Unsupported
+        );
+    }
+}

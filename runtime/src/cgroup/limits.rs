@@ -1,0 +1,77 @@
+//! Writes limits to a group's files. Serves `create`, where the group is empty, and `update`, where it is not.
+
+use super::{Cgroup, files};
+use crate::plan::limits::{Absent, Limits, MemoryCheck, Write};
+use crate::report::{Error, Result};
+use crate::sys::Errno;
+
+impl Cgroup {
+    /// Puts the limits in force, in their order, and returns what was ignored.
+    pub(crate) fn apply(&self, limits: &Limits) -> Result<Vec<String>> {
+        let mut warnings = limits.warnings.clone();
+        let controllers = limits.controllers();
+        if !controllers.is_empty() {
+            self.enable(&controllers)?;
+        }
+        if let Some(check) = limits.memory_check {
+            self.check_memory(check)?;
+        }
+        let mut refused = None;
+        for write in &limits.writes {
+            match self.set(write, &mut warnings) {
+                Err(error) if write.retry && error.errno() == Some(Errno::EINVAL) => {
+                    refused = Some(write);
+                    continue;
+                }
+                result => result?,
+            }
+            if let Some(write) = refused.take() {
+                self.set(write, &mut warnings)?;
+            }
+        }
+        if let Some(write) = refused {
+            self.set(write, &mut warnings)?;
+        }
+        Ok(warnings)
+    }
+
+    fn set(&self, write: &Write, warnings: &mut Vec<String>) -> Result<()> {
+        let Write {
+            file,
+            value,
+            absent,
+            ..
+        } = write;
+        let result = files::write(&self.dir, file, value);
+        match (result, absent) {
+            (Err(Errno::ENOENT), Absent::Ignore) => Ok(()),
+            (Err(Errno::ENOENT), Absent::Warn(warning)) => {
+                warnings.push((*warning).to_owned());
+                Ok(())
+            }
+            (Err(Errno::ENOENT), Absent::Instead { file, value }) => self.write(file, value),
+            (result, _) => result.map_err(|errno| self.write_error(file, value, errno)),
+        }
+    }
+
+    /// The kernel obeys a limit below what is in use by killing processes, so some users want to be refused instead.
+    fn check_memory(&self, check: MemoryCheck) -> Result<()> {
+        let Ok(in_use) = self.read("memory.current")?.trim_end().parse::<u64>() else {
+            return Ok(());
+        };
+        let limits = [
+            ("memory", check.limit),
+            ("memory and swap", check.limit_with_swap),
+        ];
+        for (what, limit) in limits {
+            if let Some(limit) = limit.filter(|limit| *limit <= in_use) {
+                let story = format!(
+                    "a limit of {limit} bytes of {what} is refused: cgroup '/{}' uses {in_use} bytes",
+                    self.path
+                );
+                return Err(Error::invalid(story));
+            }
+        }
+        Ok(())
+    }
+}

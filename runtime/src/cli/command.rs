@@ -1,0 +1,303 @@
+//! The commands as values, and how they are made from flags and arguments.
+
+use super::flags::{Matches, usage};
+use super::values::{self, Format, Signal, User};
+use super::verbs::Verb;
+use crate::report::{Error, Kind, Result};
+use crate::state::ContainerId;
+use std::ffi::{OsStr, OsString};
+use std::path::{Component, Path, PathBuf};
+
+/// What to do.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Command {
+    /// Print this text and succeed: help or version.
+    Print(String),
+    Create(Create),
+    Run(Run),
+    Start {
+        id: ContainerId,
+    },
+    State {
+        id: ContainerId,
+    },
+    List {
+        format: Format,
+        quiet: bool,
+    },
+    /// `options` are for the host's ps; empty means its default.
+    Ps {
+        id: ContainerId,
+        format: Format,
+        options: Vec<OsString>,
+    },
+    Kill {
+        id: ContainerId,
+        signal: Signal,
+        all: bool,
+    },
+    Delete {
+        id: ContainerId,
+        force: bool,
+    },
+    Exec(Exec),
+    Spec {
+        bundle: PathBuf,
+        rootless: bool,
+    },
+    Features,
+    Pause {
+        id: ContainerId,
+    },
+    Resume {
+        id: ContainerId,
+    },
+    SeccompDump {
+        profile: PathBuf,
+        raw: bool,
+    },
+}
+
+/// `create`, and the part of `run` that is the same. Relative paths are relative to the caller's directory.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Create {
+    pub(crate) id: ContainerId,
+    pub(crate) bundle: PathBuf,
+    pub(crate) console_socket: Option<PathBuf>,
+    pub(crate) pidfd_socket: Option<PathBuf>,
+    pub(crate) pid_file: Option<PathBuf>,
+    pub(crate) no_pivot: bool,
+    pub(crate) no_new_keyring: bool,
+    pub(crate) preserve_fds: u32,
+}
+
+/// `run`.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Run {
+    pub(crate) create: Create,
+    pub(crate) detach: bool,
+    pub(crate) keep: bool,
+    pub(crate) no_subreaper: bool,
+}
+
+/// `exec`.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Exec {
+    pub(crate) id: ContainerId,
+    pub(crate) process: ExecProcess,
+    pub(crate) detach: bool,
+    pub(crate) console_socket: Option<PathBuf>,
+    pub(crate) pidfd_socket: Option<PathBuf>,
+    pub(crate) pid_file: Option<PathBuf>,
+    pub(crate) preserve_fds: u32,
+    /// A cgroup below the container's, relative to it; `/` is the container's own, without falling back to another.
+    pub(crate) cgroup: Option<PathBuf>,
+    pub(crate) ignore_paused: bool,
+}
+
+/// What `exec` runs.
+#[derive(Debug, PartialEq)]
+pub(crate) enum ExecProcess {
+    /// The process object in this file, and nothing else.
+    File(PathBuf),
+    /// The process of the container's config.json with these changes.
+    Changed(ProcessChanges),
+}
+
+/// What `exec` changes of the process in the container's config.json.
+#[derive(Debug, PartialEq)]
+pub(crate) struct ProcessChanges {
+    /// At least one.
+    pub(crate) args: Vec<String>,
+    pub(crate) terminal: bool,
+    pub(crate) cwd: Option<String>,
+    /// To be appended.
+    pub(crate) env: Vec<String>,
+    pub(crate) user: Option<User>,
+    /// To be appended.
+    pub(crate) additional_gids: Vec<u32>,
+    pub(crate) selinux_label: Option<String>,
+    pub(crate) apparmor_profile: Option<String>,
+    pub(crate) no_new_privileges: Option<bool>,
+    /// To be added to the bounding, effective and permitted set, and to the ambient one if that is not empty.
+    pub(crate) capabilities: Vec<String>,
+}
+
+/// Makes the command that `verb` and what was found after it mean.
+pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
+    let path = |name| found.value(name).map(PathBuf::from);
+    Ok(match verb.name {
+        "create" => Command::Create(create(&found)?),
+        "run" => Command::Run(Run {
+            create: create(&found)?,
+            detach: found.on("detach"),
+            keep: found.on("keep"),
+            no_subreaper: found.on("no-subreaper"),
+        }),
+        "start" => Command::Start { id: id(&found)? },
+        "state" => Command::State { id: id(&found)? },
+        "pause" => Command::Pause { id: id(&found)? },
+        "resume" => Command::Resume { id: id(&found)? },
+        "delete" => Command::Delete {
+            id: id(&found)?,
+            force: found.on("force"),
+        },
+        "kill" => Command::Kill {
+            id: id(&found)?,
+            signal: signal(&found)?,
+            all: found.on("all"),
+        },
+        "list" => Command::List {
+            format: format(&found)?,
+            quiet: found.on("quiet"),
+        },
+        "ps" => Command::Ps {
+            id: id(&found)?,
+            format: format(&found)?,
+            options: found.args.split_off(1),
+        },
+        "exec" => Command::Exec(exec(&found)?),
+        "spec" => Command::Spec {
+            bundle: path("bundle").unwrap_or_else(|| ".".into()),
+            rootless: found.on("rootless"),
+        },
+        "features" => Command::Features,
+        "seccomp" if found.args[0] == "dump" => {
+            let profile = path("profile").ok_or_else(|| usage("seccomp dump needs --profile"))?;
+            Command::SeccompDump {
+                profile,
+                raw: found.on("raw"),
+            }
+        }
+        other => {
+            return Err(usage(format!(
+                "No help topic for '{other} {}'",
+                found.args[0].display()
+            )));
+        }
+    })
+}
+
+fn create(found: &Matches) -> Result<Create> {
+    let path = |name| {
+        found
+            .value(name)
+            .filter(|p| !p.is_empty())
+            .map(PathBuf::from)
+    };
+    Ok(Create {
+        id: id(found)?,
+        bundle: path("bundle").unwrap_or_else(|| ".".into()),
+        console_socket: path("console-socket"),
+        pidfd_socket: path("pidfd-socket"),
+        pid_file: path("pid-file"),
+        no_pivot: found.on("no-pivot"),
+        no_new_keyring: found.on("no-new-keyring"),
+        preserve_fds: preserve_fds(found)?,
+    })
+}
+
+fn exec(found: &Matches) -> Result<Exec> {
+    let path = |name| {
+        found
+            .value(name)
+            .filter(|p| !p.is_empty())
+            .map(PathBuf::from)
+    };
+    Ok(Exec {
+        id: id(found)?,
+        process: match path("process") {
+            Some(file) => ExecProcess::File(file),
+            None => ExecProcess::Changed(process_changes(found)?),
+        },
+        detach: found.on("detach"),
+        console_socket: path("console-socket"),
+        pidfd_socket: path("pidfd-socket"),
+        pid_file: path("pid-file"),
+        preserve_fds: preserve_fds(found)?,
+        cgroup: cgroup(found)?,
+        ignore_paused: found.on("ignore-paused"),
+    })
+}
+
+fn process_changes(found: &Matches) -> Result<ProcessChanges> {
+    let owned = |name| Ok::<_, Error>(found.text(name)?.map(str::to_owned));
+    let args: Vec<_> = found.args[1..]
+        .iter()
+        .map(|arg| argument(arg).map(str::to_owned))
+        .collect::<Result<_>>()?;
+    if args.is_empty() {
+        return Err(usage("process args cannot be empty"));
+    }
+    Ok(ProcessChanges {
+        args,
+        terminal: found.on("tty"),
+        cwd: owned("cwd")?,
+        env: found.texts("env")?.into_iter().map(str::to_owned).collect(),
+        user: found.text("user")?.map(str::parse).transpose()?,
+        additional_gids: found
+            .texts("additional-gids")?
+            .into_iter()
+            .map(values::gid)
+            .collect::<Result<_>>()?,
+        selinux_label: owned("process-label")?,
+        apparmor_profile: owned("apparmor")?,
+        no_new_privileges: found.switch("no-new-privs"),
+        capabilities: found.texts("cap")?.into_iter().map(str::to_owned).collect(),
+    })
+}
+
+/// Version 2 has one hierarchy, so there is one path and no controller in front of it.
+fn cgroup(found: &Matches) -> Result<Option<PathBuf>> {
+    let (path, rest) = match found.texts("cgroup")?.as_slice() {
+        [] => return Ok(None),
+        [path, rest @ ..] => (path.to_string(), rest.len()),
+    };
+    if rest > 0 || path.contains(':') {
+        return Err(usage(format!(
+            "invalid --cgroup argument: {path}: with cgroup v2 there is one path for all controllers"
+        )));
+    }
+    if path.is_empty()
+        || Path::new(&path)
+            .components()
+            .any(|c| c == Component::ParentDir)
+    {
+        return Err(usage(format!(
+            "invalid --cgroup argument: {path:?} is not a path below the container's cgroup"
+        )));
+    }
+    Ok(Some(path.into()))
+}
+
+fn id(found: &Matches) -> Result<ContainerId> {
+    ContainerId::new(argument(&found.args[0])?)
+}
+
+fn signal(found: &Matches) -> Result<Signal> {
+    match found.args.get(1) {
+        None => Ok(Signal::TERM),
+        Some(text) => argument(text)?.parse(),
+    }
+}
+
+fn format(found: &Matches) -> Result<Format> {
+    found.text("format")?.map_or(Ok(Format::Table), str::parse)
+}
+
+fn preserve_fds(found: &Matches) -> Result<u32> {
+    let Some(text) = found.text("preserve-fds")? else {
+        return Ok(0);
+    };
+    let number = values::decimal(text).and_then(|n| u32::try_from(n).ok());
+    number.ok_or_else(|| {
+        usage(format!(
+            "invalid value {text:?} for flag -preserve-fds: parse error"
+        ))
+    })
+}
+
+fn argument(arg: &OsStr) -> Result<&str> {
+    arg.to_str()
+        .ok_or_else(|| Error::new(Kind::Usage, format!("invalid argument {arg:?}: not UTF-8")))
+}

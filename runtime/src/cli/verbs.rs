@@ -1,0 +1,315 @@
+//! The table of commands and flags: what `parse` accepts and what the help text shows.
+//!
+//! Names and meanings are runc's; `--cgroup-manager` and `--log-level` are crun's.
+
+use super::flags::{Flag, Order, Takes};
+
+/// A command as the command line knows it.
+#[derive(Debug)]
+pub(super) struct Verb {
+    pub(super) name: &'static str,
+    /// One line, after the name, in the list of commands; hidden if empty.
+    pub(super) summary: &'static str,
+    /// What follows `NAME [command options]`.
+    pub(super) arguments: &'static str,
+    /// How many arguments there may be.
+    pub(super) count: (usize, usize),
+    pub(super) order: Order,
+    pub(super) flags: &'static [Flag],
+    /// A paragraph or more for its own help text.
+    pub(super) description: &'static str,
+}
+
+const fn value(names: &'static [&'static str], help: &'static str) -> Flag {
+    Flag {
+        names,
+        takes: Takes::Value,
+        help,
+    }
+}
+
+const fn switch(names: &'static [&'static str], help: &'static str) -> Flag {
+    Flag {
+        names,
+        takes: Takes::Switch,
+        help,
+    }
+}
+
+const HELP: Flag = switch(&["help", "h"], "show help");
+const BUNDLE: Flag = value(
+    &["bundle", "b"],
+    "directory with config.json (default: the current directory)",
+);
+const CONSOLE_SOCKET: Flag = value(
+    &["console-socket"],
+    "UNIX socket that is sent the master end of the container's pseudo-terminal",
+);
+const PIDFD_SOCKET: Flag = value(
+    &["pidfd-socket"],
+    "UNIX socket that is sent a pidfd of the process",
+);
+const PID_FILE: Flag = value(&["pid-file"], "file to write the process id to");
+const NO_PIVOT: Flag = switch(
+    &["no-pivot"],
+    "move the root mount instead of pivot_root, for a root file system on a ramdisk",
+);
+const NO_NEW_KEYRING: Flag = switch(
+    &["no-new-keyring"],
+    "keep the caller's session keyring instead of making a new one",
+);
+const PRESERVE_FDS: Flag = value(
+    &["preserve-fds"],
+    "pass N more file descriptors, after stdio and the LISTEN_FDS ones (default: 0)",
+);
+const DETACH: Flag = switch(&["detach", "d"], "return as soon as the process runs");
+const FORMAT: Flag = value(&["format", "f"], "table or json (default: \"table\")");
+
+pub(super) static GLOBAL: &[Flag] = &[
+    switch(&["debug"], "the same as --log-level debug"),
+    value(
+        &["log"],
+        "append log records to this file (default: standard error)",
+    ),
+    value(&["log-format"], "text or json (default: \"text\")"),
+    value(
+        &["log-level"],
+        "error, warning or debug (default: \"warning\")",
+    ),
+    value(
+        &["root"],
+        "directory for the state of containers, best on a tmpfs (default: \"/run/caisson\")",
+    ),
+    switch(
+        &["systemd-cgroup"],
+        "the same as --cgroup-manager systemd; cgroupsPath is then \"slice:prefix:name\"",
+    ),
+    value(
+        &["cgroup-manager"],
+        "cgroupfs, systemd or disabled (default: \"cgroupfs\")",
+    ),
+    value(
+        &["rootless"],
+        "ignore cgroup permission errors: true, false or auto (default: \"auto\")",
+    ),
+    // Old engines pass it; where criu is, is looked up in PATH.
+    value(&["criu"], ""),
+    HELP,
+    switch(&["version", "v"], "print the version"),
+];
+
+pub(super) static VERBS: &[Verb] = &[
+    Verb {
+        name: "create",
+        summary: "create a container",
+        arguments: "<container-id>",
+        count: (1, 1),
+        order: Order::Anywhere,
+        flags: &[
+            BUNDLE,
+            CONSOLE_SOCKET,
+            PIDFD_SOCKET,
+            PID_FILE,
+            NO_PIVOT,
+            NO_NEW_KEYRING,
+            PRESERVE_FDS,
+            HELP,
+        ],
+        description: "Sets up everything that the bundle's config.json asks for and stops right before the\n\
+                      container's program, which `start` lets run. The id must be unique on this host.",
+    },
+    Verb {
+        name: "delete",
+        summary: "delete what is left of a container",
+        arguments: "<container-id>",
+        count: (1, 1),
+        order: Order::Anywhere,
+        flags: &[
+            switch(
+                &["force", "f"],
+                "kill the container first if it is running; an unknown id is no error",
+            ),
+            HELP,
+        ],
+        description: "Removes a stopped container's cgroup and state and runs its poststop hooks.",
+    },
+    Verb {
+        name: "exec",
+        summary: "execute a new process inside a container",
+        arguments: "<container-id> <command> [arguments...] | -p process.json <container-id>",
+        count: (1, usize::MAX),
+        order: Order::FlagsFirst,
+        flags: &[
+            CONSOLE_SOCKET,
+            PIDFD_SOCKET,
+            PID_FILE,
+            DETACH,
+            value(
+                &["process", "p"],
+                "file with the whole process in the form of config.json",
+            ),
+            switch(&["tty", "t"], "give the process a pseudo-terminal"),
+            value(&["cwd"], "working directory in the container"),
+            value(
+                &["env", "e"],
+                "set an environment variable, NAME=VALUE; may be repeated",
+            ),
+            value(&["user", "u"], "run as this user, <uid>[:<gid>]"),
+            value(
+                &["additional-gids", "g"],
+                "a further group id; may be repeated",
+            ),
+            value(&["process-label"], "SELinux label of the process"),
+            value(&["apparmor"], "AppArmor profile of the process"),
+            switch(
+                &["no-new-privs"],
+                "the process and its children gain no privileges by execve",
+            ),
+            value(&["cap", "c"], "a further capability; may be repeated"),
+            PRESERVE_FDS,
+            value(
+                &["cgroup"],
+                "existing cgroup below the container's to run in",
+            ),
+            switch(&["ignore-paused"], "allow it in a paused container"),
+            HELP,
+        ],
+        description: "Everything after the container's id is the command, flags included.",
+    },
+    Verb {
+        name: "features",
+        summary: "show what this runtime supports, as JSON",
+        arguments: "",
+        count: (0, 0),
+        order: Order::Anywhere,
+        flags: &[HELP],
+        description: "The document is the one of the runtime specification's features.md.",
+    },
+    Verb {
+        name: "kill",
+        summary: "send a signal to a container's init process (default: SIGTERM)",
+        arguments: "<container-id> [signal]",
+        count: (1, 2),
+        order: Order::Anywhere,
+        flags: &[
+            switch(&["all", "a"], "send it to all processes of the container"),
+            HELP,
+        ],
+        description: "The signal is a number or a name, with or without SIG, such as KILL, SIGHUP or SIGRTMIN+3.",
+    },
+    Verb {
+        name: "list",
+        summary: "list the containers below --root",
+        arguments: "",
+        count: (0, 0),
+        order: Order::Anywhere,
+        flags: &[FORMAT, switch(&["quiet", "q"], "only the ids"), HELP],
+        description: "",
+    },
+    Verb {
+        name: "pause",
+        summary: "suspend all processes of a container",
+        arguments: "<container-id>",
+        count: (1, 1),
+        order: Order::Anywhere,
+        flags: &[HELP],
+        description: "",
+    },
+    Verb {
+        name: "ps",
+        summary: "show the processes of a container",
+        arguments: "<container-id> [ps options]",
+        count: (1, usize::MAX),
+        order: Order::FlagsFirst,
+        flags: &[FORMAT, HELP],
+        description: "The table is that of the host's ps, run with the options given (default: -ef).",
+    },
+    Verb {
+        name: "resume",
+        summary: "resume the processes of a paused container",
+        arguments: "<container-id>",
+        count: (1, 1),
+        order: Order::Anywhere,
+        flags: &[HELP],
+        description: "",
+    },
+    Verb {
+        name: "run",
+        summary: "create and start a container",
+        arguments: "<container-id>",
+        count: (1, 1),
+        order: Order::Anywhere,
+        flags: &[
+            BUNDLE,
+            CONSOLE_SOCKET,
+            PIDFD_SOCKET,
+            PID_FILE,
+            DETACH,
+            switch(&["keep"], "do not delete the container when it has exited"),
+            switch(
+                &["no-subreaper"],
+                "do not adopt the container's orphaned processes",
+            ),
+            NO_PIVOT,
+            NO_NEW_KEYRING,
+            PRESERVE_FDS,
+            HELP,
+        ],
+        description: "Without --detach it forwards signals, waits, deletes the container and exits with its exit\n\
+                      code (128 and the signal's number if a signal ended it).",
+    },
+    Verb {
+        name: "seccomp",
+        summary: "",
+        arguments: "dump --profile FILE",
+        count: (1, 1),
+        order: Order::Anywhere,
+        flags: &[
+            value(
+                &["profile"],
+                "linux.seccomp object of a config.json, in a file of its own",
+            ),
+            switch(&["raw"], "the program's bytes instead of a listing"),
+            HELP,
+        ],
+        description: "Prints the BPF program that a seccomp profile is compiled to.",
+    },
+    Verb {
+        name: "spec",
+        summary: "write a config.json to start from",
+        arguments: "",
+        count: (0, 0),
+        order: Order::Anywhere,
+        flags: &[
+            value(
+                &["bundle", "b"],
+                "directory to write it to (default: the current directory)",
+            ),
+            switch(
+                &["rootless"],
+                "for a container that an unprivileged user runs",
+            ),
+            HELP,
+        ],
+        description: "The file asks for a shell with a terminal, few capabilities and a read-only root at\n\
+                      \"rootfs\". An existing config.json is left alone.",
+    },
+    Verb {
+        name: "start",
+        summary: "let the program of a created container run",
+        arguments: "<container-id>",
+        count: (1, 1),
+        order: Order::Anywhere,
+        flags: &[HELP],
+        description: "",
+    },
+    Verb {
+        name: "state",
+        summary: "show the state of a container, as JSON",
+        arguments: "<container-id>",
+        count: (1, 1),
+        order: Order::Anywhere,
+        flags: &[HELP],
+        description: "",
+    },
+];

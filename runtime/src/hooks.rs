@@ -1,0 +1,581 @@
+//! Runs hooks in the runtime namespace, one after the other, each with the container's state on its standard input.
+//!
+//! Used by create, run, start and delete, in the runtime's own process; createContainer and startContainer hooks, which run in the
+//! container's namespaces, are init's. Decides nothing: whether a failure ends the command is the caller's affair.
+//!
+//! A hook gets the environment its entry states and nothing else, no blocked signals, and none of our descriptors: they are
+//! close-on-exec, those that we were started with too.
+//! It stays in our process group, so that Ctrl-C reaches a hook that hangs. It may ignore its input, write without end and leave
+//! children behind that hold its output open: only its own death ends the wait.
+
+use crate::report::{Context, Error, Kind as ErrorKind, Result};
+use crate::sys::{self, Errno};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use oci_spec::runtime::Hook;
+use std::fmt;
+use std::io::ErrorKind::{BrokenPipe, Interrupted, WouldBlock};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// When a hook runs. Displayed as config.json names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Prestart,
+    CreateRuntime,
+    CreateContainer,
+    StartContainer,
+    Poststart,
+    Poststop,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Prestart => "prestart",
+            Kind::CreateRuntime => "createRuntime",
+            Kind::CreateContainer => "createContainer",
+            Kind::StartContainer => "startContainer",
+            Kind::Poststart => "poststart",
+            Kind::Poststop => "poststop",
+        })
+    }
+}
+
+/// Runs hooks in order up to the first that fails. `dir` is their working directory; None: the runtime's own.
+pub(crate) fn run_all(
+    kind: Kind,
+    hooks: &[Hook],
+    state_json: &[u8],
+    dir: Option<&Path>,
+) -> Result<()> {
+    hooks
+        .iter()
+        .enumerate()
+        .try_for_each(|(index, hook)| run_one(kind, index, hook, state_json, dir))
+}
+
+/// Runs all poststop hooks, whether or not one fails, as the specification wants it, and returns the failures.
+pub(crate) fn run_poststop(hooks: &[Hook], state_json: &[u8], dir: Option<&Path>) -> Vec<Error> {
+    let run = |(index, hook)| run_one(Kind::Poststop, index, hook, state_json, dir).err();
+    hooks.iter().enumerate().filter_map(run).collect()
+}
+
+/// Runs one hook to its end. `index` is its place in the list, for the message.
+pub(crate) fn run_one(
+    kind: Kind,
+    index: usize,
+    hook: &Hook,
+    state_json: &[u8],
+    dir: Option<&Path>,
+) -> Result<()> {
+    run(hook, state_json, dir).context(|| {
+        format!(
+            "error running {kind} hook #{index}: '{}'",
+            hook.path().display()
+        )
+    })
+}
+
+fn run(hook: &Hook, state_json: &[u8], dir: Option<&Path>) -> Result<()> {
+    let timeout = match hook.timeout() {
+        None => None,
+        Some(secs) if secs > 0 => Some(Duration::from_secs(secs.unsigned_abs())),
+        Some(secs) => {
+            return Err(Error::invalid(format!(
+                "timeout must be greater than zero: {secs}"
+            )));
+        }
+    };
+    let mut child = command(hook, dir).spawn().context(|| "exec")?;
+    let watched = Watch::new(&mut child, state_json).and_then(|mut watch| {
+        let end = watch.until_end(&mut child, timeout)?;
+        Ok((end, watch))
+    });
+    match watched {
+        Ok((End::Exited(status), _)) if status.success() => Ok(()),
+        Ok((end, watch)) => Err(Error::new(
+            ErrorKind::System,
+            format!(
+                "{end}, stdout: {}, stderr: {}",
+                watch.stdout.tail, watch.stderr.tail
+            ),
+        )),
+        Err(error) => {
+            // It cannot be watched, so it must not run on. These two can only fail if it is gone already.
+            child.kill().ok();
+            child.wait().ok();
+            Err(error)
+        }
+    }
+}
+
+fn command(hook: &Hook, dir: Option<&Path>) -> Command {
+    // A path without a slash would be searched for in PATH; joined to `.`, it is relative to the working directory, as in runc.
+    let path = hook.path();
+    let mut command = Command::new(if path.is_absolute() {
+        path.clone()
+    } else {
+        Path::new(".").join(path)
+    });
+    match hook.args().as_deref().and_then(|args| args.split_first()) {
+        Some((name, rest)) => command.arg0(name).args(rest),
+        None => command.arg0(path),
+    };
+    command.env_clear();
+    // An entry without `=` sets no variable.
+    command.envs(
+        hook.env()
+            .iter()
+            .flatten()
+            .filter_map(|entry| entry.split_once('=')),
+    );
+    if let Some(dir) = dir {
+        command.current_dir(dir);
+    }
+    // In the foreground our signals are blocked, to be forwarded; a hook must not start so.
+    sys::signal::unblock_in_child(&mut command);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Why the wait for a hook ended.
+enum End {
+    Exited(ExitStatus),
+    TimedOut(Duration),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            End::TimedOut(timeout) => write!(
+                f,
+                "hook ran past specified timeout of {:.1}s",
+                timeout.as_secs_f64()
+            ),
+            End::Exited(status) => {
+                match (status.code(), status.signal()) {
+                    (Some(code), _) => write!(f, "exit status {code}")?,
+                    (None, Some(number)) => match nix::sys::signal::Signal::try_from(number) {
+                        Ok(signal) => write!(f, "killed by {signal}")?,
+                        Err(_) => write!(f, "killed by signal {number}")?,
+                    },
+                    (None, None) => write!(f, "{status}")?,
+                }
+                f.write_str(if status.core_dumped() {
+                    " (core dumped)"
+                } else {
+                    ""
+                })
+            }
+        }
+    }
+}
+
+/// A running hook: its death, its input and its output. All descriptors are non-blocking; each pipe end has its own
+/// open file description, so that the hook's end stays as a hook expects it.
+struct Watch<'a> {
+    pidfd: OwnedFd,
+    /// None once all has been written, or the hook has closed its end.
+    stdin: Option<ChildStdin>,
+    unwritten: &'a [u8],
+    stdout: Output,
+    stderr: Output,
+}
+
+impl<'a> Watch<'a> {
+    fn new(child: &mut Child, state_json: &'a [u8]) -> Result<Self> {
+        let pid = child.id().cast_signed();
+        let pidfd = sys::process::pidfd_open(pid).context(|| "open a pidfd")?;
+        let stdin = child.stdin.take();
+        if let Some(pipe) = &stdin {
+            set_nonblocking(pipe)?;
+        }
+        let stdout = Output::new(child.stdout.take().map(OwnedFd::from))?;
+        let stderr = Output::new(child.stderr.take().map(OwnedFd::from))?;
+        Ok(Watch {
+            pidfd,
+            stdin,
+            unwritten: state_json,
+            stdout,
+            stderr,
+        })
+    }
+
+    fn until_end(&mut self, child: &mut Child, timeout: Option<Duration>) -> Result<End> {
+        // A timeout beyond what the clock can hold is no timeout.
+        let deadline =
+            timeout.and_then(|timeout| Some((Instant::now().checked_add(timeout)?, timeout)));
+        let end = loop {
+            self.write_state()?;
+            if self.wait(deadline.map(|(at, _)| at))? {
+                break End::Exited(child.wait().context(|| "wait")?);
+            }
+            self.stdout.read_some()?;
+            self.stderr.read_some()?;
+            if let Some((at, timeout)) = deadline
+                && Instant::now() >= at
+            {
+                child.kill().context(|| "kill")?;
+                child.wait().context(|| "wait")?;
+                break End::TimedOut(timeout);
+            }
+        };
+        self.stdout.read_rest()?;
+        self.stderr.read_rest()?;
+        Ok(end)
+    }
+
+    /// Waits until something can be done or `deadline` has passed. True once the hook is dead.
+    fn wait(&self, deadline: Option<Instant>) -> Result<bool> {
+        let timeout = deadline.map_or(PollTimeout::NONE, |at| {
+            // Rounded up, lest the last millisecond be spent in turning round.
+            let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        let mut fds = vec![PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        fds.extend(
+            self.stdin
+                .iter()
+                .map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)),
+        );
+        for output in [&self.stdout, &self.stderr] {
+            fds.extend(
+                output
+                    .pipe
+                    .iter()
+                    .map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)),
+            );
+        }
+        match poll(&mut fds, timeout) {
+            Err(Errno::EINTR) => Ok(false),
+            other => other
+                .context(|| "poll")
+                .map(|_| fds[0].any().unwrap_or(false)),
+        }
+    }
+
+    fn write_state(&mut self) -> Result<()> {
+        while let Some(pipe) = &mut self.stdin {
+            match pipe.write(self.unwritten) {
+                Ok(written) => self.unwritten = &self.unwritten[written..],
+                Err(error) if error.kind() == WouldBlock => return Ok(()),
+                Err(error) if error.kind() == Interrupted => continue,
+                // The hook does not want it.
+                Err(error) if error.kind() == BrokenPipe => self.unwritten = &[],
+                Err(error) => {
+                    return Err(error).context(|| "write the state to its standard input");
+                }
+            }
+            if self.unwritten.is_empty() {
+                self.stdin = None;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One output of a hook: what is left of it is its end.
+struct Output {
+    /// None once the hook and all its children have closed it.
+    pipe: Option<std::fs::File>,
+    tail: Tail,
+}
+
+impl Output {
+    fn new(pipe: Option<OwnedFd>) -> Result<Self> {
+        if let Some(pipe) = &pipe {
+            set_nonblocking(pipe)?;
+        }
+        Ok(Output {
+            pipe: pipe.map(std::fs::File::from),
+            tail: Tail::default(),
+        })
+    }
+
+    /// Reads once, if there is something. Returns how much.
+    fn read_some(&mut self) -> Result<usize> {
+        let mut buffer = [0; 4096];
+        let Some(pipe) = &mut self.pipe else {
+            return Ok(0);
+        };
+        match pipe.read(&mut buffer) {
+            Ok(0) => self.pipe = None,
+            Ok(length) => {
+                self.tail.push(&buffer[..length]);
+                return Ok(length);
+            }
+            Err(error) if matches!(error.kind(), WouldBlock | Interrupted) => (),
+            Err(error) => return Err(error).context(|| "read its output"),
+        }
+        Ok(0)
+    }
+
+    /// Reads what a dead hook has left in the pipe. That is no more than a pipe holds; whoever inherited the pipe may go on
+    /// writing to it for ever.
+    fn read_rest(&mut self) -> Result<()> {
+        let Some(pipe) = &self.pipe else {
+            return Ok(());
+        };
+        let mut left = fcntl(pipe, FcntlArg::F_GETPIPE_SZ).context(|| "read its output")?;
+        while left > 0 {
+            match self.read_some()? {
+                0 => break,
+                length => left = left.saturating_sub(i32::try_from(length).unwrap_or(i32::MAX)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The last bytes of an output. Displayed as text.
+#[derive(Default)]
+struct Tail {
+    bytes: Vec<u8>,
+    dropped: usize,
+}
+
+impl Tail {
+    /// How much of each output goes into an error. Engines keep the message in a log on a tmpfs, or in a JSON answer.
+    const LIMIT: usize = 4096;
+
+    fn push(&mut self, more: &[u8]) {
+        self.bytes.extend_from_slice(more);
+        let excess = self.bytes.len().saturating_sub(Self::LIMIT);
+        self.bytes.drain(..excess);
+        self.dropped += excess;
+    }
+}
+
+impl fmt::Display for Tail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.dropped > 0 {
+            write!(f, "[{} bytes before] ", self.dropped)?;
+        }
+        f.write_str(String::from_utf8_lossy(&self.bytes).trim_end())
+    }
+}
+
+fn set_nonblocking(pipe: impl AsFd) -> Result<()> {
+    fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+        .map(drop)
+        .context(|| "make a pipe non-blocking")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn hook(value: serde_json::Value) -> Hook {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn sh(script: &str) -> Hook {
+        hook(json!({"path": "/bin/sh", "args": ["hook-name", "-c", script]}))
+    }
+
+    fn failure(hook: &Hook, state: &[u8]) -> String {
+        run_one(Kind::CreateRuntime, 0, hook, state, None)
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn a_hook_that_exits_with_zero_succeeds() {
+        run_one(
+            Kind::Prestart,
+            0,
+            &hook(json!({"path": "/bin/true"})),
+            b"{}",
+            None,
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn an_exit_status_is_told_with_both_outputs_and_the_path() {
+        assert_eq!(
+            failure(&sh("echo out; echo err >&2; exit 3"), b"{}"),
+            "error running createRuntime hook #0: '/bin/sh': exit status 3, stdout: out, stderr: err"
+        );
+    }
+
+    #[test]
+    fn a_deadly_signal_is_told_by_name_and_a_real_time_one_by_number() {
+        assert!(
+            failure(&sh("kill -KILL $$"), b"{}").contains("'/bin/sh': killed by SIGKILL, stdout")
+        );
+        assert!(
+            failure(&sh("kill -37 $$"), b"{}").contains("'/bin/sh': killed by signal 37, stdout")
+        );
+    }
+
+    #[test]
+    fn a_missing_program_is_told_by_its_path_and_errno() {
+        let text = failure(&hook(json!({"path": "/no/such/hook"})), b"{}");
+        assert_eq!(
+            text,
+            "error running createRuntime hook #0: '/no/such/hook': exec: No such file or directory"
+        );
+    }
+
+    #[test]
+    fn the_state_arrives_whole_even_if_it_is_larger_than_a_pipe() {
+        let state = "x".repeat(300_000);
+        let script = "test \"$(cat | wc -c)\" = 300000";
+        run_one(Kind::Poststart, 0, &sh(script), state.as_bytes(), None).unwrap();
+    }
+
+    #[test]
+    fn a_hook_that_reads_nothing_is_no_failure() {
+        let state = "x".repeat(300_000);
+        run_one(
+            Kind::Poststart,
+            0,
+            &sh("exec <&-; exit 0"),
+            state.as_bytes(),
+            None,
+        )
+        .unwrap();
+        run_one(
+            Kind::Poststart,
+            0,
+            &hook(json!({"path": "/bin/true"})),
+            state.as_bytes(),
+            None,
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn the_environment_is_the_hooks_own_and_nothing_else() {
+        // cat fails for the last file, after it has printed the environment the hook was started with.
+        let mut entry = json!({"path": "/bin/cat", "args": ["cat", "/proc/self/environ", "/none"]});
+        assert!(failure(&hook(entry.clone()), b"").contains("exit status 1, stdout: , stderr"));
+        entry["env"] = json!(["A=1=2", "PATH=/bin", "no equals sign"]);
+        assert!(
+            failure(&hook(entry), b"")
+                .contains("exit status 1, stdout: A=1=2\0PATH=/bin\0, stderr")
+        );
+    }
+
+    #[test]
+    fn arguments_are_given_as_they_are_and_the_path_is_the_default_name() {
+        assert!(failure(&sh("echo $0; exit 1"), b"").contains("stdout: hook-name, stderr"));
+        let text = failure(
+            &hook(json!({"path": "/bin/cat", "args": ["cat", "/proc/self/cmdline", "/none"]})),
+            b"",
+        );
+        assert!(
+            text.contains("stdout: cat\0/proc/self/cmdline\0/none\0,"),
+            "{text}"
+        );
+        run_one(
+            Kind::Prestart,
+            0,
+            &hook(json!({"path": "/bin/true", "args": []})),
+            b"",
+            None,
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn the_working_directory_is_the_one_given_and_relative_paths_start_there() {
+        let dir = std::env::temp_dir().canonicalize().unwrap();
+        let script = format!("test \"$(pwd -P)\" = '{}'", dir.display());
+        run_one(Kind::Prestart, 0, &sh(&script), b"", Some(&dir)).unwrap();
+        run_one(
+            Kind::Prestart,
+            0,
+            &hook(json!({"path": "true"})),
+            b"",
+            Some(Path::new("/bin")),
+        )
+        .unwrap();
+        assert!(
+            failure(&hook(json!({"path": "true"})), b"").contains("'true': exec: No such file"),
+            "not looked up in PATH"
+        );
+    }
+
+    #[test]
+    fn a_timeout_kills_the_hook_and_keeps_its_output() {
+        let start = Instant::now();
+        let mut entry = json!({"path": "/bin/sh", "args": ["sh", "-c", "echo begun; exec sleep 60"], "timeout": 1});
+        let text = failure(&hook(entry.clone()), b"");
+        assert!(
+            text.ends_with("hook ran past specified timeout of 1.0s, stdout: begun, stderr: "),
+            "{text}"
+        );
+        assert!((1..30).contains(&start.elapsed().as_secs()));
+        entry["timeout"] = json!(0);
+        assert!(failure(&hook(entry), b"").ends_with("timeout must be greater than zero: 0"));
+    }
+
+    #[test]
+    fn a_child_that_keeps_the_output_open_does_not_delay_the_end() {
+        let start = Instant::now();
+        run_one(Kind::Prestart, 0, &sh("sleep 20 & exit 0"), b"", None).unwrap();
+        assert!(failure(&sh("yes & echo $! >&2; exit 1"), b"").contains("exit status 1"));
+        assert!(start.elapsed().as_secs() < 10);
+    }
+
+    #[test]
+    fn endless_output_is_drained_and_its_end_is_kept() {
+        let text = failure(
+            &sh("head -c 3000000 /dev/zero | tr '\\0' a; echo the end; exit 1"),
+            b"",
+        );
+        assert!(
+            text.contains("stdout: [2995912 bytes before] aaa"),
+            "{}",
+            &text[..200]
+        );
+        assert!(text.ends_with("aaathe end, stderr: "));
+        assert!(text.len() < 5000);
+    }
+
+    #[test]
+    fn the_first_failure_ends_a_list_except_for_poststop() {
+        let hooks = [sh("exit 0"), sh("exit 4"), sh("exit 5")];
+        let text = run_all(Kind::Poststart, &hooks, b"", None)
+            .unwrap_err()
+            .to_string();
+        assert!(text.starts_with("error running poststart hook #1: '/bin/sh': exit status 4"));
+        let all = run_poststop(&hooks, b"", None);
+        assert_eq!(all.len(), 2);
+        assert!(
+            all[1]
+                .to_string()
+                .starts_with("error running poststop hook #2: '/bin/sh': exit status 5")
+        );
+    }
+
+    #[test]
+    fn a_hook_starts_with_no_signal_blocked_and_sigpipe_not_ignored() {
+        use nix::sys::signal::{SigSet, SigmaskHow};
+        let old = SigSet::all()
+            .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+            .unwrap();
+        let text = failure(
+            &hook(
+                json!({"path": "/bin/grep", "args": ["grep", "-h", "Sig[BI]", "/proc/self/status", "/none"]}),
+            ),
+            b"",
+        );
+        old.thread_set_mask().unwrap();
+        assert!(text.contains("stdout: SigBlk:\t0000000000000000"), "{text}");
+        let ignored = text.split_once("SigIgn:\t").unwrap().1;
+        let ignored = u64::from_str_radix(&ignored[..16], 16).unwrap();
+        assert_eq!(ignored & 1 << (libc::SIGPIPE - 1), 0, "{text}");
+    }
+}

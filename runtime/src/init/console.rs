@@ -1,0 +1,41 @@
+//! The terminal of the process.
+//!
+//! Runs in init, with the container's root as the root. The pty comes from the container's own devpts; its slave is taken from the master
+//! (TIOCGPTPEER), never by path (CVE-2025-52565).
+
+use super::root::{Missing, Root};
+use super::{At, Done, Files};
+use crate::plan::{Console, Op};
+use crate::sync::{self, Message};
+use crate::sys::mount::{attach, clone_tree};
+use crate::sys::{Errno, fs, socket, tty};
+use std::os::fd::AsFd;
+
+/// Opens a pty, sends its master away, and makes its slave the controlling terminal and the standard streams.
+pub(crate) fn set_up(root: &Root, console: &Console, files: &Files) -> Done {
+    let master = root.open(c"/dev/ptmx", libc::O_RDWR | libc::O_NOCTTY).at(Op::OpenPty)?;
+    let stat = fs::stat(&master)?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(5, 2) {
+        return Err(Errno::ENODEV).at(Op::OpenPty);
+    }
+    tty::unlock(&master).at(Op::OpenPty)?;
+    let slave = tty::peer(&master).at(Op::OpenPty)?;
+    if console.rows != 0 || console.columns != 0 {
+        let size = tty::WindowSize { ws_row: console.rows, ws_col: console.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tty::set_size(&master, &size).at(Op::OpenPty)?;
+    }
+    if console.bind {
+        let tree = clone_tree(&slave, c"", false).at(Op::CloneSource)?;
+        let target = root.make(c"/dev/console", Missing::File)?;
+        attach(tree, target).at(Op::Attach)?;
+    }
+    match &files.console_socket {
+        Some(to) => socket::send_master(to, master.as_fd(), c"/dev/ptmx").at(Op::SendPty)?,
+        None => sync::tell(&files.sync, &Message::Terminal, Some(master.as_fd())).at(Op::SendPty)?,
+    }
+    tty::set_controlling(&slave).at(Op::TakePty)?;
+    for number in 0..=2 {
+        fs::dup_onto(&slave, number).at(Op::TakePty)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! The end of init: working directory, home directory, the program itself.
+//!
+//! Runs in init, in the container's root, at the end as the container's user. Here alone paths are walked from `/`: with no more rights
+//! than the program will have.
+
+use super::{At, Digits, Done, Fail, Init};
+use crate::plan::{Exec, Op};
+use crate::sync::{self, Message};
+use crate::sys::process::{self, MAX_HOME};
+use crate::sys::{Errno, fs};
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+
+impl Init {
+    /// Enters the working directory. The first time before the identity changes, when a directory that only root may enter is opened; the second
+    /// time after, when it must be one that the user may enter (runc allows either).
+    pub(crate) fn change_directory(&mut self, path: &CStr, last: bool) -> Done {
+        if !last {
+            match self.root()?.open(path, libc::O_PATH | libc::O_DIRECTORY) {
+                // Perhaps the user may: a network file system without access for root.
+                Err(Errno::EACCES) => return Ok(()),
+                other => self.cwd = Some(other.at(Op::Whole)?),
+            }
+            if let Some(cwd) = &self.cwd {
+                fs::chdir(cwd)?;
+            }
+            return Ok(());
+        }
+        if self.cwd.is_none() {
+            self.cwd = Some(self.root()?.open(path, libc::O_PATH | libc::O_DIRECTORY)?);
+            if let Some(cwd) = &self.cwd {
+                fs::chdir(cwd)?;
+            }
+        }
+        // A directory of the host that leaked in would be unreachable from here (CVE-2024-21626).
+        if !fs::cwd_is_reachable()? {
+            return Err(Errno::EPERM).at(Op::Unreachable);
+        }
+        Ok(())
+    }
+
+    /// Sets HOME from the container's /etc/passwd; `/` if the user has no entry.
+    pub(crate) fn find_home(&self, uid: u32, exec: &mut Exec) -> Done {
+        const PASSWD_MAX: usize = 4 << 20;
+        exec.envp.set_home(b"/");
+        // A fifo or device in its place must not block or be read.
+        let Ok(file) = self.root()?.open(c"/etc/passwd", libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY) else { return Ok(()) };
+        if fs::stat(&file)?.st_mode & libc::S_IFMT != libc::S_IFREG {
+            return Ok(());
+        }
+        let mut lines = [0; 8192];
+        let (mut filled, mut total) = (0, 0);
+        loop {
+            let read = fs::read(&file, &mut lines[filled..])?;
+            filled += read;
+            total += read;
+            let end = match lines[..filled].iter().rposition(|b| *b == b'\n') {
+                Some(at) => at + 1,
+                None => filled,
+            };
+            if let Some(home) = lines[..end].split(|b| *b == b'\n').find_map(|line| home_of(line, uid)) {
+                exec.envp.set_home(home);
+                return Ok(());
+            }
+            if read == 0 || total > PASSWD_MAX {
+                return Ok(());
+            }
+            lines.copy_within(end..filled, 0);
+            filled -= end;
+        }
+    }
+
+    /// Finds the program, with execvp's rules as Go has them: in PATH, what cannot be executed is passed over.
+    pub(crate) fn look_up(&mut self, exec: &Exec) -> Done {
+        let mut failure = Errno::ENOENT;
+        for (at, candidate) in exec.candidates.iter().enumerate() {
+            match executable(candidate) {
+                Ok(()) => {
+                    self.program = at;
+                    return Ok(());
+                }
+                Err(errno) if exec.candidates.len() == 1 => failure = errno,
+                Err(_) => {}
+            }
+        }
+        let by_path = exec.argv.strings().first().is_some_and(|name| !name.to_bytes().contains(&b'/'));
+        Err(if by_path { Errno::ENOENT } else { failure }).at(Op::Resolve)
+    }
+
+    /// Opens the start fifo for writing: it blocks until `start` opens it for reading. From then on, failures go there.
+    pub(crate) fn await_start(&mut self) -> Done {
+        let fifo = self.files.fifo.as_ref().ok_or(Errno::EBADF)?;
+        let path = Digits::fd_path(fifo.as_fd());
+        self.fifo = Some(fs::open_follow(&self.files.proc, path.as_c_str(), libc::O_WRONLY)?);
+        Ok(())
+    }
+
+    /// Marks everything from `first` on as close-on-exec, and what the caller passes on as not.
+    pub(crate) fn close_from(&self, first: u32) -> Done {
+        for number in 3..first.cast_signed() {
+            process::clear_cloexec(number)?;
+        }
+        match process::cloexec_from(first) {
+            // KERNEL(5.11): drop this.
+            Err(Errno::EINVAL | Errno::ENOSYS) => self.close_each_from(first),
+            other => Ok(other?),
+        }
+    }
+
+    fn close_each_from(&self, first: u32) -> Done {
+        let directory = fs::open(&self.files.proc, c"self/fd", libc::O_RDONLY | libc::O_DIRECTORY).at(Op::OpenProc)?;
+        let mut buffer = [0; 4096];
+        fs::for_each_entry(&directory, &mut buffer, |name| {
+            let number = name.to_str().ok().and_then(|name| name.parse::<u32>().ok());
+            match number.filter(|number| *number >= first) {
+                Some(number) => process::set_cloexec(number.cast_signed()),
+                None => Ok(()),
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Executes the program.
+    pub(crate) fn execute(&self, exec: &Exec) -> Done {
+        process::set_parent_death_signal(0)?;
+        process::reset_sigpipe()?;
+        self.files.signal_mask.thread_set_mask()?;
+        if self.fifo.is_none() {
+            sync::tell(&self.files.sync, &Message::Executing, None).at(Op::Protocol)?;
+        }
+        let program = exec.candidates.get(self.program).ok_or(Errno::ENOENT)?;
+        Err(Fail::from(process::execve(program, &exec.argv, &exec.envp)))
+    }
+}
+
+/// Whether execve would take this file, as far as one can know before.
+fn executable(path: &CStr) -> Result<(), Errno> {
+    let stat = fs::stat_at(fs::CWD, path, 0)?;
+    if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        return Err(Errno::EISDIR);
+    }
+    fs::access(fs::CWD, path, libc::X_OK)
+}
+
+/// The home directory in a line of passwd(5), if the line is the user's.
+fn home_of(line: &[u8], uid: u32) -> Option<&[u8]> {
+    let mut fields = line.split(|b| *b == b':');
+    let id = fields.nth(2)?;
+    let home = fields.nth(2)?;
+    let id: u32 = std::str::from_utf8(id).ok()?.parse().ok()?;
+    (id == uid && !home.is_empty() && home.len() <= MAX_HOME).then_some(home)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwd_lines_are_matched_by_id() {
+        assert_eq!(home_of(b"web:x:33:33:web:/var/www:/bin/sh", 33), Some(&b"/var/www"[..]));
+        assert_eq!(home_of(b"web:x:33:33:web:/var/www:/bin/sh", 3), None);
+        assert_eq!(home_of(b"web:x:+33", 33), None);
+        assert_eq!(home_of(b"", 0), None);
+        assert_eq!(home_of(b"a:x:99999999999:0::/:", 0), None);
+    }
+}

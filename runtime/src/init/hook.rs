@@ -1,0 +1,166 @@
+//! The hooks that belong into the container's namespaces: createContainer and startContainer.
+//!
+//! Runs in init, which becomes the hook's parent. Output is kept in a fixed buffer of its last bytes, for the message. Hooks of the runtime namespace are
+//! [`crate::hooks`]'s.
+
+use super::{At, Digits, Done, Fail, Files, TEXT};
+use crate::plan::{HookCall, Op};
+use crate::sys::process::{self, CloneArgs, Cloned};
+use crate::sys::{Errno, Result, fs};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::time::TimeValLike;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::time::{ClockId, clock_gettime};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Runs a hook to its end.
+pub(crate) fn run(call: &HookCall, files: &Files) -> Done {
+    let (input_read, input_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).at(Op::Spawn)?;
+    let (output_read, output_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).at(Op::Spawn)?;
+    let (error_read, error_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).at(Op::Spawn)?;
+    let pidfd = match process::clone3(CloneArgs { flags: 0, cgroup: None }).at(Op::Spawn)? {
+        Cloned::Child => execute(call, files, &input_read, &output_write, &error_write),
+        Cloned::Parent { pidfd, .. } => pidfd,
+    };
+    drop((input_read, output_write, error_write));
+    let mut code = [0; 4];
+    if fs::read(&error_read, &mut code).at(Op::Spawn)? == code.len() {
+        reap(&pidfd)?;
+        return Err(Errno::from_raw(i32::from_ne_bytes(code))).at(Op::Spawn);
+    }
+    let mut tail = Tail { bytes: [0; TEXT], length: 0 };
+    supervise(call, &pidfd, input_write, &output_read, &mut tail)
+}
+
+/// In the hook's process: standard streams and execve.
+fn execute(call: &HookCall, files: &Files, input: &OwnedFd, output: &OwnedFd, error: &OwnedFd) -> ! {
+    let attempt = || -> Result<()> {
+        fs::dup_onto(input, 0)?;
+        fs::dup_onto(output, 1)?;
+        fs::dup_onto(output, 2)?;
+        process::cloexec_from(3).or_else(|_| process::set_cloexec(std::os::fd::AsRawFd::as_raw_fd(error)))?;
+        process::reset_sigpipe()?;
+        files.signal_mask.thread_set_mask()?;
+        Err(process::execve(&call.path, &call.argv, &call.envp))
+    };
+    let errno = attempt().err().unwrap_or(Errno::UnknownErrno) as i32;
+    fs::write(error, &errno.to_ne_bytes()).ok(); // nobody else to tell
+    process::exit(127)
+}
+
+/// The last bytes of the output.
+struct Tail {
+    bytes: [u8; TEXT],
+    length: usize,
+}
+
+impl Tail {
+    fn push(&mut self, data: &[u8]) {
+        let data = &data[data.len().saturating_sub(TEXT)..];
+        let keep = self.length.min(TEXT - data.len());
+        self.bytes.copy_within(self.length - keep..self.length, 0);
+        self.bytes[keep..keep + data.len()].copy_from_slice(data);
+        self.length = keep + data.len();
+    }
+}
+
+/// Feeds the state in, drains the output and waits for the end or the deadline. A descendant that holds the pipe open does not count.
+fn supervise(call: &HookCall, pidfd: &OwnedFd, input: OwnedFd, output: &OwnedFd, tail: &mut Tail) -> Done {
+    let deadline = call.timeout_ms.map(|ms| now_ms().saturating_add(i64::from(ms)));
+    let pid = Digits::new("", nix::unistd::getpid().as_raw().cast_unsigned(), 10);
+    let parts = [&call.state[0][..], pid.as_c_str().to_bytes(), &call.state[1][..]];
+    let mut input = Some(input);
+    let (mut part, mut sent) = (0, 0);
+    if let Some(input) = &input {
+        nix::fcntl::fcntl(input, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).at(Op::Spawn)?;
+    }
+    nix::fcntl::fcntl(output, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).at(Op::Spawn)?;
+    let mut drained = false;
+    loop {
+        while let Some(to) = input.as_ref().filter(|_| part < parts.len()) {
+            match nix::unistd::write(to, &parts[part][sent..]) {
+                Ok(n) if sent + n == parts[part].len() => (part, sent) = (part + 1, 0),
+                Ok(n) => sent += n,
+                Err(Errno::EAGAIN) => break,
+                Err(_) => part = parts.len(), // the hook does not read its input: its right
+            }
+        }
+        if part == parts.len() {
+            input = None;
+        }
+        let timeout = match deadline.map(|at| (at - now_ms()).clamp(0, i64::from(i32::MAX)) as i32) {
+            Some(0) => {
+                process::pidfd_send_signal(pidfd, libc::SIGKILL).ok(); // dead already
+                reap(pidfd)?;
+                return Err(with_tail(Op::HookTimeout, 0, tail));
+            }
+            Some(ms) => PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX),
+            None => PollTimeout::NONE,
+        };
+        let writable = if input.is_some() { PollFlags::POLLOUT } else { PollFlags::empty() };
+        let readable = if drained { PollFlags::empty() } else { PollFlags::POLLIN };
+        let mut fds = [
+            PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
+            PollFd::new(if drained { pidfd.as_fd() } else { output.as_fd() }, readable),
+            PollFd::new(input.as_ref().map_or(pidfd.as_fd(), AsFd::as_fd), writable),
+        ];
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Fail::from(errno)),
+        }
+        let ended = fds[0].any().unwrap_or(false);
+        drained |= drain(output, tail);
+        if ended {
+            return judge(reap(pidfd)?, tail);
+        }
+    }
+}
+
+/// Reads what is there; true at the end of file.
+fn drain(output: &OwnedFd, tail: &mut Tail) -> bool {
+    let mut buffer = [0; 4096];
+    loop {
+        match fs::read(output, &mut buffer) {
+            Ok(0) => return true,
+            Ok(n) => tail.push(&buffer[..n]),
+            Err(_) => return false,
+        }
+    }
+}
+
+fn reap(pidfd: &OwnedFd) -> Result<WaitStatus> {
+    waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED)
+}
+
+fn judge(status: WaitStatus, tail: &Tail) -> Done {
+    match status {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        WaitStatus::Exited(_, code) => Err(with_tail(Op::HookExit, code, tail)),
+        WaitStatus::Signaled(_, signal, _) => Err(with_tail(Op::HookSignal, signal as i32, tail)),
+        _ => Err(Fail::from(Errno::ECHILD)),
+    }
+}
+
+fn with_tail(op: Op, detail: i32, tail: &Tail) -> Fail {
+    Fail { op, detail, text: tail.bytes, text_len: tail.length, ..Fail::from(Errno::UnknownErrno) }
+}
+
+fn now_ms() -> i64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| time.num_milliseconds())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_keeps_the_last_bytes() {
+        let mut tail = Tail { bytes: [0; TEXT], length: 0 };
+        tail.push(&[b'a'; TEXT]);
+        tail.push(b"end");
+        assert_eq!(tail.length, TEXT);
+        assert!(tail.bytes.ends_with(b"aend"));
+        tail.push(&[b'x'; 3 * TEXT]);
+        assert!(tail.bytes.iter().all(|b| *b == b'x'));
+    }
+}

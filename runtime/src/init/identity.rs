@@ -1,0 +1,70 @@
+//! Keyring, groups, ids and capabilities.
+//!
+//! Runs in init. The order is the plan's.
+
+use super::{Done, Fail};
+use crate::sys::{Errno, cred, fs, process};
+use std::ffi::CStr;
+
+/// Joins the container's session keyring, so that the host's is out of reach, and lets the owner search it.
+pub(crate) fn join_keyring(name: &CStr) -> Done {
+    /// What a new session keyring has, and KEY_USR_SEARCH (keyctl(2), linux/key.h).
+    const PERMISSIONS: u32 = 0x3f13_0000 | 0x0008_0000;
+    match process::join_session_keyring(name) {
+        // A kernel without keyrings has none to hide.
+        Err(Errno::ENOSYS) => Ok(()),
+        Err(errno) => Err(Fail::from(errno)),
+        // EACCES: the keyring is another process's of the same container, which gave it the permissions.
+        Ok(serial) => match process::set_key_permissions(serial, PERMISSIONS) {
+            Ok(()) | Err(Errno::EACCES) => Ok(()),
+            Err(errno) => Err(Fail::from(errno)),
+        },
+    }
+}
+
+/// Drops every capability from the bounding set that is not in `keep`. EINVAL marks the end of what the kernel knows.
+pub(crate) fn limit_bounding_set(keep: u64) -> Done {
+    for capability in (0..64).filter(|capability| keep & (1 << capability) == 0) {
+        match process::drop_bounding(capability) {
+            Ok(()) => {}
+            Err(Errno::EINVAL) => break,
+            Err(errno) => return Err(Fail::from(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Gives the standard streams to the user, so that he can open /dev/stdout. Not /dev/null, which is everybody's, nor what cannot
+/// be given (read-only, not mapped).
+pub(crate) fn chown_stdio(uid: u32) -> Done {
+    for (number, stream) in fs::STDIO.iter().enumerate() {
+        let Ok(stat) = fs::stat_fd(number as i32) else { continue };
+        let is_null = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
+        if is_null || stat.st_uid == uid {
+            continue;
+        }
+        match fs::chown(stream, uid, u32::MAX) {
+            Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS) => {}
+            Err(errno) => return Err(Fail::from(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Changes ids. The permitted capabilities survive, so that the next step can choose among them.
+pub(crate) fn become_user(uid: u32, gid: u32) -> Done {
+    process::set_keep_caps(true)?;
+    cred::set_gid(gid)?;
+    cred::set_uid(uid)?;
+    process::set_keep_caps(false)?;
+    Ok(())
+}
+
+/// Raises ambient capabilities; those that the kernel refuses are left out, as runc does.
+pub(crate) fn raise_ambient(mask: u64) -> Done {
+    process::clear_ambient()?;
+    for capability in (0..64).filter(|capability| mask & (1 << capability) != 0) {
+        process::raise_ambient(capability).ok(); // not permitted or not inheritable: the plan left those out already
+    }
+    Ok(())
+}

@@ -1,0 +1,282 @@
+//! The mounts of the config: each is made detached, gets its attributes, and is then attached from descriptor to descriptor.
+//!
+//! Runs in init. There is no moment in which a mount is visible with fewer restrictions than asked for, and no second walk of
+//! a path between the check and the use (CVE-2021-30465).
+
+use super::root::{Missing, Root};
+use super::{At, Digits, Done, Fail, Files, Init, TEXT, copy_up, rootfs, with_fd_path};
+use crate::plan::Op;
+use crate::plan::mounts::{Filesystem, Kind, Mount};
+use crate::sys::mount::{
+    MountAttr, attach, clone_tree, fs_magic, fsconfig_create, fsconfig_flag, fsconfig_string, fsmount, fsopen, mount as mount2,
+    mount_flags, mount_setattr,
+};
+use crate::sys::{Errno, Result, fs};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+
+impl Init {
+    /// Makes one mount of the config.
+    pub(crate) fn mount(&mut self, mount: &Mount) -> Done {
+        let root = self.root.as_ref().ok_or(Errno::ENOENT)?;
+        match &mount.kind {
+            Kind::Bind { source, recursive, slot } => {
+                let tree = match slot {
+                    Some(slot) => self.files.slots[slot.0].try_clone().map_err(|_| Errno::EMFILE)?,
+                    None => clone_tree(fs::CWD, source, *recursive).at(Op::OpenSource)?,
+                };
+                self.bind(root, mount, &tree)
+            }
+            Kind::Cgroup { filesystem, fallback } => match new_filesystem(filesystem, mount, None) {
+                Ok(tree) => {
+                    let target = root.make_directory(&mount.target)?;
+                    place(&self.files, &tree, &target, &recursive(mount), &mount.propagation)
+                }
+                Err(fail) if matches!(fail.errno, Errno::EPERM | Errno::EBUSY) => {
+                    let tree = clone_tree(fs::CWD, fallback, false).at(Op::OpenSource)?;
+                    self.bind(root, mount, &tree)
+                }
+                Err(fail) => Err(fail),
+            },
+            Kind::Filesystem(filesystem) => {
+                let kept = self.filesystem(root, filesystem, mount)?;
+                // Room was reserved before the clone.
+                self.files.kept.extend(kept);
+                Ok(())
+            }
+        }
+    }
+
+    fn bind(&self, root: &Root, mount: &Mount, tree: &OwnedFd) -> Done {
+        let target = rootfs::target_for(root, &mount.target, tree)?;
+        let over_proc = mount.target.as_c_str() == c"/proc";
+        if over_proc && fs_magic(tree).at(Op::Verify)? != libc::PROC_SUPER_MAGIC {
+            return Err(Errno::EINVAL).at(Op::Forbidden);
+        }
+        check_target(&target, mount, over_proc)?;
+        // Words that say nothing about flags leave the source's as they are.
+        if mount.set != 0 || mount.clear != 0 {
+            return self.bind_with_flags(mount, tree, &target);
+        }
+        place(&self.files, tree, &target, &recursive(mount), &mount.propagation)
+    }
+
+    /// A bind with flags has exactly these flags, as mount(8) has it. Flags that the kernel locked (the mount comes from a more privileged
+    /// user namespace) stay, unless a word clears one explicitly: that is an error.
+    fn bind_with_flags(&self, mount: &Mount, tree: &OwnedFd, target: &OwnedFd) -> Done {
+        let all = libc::MOUNT_ATTR_RDONLY
+            | libc::MOUNT_ATTR_NOSUID
+            | libc::MOUNT_ATTR_NODEV
+            | libc::MOUNT_ATTR_NOEXEC
+            | libc::MOUNT_ATTR_NODIRATIME
+            | libc::MOUNT_ATTR_NOSYMFOLLOW;
+        let clear = (all & !mount.set) | mount.clear;
+        let exact = MountAttr { set: mount.set, clear, ..MountAttr::default() };
+        match place(&self.files, tree, target, &with_recursive(exact, mount), &mount.propagation) {
+            Err(fail) if fail.errno == Errno::EPERM && fail.op == Op::SetAttributes => {
+                let asked = MountAttr { set: mount.set, clear: mount.clear, ..MountAttr::default() };
+                place(&self.files, tree, target, &with_recursive(asked, mount), &mount.propagation)
+            }
+            other => other,
+        }
+    }
+
+    /// A new file system. Returns the mount if it has to become read-only later.
+    fn filesystem(&self, root: &Root, filesystem: &Filesystem, mount: &Mount) -> Done<Option<OwnedFd>> {
+        let strict = matches!(filesystem.fstype.to_bytes(), b"proc" | b"sysfs");
+        let (target, existed) = directory_target(root, &mount.target, strict)?;
+        check_target(&target, mount, filesystem.fstype.as_c_str() == c"proc")?;
+        let mode = if existed && filesystem.inherit_mode {
+            Some(Digits::new("0", fs::stat(&target)?.st_mode & 0o7777, 8))
+        } else {
+            None
+        };
+        if let Some((flags, data)) = &filesystem.legacy {
+            return self.legacy(filesystem, mount, &target, *flags, data);
+        }
+        let tree = match new_filesystem(filesystem, mount, mode.as_ref()) {
+            Err(fail) if fail.errno == Errno::EPERM && filesystem.fallback.is_some() => {
+                let source = filesystem.fallback.as_ref().ok_or(Errno::EPERM)?;
+                let tree = clone_tree(fs::CWD, source, true).at(Op::OpenSource)?;
+                self.bind(root, mount, &tree)?;
+                return Ok(None);
+            }
+            other => other?,
+        };
+        if filesystem.copy_up && existed {
+            copy_up::copy(&target, &tree).at(Op::CopyUp)?;
+        }
+        place(&self.files, &tree, &target, &recursive(mount), &mount.propagation)?;
+        Ok(mount.late_readonly.then_some(tree))
+    }
+
+    /// mount(2), for parameters that fsconfig(2) does not take. The target is still a descriptor.
+    fn legacy(
+        &self,
+        filesystem: &Filesystem,
+        mount: &Mount,
+        target: &OwnedFd,
+        flags: u64,
+        data: &CStr,
+    ) -> Done<Option<OwnedFd>> {
+        with_fd_path(&self.files, target, |path| {
+            mount2(Some(&filesystem.source), path, Some(&filesystem.fstype), flags, Some(data))
+        })
+        .at(Op::MakeMount)?;
+        let root = self.root()?;
+        let mounted = root.open(&mount.target, libc::O_PATH | libc::O_DIRECTORY).at(Op::Resolve)?;
+        for (attr, is_recursive) in recursive(mount) {
+            set_attributes(&self.files, &mounted, &attr, is_recursive).at(Op::SetAttributes)?;
+        }
+        for (flag, is_recursive) in &mount.propagation {
+            set_propagation(&self.files, &mounted, *flag, *is_recursive).at(Op::SetPropagation)?;
+        }
+        Ok(mount.late_readonly.then_some(mounted))
+    }
+}
+
+/// The directory to mount on, and whether it was there before. For proc and sysfs it must not be a link: a mount of /proc elsewhere would
+/// leave the image's own /proc in place (CVE-2019-19921, CVE-2023-27561).
+fn directory_target(root: &Root, path: &CStr, strict: bool) -> Done<(OwnedFd, bool)> {
+    let found = if strict { root.open_last(path) } else { root.open(path, libc::O_PATH) };
+    match found {
+        Err(Errno::ENOENT) => Ok((root.make(path, Missing::Directory)?, false)),
+        other => {
+            let target = other.at(Op::Resolve)?;
+            if fs::stat(&target)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
+                return Err(Errno::ENOTDIR).at(if strict { Op::Forbidden } else { Op::Resolve });
+            }
+            Ok((target, true))
+        }
+    }
+}
+
+/// Nothing may be mounted inside a procfs but the few files that may be covered, whatever path led there.
+fn check_target(target: &OwnedFd, mount: &Mount, is_proc: bool) -> Done {
+    if !is_proc && !mount.covers_proc_file && fs_magic(target).at(Op::Verify)? == libc::PROC_SUPER_MAGIC {
+        return Err(Errno::EINVAL).at(Op::Forbidden);
+    }
+    Ok(())
+}
+
+/// A detached mount of a new superblock.
+fn new_filesystem(filesystem: &Filesystem, mount: &Mount, mode: Option<&Digits>) -> Done<OwnedFd> {
+    let context = fsopen(&filesystem.fstype).at(Op::OpenFilesystem)?;
+    let told = |op: Op| {
+        let context = &context;
+        move |errno: Errno| explain(context, op, errno)
+    };
+    fsconfig_string(&context, c"source", &filesystem.source).map_err(told(Op::Configure))?;
+    if let Some(mode) = mode {
+        fsconfig_string(&context, c"mode", mode.as_c_str()).map_err(told(Op::Configure))?;
+    }
+    for (key, value) in &filesystem.params {
+        match value {
+            Some(value) => fsconfig_string(&context, key, value),
+            None => fsconfig_flag(&context, key),
+        }
+        .map_err(told(Op::Configure))?;
+    }
+    fsconfig_create(&context).map_err(told(Op::CreateSuperblock))?;
+    fsmount(&context, mount.set).map_err(told(Op::MakeMount))
+}
+
+/// A failure with what the kernel wrote about it into the context: `tmpfs: Bad value for 'size'`.
+pub(crate) fn explain(context: &OwnedFd, op: Op, errno: Errno) -> Fail {
+    let mut fail = Fail { op, ..Fail::from(errno) };
+    let mut line = [0; TEXT];
+    // Each read returns one message, as `e text`; the last error is the one that counts.
+    while let Ok(length @ 1..) = fs::read(context, &mut line) {
+        if let Some(text) = line[..length].strip_prefix(b"e ") {
+            fail.text[..text.len()].copy_from_slice(text);
+            fail.text_len = text.len();
+        }
+    }
+    fail
+}
+
+fn recursive(mount: &Mount) -> [(MountAttr, bool); 1] {
+    [(mount.recursive, true)]
+}
+
+fn with_recursive(attr: MountAttr, mount: &Mount) -> [(MountAttr, bool); 2] {
+    [(attr, false), (mount.recursive, true)]
+}
+
+/// Gives a detached mount its attributes and propagation, then attaches it.
+pub(crate) fn place(
+    files: &Files,
+    tree: &OwnedFd,
+    target: &OwnedFd,
+    attrs: &[(MountAttr, bool)],
+    propagation: &[(u64, bool)],
+) -> Done {
+    let attrs = attrs.iter().filter(|(attr, _)| *attr != MountAttr::default());
+    for (at, (attr, recursive)) in attrs.clone().enumerate() {
+        match mount_setattr(tree, *recursive, attr) {
+            // KERNEL(5.12): drop this. mount(2) knows attached mounts only; nothing runs in the container yet that could use the moment.
+            Err(Errno::ENOSYS) if at == 0 => {
+                attach(tree, target).at(Op::Attach)?;
+                for (attr, recursive) in attrs {
+                    set_attributes(files, tree, attr, *recursive).at(Op::SetAttributes)?;
+                }
+                return propagate(files, tree, propagation);
+            }
+            other => other.at(Op::SetAttributes)?,
+        }
+    }
+    attach(tree, target).at(Op::Attach)?;
+    propagate(files, tree, propagation)
+}
+
+fn propagate(files: &Files, tree: &OwnedFd, propagation: &[(u64, bool)]) -> Done {
+    for (flag, recursive) in propagation {
+        set_propagation(files, tree, *flag, *recursive).at(Op::SetPropagation)?;
+    }
+    Ok(())
+}
+
+/// Changes the attributes of a mount.
+pub(crate) fn set_attributes(files: &Files, mount: impl AsFd, attr: &MountAttr, recursive: bool) -> Result<()> {
+    match mount_setattr(&mount, recursive, attr) {
+        // KERNEL(5.12): drop this.
+        Err(Errno::ENOSYS) if !recursive => remount(files, mount, attr),
+        other => other,
+    }
+}
+
+/// Changes the propagation of a mount (`MS_SHARED`, …).
+pub(crate) fn set_propagation(files: &Files, mount: impl AsFd, flag: u64, recursive: bool) -> Result<()> {
+    match mount_setattr(&mount, recursive, &MountAttr { propagation: flag, ..MountAttr::default() }) {
+        // KERNEL(5.12): drop this.
+        Err(Errno::ENOSYS) => {
+            let flag = if recursive { flag | libc::MS_REC } else { flag };
+            with_fd_path(files, mount, |path| mount2(None, path, None, flag, None))
+        }
+        other => other,
+    }
+}
+
+/// mount(2) with MS_REMOUNT and MS_BIND, which replaces all flags of an attached mount.
+fn remount(files: &Files, mount: impl AsFd, attr: &MountAttr) -> Result<()> {
+    const FLAGS: [(u64, u64, u64); 5] = [
+        (libc::ST_RDONLY, libc::MOUNT_ATTR_RDONLY, libc::MS_RDONLY),
+        (libc::ST_NOSUID, libc::MOUNT_ATTR_NOSUID, libc::MS_NOSUID),
+        (libc::ST_NODEV, libc::MOUNT_ATTR_NODEV, libc::MS_NODEV),
+        (libc::ST_NOEXEC, libc::MOUNT_ATTR_NOEXEC, libc::MS_NOEXEC),
+        (libc::ST_NODIRATIME, libc::MOUNT_ATTR_NODIRATIME, libc::MS_NODIRATIME),
+    ];
+    let current = mount_flags(&mount)?;
+    let mut flags = libc::MS_REMOUNT | libc::MS_BIND;
+    for (st, attribute, ms) in FLAGS {
+        if attr.set & attribute != 0 || (current & st != 0 && attr.clear & attribute == 0) {
+            flags |= ms;
+        }
+    }
+    flags |= match attr.set & libc::MOUNT_ATTR__ATIME {
+        libc::MOUNT_ATTR_NOATIME => libc::MS_NOATIME,
+        libc::MOUNT_ATTR_STRICTATIME => libc::MS_STRICTATIME,
+        _ => 0,
+    };
+    with_fd_path(files, mount, |path| mount2(None, path, None, flags, None))
+}

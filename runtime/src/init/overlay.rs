@@ -1,0 +1,136 @@
+//! The overlay root, assembled from layer directories.
+//!
+//! Runs in init, in the container's mount namespace: the host's mount table never shows it. Layers are named by descriptor, so their number
+//! and the length of their paths do not matter: one mount option holds at most 255 bytes, and mount(2) takes one page.
+
+use super::{At, Digits, Done, Files, mount};
+use crate::plan::Op;
+use crate::plan::rootfs::Overlay;
+use crate::sys::mount::{attach, fsconfig_create, fsconfig_flag, fsconfig_string, fsmount, fsopen, mount as mount2};
+use crate::sys::{Errno, fs};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// As many layers as the plan allows, so that the descriptors have room on the stack.
+const MAX_LAYERS: usize = 500;
+
+/// Makes a detached overlay mount. `target` is the root directory, over which a tmpfs goes first if the upper layer is temporary: the kernel takes
+/// layers only from mounts of this namespace. The overlay then covers it.
+pub(crate) fn assemble(overlay: &Overlay, target: &OwnedFd, files: &Files) -> Done<OwnedFd> {
+    let mut lower: [Option<OwnedFd>; MAX_LAYERS] = [const { None }; MAX_LAYERS];
+    for (layer, path) in lower.iter_mut().zip(&overlay.lower) {
+        *layer = Some(fs::open_follow(fs::CWD, path, libc::O_PATH | libc::O_DIRECTORY).at(Op::OpenSource)?);
+    }
+    let upper = match &overlay.upper {
+        Some([upper, work]) => {
+            let open = |path: &CStr| fs::open_follow(fs::CWD, path, libc::O_PATH | libc::O_DIRECTORY).at(Op::OpenSource);
+            [open(upper)?, open(work)?]
+        }
+        None => temporary(target)?,
+    };
+    let layers = lower.iter().flatten();
+    match with_context(overlay, layers.clone(), &upper, files) {
+        // KERNEL(6.5): drop this. Before, all layers come in one string.
+        Err(fail) if fail.op == Op::Configure && fail.errno == Errno::EINVAL => in_one_string(overlay, layers, &upper, target, files),
+        other => other,
+    }
+}
+
+/// Upper and work directory on a tmpfs that dies with the mount namespace.
+fn temporary(target: &OwnedFd) -> Done<[OwnedFd; 2]> {
+    let context = fsopen(c"tmpfs").at(Op::OpenFilesystem)?;
+    fsconfig_string(&context, c"mode", c"0755").at(Op::Configure)?;
+    fsconfig_create(&context).at(Op::CreateSuperblock)?;
+    let tmpfs = fsmount(&context, 0).at(Op::MakeMount)?;
+    attach(&tmpfs, target).at(Op::Attach)?;
+    let make = |name: &CStr| {
+        fs::mkdir(&tmpfs, name, 0o755).at(Op::Create)?;
+        fs::open(&tmpfs, name, libc::O_PATH | libc::O_DIRECTORY).at(Op::Create)
+    };
+    Ok([make(c"upper")?, make(c"work")?])
+}
+
+/// fsconfig(2) with one `lowerdir+` for each layer.
+fn with_context<'a>(
+    overlay: &Overlay,
+    layers: impl Iterator<Item = &'a OwnedFd>,
+    [upper, work]: &[OwnedFd; 2],
+    files: &Files,
+) -> Done<OwnedFd> {
+    let context = fsopen(c"overlay").at(Op::OpenFilesystem)?;
+    fs::chdir(&files.proc)?;
+    let set = |key: &CStr, fd: &OwnedFd| {
+        let path = Digits::fd_path(fd.as_fd());
+        fsconfig_string(&context, key, path.as_c_str()).map_err(|errno| mount::explain(&context, Op::Configure, errno))
+    };
+    fsconfig_string(&context, c"source", c"overlay").at(Op::Configure)?;
+    for layer in layers {
+        set(c"lowerdir+", layer)?;
+    }
+    set(c"upperdir", upper)?;
+    set(c"workdir", work)?;
+    if overlay.userxattr {
+        fsconfig_flag(&context, c"userxattr").at(Op::Configure)?;
+    }
+    fsconfig_create(&context).map_err(|errno| mount::explain(&context, Op::CreateSuperblock, errno))?;
+    fsmount(&context, 0).at(Op::MakeMount)
+}
+
+/// mount(2) with `lowerdir=10:11:…`, names in `/proc/self/fd` as the working directory, over `target`; then its mount as a detached copy would be,
+/// opened. 500 layers fit into the page that mount(2) takes.
+fn in_one_string<'a>(
+    overlay: &Overlay,
+    layers: impl Iterator<Item = &'a OwnedFd>,
+    [upper, work]: &[OwnedFd; 2],
+    target: &OwnedFd,
+    files: &Files,
+) -> Done<OwnedFd> {
+    let directory = fs::open(&files.proc, c"self/fd", libc::O_PATH | libc::O_DIRECTORY).at(Op::OpenProc)?;
+    fs::chdir(&directory)?;
+    let mut data = Data { bytes: [0; 4096], length: 0 };
+    data.push(b"lowerdir=");
+    for (at, layer) in layers.enumerate() {
+        data.push(if at > 0 { b":" } else { b"" });
+        data.push_fd(layer);
+    }
+    data.push(b",upperdir=");
+    data.push_fd(upper);
+    data.push(b",workdir=");
+    data.push_fd(work);
+    if overlay.userxattr {
+        data.push(b",userxattr");
+    }
+    let name = Digits::new("", std::os::fd::AsRawFd::as_raw_fd(target).cast_unsigned(), 10);
+    mount2(Some(c"overlay"), name.as_c_str(), Some(c"overlay"), 0, Some(data.as_c_str().at(Op::Configure)?)).at(Op::MakeMount)?;
+    // `target` was opened before and lies below the overlay: a copy of the overlay's mount is taken through the name again.
+    let covered = fs::open_follow(&directory, name.as_c_str(), libc::O_PATH | libc::O_DIRECTORY).at(Op::OpenSource)?;
+    crate::sys::mount::clone_tree(&covered, c"", false).at(Op::CloneSource)
+}
+
+/// Mount data on the stack.
+struct Data {
+    bytes: [u8; 4096],
+    length: usize,
+}
+
+impl Data {
+    fn push(&mut self, text: &[u8]) {
+        let end = self.length + text.len();
+        if let Some(room) = self.bytes.get_mut(self.length..end) {
+            room.copy_from_slice(text);
+        }
+        self.length = end;
+    }
+
+    fn push_fd(&mut self, fd: &OwnedFd) {
+        let digits = Digits::new("", std::os::fd::AsRawFd::as_raw_fd(fd).cast_unsigned(), 10);
+        self.push(digits.as_c_str().to_bytes());
+    }
+
+    fn as_c_str(&self) -> Result<&CStr, Errno> {
+        if self.length >= self.bytes.len() {
+            return Err(Errno::E2BIG);
+        }
+        CStr::from_bytes_until_nul(&self.bytes).map_err(|_| Errno::EINVAL)
+    }
+}

@@ -1,0 +1,356 @@
+//! The log of one run of the runtime: what `--log`, `--log-format` and `--log-level` ask for.
+//!
+//! Lives in the parent only; `main` owns it, lends it to the command and ends it with the command's result. Init does not log.
+//!
+//! Two readers decide how JSON records are written. containerd decodes the file as a stream of objects and takes the last
+//! error; Podman decodes the whole file as one object. So warnings wait until the end: a failure is exactly one object which has
+//! them in it, a success is one object for each. Who asks for debug records gets everything at once, as a stream. Every record
+//! is one `write` to a file opened for appending, because BuildKit has many containers share one.
+
+use crate::report::{Context, Error, Kind, Result};
+use crate::timestamp;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use serde::Serialize;
+use std::cell::RefCell;
+use std::fmt::{self, Display};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Where the log goes and what it holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Absent: standard error.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) format: Format,
+    /// The least important records that are kept.
+    pub(crate) level: Level,
+}
+
+/// How a record is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Format {
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How important a record is, the least important first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Debug,
+    #[default]
+    Warning,
+    Error,
+}
+
+/// The log of this run.
+#[derive(Debug)]
+pub(crate) struct Log {
+    /// Absent: standard error.
+    file: Option<File>,
+    format: Format,
+    level: Level,
+    /// The warnings that wait for the end, and when they came.
+    waiting: RefCell<Vec<(SystemTime, String)>>,
+}
+
+impl Log {
+    /// Opens the log, making the file if there is none.
+    pub(crate) fn open(settings: &Settings) -> Result<Log> {
+        let file = match settings.file.as_deref() {
+            // The name cannot be opened if standard error is a socket, and errors must not be there twice.
+            None => None,
+            Some(path) if path == Path::new("/dev/stderr") => None,
+            Some(path) => {
+                let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_CLOEXEC;
+                let file = open(path, flags, Mode::from_bits_truncate(0o644));
+                Some(file.context(|| format!("open log {path:?}"))?.into())
+            }
+        };
+        Ok(Log {
+            file,
+            format: settings.format,
+            level: settings.level,
+            waiting: RefCell::default(),
+        })
+    }
+
+    /// Something that does not keep the command from succeeding. The text ends in what is done about it: ", ignoring".
+    pub(crate) fn warn(&self, message: impl Display) {
+        if self.level > Level::Warning {
+            return;
+        }
+        if self.format == Format::Json && self.level > Level::Debug {
+            self.waiting
+                .borrow_mut()
+                .push((SystemTime::now(), message.to_string()));
+        } else {
+            self.write(&Record::plain(
+                Level::Warning,
+                message.to_string(),
+                SystemTime::now(),
+            ));
+        }
+    }
+
+    /// Something for whoever looks for a fault. The text is made only if it is wanted.
+    pub(crate) fn debug<T: Display>(&self, message: impl FnOnce() -> T) {
+        if self.level == Level::Debug {
+            self.write(&Record::plain(
+                Level::Debug,
+                message().to_string(),
+                SystemTime::now(),
+            ));
+        }
+    }
+
+    /// Ends the log of a command that succeeded.
+    pub(crate) fn succeed(self) {
+        for (time, warning) in self.waiting.take() {
+            self.write(&Record::plain(Level::Warning, warning, time));
+        }
+    }
+
+    /// Ends the log of a command that failed. People read standard error even if there is a log file.
+    pub(crate) fn fail(self, error: &Error) {
+        let warnings = self
+            .waiting
+            .take()
+            .into_iter()
+            .map(|(_, warning)| warning)
+            .collect();
+        let record = Record {
+            kind: Some(kind(error.kind())),
+            errno: error.errno().map(|errno| errno as i32),
+            warnings,
+            ..Record::plain(Level::Error, error.to_string(), SystemTime::now())
+        };
+        self.write(&record);
+        if self.file.is_some() {
+            // There is nowhere left to say that this failed.
+            io::stderr().write_all(format!("{error}\n").as_bytes()).ok();
+        }
+    }
+
+    fn write(&self, record: &Record) {
+        let line = match self.format {
+            Format::Text => format!("{record}\n"),
+            Format::Json => match serde_json::to_string(record) {
+                Ok(line) => line + "\n",
+                // Strings and numbers cannot fail to be JSON; a record is owed in any case.
+                Err(_) => format!("{record}\n"),
+            },
+        };
+        // A full disk must not keep the command from doing its work, and a failure is on standard error as well.
+        match self.file.as_ref() {
+            Some(mut file) => file.write_all(line.as_bytes()).ok(),
+            None => io::stderr().write_all(line.as_bytes()).ok(),
+        };
+    }
+}
+
+/// The first three keys are those of logrus, which runc writes and engines read; the others are ours.
+#[derive(Serialize)]
+struct Record {
+    level: &'static str,
+    msg: String,
+    time: String,
+    /// For programs: text is for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errno: Option<i32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+impl Record {
+    fn plain(level: Level, msg: String, time: SystemTime) -> Record {
+        let level = match level {
+            Level::Debug => "debug",
+            Level::Warning => "warning",
+            Level::Error => "error",
+        };
+        Record {
+            level,
+            msg,
+            time: timestamp::seconds(time),
+            kind: None,
+            errno: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "time={:?} level={} msg={:?}",
+            self.time, self.level, self.msg
+        )
+    }
+}
+
+/// The kinds of errors as our own shim reads them.
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Usage => "usage",
+        Kind::Invalid => "invalid",
+        Kind::NotFound => "notFound",
+        Kind::Exists => "exists",
+        Kind::State => "state",
+        Kind::Unsupported => "unsupported",
+        Kind::System => "system",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Errno;
+    use serde_json::Value;
+
+    /// What a log file has in it after `work`.
+    fn logged(test: &str, format: Format, level: Level, work: impl FnOnce(Log)) -> String {
+        let path = std::env::temp_dir().join(format!("caisson-log-{}-{test}", std::process::id()));
+        work(
+            Log::open(&Settings {
+                file: Some(path.clone()),
+                format,
+                level,
+            })
+            .unwrap(),
+        );
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        text
+    }
+
+    fn objects(text: &str) -> Vec<Value> {
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    fn error() -> Error {
+        Error::os("mount \"proc\"", Errno::EPERM)
+    }
+
+    #[test]
+    fn a_failure_is_one_object_with_the_warnings_in_it() {
+        let text = logged("failure", Format::Json, Level::Warning, |log| {
+            log.warn("unknown capability 'X', ignoring");
+            log.debug(|| "unseen");
+            log.fail(&error());
+        });
+        let object: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(object["level"], "error");
+        assert_eq!(object["msg"], "mount \"proc\": Operation not permitted");
+        assert_eq!(object["kind"], "system");
+        assert_eq!(object["errno"], 1);
+        assert_eq!(
+            object["warnings"],
+            serde_json::json!(["unknown capability 'X', ignoring"])
+        );
+        let time = object["time"].as_str().unwrap();
+        assert!(time.len() == 20 && time.ends_with('Z'), "{time}");
+        assert!(text.ends_with('\n'));
+    }
+
+    #[test]
+    fn a_failure_without_warnings_has_none() {
+        let text = logged("plain", Format::Json, Level::Warning, |log| {
+            log.fail(&Error::invalid("no"))
+        });
+        let keys: Vec<_> = objects(&text)[0]
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect();
+        assert_eq!(keys, ["kind", "level", "msg", "time"]);
+    }
+
+    #[test]
+    fn a_success_is_one_object_for_each_warning() {
+        let text = logged("success", Format::Json, Level::Warning, |log| {
+            log.warn("one");
+            log.warn("two");
+            log.succeed();
+        });
+        let found: Vec<_> = objects(&text)
+            .iter()
+            .map(|o| (o["level"].clone(), o["msg"].clone()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("warning".into(), "one".into()),
+                ("warning".into(), "two".into())
+            ]
+        );
+        assert_eq!(
+            logged("silent", Format::Json, Level::Warning, Log::succeed),
+            ""
+        );
+    }
+
+    #[test]
+    fn debugging_makes_it_a_stream() {
+        let text = logged("debug", Format::Json, Level::Debug, |log| {
+            log.debug(|| "one");
+            log.warn("two");
+            log.fail(&error());
+        });
+        let levels: Vec<_> = objects(&text).iter().map(|o| o["level"].clone()).collect();
+        assert_eq!(levels, ["debug", "warning", "error"]);
+    }
+
+    #[test]
+    fn errors_only_means_no_warnings() {
+        for format in [Format::Text, Format::Json] {
+            let text = logged(&format!("level-{format:?}"), format, Level::Error, |log| {
+                log.warn("unseen");
+                log.fail(&error());
+            });
+            assert!(!text.contains("unseen") && text.contains("mount"), "{text}");
+        }
+    }
+
+    #[test]
+    fn text_is_as_runc_writes_it() {
+        let text = logged("text", Format::Text, Level::Warning, |log| {
+            log.warn("a\nb");
+            log.fail(&error());
+        });
+        let lines: Vec<_> = text
+            .lines()
+            .map(|line| line.split_once("Z\" ").unwrap())
+            .collect();
+        assert!(lines.iter().all(|(time, _)| time.starts_with("time=\"2")));
+        assert_eq!(lines[0].1, "level=warning msg=\"a\\nb\"");
+        assert_eq!(
+            lines[1].1,
+            "level=error msg=\"mount \\\"proc\\\": Operation not permitted\""
+        );
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened_is_named() {
+        let file = Some(PathBuf::from("/proc/no/such/log"));
+        let error = Log::open(&Settings {
+            file,
+            ..Settings::default()
+        })
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "open log \"/proc/no/such/log\": No such file or directory"
+        );
+    }
+}

@@ -1,0 +1,296 @@
+//! The plan of `create` and `run`: a new container from its config.
+
+use super::mounts::{self, Surroundings, c_path, c_string};
+use super::namespaces::{self, Namespaces};
+use super::rootfs::{self, Root, Source};
+use super::{Console, HookCall, Open, Plan, Request, Slot, Step, process, seccomp, validate};
+use crate::host::Host;
+use crate::report::{Error, Result};
+use crate::sys::process::CStringArray;
+use oci_spec::runtime::{Hook, Linux, Process, Spec};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// What the command line and the host add to the config.
+#[derive(Debug)]
+pub(crate) struct Options<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) bundle: &'a Path,
+    /// `root.path`, absolute and without links.
+    pub(crate) rootfs: &'a Path,
+    pub(crate) host: &'a Host,
+    pub(crate) no_pivot: bool,
+    pub(crate) no_new_keyring: bool,
+    /// Descriptors from 3 on that the process keeps.
+    pub(crate) preserved_fds: u32,
+    /// Where the container's cgroup is: the hierarchy's mount point and the group's own directory.
+    pub(crate) cgroup_root: Option<&'a Path>,
+    pub(crate) cgroup_path: Option<&'a Path>,
+    /// Starts by the fifo (`create`) or at the parent's word (`run`).
+    pub(crate) start_by_fifo: bool,
+    pub(crate) seccomp: Option<seccomp::Filter>,
+    /// The state that hooks read, as JSON in front of and behind the pid; for createContainer and startContainer.
+    pub(crate) hook_states: [[Vec<u8>; 2]; 2],
+}
+
+/// Plans a new container.
+pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
+    let Some(linux) = spec.linux() else {
+        return Err(Error::invalid("config.json has no linux section"));
+    };
+    let Some(process) = spec.process() else {
+        return Err(Error::invalid("config.json has no process"));
+    };
+    let mut ns = namespaces::plan(linux, options.host)?;
+    validate::check(spec, &ns)?;
+    let mut opens = std::mem::take(&mut ns.opens);
+    let mut steps = Vec::with_capacity(96);
+    ns.birth.oom_score_adj = process.oom_score_adj();
+    enter(&mut ns, &options, &mut steps)?;
+    let hooks = spec.hooks().as_ref();
+    assemble(spec, linux, &ns, &options, &mut opens, &mut steps)?;
+    let runtime_hooks = hooks.is_some_and(|h| !empty(h.create_runtime()) || has_prestart(h));
+    if runtime_hooks {
+        steps.push(Step::Ask(Request::Hooks));
+    }
+    let [create_state, start_state] = std::mem::take(&mut options.hook_states);
+    if let Some(list) = hooks.and_then(|h| h.create_container().as_ref()) {
+        steps.extend(hook_calls("createContainer", list, None, &create_state)?);
+    }
+    change_root(spec, linux, process, &ns, &options, &mut steps)?;
+    restrict(spec, linux, process, &mut steps)?;
+    let mut before_exec = Vec::new();
+    if options.start_by_fifo {
+        before_exec.push(Step::AwaitStart);
+    } else {
+        before_exec.push(Step::Ask(Request::Start));
+    }
+    if let Some(list) = hooks.and_then(|h| h.start_container().as_ref()) {
+        before_exec.extend(hook_calls("startContainer", list, process.env().as_deref(), &start_state)?);
+    }
+    let userns = ns.has(libc::CLONE_NEWUSER);
+    let mut rlimits = Vec::new();
+    let tail = process::Tail {
+        process,
+        seccomp: options.seccomp.take(),
+        ask_for_rlimits: userns,
+        may_set_groups: may_set_groups(&ns, options.host),
+        keep_groups: keeps_groups(spec),
+        close_from: 3 + options.preserved_fds,
+        before_exec,
+    };
+    process::tail(tail, &mut steps, &mut rlimits)?;
+    Ok(Plan { birth: ns.birth, opens, steps, exec: process::exec(process)?, rlimits })
+}
+
+/// An unprivileged user who maps only himself has to give setgroups(2) up (user_namespaces(7)).
+pub(crate) fn single_map(maps: &namespaces::IdMaps) -> bool {
+    maps.gids.len() == 1 && maps.gids[0].size == 1
+}
+
+fn may_set_groups(ns: &Namespaces, host: &Host) -> bool {
+    host.sys_admin || !ns.birth.id_maps.as_ref().is_some_and(single_map)
+}
+
+fn keeps_groups(spec: &Spec) -> bool {
+    spec.annotations().as_ref().and_then(|a| a.get("run.oci.keep_original_groups")).is_some_and(|v| v == "1")
+}
+
+fn empty<T>(list: &Option<Vec<T>>) -> bool {
+    list.as_ref().is_none_or(Vec::is_empty)
+}
+
+#[expect(deprecated, reason = "the specification deprecates prestart hooks, but engines still use them")]
+fn has_prestart(hooks: &oci_spec::runtime::Hooks) -> bool {
+    !empty(hooks.prestart())
+}
+
+/// Into the namespaces: the first steps of init.
+fn enter(ns: &mut Namespaces, options: &Options<'_>, steps: &mut Vec<Step>) -> Result<()> {
+    let maps_ids = ns.birth.id_maps.is_some() && !ns.birth.stage.as_ref().is_some_and(|stage| stage.new_user);
+    if maps_ids {
+        steps.push(Step::Ask(Request::IdMaps));
+    }
+    if ns.has(libc::CLONE_NEWUSER) {
+        steps.push(Step::BecomeRoot);
+    }
+    // Not before: an unprivileged parent could not write the id maps of a process that is not dumpable.
+    steps.push(Step::NotDumpable);
+    steps.extend(std::mem::take(&mut ns.joins).into_iter().map(Step::Join));
+    if ns.new & libc::CLONE_NEWCGROUP as u64 != 0 {
+        steps.push(Step::Unshare(libc::CLONE_NEWCGROUP as u64));
+    }
+    steps.push(Step::NewSession);
+    if !options.no_new_keyring {
+        steps.push(Step::Keyring(c_string(format!("_ses.{}", options.id))?));
+    }
+    if ns.new & libc::CLONE_NEWNET as u64 != 0 {
+        steps.push(Step::LoopbackUp);
+    }
+    Ok(())
+}
+
+/// The root file system with everything mounted in it, still beside the host's tree.
+fn assemble(
+    spec: &Spec,
+    linux: &Linux,
+    ns: &Namespaces,
+    options: &Options<'_>,
+    opens: &mut Vec<Open>,
+    steps: &mut Vec<Step>,
+) -> Result<()> {
+    let userns = ns.has(libc::CLONE_NEWUSER);
+    let propagation = rootfs::propagation(linux.rootfs_propagation().as_deref())?;
+    let path = c_path(options.rootfs)?;
+    let overlay = rootfs::overlay(spec.annotations().as_ref(), userns)?;
+    if !ns.has(libc::CLONE_NEWNS) {
+        if overlay.is_some() {
+            return Err(Error::invalid("an overlay root needs a mount namespace"));
+        }
+        steps.push(Step::Root(Root { path, source: Source::Directory { slot: None } }));
+        return Ok(());
+    }
+    let inherited = propagation.unwrap_or(libc::MS_SLAVE) & !libc::MS_REC;
+    steps.push(Step::Propagation(inherited | libc::MS_REC));
+    if inherited == libc::MS_SHARED {
+        steps.push(Step::RootParentPrivate(path.clone()));
+    }
+    // A container with a user namespace may have no way to its sources; a privileged parent opens them for it.
+    let parent_opens = userns && options.host.sys_admin;
+    let mut open_tree = |path: &CString, recursive: bool, propagation: u64| {
+        opens.push(Open::Tree { path: path.clone(), recursive, propagation });
+        Slot(opens.len() - 1)
+    };
+    let source = match overlay {
+        Some(overlay) => Source::Overlay(overlay),
+        None => {
+            let slot = parent_opens.then(|| open_tree(&path, true, libc::MS_PRIVATE));
+            Source::Directory { slot }
+        }
+    };
+    steps.push(Step::Root(Root { path, source }));
+    let around = Surroundings {
+        bundle: options.bundle,
+        label: linux.mount_label().as_deref(),
+        user_namespace: userns,
+        network_namespace: ns.has(libc::CLONE_NEWNET),
+        cgroup_namespace: ns.has(libc::CLONE_NEWCGROUP),
+        cgroup_root: options.cgroup_root,
+        cgroup_path: options.cgroup_path,
+    };
+    for entry in spec.mounts().iter().flatten() {
+        let mut mount = mounts::plan(entry, &around)?;
+        if let mounts::Kind::Bind { source, recursive, slot } = &mut mount.kind
+            && parent_opens
+        {
+            *slot = Some(open_tree(source, *recursive, inherited));
+        }
+        steps.push(Step::Mount(Box::new(mount)));
+    }
+    steps.extend(rootfs::devices(spec, userns, options.host.kcore)?);
+    if !empty(linux.masked_paths()) {
+        steps.push(Step::MaskSources);
+    }
+    Ok(())
+}
+
+/// The container's root becomes the root, and what happens in it before restrictions begin.
+fn change_root(
+    spec: &Spec,
+    linux: &Linux,
+    process: &Process,
+    ns: &Namespaces,
+    options: &Options<'_>,
+    steps: &mut Vec<Step>,
+) -> Result<()> {
+    let private = ns.has(libc::CLONE_NEWNS);
+    steps.push(match (private, options.no_pivot) {
+        (false, _) => Step::Chroot,
+        (true, true) => Step::MoveRoot,
+        (true, false) => Step::PivotRoot,
+    });
+    if let Some(flags) = rootfs::propagation(linux.rootfs_propagation().as_deref())?.filter(|_| private) {
+        steps.push(Step::RootPropagation(flags));
+    }
+    steps.push(Step::ReopenNull);
+    if process.cwd() != Path::new("/") {
+        steps.push(Step::MakeDirectory(c_path(mounts::clean_target(process.cwd()))?));
+    }
+    if process.terminal().unwrap_or(false) {
+        steps.push(Step::Console(console(process, true)));
+    }
+    steps.push(Step::LateReadonly);
+    if private && spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false) {
+        steps.push(Step::RootReadonly);
+    }
+    steps.push(Step::Umask(process.user().umask().unwrap_or(0o022)));
+    Ok(())
+}
+
+/// The terminal that `process` asks for. `bind`: also as /dev/console.
+pub(crate) fn console(process: &Process, bind: bool) -> Console {
+    let size = process.console_size();
+    // The kernel's struct winsize has 16 bits; a larger size means "as large as it gets".
+    let clamp = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
+    let (rows, columns) = size.as_ref().map_or((0, 0), |size| (clamp(size.height()), clamp(size.width())));
+    Console { rows, columns, bind, uid: process.user().uid() }
+}
+
+/// Names, labels, sysctls, read-only and masked paths, personality, memory policy.
+fn restrict(spec: &Spec, linux: &Linux, process: &Process, steps: &mut Vec<Step>) -> Result<()> {
+    let text = |name: &Option<String>| name.as_deref().filter(|name| !name.is_empty()).map(c_string).transpose();
+    steps.extend(text(spec.hostname())?.map(Step::Hostname));
+    steps.extend(text(spec.domainname())?.map(Step::Domainname));
+    steps.extend(text(process.apparmor_profile())?.map(Step::Apparmor));
+    for (name, value) in linux.sysctl().iter().flatten() {
+        let path = c_string(format!("sys/{}", validate::sysctl_path(name)))?;
+        steps.push(Step::Sysctl { name: name.clone(), path, value: c_string(value)? });
+    }
+    let target = |path: &String| c_path(mounts::clean_target(Path::new(path)));
+    for path in linux.readonly_paths().iter().flatten() {
+        steps.push(Step::ReadonlyPath(target(path)?));
+    }
+    for path in linux.masked_paths().iter().flatten() {
+        steps.push(Step::MaskedPath(target(path)?));
+    }
+    if let Some(personality) = linux.personality() {
+        if personality.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
+            return Err(Error::invalid("linux.personality.flags is not supported by any runtime: leave it out"));
+        }
+        let linux32 = matches!(personality.domain(), oci_spec::runtime::LinuxPersonalityDomain::PerLinux32);
+        steps.push(Step::Personality(if linux32 { 8 } else { 0 }));
+    }
+    if let Some(policy) = linux.memory_policy() {
+        steps.push(super::memory_policy(policy)?);
+    }
+    Ok(())
+}
+
+/// Hooks that init runs. Without `env`, a startContainer hook gets the process's.
+fn hook_calls(
+    kind: &'static str,
+    hooks: &[Hook],
+    default_env: Option<&[String]>,
+    state: &[Vec<u8>; 2],
+) -> Result<Vec<Step>> {
+    let array = |list: &[String]| list.iter().map(c_string).collect::<Result<Vec<_>>>().map(CStringArray::new);
+    let call = |(index, hook): (usize, &Hook)| {
+        let describe = || format!("{kind} hook #{index} ({})", hook.path().display());
+        if !hook.path().is_absolute() {
+            return Err(Error::invalid(format!("{}: the path is not absolute", describe())));
+        }
+        if hook.timeout().is_some_and(|seconds| seconds <= 0) {
+            return Err(Error::invalid(format!("{}: the timeout is not positive", describe())));
+        }
+        let path = c_string(hook.path().as_os_str().as_bytes())?;
+        let argv = match hook.args().as_deref() {
+            Some(args) if !args.is_empty() => array(args)?,
+            _ => CStringArray::new(vec![path.clone()]),
+        };
+        let envp = array(hook.env().as_deref().or(default_env).unwrap_or_default())?;
+        let timeout_ms = hook.timeout().map(|seconds| i32::try_from(seconds * 1000).unwrap_or(i32::MAX));
+        Ok(Step::Hook(HookCall { kind, index, path, argv, envp, timeout_ms, state: state.clone() }))
+    };
+    hooks.iter().enumerate().map(call).collect()
+}

@@ -1,0 +1,506 @@
+//! `mounts` of config.json: option words into mount attributes, propagation and file-system parameters.
+//!
+//! Pure. How a mount is made is in [`crate::init::mount`]. Words and their meaning: runtime-spec, config.md "Mounts" and mount(8).
+
+use super::Slot;
+use crate::report::{Error, Result};
+use crate::sys::mount::MountAttr;
+use libc::{
+    MOUNT_ATTR__ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
+};
+use std::ffi::CString;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+/// One mount, ready to be made by init.
+#[derive(Debug)]
+pub(crate) struct Mount {
+    /// Destination below the container's root, without `..` and not `/`.
+    pub(crate) target: CString,
+    pub(crate) kind: Kind,
+    /// `MOUNT_ATTR_*` to set, and those that the words clear.
+    pub(crate) set: u64,
+    pub(crate) clear: u64,
+    /// The recursive attribute words (`rro`, …).
+    pub(crate) recursive: MountAttr,
+    /// `MS_SHARED` and so on, each with whether it applies recursively, in the order of the words.
+    pub(crate) propagation: Vec<(u64, bool)>,
+    /// `ro` comes at the end, since something is still to be created inside (tmpfs, /dev).
+    pub(crate) late_readonly: bool,
+    /// The destination is one of the few files below /proc that a mount may cover.
+    pub(crate) covers_proc_file: bool,
+    /// For messages: type and options as written.
+    pub(crate) words: String,
+}
+
+/// Where the mount comes from.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// A host path: opened by init, or before the clone by the parent (`slot`).
+    Bind { source: CString, recursive: bool, slot: Option<Slot> },
+    Filesystem(Filesystem),
+    /// The cgroup2 hierarchy, seen from the container's cgroup namespace; `fallback` is the host directory to bind where the kernel
+    /// refuses the mount.
+    Cgroup { filesystem: Filesystem, fallback: CString },
+}
+
+/// A new superblock (or the one of a namespace, such as proc).
+#[derive(Debug)]
+pub(crate) struct Filesystem {
+    pub(crate) fstype: CString,
+    pub(crate) source: CString,
+    /// Parameters for fsconfig(2), in the order of the words.
+    pub(crate) params: Vec<(CString, Option<CString>)>,
+    /// For mount(2), where a parameter is longer than fsconfig takes (255 bytes): the `MS_*` flags and the joined parameters.
+    pub(crate) legacy: Option<(u64, CString)>,
+    /// tmpfs only: copy what is below the destination into the new file system.
+    pub(crate) copy_up: bool,
+    /// tmpfs only: take the mode of the directory below.
+    pub(crate) inherit_mode: bool,
+    /// The host directory to bind recursively where the kernel refuses this file system in a user namespace.
+    pub(crate) fallback: Option<CString>,
+}
+
+/// What `options` of one mount say.
+#[derive(Debug, Default)]
+struct Words {
+    bind: bool,
+    recursive_bind: bool,
+    set: u64,
+    clear: u64,
+    recursive: MountAttr,
+    propagation: Vec<(u64, bool)>,
+    /// Words for the superblock that every file system takes.
+    superblock: Vec<&'static str>,
+    ms_flags: u64,
+    data: Vec<String>,
+    copy_up: bool,
+}
+
+/// What the rest of the config means for mounts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) bundle: &'a Path,
+    pub(crate) label: Option<&'a str>,
+    pub(crate) user_namespace: bool,
+    pub(crate) network_namespace: bool,
+    pub(crate) cgroup_namespace: bool,
+    /// The host directory that is the container's view of cgroups where it cannot mount its own, if there is a hierarchy.
+    pub(crate) cgroup_root: Option<&'a Path>,
+    /// The container's own cgroup directory on the host.
+    pub(crate) cgroup_path: Option<&'a Path>,
+}
+
+/// Turns one entry of `mounts` into a mount.
+pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) -> Result<Mount> {
+    let target = clean_target(entry.destination());
+    let describe = || format!("mount {:?}", entry.destination());
+    let options = entry.options().as_deref().unwrap_or_default();
+    let mut words = parse(options).map_err(|e| e.context(describe()))?;
+    let fstype = entry.typ().as_deref().unwrap_or_default();
+    let is_bind = words.bind || fstype == "bind";
+    if target == Path::new("/") {
+        return Err(Error::invalid(format!("{}: the destination must not be the root itself", describe())));
+    }
+    if is_bind && !words.data.is_empty() {
+        let text = words.data.join(",");
+        return Err(Error::invalid(format!(
+            "{}: bind mounts cannot have any filesystem-specific options applied: {text}",
+            describe()
+        )));
+    }
+    if !is_bind && fstype.is_empty() {
+        return Err(Error::invalid(format!("{}: no type", describe())));
+    }
+    check_proc(&target, fstype, is_bind)?;
+    let cgroup = !is_bind && matches!(fstype, "cgroup" | "cgroup2");
+    let late_readonly = words.set & MOUNT_ATTR_RDONLY != 0 && !is_bind && (fstype == "tmpfs" || target == Path::new("/dev"));
+    if late_readonly {
+        words.set &= !MOUNT_ATTR_RDONLY;
+        words.superblock.retain(|word| *word != "ro");
+    }
+    let (set, clear) = (words.set, words.clear);
+    let (recursive, propagation) = (words.recursive, std::mem::take(&mut words.propagation));
+    let kind = if is_bind {
+        bind(entry, &words, around)?
+    } else if cgroup {
+        cgroup_kind(around)?
+    } else {
+        Kind::Filesystem(filesystem(entry, fstype, words, around)?)
+    };
+    Ok(Mount {
+        covers_proc_file: is_coverable_proc_file(&target),
+        target: c_path(&target)?,
+        kind,
+        set,
+        clear,
+        recursive,
+        propagation,
+        late_readonly,
+        words: [fstype, &options.join(",")].join(" "),
+    })
+}
+
+/// A destination as the kernel would walk it inside the root: absolute, without `.` and `..`.
+pub(crate) fn clean_target(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            _ => {}
+        }
+    }
+    clean
+}
+
+/// A path as a C string.
+pub(crate) fn c_path(path: impl AsRef<Path>) -> Result<CString> {
+    c_string(path.as_ref().as_os_str().as_bytes())
+}
+
+/// Text of the config as a C string.
+pub(crate) fn c_string(text: impl AsRef<[u8]>) -> Result<CString> {
+    let text = text.as_ref();
+    CString::new(text)
+        .map_err(|_| Error::invalid(format!("{:?} contains a NUL byte", String::from_utf8_lossy(text))))
+}
+
+/// Files below /proc that an engine may replace (lxcfs and the like). Everything else there would let a container subvert
+/// what is written to /proc during set-up (CVE-2019-19921).
+fn is_coverable_proc_file(target: &Path) -> bool {
+    const FILES: [&str; 10] = [
+        "/proc/cpuinfo",
+        "/proc/diskstats",
+        "/proc/meminfo",
+        "/proc/stat",
+        "/proc/swaps",
+        "/proc/uptime",
+        "/proc/loadavg",
+        "/proc/slabinfo",
+        "/proc/sys/kernel/ns_last_pid",
+        "/proc/sys/crypto/fips_enabled",
+    ];
+    FILES.iter().any(|file| target == Path::new(file))
+}
+
+/// Refuses mounts over /proc and inside it. Whether the destination really is there is checked again when it is open. A bind of a
+/// procfs over /proc is allowed, and that it is one is checked then.
+fn check_proc(target: &Path, fstype: &str, is_bind: bool) -> Result<()> {
+    if target == Path::new("/proc") {
+        if fstype == "proc" || is_bind {
+            return Ok(());
+        }
+        return Err(Error::invalid(format!("{target:?} cannot be mounted because it is not of type proc")));
+    }
+    if target.starts_with("/proc") && !is_coverable_proc_file(target) {
+        return Err(Error::invalid(format!("{target:?} cannot be mounted because it is inside /proc")));
+    }
+    Ok(())
+}
+
+fn bind(entry: &oci_spec::runtime::Mount, words: &Words, around: &Surroundings<'_>) -> Result<Kind> {
+    let Some(source) = entry.source() else {
+        return Err(Error::invalid(format!("mount {:?}: a bind mount needs a source", entry.destination())));
+    };
+    let source = c_path(around.bundle.join(source))?;
+    Ok(Kind::Bind { source, recursive: words.recursive_bind, slot: None })
+}
+
+/// A cgroup mount. With its own cgroup namespace, the container mounts the hierarchy and sees its own part. Without, the host's mount is
+/// bound: a new mount in the initial cgroup namespace would reset the hierarchy's options (nsdelegate) for the whole host.
+fn cgroup_kind(around: &Surroundings<'_>) -> Result<Kind> {
+    let Some(root) = around.cgroup_root else {
+        return Err(Error::invalid("mount of type cgroup: this host has no cgroup2 hierarchy mounted"));
+    };
+    if !around.cgroup_namespace {
+        // CVE-2023-25809: what an unprivileged container sees of the host's hierarchy is its own part only.
+        let part = if around.user_namespace { around.cgroup_path.unwrap_or(root) } else { root };
+        return Ok(Kind::Bind { source: c_path(part)?, recursive: false, slot: None });
+    }
+    let filesystem = Filesystem {
+        fstype: c"cgroup2".into(),
+        source: c"cgroup".into(),
+        params: Vec::new(),
+        legacy: None,
+        copy_up: false,
+        inherit_mode: false,
+        fallback: None,
+    };
+    Ok(Kind::Cgroup { filesystem, fallback: c_path(around.cgroup_path.unwrap_or(root))? })
+}
+
+fn filesystem(
+    entry: &oci_spec::runtime::Mount,
+    fstype: &str,
+    words: Words,
+    around: &Surroundings<'_>,
+) -> Result<Filesystem> {
+    let source = entry.source().as_deref().unwrap_or(Path::new(fstype));
+    let mut data = words.data;
+    if let Some(label) = around.label.filter(|label| !label.is_empty())
+        && !matches!(fstype, "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue")
+    {
+        data.push(format!("context=\"{label}\""));
+    }
+    // mount(2) with a `proc` or `sysfs` entry takes no data in runc; the words are kept, since subset=pid and hidepid are useful.
+    let mut params = Vec::new();
+    for word in &words.superblock {
+        params.push((c_string(word)?, None));
+    }
+    for item in data.iter().flat_map(|item| split_data(item)) {
+        params.push(match item.split_once('=') {
+            Some((key, value)) => (c_string(key)?, Some(c_string(value.trim_matches('"'))?)),
+            None => (c_string(item)?, None),
+        });
+    }
+    let too_long = params.iter().any(|(_, value)| value.as_ref().is_some_and(|v| v.as_bytes().len() > 255));
+    let legacy = if too_long { Some((words.ms_flags, c_string(data.join(","))?)) } else { None };
+    let fallback = match fstype {
+        "sysfs" if around.user_namespace && !around.network_namespace => Some(c"/sys".to_owned()),
+        "mqueue" if around.user_namespace => Some(c"/dev/mqueue".to_owned()),
+        _ => None,
+    };
+    Ok(Filesystem {
+        fstype: c_string(fstype)?,
+        source: c_path(source)?,
+        inherit_mode: fstype == "tmpfs" && !data.iter().any(|d| split_data(d).any(|d| d.starts_with("mode="))),
+        copy_up: fstype == "tmpfs" && words.copy_up,
+        params,
+        legacy,
+        fallback,
+    })
+}
+
+/// Splits `a=1,b="x,y"` at commas outside of quotes.
+fn split_data(text: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    text.split(move |c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    })
+    .filter(|item| !item.is_empty())
+}
+
+/// One option word: what it does to the mount.
+enum Effect {
+    /// Sets (true) or clears a `MOUNT_ATTR_*` flag that also has an `MS_*` form.
+    Attr(u64, u64, bool),
+    /// One of the access-time modes.
+    Atime(u64, u64),
+    /// The opposite of an access-time mode: back to the kernel's default.
+    AtimeDefault,
+    /// A word that the superblock takes, and its `MS_*` flag.
+    Superblock(&'static str, u64),
+    Nothing,
+    Propagation(u64, bool),
+    /// Sets and clears `MOUNT_ATTR_*` recursively.
+    Recursive(u64, u64),
+}
+
+fn effect(word: &str) -> Option<Effect> {
+    use Effect::{Atime, AtimeDefault, Attr, Nothing, Propagation, Superblock};
+    Some(match word {
+        "ro" => Attr(MOUNT_ATTR_RDONLY, libc::MS_RDONLY, true),
+        "rw" => Attr(MOUNT_ATTR_RDONLY, libc::MS_RDONLY, false),
+        "nosuid" => Attr(MOUNT_ATTR_NOSUID, libc::MS_NOSUID, true),
+        "suid" => Attr(MOUNT_ATTR_NOSUID, libc::MS_NOSUID, false),
+        "nodev" => Attr(MOUNT_ATTR_NODEV, libc::MS_NODEV, true),
+        "dev" => Attr(MOUNT_ATTR_NODEV, libc::MS_NODEV, false),
+        "noexec" => Attr(MOUNT_ATTR_NOEXEC, libc::MS_NOEXEC, true),
+        "exec" => Attr(MOUNT_ATTR_NOEXEC, libc::MS_NOEXEC, false),
+        "nodiratime" => Attr(MOUNT_ATTR_NODIRATIME, libc::MS_NODIRATIME, true),
+        "diratime" => Attr(MOUNT_ATTR_NODIRATIME, libc::MS_NODIRATIME, false),
+        "nosymfollow" => Attr(MOUNT_ATTR_NOSYMFOLLOW, MS_NOSYMFOLLOW, true),
+        "symfollow" => Attr(MOUNT_ATTR_NOSYMFOLLOW, MS_NOSYMFOLLOW, false),
+        "noatime" => Atime(MOUNT_ATTR_NOATIME, libc::MS_NOATIME),
+        "relatime" => Atime(MOUNT_ATTR_RELATIME, libc::MS_RELATIME),
+        "strictatime" => Atime(MOUNT_ATTR_STRICTATIME, libc::MS_STRICTATIME),
+        "atime" | "norelatime" | "nostrictatime" => AtimeDefault,
+        "sync" => Superblock("sync", libc::MS_SYNCHRONOUS),
+        "async" => Superblock("async", 0),
+        "dirsync" => Superblock("dirsync", libc::MS_DIRSYNC),
+        "mand" => Superblock("mand", libc::MS_MANDLOCK),
+        "nomand" => Superblock("nomand", 0),
+        "lazytime" => Superblock("lazytime", MS_LAZYTIME),
+        "nolazytime" => Superblock("nolazytime", 0),
+        "defaults" | "silent" | "loud" | "iversion" | "noiversion" | "acl" | "noacl" | "remount" => Nothing,
+        "shared" => Propagation(libc::MS_SHARED, false),
+        "rshared" => Propagation(libc::MS_SHARED, true),
+        "slave" => Propagation(libc::MS_SLAVE, false),
+        "rslave" => Propagation(libc::MS_SLAVE, true),
+        "private" => Propagation(libc::MS_PRIVATE, false),
+        "rprivate" => Propagation(libc::MS_PRIVATE, true),
+        "unbindable" => Propagation(libc::MS_UNBINDABLE, false),
+        "runbindable" => Propagation(libc::MS_UNBINDABLE, true),
+        _ => return recursive_effect(word),
+    })
+}
+
+/// The words of mount_setattr(2) with AT_RECURSIVE.
+fn recursive_effect(word: &str) -> Option<Effect> {
+    let (set, clear) = match word {
+        "rro" => (MOUNT_ATTR_RDONLY, 0),
+        "rrw" => (0, MOUNT_ATTR_RDONLY),
+        "rnosuid" => (MOUNT_ATTR_NOSUID, 0),
+        "rsuid" => (0, MOUNT_ATTR_NOSUID),
+        "rnodev" => (MOUNT_ATTR_NODEV, 0),
+        "rdev" => (0, MOUNT_ATTR_NODEV),
+        "rnoexec" => (MOUNT_ATTR_NOEXEC, 0),
+        "rexec" => (0, MOUNT_ATTR_NOEXEC),
+        "rnodiratime" => (MOUNT_ATTR_NODIRATIME, 0),
+        "rdiratime" => (0, MOUNT_ATTR_NODIRATIME),
+        "rnosymfollow" => (MOUNT_ATTR_NOSYMFOLLOW, 0),
+        "rsymfollow" => (0, MOUNT_ATTR_NOSYMFOLLOW),
+        // The access-time modes are one field, which is cleared whole before a mode is set.
+        "rrelatime" | "rnoatime" | "rstrictatime" | "ratime" | "rnorelatime" | "rnostrictatime" => {
+            let mode = match word {
+                "rnoatime" => MOUNT_ATTR_NOATIME,
+                "rstrictatime" => MOUNT_ATTR_STRICTATIME,
+                _ => MOUNT_ATTR_RELATIME,
+            };
+            (mode, MOUNT_ATTR__ATIME)
+        }
+        _ => return None,
+    };
+    Some(Effect::Recursive(set, clear))
+}
+
+/// linux/mount.h; kernel 5.10.
+const MS_NOSYMFOLLOW: u64 = 256;
+const MS_LAZYTIME: u64 = 1 << 25;
+
+/// The option words that the mounts of this runtime understand, for `features`.
+pub(crate) const OPTION_WORDS: &[&str] = &[
+    "acl", "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "lazytime", "loud", "mand",
+    "noacl", "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nolazytime", "nomand", "norelatime",
+    "nostrictatime", "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "remount",
+    "rexec", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime", "rnosuid", "rnosymfollow", "ro",
+    "rprivate", "rrelatime", "rro", "rrw", "rshared", "rslave", "rstrictatime", "rsuid", "rsymfollow", "runbindable",
+    "rw", "shared", "silent", "slave", "strictatime", "suid", "symfollow", "sync", "tmpcopyup", "unbindable",
+];
+
+fn parse(options: &[String]) -> Result<Words> {
+    let mut words = Words::default();
+    for word in options {
+        match word.as_str() {
+            "bind" => words.bind = true,
+            "rbind" => (words.bind, words.recursive_bind) = (true, true),
+            "tmpcopyup" => words.copy_up = true,
+            "idmap" | "ridmap" => {
+                return Err(Error::new(crate::report::Kind::Unsupported, format!("option {word:?} is not supported yet")));
+            }
+            _ => match effect(word) {
+                Some(effect) => words.apply(effect),
+                None => words.data.push(word.clone()),
+            },
+        }
+    }
+    Ok(words)
+}
+
+impl Words {
+    fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Attr(attr, ms, true) => {
+                self.set |= attr;
+                self.clear &= !attr;
+                self.ms_flags |= ms;
+                if ms == libc::MS_RDONLY {
+                    self.superblock.push("ro");
+                }
+            }
+            Effect::Attr(attr, ms, false) => {
+                self.set &= !attr;
+                self.clear |= attr;
+                self.ms_flags &= !ms;
+                if ms == libc::MS_RDONLY {
+                    self.superblock.retain(|word| *word != "ro");
+                }
+            }
+            Effect::Atime(mode, ms) => {
+                self.set = self.set & !MOUNT_ATTR__ATIME | mode;
+                self.clear |= MOUNT_ATTR__ATIME;
+                self.ms_flags |= ms;
+            }
+            Effect::AtimeDefault => {
+                self.set &= !MOUNT_ATTR__ATIME;
+                self.clear |= MOUNT_ATTR__ATIME;
+            }
+            Effect::Superblock(word, ms) => {
+                self.superblock.push(word);
+                self.ms_flags |= ms;
+            }
+            Effect::Nothing => {}
+            Effect::Propagation(flag, recursive) => self.propagation.push((flag, recursive)),
+            Effect::Recursive(set, clear) => {
+                // A later word overrides an earlier one, as with the others.
+                self.recursive.set = self.recursive.set & !clear | set;
+                self.recursive.clear = self.recursive.clear & !(set & !MOUNT_ATTR__ATIME) | clear;
+            }
+        }
+    }
+}
+
+impl fmt::Display for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = match &self.kind {
+            Kind::Bind { source, .. } => source,
+            Kind::Filesystem(filesystem) | Kind::Cgroup { filesystem, .. } => &filesystem.source,
+        };
+        let words = self.words.trim();
+        write!(f, "mount {} on {} ({words})", source.to_string_lossy(), self.target.to_string_lossy())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(options: &[&str]) -> Words {
+        parse(&options.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn a_later_word_overrides_an_earlier_one() {
+        let parsed = words(&["ro", "nosuid", "rw"]);
+        assert_eq!(parsed.set, MOUNT_ATTR_NOSUID);
+        assert_eq!(parsed.clear, MOUNT_ATTR_RDONLY);
+        assert!(parsed.superblock.is_empty());
+    }
+
+    #[test]
+    fn recursive_access_times_clear_the_whole_field() {
+        let parsed = words(&["rnoatime"]);
+        assert_eq!(parsed.recursive.clear, MOUNT_ATTR__ATIME);
+        assert_eq!(parsed.recursive.set, MOUNT_ATTR_NOATIME);
+        let parsed = words(&["rro", "rrw"]);
+        assert_eq!((parsed.recursive.set, parsed.recursive.clear), (0, MOUNT_ATTR_RDONLY));
+    }
+
+    #[test]
+    fn words_that_no_flag_has_are_file_system_data() {
+        assert_eq!(words(&["nosuid", "mode=755", "size=64k"]).data, ["mode=755", "size=64k"]);
+        assert_eq!(split_data("a=1,context=\"x,y\",b").collect::<Vec<_>>(), ["a=1", "context=\"x,y\"", "b"]);
+    }
+
+    #[test]
+    fn every_listed_option_word_is_understood() {
+        for word in OPTION_WORDS {
+            assert!(words(&[word]).data.is_empty(), "{word}");
+        }
+    }
+
+    #[test]
+    fn destinations_are_cleaned_lexically_below_the_root() {
+        assert_eq!(clean_target(Path::new("../../etc/../proc//x/.")), Path::new("/proc/x"));
+        assert!(check_proc(Path::new("/proc/sys"), "tmpfs", false).is_err());
+        assert!(check_proc(Path::new("/proc/stat"), "", true).is_ok());
+        assert!(check_proc(Path::new("/proc"), "tmpfs", false).is_err());
+        assert!(check_proc(Path::new("/processes"), "tmpfs", false).is_ok());
+    }
+}

@@ -1,0 +1,226 @@
+//! `linux.namespaces`, id mappings and time offsets: what is created, what is joined, and by which process.
+//!
+//! Pure. See namespaces(7), user_namespaces(7), time_namespaces(7) and clone(2).
+
+use super::{Birth, Join, Open, Slot, Stage};
+use crate::host::Host;
+use crate::report::{Error, Result};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
+use std::ffi::CString;
+use std::fmt::Write;
+
+/// linux/sched.h; kernel 5.6.
+pub(crate) const CLONE_NEWTIME: i32 = 0x80;
+
+/// The namespaces of a container.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    /// `CLONE_NEW*` of those that are made for it.
+    pub(crate) new: u64,
+    /// Those that it joins.
+    pub(crate) joined: u64,
+    pub(crate) birth: Birth,
+    /// Joined by init itself, in this order.
+    pub(crate) joins: Vec<Join>,
+    pub(crate) opens: Vec<Open>,
+}
+
+impl Namespaces {
+    /// Whether the container has its own (new or joined) namespace of this `CLONE_NEW*` kind.
+    pub(crate) fn has(&self, flag: i32) -> bool {
+        (self.new | self.joined) & flag as u64 != 0
+    }
+}
+
+/// One side of the mappings of a user namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IdMaps {
+    pub(crate) uids: Vec<IdMap>,
+    pub(crate) gids: Vec<IdMap>,
+}
+
+/// One line of uid_map or gid_map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IdMap {
+    pub(crate) container: u32,
+    pub(crate) host: u32,
+    pub(crate) size: u32,
+}
+
+/// The text that uid_map and gid_map take.
+pub(crate) fn map_text(maps: &[IdMap]) -> String {
+    maps.iter().fold(String::new(), |mut text, map| {
+        // Writing to a String cannot fail.
+        writeln!(text, "{} {} {}", map.container, map.host, map.size).ok();
+        text
+    })
+}
+
+/// The host's id for one of the container's; None if it is not mapped.
+pub(crate) fn host_id(maps: &[IdMap], id: u32) -> Option<u32> {
+    let map = maps.iter().find(|map| id >= map.container && id - map.container < map.size)?;
+    map.host.checked_add(id - map.container)
+}
+
+fn id_maps(mappings: Option<&Vec<LinuxIdMapping>>) -> Vec<IdMap> {
+    let map = |m: &LinuxIdMapping| IdMap { container: m.container_id(), host: m.host_id(), size: m.size() };
+    mappings.into_iter().flatten().map(map).collect()
+}
+
+/// Works out how init comes into its namespaces.
+pub(crate) fn plan(linux: &Linux, host: &Host) -> Result<Namespaces> {
+    let mut ns = Namespaces::default();
+    let mut paths = Vec::new();
+    for entry in linux.namespaces().iter().flatten() {
+        let flag = entry.typ() as u64;
+        if ns.has(flag as i32) {
+            return Err(Error::invalid(format!("malformed spec file: duplicated ns {:?}", entry.typ().to_string())));
+        }
+        match entry.path().as_deref().filter(|path| !path.as_os_str().is_empty()) {
+            Some(path) if !path.is_absolute() => {
+                return Err(Error::invalid(format!("namespace path {} is not absolute", path.display())));
+            }
+            Some(path) => {
+                ns.joined |= flag;
+                paths.push((flag, path.to_owned()));
+            }
+            None => ns.new |= flag,
+        }
+    }
+    map_ids(linux, &mut ns)?;
+    let offsets = time_offsets(linux, &ns)?;
+    // Joined in the order in which each may need what the one before gives: a privileged caller joins the user namespace last, since
+    // it may lose its rights over the others with it; an unprivileged one first, since it has no rights before.
+    let user_rank = if host.sys_admin { 8 } else { 0 };
+    paths.sort_by_key(|(flag, _)| if *flag == LinuxNamespaceType::User as u64 { user_rank } else { 4 });
+    for (flag, path) in paths {
+        let slot = Slot(ns.opens.len());
+        ns.opens.push(Open::Namespace(super::mounts::c_path(&path)?));
+        ns.joins.push(Join { slot, flags: flag, path: path.display().to_string() });
+    }
+    settle(&mut ns, offsets, host);
+    Ok(ns)
+}
+
+/// Decides which process creates and joins what.
+fn settle(ns: &mut Namespaces, offsets: Option<CString>, host: &Host) {
+    let user = libc::CLONE_NEWUSER as u64;
+    let pid = libc::CLONE_NEWPID as u64;
+    // The cgroup namespace is made by init, which by then is in its cgroup: the root of a new one is its creator's cgroup.
+    ns.birth.flags = ns.new & !(libc::CLONE_NEWCGROUP as u64);
+    let joins_user = ns.joined & user != 0;
+    let makes_user = ns.new & user != 0;
+    if host.sys_admin && !joins_user {
+        // The parent can enter the pid namespace for its children.
+        if let Some(at) = ns.joins.iter().position(|join| join.flags == pid) {
+            ns.birth.pid_namespace = Some(ns.joins.remove(at).slot);
+        }
+    }
+    let late_joins = makes_user && !ns.joins.is_empty();
+    if !joins_user && offsets.is_none() && !late_joins && (ns.joined & pid == 0 || ns.birth.pid_namespace.is_some()) {
+        return;
+    }
+    let join = std::mem::take(&mut ns.joins);
+    // With offsets, the user namespace must exist before the time namespace that it shall own, thus before init.
+    let new_user = makes_user && offsets.is_some();
+    if new_user {
+        ns.birth.flags &= !user;
+    }
+    if offsets.is_some() {
+        ns.birth.flags &= !(CLONE_NEWTIME as u64);
+    }
+    ns.birth.stage = Some(Stage { join, new_user, become_root: joins_user, time_offsets: offsets });
+}
+
+fn map_ids(linux: &Linux, ns: &mut Namespaces) -> Result<()> {
+    let maps = IdMaps { uids: id_maps(linux.uid_mappings().as_ref()), gids: id_maps(linux.gid_mappings().as_ref()) };
+    let empty = maps.uids.is_empty() && maps.gids.is_empty();
+    if ns.new & libc::CLONE_NEWUSER as u64 == 0 {
+        let joined = ns.joined & libc::CLONE_NEWUSER as u64 != 0;
+        if !empty && !joined {
+            return Err(Error::invalid("user namespace mappings specified, but USER namespace isn't enabled in the config"));
+        }
+        return Ok(());
+    }
+    if maps.uids.is_empty() || maps.gids.is_empty() {
+        return Err(Error::invalid(
+            "user namespaces enabled, but no uidMappings and gidMappings: both are needed in config.json",
+        ));
+    }
+    for map in maps.uids.iter().chain(&maps.gids) {
+        if map.size == 0 || map.container.checked_add(map.size - 1).is_none() || map.host.checked_add(map.size - 1).is_none() {
+            return Err(Error::invalid(format!("invalid id mapping {} {} {}", map.container, map.host, map.size)));
+        }
+    }
+    ns.birth.id_maps = Some(maps);
+    Ok(())
+}
+
+/// The text for timens_offsets; None where the time namespace starts with the host's clocks.
+fn time_offsets(linux: &Linux, ns: &Namespaces) -> Result<Option<CString>> {
+    let Some(offsets) = linux.time_offsets().as_ref().filter(|offsets| !offsets.is_empty()) else { return Ok(None) };
+    if ns.new & CLONE_NEWTIME as u64 == 0 {
+        return Err(Error::invalid("time namespace offsets specified, but a new time namespace isn't in the config"));
+    }
+    let mut text = String::new();
+    for (clock, offset) in offsets {
+        if clock != "monotonic" && clock != "boottime" {
+            return Err(Error::invalid(format!("unknown clock {clock:?} in timeOffsets")));
+        }
+        let (secs, nanosecs) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        // Writing to a String cannot fail.
+        writeln!(text, "{clock} {secs} {nanosecs}").ok();
+    }
+    super::mounts::c_string(text).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> Host {
+        Host { euid: 0, egid: 0, sys_admin: true, kcore: true }
+    }
+
+    fn planned(json: &str) -> Result<Namespaces> {
+        plan(&serde_json::from_str(json).unwrap(), &host())
+    }
+
+    #[test]
+    fn the_cgroup_namespace_is_left_to_init() {
+        let ns = planned(r#"{"namespaces":[{"type":"pid"},{"type":"cgroup"},{"type":"mount"}]}"#).unwrap();
+        assert_eq!(ns.birth.flags, (libc::CLONE_NEWPID | libc::CLONE_NEWNS) as u64);
+        assert!(ns.birth.stage.is_none());
+    }
+
+    #[test]
+    fn a_joined_pid_namespace_needs_no_intermediate_process() {
+        let ns = planned(r#"{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"},{"type":"network","path":"/n"}]}"#).unwrap();
+        assert_eq!(ns.birth.pid_namespace, Some(Slot(0)));
+        assert!(ns.birth.stage.is_none());
+        assert_eq!(ns.joins.len(), 1);
+    }
+
+    #[test]
+    fn a_joined_user_namespace_owns_the_new_ones() {
+        let ns = planned(r#"{"namespaces":[{"type":"user","path":"/u"},{"type":"network","path":"/n"},{"type":"mount"}]}"#).unwrap();
+        let stage = ns.birth.stage.unwrap();
+        assert_eq!(stage.join.iter().map(|j| j.path.as_str()).collect::<Vec<_>>(), ["/n", "/u"]);
+        assert!(stage.become_root);
+    }
+
+    #[test]
+    fn duplicates_and_missing_mappings_are_refused() {
+        assert!(planned(r#"{"namespaces":[{"type":"pid"},{"type":"pid"}]}"#).is_err());
+        assert!(planned(r#"{"namespaces":[{"type":"user"}]}"#).is_err());
+        assert!(planned(r#"{"timeOffsets":{"monotonic":{"secs":1}}}"#).is_err());
+    }
+
+    #[test]
+    fn ids_map_within_their_ranges_only() {
+        let maps = [IdMap { container: 0, host: 1000, size: 1 }, IdMap { container: 1, host: 100_000, size: 10 }];
+        assert_eq!(host_id(&maps, 0), Some(1000));
+        assert_eq!(host_id(&maps, 10), Some(100_009));
+        assert_eq!(host_id(&maps, 11), None);
+    }
+}

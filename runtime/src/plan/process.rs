@@ -1,0 +1,353 @@
+//! `process` of config.json, and the process document of exec, into steps.
+//!
+//! Pure. The steps of this module come last in every plan; [`tail`] decides their order.
+
+use super::mounts::c_string;
+use super::{Exec, Op, Rlimit, Step, seccomp};
+use crate::report::{Error, Result};
+use crate::sys::cred::CapSets;
+use crate::sys::process::{CStringArray, SchedAttr};
+use oci_spec::runtime::{
+    Capabilities, IOPriorityClass, LinuxCapabilities, LinuxSchedulerFlag, LinuxSchedulerPolicy, PosixRlimit, Process,
+    Scheduler,
+};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+
+/// The program with its arguments, environment and the places where it may be.
+pub(crate) fn exec(process: &Process) -> Result<Exec> {
+    let args = process.args().as_deref().unwrap_or_default();
+    let Some(program) = args.first() else {
+        return Err(Error::invalid("args must not be empty"));
+    };
+    let env = environment(process.env().as_deref().unwrap_or_default())?;
+    let path = env.iter().find_map(|var| var.strip_prefix("PATH=")).unwrap_or_default();
+    let candidates = candidates(program, path)?;
+    let envp: Vec<CString> = env.iter().map(c_string).collect::<Result<_>>()?;
+    let argv = args.iter().map(c_string).collect::<Result<_>>()?;
+    Ok(Exec { argv: CStringArray::new(argv), envp: CStringArray::with_home_slot(envp), candidates })
+}
+
+/// The environment with each name once, where the last one of equal names wins.
+fn environment(env: &[String]) -> Result<Vec<&str>> {
+    let mut seen = std::collections::HashSet::new();
+    let mut unique = Vec::with_capacity(env.len());
+    for var in env.iter().rev() {
+        let Some((name, _)) = var.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            return Err(Error::invalid(format!("invalid environment variable {var:?}: not NAME=VALUE")));
+        };
+        if seen.insert(name) {
+            unique.push(var.as_str());
+        }
+    }
+    unique.reverse();
+    Ok(unique)
+}
+
+/// Where a program may be. A name without a slash is looked for in PATH; relative directories there are passed over, so that a
+/// program of the working directory is never taken by accident.
+fn candidates(program: &str, path: &str) -> Result<Vec<CString>> {
+    if program.contains('/') || program.is_empty() {
+        return Ok(vec![c_string(program)?]);
+    }
+    path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| c_string(format!("{dir}/{program}"))).collect()
+}
+
+/// Where in a plan the process comes to be: what the steps of create and of exec differ in.
+#[derive(Debug)]
+pub(crate) struct Tail<'a> {
+    pub(crate) process: &'a Process,
+    pub(crate) seccomp: Option<seccomp::Filter>,
+    /// The limits need the parent's rights.
+    pub(crate) ask_for_rlimits: bool,
+    /// Whether setgroups(2) is allowed: not in a user namespace that an unprivileged user mapped for himself.
+    pub(crate) may_set_groups: bool,
+    /// `run.oci.keep_original_groups` of crun.
+    pub(crate) keep_groups: bool,
+    /// Close-on-exec starts at this descriptor.
+    pub(crate) close_from: u32,
+    /// Waits for `start`, and the hooks that run then.
+    pub(crate) before_exec: Vec<Step>,
+}
+
+/// The last steps of a plan: from the process's attributes to its execve, in runc's order.
+pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, rlimits: &mut Vec<Rlimit>) -> Result<()> {
+    let process = tail.process;
+    let user = process.user();
+    let no_new_privileges = process.no_new_privileges().unwrap_or(false);
+    if no_new_privileges {
+        steps.push(Step::NoNewPrivileges);
+    }
+    attributes(process, steps)?;
+    let limits = self::rlimits(process.rlimits().as_deref().unwrap_or_default())?;
+    if tail.ask_for_rlimits {
+        if !limits.is_empty() {
+            steps.push(Step::Ask(super::Request::Rlimits));
+            *rlimits = limits;
+        }
+    } else {
+        steps.extend(limits.into_iter().map(Step::Rlimit));
+    }
+    if !process.env().iter().flatten().any(|var| var.starts_with("HOME=")) {
+        steps.push(Step::Home { uid: user.uid() });
+    }
+    if let Some(label) = process.selinux_label().as_deref().filter(|label| !label.is_empty()) {
+        steps.push(Step::Selinux(c_string(label)?));
+    }
+    let cwd = process.cwd();
+    if !cwd.is_absolute() {
+        return Err(Error::invalid(format!("Cwd must be an absolute path, not {cwd:?}")));
+    }
+    let cwd = c_string(cwd.as_os_str().as_bytes())?;
+    steps.push(Step::Chdir { path: cwd.clone(), last: false });
+    let (early, late) = if no_new_privileges { (None, tail.seccomp) } else { (tail.seccomp, None) };
+    // Without no_new_privs, loading a filter needs CAP_SYS_ADMIN, which goes below; with it, the filter comes last, so that the profile
+    // need not allow what these steps call.
+    steps.extend(early.map(Step::Seccomp));
+    let caps = capabilities(process.capabilities().as_ref());
+    steps.push(Step::BoundingSet(caps.bounding));
+    steps.push(Step::ChownStdio { uid: user.uid() });
+    if tail.may_set_groups && !tail.keep_groups {
+        steps.push(Step::Groups(user.additional_gids().clone().unwrap_or_default()));
+    }
+    check_id("uid", user.uid())?;
+    check_id("gid", user.gid())?;
+    steps.push(Step::Ids { uid: user.uid(), gid: user.gid() });
+    steps.push(Step::Chdir { path: cwd, last: true });
+    steps.push(Step::Caps(caps.sets));
+    if caps.ambient != 0 {
+        steps.push(Step::Ambient(caps.ambient));
+    }
+    steps.push(Step::LookUp);
+    steps.extend(late.map(Step::Seccomp));
+    steps.extend(tail.before_exec);
+    steps.push(Step::CloseFrom(tail.close_from));
+    steps.push(Step::Exec);
+    Ok(())
+}
+
+/// 2^32 - 1 means "leave unchanged" to the kernel, so that it would keep root (containerd's CVE-2026-46680 is of this family).
+fn check_id(what: &str, id: u32) -> Result<()> {
+    if id == u32::MAX {
+        return Err(Error::invalid(format!("{what} {id} is not a valid id")));
+    }
+    Ok(())
+}
+
+/// Scheduler and io priority.
+fn attributes(process: &Process, steps: &mut Vec<Step>) -> Result<()> {
+    if let Some(scheduler) = process.scheduler() {
+        steps.push(Step::Scheduler(sched_attr(scheduler)?));
+    }
+    if let Some(priority) = process.io_priority() {
+        let class = match priority.class() {
+            IOPriorityClass::IoprioClassRt => 1,
+            IOPriorityClass::IoprioClassBe => 2,
+            IOPriorityClass::IoprioClassIdle => 3,
+        };
+        let level = priority.priority();
+        if !(0..=7).contains(&level) {
+            return Err(Error::invalid(format!("invalid ioPriority.priority {level}: not in 0..=7")));
+        }
+        steps.push(Step::IoPriority(class << 13 | level as i32));
+    }
+    Ok(())
+}
+
+/// See sched_setattr(2) and runtime-spec config.md, "scheduler".
+fn sched_attr(scheduler: &Scheduler) -> Result<SchedAttr> {
+    let policy = match scheduler.policy() {
+        LinuxSchedulerPolicy::SchedOther => 0,
+        LinuxSchedulerPolicy::SchedFifo => 1,
+        LinuxSchedulerPolicy::SchedRr => 2,
+        LinuxSchedulerPolicy::SchedBatch => 3,
+        LinuxSchedulerPolicy::SchedIso => 4,
+        LinuxSchedulerPolicy::SchedIdle => 5,
+        LinuxSchedulerPolicy::SchedDeadline => 6,
+    };
+    let flags = scheduler.flags().iter().flatten().fold(0, |flags, flag| {
+        flags
+            | match flag {
+                LinuxSchedulerFlag::SchedResetOnFork => 0x01,
+                LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
+                LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
+                LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
+                LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
+                LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
+                LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
+            }
+    });
+    let nice = scheduler.nice().unwrap_or(0);
+    let priority = scheduler.priority().unwrap_or(0);
+    let (runtime, deadline, period) = (
+        scheduler.runtime().unwrap_or(0),
+        scheduler.deadline().unwrap_or(0),
+        scheduler.period().unwrap_or(0),
+    );
+    if !(-20..=19).contains(&nice) {
+        return Err(Error::invalid(format!("invalid scheduler.nice: '{nice}', must be within -20 to 19")));
+    }
+    if priority != 0 && !matches!(policy, 1 | 2) {
+        return Err(Error::invalid("scheduler.priority can only be specified for SchedFIFO or SchedRR policy"));
+    }
+    if policy != 6 && (runtime != 0 || deadline != 0 || period != 0) {
+        return Err(Error::invalid("scheduler runtime/deadline/period can only be specified for SchedDeadline policy"));
+    }
+    let priority = u32::try_from(priority)
+        .map_err(|_| Error::invalid(format!("invalid scheduler.priority: '{priority}', must not be negative")))?;
+    Ok(SchedAttr { policy, flags, nice, priority, runtime, deadline, period, ..SchedAttr::default() })
+}
+
+/// The five capability sets as bit masks.
+#[derive(Debug, Default)]
+struct Caps {
+    bounding: u64,
+    ambient: u64,
+    sets: CapSets,
+}
+
+/// A process without `capabilities` has none.
+fn capabilities(capabilities: Option<&LinuxCapabilities>) -> Caps {
+    let Some(capabilities) = capabilities else { return Caps::default() };
+    let sets = CapSets {
+        effective: cap_mask(capabilities.effective()),
+        permitted: cap_mask(capabilities.permitted()),
+        inheritable: cap_mask(capabilities.inheritable()),
+    };
+    Caps {
+        bounding: cap_mask(capabilities.bounding()),
+        // The kernel raises only what is permitted and inheritable; runc logs the others and goes on.
+        ambient: cap_mask(capabilities.ambient()) & sets.permitted & sets.inheritable,
+        sets,
+    }
+}
+
+/// The set as a mask, bit n for the capability with number n.
+fn cap_mask(set: &Option<Capabilities>) -> u64 {
+    let number = |cap: &oci_spec::runtime::Capability| format!("CAP_{cap}").parse::<caps::Capability>().ok();
+    set.iter().flatten().filter_map(number).fold(0, |mask, cap| mask | cap.bitmask())
+}
+
+const RLIMITS: [(&str, u32); 16] = [
+    ("RLIMIT_CPU", libc::RLIMIT_CPU),
+    ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE),
+    ("RLIMIT_DATA", libc::RLIMIT_DATA),
+    ("RLIMIT_STACK", libc::RLIMIT_STACK),
+    ("RLIMIT_CORE", libc::RLIMIT_CORE),
+    ("RLIMIT_RSS", libc::RLIMIT_RSS),
+    ("RLIMIT_NPROC", libc::RLIMIT_NPROC),
+    ("RLIMIT_NOFILE", libc::RLIMIT_NOFILE),
+    ("RLIMIT_MEMLOCK", libc::RLIMIT_MEMLOCK),
+    ("RLIMIT_AS", libc::RLIMIT_AS),
+    ("RLIMIT_LOCKS", libc::RLIMIT_LOCKS),
+    ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING),
+    ("RLIMIT_MSGQUEUE", libc::RLIMIT_MSGQUEUE),
+    ("RLIMIT_NICE", libc::RLIMIT_NICE),
+    ("RLIMIT_RTPRIO", libc::RLIMIT_RTPRIO),
+    ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME),
+];
+
+/// The name of a resource number, for messages.
+pub(crate) fn rlimit_name(resource: u32) -> &'static str {
+    RLIMITS.iter().find(|(_, number)| *number == resource).map_or("RLIMIT_?", |(name, _)| name)
+}
+
+fn rlimits(rlimits: &[PosixRlimit]) -> Result<Vec<Rlimit>> {
+    let mut seen = Vec::new();
+    for limit in rlimits {
+        let name = limit.typ().to_string();
+        let Some((_, resource)) = RLIMITS.iter().find(|(known, _)| *known == name) else {
+            return Err(Error::invalid(format!("wrong rlimit value: {name}")));
+        };
+        if seen.iter().any(|l: &Rlimit| l.resource == *resource) {
+            return Err(Error::invalid(format!("rlimit {name} is listed twice")));
+        }
+        seen.push(Rlimit { resource: *resource, soft: limit.soft(), hard: limit.hard() });
+    }
+    Ok(seen)
+}
+
+/// What `exec:` errors say, in runc's words: engines turn these into the exit codes 126 and 127.
+pub(crate) fn exec_error(program: &str, op: Op, errno: crate::sys::Errno) -> Error {
+    use crate::sys::Errno;
+    let reason = match errno {
+        Errno::ENOENT if !program.contains('/') && op == Op::Resolve => "executable file not found in $PATH".to_owned(),
+        Errno::ENOENT if op == Op::Resolve => format!("stat {program}: no such file or directory"),
+        Errno::ENOENT => "no such file or directory".to_owned(),
+        Errno::EACCES => "permission denied".to_owned(),
+        Errno::EISDIR => "is a directory".to_owned(),
+        Errno::ENOTDIR => format!("stat {program}: not a directory"),
+        Errno::ENOEXEC => "exec format error".to_owned(),
+        _ => errno.desc().to_lowercase(),
+    };
+    Error::invalid(format!("unable to start container process: exec: {program:?}: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_equal_names_wins_in_the_environment() {
+        let env = ["A=1".to_owned(), "B=2".to_owned(), "A=3".to_owned()];
+        assert_eq!(environment(&env).unwrap(), ["B=2", "A=3"]);
+        assert!(environment(&["=x".to_owned()]).is_err());
+        assert!(environment(&["x".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn a_name_is_looked_for_in_absolute_directories_of_path_only() {
+        let found = candidates("sh", "/bin::.:usr:/sbin").unwrap();
+        assert_eq!(found, [c"/bin/sh".to_owned(), c"/sbin/sh".to_owned()]);
+        assert_eq!(candidates("./sh", "/bin").unwrap(), [c"./sh".to_owned()]);
+        assert!(candidates("sh", "").unwrap().is_empty());
+    }
+
+    fn process(json: &str) -> Process {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn steps(json: &str) -> Vec<String> {
+        let process = process(json);
+        let filter = seccomp::Filter { program: Vec::new(), flags: 0, warnings: Vec::new() };
+        let parts = Tail {
+            process: &process,
+            seccomp: Some(filter),
+            ask_for_rlimits: false,
+            may_set_groups: true,
+            keep_groups: false,
+            close_from: 3,
+            before_exec: vec![Step::AwaitStart],
+        };
+        let mut steps = Vec::new();
+        tail(parts, &mut steps, &mut Vec::new()).unwrap();
+        steps.iter().map(|step| format!("{step:?}").split([' ', '(', '{']).next().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn seccomp_comes_after_the_capabilities_iff_no_new_privileges() {
+        let at = |steps: &[String], name: &str| steps.iter().position(|s| s == name).unwrap();
+        let with = steps(r#"{"user":{},"cwd":"/","args":["x"],"noNewPrivileges":true}"#);
+        assert!(at(&with, "Seccomp") > at(&with, "LookUp") && at(&with, "Seccomp") < at(&with, "AwaitStart"));
+        for json in [r#"{"user":{},"cwd":"/","args":["x"],"noNewPrivileges":false}"#, r#"{"user":{},"cwd":"/","args":["x"]}"#] {
+            let without = steps(json);
+            assert!(at(&without, "Seccomp") < at(&without, "BoundingSet"), "{without:?}");
+        }
+    }
+
+    #[test]
+    fn capability_names_become_kernel_numbers() {
+        let json = r#"{"bounding":["CAP_CHOWN","CAP_CHECKPOINT_RESTORE"],"ambient":["CAP_CHOWN","CAP_KILL"],
+            "permitted":["CAP_CHOWN"],"inheritable":["CAP_CHOWN"]}"#;
+        let caps = capabilities(Some(&serde_json::from_str(json).unwrap()));
+        assert_eq!(caps.bounding, 1 | 1 << 40);
+        assert_eq!(caps.ambient, 1, "only what is permitted and inheritable");
+        assert_eq!(caps.sets.effective, 0);
+    }
+
+    #[test]
+    fn the_invalid_id_is_refused() {
+        let process = process(r#"{"user":{"uid":4294967295},"cwd":"/","args":["x"]}"#);
+        assert!(check_id("uid", process.user().uid()).is_err());
+    }
+}

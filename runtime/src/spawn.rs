@@ -1,0 +1,423 @@
+//! The parent's side of a container process: clones it, serves its requests, and turns its failures into errors.
+//!
+//! Runs in the runtime command. What init does meanwhile is [`crate::init`]'s; how the two talk is drawn in [`crate::sync`].
+
+use crate::cgroup::Cgroup;
+use crate::host::Host;
+use crate::init::{self, Files};
+use crate::plan::namespaces::{IdMap, IdMaps, map_text};
+use crate::plan::{Exec, Op, Open, Plan, Request, Rlimit, Step, process};
+use crate::report::{Context, Error, Kind, Result};
+use crate::sync::{self, Failure, Message, STAGE};
+use crate::sys::mount::{MountAttr, clone_tree, fs_magic, mount_setattr};
+use crate::sys::process::{CloneArgs, Cloned, clone3, pidfd_open, set_rlimit, setns};
+use crate::sys::signal::{Exit, wait_pidfd};
+use crate::sys::{Errno, fs, socket};
+use nix::sys::signal::SigSet;
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+
+/// What a process is cloned with, apart from its plan.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) host: &'a Host,
+    /// The group it is born in.
+    pub(crate) cgroup: Option<&'a Cgroup>,
+    /// The start fifo, O_PATH.
+    pub(crate) fifo: Option<OwnedFd>,
+    pub(crate) console_socket: Option<OwnedFd>,
+    /// For [`Open::Process`].
+    pub(crate) process: Option<OwnedFd>,
+    pub(crate) signal_mask: SigSet,
+}
+
+/// A container process that was cloned, from the outside.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    /// The pty's master, if the process has a terminal and no console socket was given.
+    pub(crate) terminal: Option<OwnedFd>,
+    sync: OwnedFd,
+    /// The same plan that the child has, for messages.
+    steps: Vec<Step>,
+    program: String,
+    rlimits: Vec<Rlimit>,
+    id_maps: Option<IdMaps>,
+    /// The stage before init, until init is born; no requests but its come before that.
+    stage: Option<(i32, OwnedFd)>,
+    executing: bool,
+}
+
+/// Clones the process that carries the plan out. It waits for [`Child::until_created`] or [`Child::until_executed`].
+pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
+    let proc = open_proc()?;
+    let (parent_sync, child_sync) = socket::pair().context(|| "create a socket pair")?;
+    let slots = open_all(&plan.opens, around.process.as_ref())?;
+    let kept = Vec::with_capacity(plan.steps.len());
+    let pid_namespace = plan.birth.pid_namespace.map(|slot| &slots[slot.0]);
+    if let Some(namespace) = pid_namespace {
+        let entered = setns(namespace, libc::CLONE_NEWPID as u64);
+        entered.context(|| "enter the pid namespace for the container's process")?;
+    }
+    let stage = plan.birth.stage.take();
+    let flags = if stage.is_some() { 0 } else { plan.birth.flags };
+    let files = Files {
+        proc,
+        sync: child_sync,
+        slots,
+        fifo: around.fifo,
+        console_socket: around.console_socket,
+        signal_mask: around.signal_mask,
+        kept,
+    };
+    let (cloned, in_cgroup) = clone(flags, around.cgroup).map_err(|errno| clone_error(flags, errno))?;
+    let (pid, pidfd) = match cloned {
+        Cloned::Child => {
+            // First of all: while init holds the parent's end, the parent's death is no end of file.
+            drop(parent_sync);
+            match stage {
+                None => init::run(&mut plan, files),
+                Some(stage) => {
+                    let flags = plan.birth.flags;
+                    init::run_stage(&mut plan, files, &stage, flags)
+                }
+            }
+        }
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    if plan.birth.pid_namespace.is_some() {
+        leave_pid_namespace(&files.proc)?;
+    }
+    drop(files);
+    let Plan { steps, exec, birth, rlimits, .. } = plan;
+    let stage = stage.is_some().then(|| pidfd.try_clone().map(|pidfd| (pid, pidfd))).transpose();
+    let mut child = Child {
+        pid,
+        pidfd,
+        terminal: None,
+        sync: parent_sync,
+        steps,
+        program: program(&exec),
+        rlimits,
+        id_maps: birth.id_maps,
+        stage: stage.context(|| "duplicate a pidfd")?,
+        executing: false,
+    };
+    match begin(&child, birth.oom_score_adj, around.cgroup.filter(|_| !in_cgroup), around.host) {
+        Ok(()) => Ok(child),
+        Err(error) => {
+            child.kill();
+            Err(error)
+        }
+    }
+}
+
+/// Directly into the cgroup where the kernel can; else the caller moves the process before it begins.
+fn clone(flags: u64, cgroup: Option<&Cgroup>) -> std::result::Result<(Cloned, bool), Errno> {
+    let into = CloneArgs { flags, cgroup: cgroup.map(Cgroup::fd) };
+    match clone3(into) {
+        // A threaded group, a group whose children have the controllers, a kernel before 5.7, or one where we may only migrate.
+        Err(Errno::EOPNOTSUPP | Errno::EBUSY | Errno::E2BIG | Errno::EACCES) if cgroup.is_some() => {
+            Ok((clone3(CloneArgs { flags, cgroup: None })?, false))
+        }
+        other => Ok((other?, cgroup.is_some())),
+    }
+}
+
+/// What must precede init's first step.
+fn begin(child: &Child, oom_score_adj: Option<i32>, join: Option<&Cgroup>, host: &Host) -> Result<()> {
+    if let Some(cgroup) = join {
+        cgroup.add(nix::unistd::Pid::from_raw(child.pid), &[])?;
+    }
+    if let Some(value) = oom_score_adj {
+        let written = write_host_file(&format!("/proc/{}/oom_score_adj", child.pid), &value.to_string());
+        match written {
+            // Lowering it needs CAP_SYS_RESOURCE, which an unprivileged user lacks; his container runs without.
+            Err(error) if error.errno() == Some(Errno::EACCES) && !host.sys_admin => {}
+            other => other?,
+        }
+    }
+    match sync::go(&child.sync) {
+        // The child is dead already: its message or its status tells more.
+        Err(Errno::EPIPE) => Ok(()),
+        other => other.context(|| "talk to the container's process"),
+    }
+}
+
+/// The host's procfs, checked to be one.
+fn open_proc() -> Result<OwnedFd> {
+    let proc = fs::open_follow(fs::CWD, c"/proc", libc::O_PATH | libc::O_DIRECTORY).context(|| "open /proc")?;
+    if fs_magic(&proc).context(|| "check /proc")? != libc::PROC_SUPER_MAGIC {
+        return Err(Error::new(Kind::Unsupported, "/proc of the host is not a proc file system"));
+    }
+    Ok(proc)
+}
+
+fn leave_pid_namespace(proc: &OwnedFd) -> Result<()> {
+    let own = fs::open_follow(proc, c"self/ns/pid", libc::O_RDONLY).context(|| "open our own pid namespace")?;
+    setns(own, libc::CLONE_NEWPID as u64).context(|| "return to our own pid namespace")
+}
+
+fn open_all(opens: &[Open], process: Option<&OwnedFd>) -> Result<Vec<OwnedFd>> {
+    let open = |open: &Open| match open {
+        Open::Namespace(path) => fs::open_follow(fs::CWD, path, libc::O_RDONLY)
+            .context(|| format!("open namespace {}", path.to_string_lossy())),
+        Open::Tree { path, recursive, propagation } => open_tree(path, *recursive, *propagation),
+        Open::Process => match process {
+            Some(pidfd) => pidfd.try_clone().context(|| "duplicate a pidfd"),
+            None => Err(Error::new(Kind::State, "the container has no process to join")),
+        },
+    };
+    opens.iter().map(open).collect()
+}
+
+fn open_tree(path: &CString, recursive: bool, propagation: u64) -> Result<OwnedFd> {
+    let tree = clone_tree(fs::CWD, path, recursive).context(|| format!("open mount source {}", path.to_string_lossy()))?;
+    match mount_setattr(&tree, true, &MountAttr { propagation, ..MountAttr::default() }) {
+        // KERNEL(5.12): drop this. Attaching in another user namespace makes it a slave all the same.
+        Err(Errno::ENOSYS) => {}
+        other => other.context(|| format!("set the propagation of mount source {}", path.to_string_lossy()))?,
+    }
+    Ok(tree)
+}
+
+/// Names the limit that is the likely reason, since the kernel's ENOSPC and EPERM name none.
+fn clone_error(flags: u64, errno: Errno) -> Error {
+    let names = crate::plan::names(flags);
+    let story = match names.is_empty() {
+        true => "clone the container's process".to_owned(),
+        false => format!("clone the container's process into new namespaces ({names})"),
+    };
+    let hint = match errno {
+        Errno::ENOSPC => " (a limit in /proc/sys/user/max_*_namespaces is reached, or namespaces are nested too deeply)",
+        Errno::EPERM if flags & libc::CLONE_NEWUSER as u64 != 0 => {
+            " (user namespaces may be forbidden: see kernel.unprivileged_userns_clone, user.max_user_namespaces)"
+        }
+        Errno::EAGAIN => " (a limit on the number of processes is reached: RLIMIT_NPROC, kernel.pid_max or pids.max)",
+        Errno::EINVAL => " (a kind of namespace may be missing in this kernel)",
+        _ => "",
+    };
+    Error::os(story + hint, errno)
+}
+
+fn program(exec: &Exec) -> String {
+    exec.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn write_host_file(path: &str, value: &str) -> Result<()> {
+    let open = || -> std::io::Result<()> {
+        use std::io::Write;
+        std::fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+    };
+    open().context(|| format!("write {value:?} to {path}"))
+}
+
+impl Child {
+    /// Serves init until the container is created and init waits for the word to start. `hooks` runs the hooks of the runtime namespace.
+    pub(crate) fn until_created(&mut self, host: &Host, mut hooks: impl FnMut(i32) -> Result<()>) -> Result<()> {
+        loop {
+            match self.next()? {
+                Some(Message::Ask(Request::Start)) => return Ok(()),
+                Some(Message::Ask(Request::Hooks)) => hooks(self.pid)?,
+                Some(Message::Ask(request)) => self.serve(request, host)?,
+                _ => return Err(self.unexpected()),
+            }
+            self.go()?;
+        }
+    }
+
+    /// Lets a created container's init go on to the start fifo.
+    pub(crate) fn release(&mut self) -> Result<()> {
+        self.go()
+    }
+
+    /// Lets init go on, and waits until the program runs.
+    pub(crate) fn start(&mut self, host: &Host) -> Result<()> {
+        self.go()?;
+        self.until_executed(host)
+    }
+
+    /// Serves init until the program runs.
+    pub(crate) fn until_executed(&mut self, host: &Host) -> Result<()> {
+        loop {
+            match self.next()? {
+                None => return Ok(()),
+                Some(Message::Ask(request @ (Request::Rlimits | Request::IdMaps))) => {
+                    self.serve(request, host)?;
+                    self.go()?;
+                }
+                Some(_) => return Err(self.unexpected()),
+            }
+        }
+    }
+
+    /// Kills init and reaps it. For a container that failed to be created.
+    pub(crate) fn kill(&mut self) {
+        if let Some((_, stage)) = self.stage.take() {
+            crate::sys::process::pidfd_send_signal(&stage, libc::SIGKILL).ok(); // dead already
+            wait_pidfd(&stage).ok(); // reaped already
+            return;
+        }
+        crate::sys::process::pidfd_send_signal(&self.pidfd, libc::SIGKILL).ok(); // dead already
+        wait_pidfd(&self.pidfd).ok(); // reaped already
+    }
+
+    fn go(&self) -> Result<()> {
+        match sync::go(&self.sync) {
+            Err(Errno::EPIPE) => Ok(()), // the next message or its absence tells why
+            other => other.context(|| "talk to the container's process"),
+        }
+    }
+
+    /// The next message that is the caller's business. None: the program runs.
+    fn next(&mut self) -> Result<Option<Message>> {
+        loop {
+            let (message, fd) = match sync::next(&self.sync).context(|| "hear from the container's process")? {
+                Some(message) => message,
+                None if self.executing => return Ok(None),
+                None => return Err(self.died()),
+            };
+            match message {
+                Message::Born { pid } => self.adopt(pid)?,
+                Message::Terminal => self.terminal = fd,
+                Message::Executing => self.executing = true,
+                Message::Failed(failure) => return Err(self.failed(&failure)),
+                Message::Ask(_) => return Ok(Some(message)),
+            }
+        }
+    }
+
+    /// The stage has given birth and ends.
+    fn adopt(&mut self, pid: i32) -> Result<()> {
+        let Some((_, stage)) = self.stage.take() else { return Err(self.unexpected()) };
+        // It is our child and nobody has reaped it, so the number is its own.
+        self.pidfd = pidfd_open(pid).context(|| format!("open process {pid}"))?;
+        self.pid = pid;
+        wait_pidfd(&stage).map(drop).context(|| "reap the process between")
+    }
+
+    fn serve(&self, request: Request, host: &Host) -> Result<()> {
+        match (request, &self.id_maps) {
+            (Request::IdMaps, Some(maps)) => write_id_maps(self.pid, maps, host),
+            (Request::Rlimits, _) => self.rlimits.iter().try_for_each(|limit| {
+                set_rlimit(self.pid, limit.resource, limit.soft, limit.hard)
+                    .context(|| Step::Rlimit(*limit).to_string())
+            }),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    fn unexpected(&self) -> Error {
+        Error::new(Kind::System, "the container's process sent what it should not")
+    }
+
+    /// Init ended without a word: its status, and what the kernel counted, say why.
+    fn died(&self) -> Error {
+        let how = match wait_pidfd(&self.pidfd).map(|exited| exited.exit) {
+            Ok(Exit::Code(code)) => format!("exited with status {code}"),
+            Ok(Exit::Signal { number, .. }) => format!("was killed by signal {number}"),
+            Err(errno) => format!("ended ({})", errno.desc()),
+        };
+        Error::new(Kind::System, format!("the container's process {how} during its set-up"))
+    }
+
+    fn failed(&self, failure: &Failure) -> Error {
+        let errno = Errno::from_raw(failure.errno);
+        let op = Op::from_number(failure.op);
+        let Some(step) = self.steps.get(failure.step as usize) else {
+            let what = if failure.step == STAGE { "join the container's namespaces" } else { "set the container up" };
+            return Error::os(with_op(what.to_owned(), op), errno);
+        };
+        match (step, op) {
+            (Step::LookUp | Step::Exec, _) => process::exec_error(&self.program, op, errno),
+            (Step::Hook(_), Op::HookExit | Op::HookSignal | Op::HookTimeout) => hook_error(step, op, failure),
+            (_, Op::Unreachable) => Error::new(Kind::System, format!("{step}: {}", op.text().unwrap_or_default())),
+            _ => {
+                let text = failure.text();
+                let story = with_op(step.to_string(), op);
+                Error::os(if text.is_empty() { story } else { format!("{story} ({text})") }, errno)
+            }
+        }
+    }
+}
+
+/// The failure that a started init wrote into the start fifo.
+pub(crate) fn fifo_failure(record: &[u8], describe: impl FnOnce(&Failure) -> Error) -> Option<Error> {
+    match sync::decode(record) {
+        Some(Message::Failed(failure)) => Some(describe(&failure)),
+        _ => None,
+    }
+}
+
+fn with_op(story: String, op: Op) -> String {
+    match op.text() {
+        Some(text) => format!("{story}: {text}"),
+        None => story,
+    }
+}
+
+/// In the form of runc: `error running startContainer hook #0: exit status 1, stdout: , stderr: `. Both streams are one here.
+fn hook_error(step: &Step, op: Op, failure: &Failure) -> Error {
+    let how = match op {
+        Op::HookTimeout => "did not end in time and was killed".to_owned(),
+        Op::HookSignal => format!("killed by signal {}", failure.detail),
+        _ => format!("exit status {}", failure.detail),
+    };
+    Error::new(Kind::System, format!("{step}: {how}, output: {}", failure.text()))
+}
+
+/// Writes the id maps of a new user namespace. An unprivileged user may map himself alone; for more there are newuidmap and newgidmap.
+fn write_id_maps(pid: i32, maps: &IdMaps, host: &Host) -> Result<()> {
+    if host.sys_admin {
+        write_host_file(&format!("/proc/{pid}/uid_map"), &map_text(&maps.uids))?;
+        return write_host_file(&format!("/proc/{pid}/gid_map"), &map_text(&maps.gids));
+    }
+    let own = |maps: &[IdMap], id: u32| matches!(maps, [map] if map.size == 1 && map.host == id);
+    if own(&maps.gids, host.egid) {
+        write_host_file(&format!("/proc/{pid}/setgroups"), "deny")?;
+        write_host_file(&format!("/proc/{pid}/gid_map"), &map_text(&maps.gids))?;
+    } else {
+        run_map_helper("newgidmap", pid, &maps.gids)?;
+    }
+    if own(&maps.uids, host.euid) {
+        return write_host_file(&format!("/proc/{pid}/uid_map"), &map_text(&maps.uids));
+    }
+    run_map_helper("newuidmap", pid, &maps.uids)
+}
+
+/// Runs newuidmap or newgidmap (shadow-utils), which check /etc/subuid and /etc/subgid.
+fn run_map_helper(name: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
+    let found = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin"]
+        .iter()
+        .map(|dir| std::path::Path::new(dir).join(name))
+        .find(|path| path.exists());
+    let Some(path) = found else {
+        let text = format!("{name} is needed to map more than one's own id, and it is not installed (package uidmap or shadow-utils)");
+        return Err(Error::new(Kind::Unsupported, text));
+    };
+    let numbers = maps.iter().flat_map(|map| [map.container, map.host, map.size]).map(|n| n.to_string());
+    let output = std::process::Command::new(&path)
+        .arg(pid.to_string())
+        .args(numbers)
+        .env_clear()
+        .stdin(std::process::Stdio::null())
+        .output()
+        .context(|| format!("execute {}", path.display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::new(Kind::System, format!("{name} refused the id mappings ({}): {text}", output.status)))
+}
+
+/// For messages about descriptors that a caller should have passed on.
+pub(crate) fn check_preserved(count: u32) -> Result<()> {
+    for number in 3..3 + count {
+        if fs::stat_fd(number.cast_signed()).is_err() {
+            let text = format!("unable to stat preserved-fd {} (of {count}): it is not open", number - 2);
+            return Err(Error::new(Kind::Usage, text));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! `config.json` and `process.json` into oci-spec's types. Parses only: [`crate::plan::validate`] judges.
+//!
+//! What runc accepts, we accept: where oci-spec's types are narrower than runc's (a capability that this version does not know, a process
+//! without `user`), the document is amended and a warning says so. Amending costs a second parse, so it happens only when
+//! the first one fails.
+
+use crate::report::{Context, Error, Result};
+use oci_spec::runtime::{Capability, Process, Spec};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// A parsed document, and what had to be left out of it.
+#[derive(Debug)]
+pub(crate) struct Parsed<T> {
+    pub(crate) value: T,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Reads `config.json` of a bundle. Returns the text too, since the container's directory keeps a copy.
+pub(crate) fn load(bundle: &Path) -> Result<(Parsed<Spec>, Vec<u8>)> {
+    let path = bundle.join("config.json");
+    let text = std::fs::read(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::invalid(format!("JSON specification file {} not found", path.display())),
+        _ => Error::new(crate::report::Kind::System, format!("read {}: {e}", path.display())),
+    })?;
+    let parsed = parse(&text).context(|| format!("parse {}", path.display()))?;
+    Ok((parsed, text))
+}
+
+/// Parses the text of a `config.json`.
+pub(crate) fn parse(text: &[u8]) -> Result<Parsed<Spec>> {
+    parse_amended(text, |document, warnings| {
+        if let Some(process) = document.get_mut("process").and_then(Value::as_object_mut) {
+            amend_process(process, warnings);
+        }
+    })
+}
+
+/// Parses the text of a process document, as `exec --process` takes it.
+pub(crate) fn parse_process(text: &[u8]) -> Result<Parsed<Process>> {
+    parse_amended(text, amend_process)
+}
+
+fn parse_amended<T: DeserializeOwned>(
+    text: &[u8],
+    amend: impl FnOnce(&mut Map<String, Value>, &mut Vec<String>),
+) -> Result<Parsed<T>> {
+    let mut warnings = Vec::new();
+    let first = match serde_json::from_slice(text) {
+        Ok(value) => return Ok(Parsed { value, warnings }),
+        Err(error) => Error::invalid(error.to_string()),
+    };
+    let Ok(Value::Object(mut document)) = serde_json::from_slice(text) else {
+        return Err(first);
+    };
+    amend(&mut document, &mut warnings);
+    let value = serde_json::from_value(Value::Object(document)).map_err(|_| first)?;
+    Ok(Parsed { value, warnings })
+}
+
+fn amend_process(process: &mut Map<String, Value>, warnings: &mut Vec<String>) {
+    if process.get("user").is_none_or(Value::is_null) {
+        process.insert("user".to_owned(), Value::Object(Map::new()));
+    }
+    if let Some(flags) = process.get_mut("scheduler").and_then(|s| s.get_mut("flags")).and_then(Value::as_array_mut) {
+        // oci-spec 0.10 spells this one otherwise than the specification.
+        for flag in flags.iter_mut().filter(|flag| **flag == "SCHED_FLAG_DL_OVERRUN") {
+            *flag = "SCHED_FLAG_D_L_OVERRUN".into();
+        }
+    }
+    let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) else { return };
+    for (set, names) in sets {
+        let Some(names) = names.as_array_mut() else { continue };
+        names.retain(|name| {
+            let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
+            if !known {
+                warnings.push(format!("unknown capability {name} in {set}, ignoring"));
+            }
+            known || !name.is_string()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_capabilities_are_left_out_with_a_warning() {
+        let text = br#"{"ociVersion":"1.0.2","process":{"cwd":"/","capabilities":{"bounding":["CAP_CHOWN","CAP_TIME_TRAVEL"]}}}"#;
+        let parsed = parse(text).unwrap();
+        let process = parsed.value.process().as_ref().unwrap();
+        let bounding = process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap();
+        assert_eq!(bounding.len(), 1);
+        assert_eq!(parsed.warnings, [r#"unknown capability "CAP_TIME_TRAVEL" in bounding, ignoring"#]);
+        assert_eq!(process.user().uid(), 0);
+    }
+
+    #[test]
+    fn a_wrong_document_is_refused_with_its_place() {
+        let error = parse(br#"{"ociVersion":"1.0.2","process":{"cwd":7}}"#).unwrap_err().to_string();
+        assert!(error.contains("line 1"), "{error}");
+    }
+}

@@ -1,0 +1,35 @@
+# shellcheck shell=bash
+# Builds each artefact once. A key is a name and a hash of the files that define the artefact, so editing boot.sh rebuilds nothing.
+
+cache=${CAISSON_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/caisson}/vm
+
+# cached NAME BUILDER ARG...: prints the directory of NAME, which BUILDER fills (it gets the directory and ARGs) if it does not exist yet.
+cached() {
+    local name=$1 builder=$2 target part hash
+    shift 2
+    # shellcheck disable=SC2046  # a list of words
+    hash=$(cd "$parts" && sha256sum $(sources_of "$builder") | sha256sum)
+    target=$cache/$name-${hash:0:16} part=$target.part
+    if [[ ! -d $target ]]; then
+        mkdir -p "$cache"
+        exec 9>"$target.lock"
+        flock 9
+    fi
+    if [[ ! -d $target ]]; then # nobody else built it while we waited
+        echo "vm: building $name (a minute or two, once)" >&2
+        rm -rf "$part" # what a killed build left
+        mkdir "$part"
+        trap 'tail -n 30 "$part/build.log" >&2; rm -rf "$part"' EXIT
+        "$builder" "$part" "$@" >"$part/build.log" 2>&1
+        trap - EXIT
+        mv -T "$part" "$target"
+    fi
+    echo "$target"
+}
+
+sources_of() {
+    case $1 in
+        build_kernel) echo host.sh kernel.sh initrd-init ;;
+        build_image) echo host.sh image.sh packages ;;
+    esac
+}
