@@ -5,9 +5,9 @@
 //! jump goes forward, which is the only way BPF can jump. The instructions are produced from the last to the first, so every
 //! distance is known when a jump is written.
 
+use super::hash::ShortKeys;
 use seccompiler::sock_filter;
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, DefaultHasher};
 
 /// Offsets in `struct seccomp_data` (`linux/seccomp.h`).
 pub(super) const NR_OFFSET: u32 = 0;
@@ -66,7 +66,7 @@ struct Block {
 #[derive(Default)]
 pub(super) struct Graph {
     blocks: Vec<Block>,
-    places: HashMap<Block, usize, BuildHasherDefault<DefaultHasher>>,
+    places: HashMap<Block, usize, ShortKeys>,
 }
 
 impl Graph {

@@ -17,6 +17,7 @@
 
 mod abi;
 mod graph;
+mod hash;
 mod rules;
 mod text;
 
@@ -26,13 +27,14 @@ mod interpreter;
 mod tests;
 
 use crate::report::{Error, Result};
+use abi::Multiplexer;
 use graph::{ARCH_OFFSET, Compare, Goto, Graph, NR_OFFSET, Word};
+use hash::ShortKeys;
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSyscall};
 use rules::{ARGUMENTS, Condition, Layout, Rules};
 use seccompiler::sock_filter;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, DefaultHasher};
 
 /// The longest program the kernel takes (`BPF_MAXINSNS`).
 const LONGEST: usize = 4096;
@@ -112,7 +114,7 @@ struct Named {
     found: Cell<bool>,
 }
 
-type Names<'a> = HashMap<&'a str, Named, BuildHasherDefault<DefaultHasher>>;
+type Names<'a> = HashMap<&'a str, Named, ShortKeys>;
 
 /// The interfaces that share one value of `seccomp_data.arch`: one, or x86_64 and x32.
 struct Machine {
@@ -185,19 +187,11 @@ impl Compiler<'_> {
         let multiplexers = abi::multiplexers(abi);
         let table = abi::table(abi).expect("machines() lists only interfaces that have a table");
         for (nr, name) in table.calls() {
-            let mut rules: Vec<(Occurrence, Option<u32>)> = Vec::new();
-            if let Some(multiplexer) = multiplexers.iter().find(|m| m.name == name) {
-                for (call, subcall) in multiplexer.calls {
-                    rules.extend(self.occurrences(call).iter().map(|&at| (at, Some(*subcall))));
-                }
-            }
-            let named = self.occurrences(name);
-            if named.is_empty() && rules.is_empty() {
+            let places = self.places(name, multiplexers.iter().find(|m| m.name == name));
+            if places.is_empty() {
                 continue;
             }
-            rules.extend(named.iter().map(|&at| (at, None)));
-            rules.sort_unstable();
-            let rules = self.rules(&rules, layout.wide).map_err(|rules::Contradiction| {
+            let rules = self.rules(&places, layout.wide).map_err(|rules::Contradiction| {
                 Error::invalid(format!("seccomp: the rules for '{name}' on {abi} contradict each other"))
             })?;
             calls.push((nr, rules.generate(&mut self.graph, layout, self.default)));
@@ -206,18 +200,28 @@ impl Compiler<'_> {
         Ok(calls)
     }
 
-    fn occurrences(&self, name: &str) -> &[Occurrence] {
-        let Some(named) = self.names.get(name) else { return &[] };
-        named.found.set(true);
-        &named.occurrences
+    /// The places in the profile that say something about a call, in order. A place that is about a call that goes through this one
+    /// comes with that call's number.
+    fn places(&self, name: &str, multiplexer: Option<&Multiplexer>) -> Vec<(Occurrence, Option<u32>)> {
+        let calls = multiplexer.into_iter().flat_map(|multiplexer| multiplexer.calls);
+        let through = calls.map(|&(call, number)| (call, Some(number)));
+        let mut places = Vec::new();
+        for (name, number) in through.chain([(name, None)]) {
+            if let Some(named) = self.names.get(name) {
+                named.found.set(true);
+                places.extend(named.occurrences.iter().map(|&occurrence| (occurrence, number)));
+            }
+        }
+        places.sort_unstable();
+        places
     }
 
     /// The rules at these places of the profile. A call that is made through a multiplexer has its number in the first argument, and
     /// its own arguments behind a pointer, where no filter can look: libseccomp then ignores the condition on the first and compares
     /// the others with what is in their place, and so do we.
-    fn rules(&self, occurrences: &[(Occurrence, Option<u32>)], wide: bool) -> std::result::Result<Rules, rules::Contradiction> {
+    fn rules(&self, places: &[(Occurrence, Option<u32>)], wide: bool) -> std::result::Result<Rules, rules::Contradiction> {
         let mut rules = Rules::new();
-        for &((block, _), subcall) in occurrences {
+        for &((block, _), subcall) in places {
             let block = &self.blocks[block];
             if block.redundant {
                 continue;
@@ -250,8 +254,8 @@ impl Compiler<'_> {
     }
 
     fn unknown_names(&self) -> Option<String> {
-        let unseen = self.names.iter().filter(|(_, named)| !named.found.get());
-        let mut unknown: Vec<&str> = unseen.map(|(name, _)| *name).filter(|name| !abi::is_known(name)).collect();
+        let mut unknown: Vec<&str> = self.names.iter().filter(|(_, named)| !named.found.get()).map(|(name, _)| *name).collect();
+        abi::retain_unknown(&mut unknown);
         unknown.sort_unstable();
         (!unknown.is_empty()).then(|| format!("seccomp: unknown system calls {}, ignoring", unknown.join(", ")))
     }
@@ -294,7 +298,7 @@ fn alternatives(entry: &LinuxSyscall) -> Result<Vec<Vec<Condition>>> {
 
 fn names(profile: &LinuxSeccomp) -> Result<Names<'_>> {
     let entries = profile.syscalls().as_deref().unwrap_or_default();
-    let mut names = Names::with_capacity_and_hasher(entries.iter().map(|entry| entry.names().len()).sum(), BuildHasherDefault::new());
+    let mut names = Names::with_capacity_and_hasher(entries.iter().map(|entry| entry.names().len()).sum(), ShortKeys::default());
     for (block, entry) in entries.iter().enumerate() {
         for (place, name) in entry.names().iter().enumerate() {
             if name.is_empty() {
