@@ -3,6 +3,7 @@
 //! Runs in the runtime command. What init does meanwhile is [`crate::init`]'s; how the two talk is drawn in [`crate::sync`].
 
 use crate::cgroup::Cgroup;
+use crate::foreground::Terminal;
 use crate::host::Host;
 use crate::init::{self, Files};
 use crate::plan::namespaces::{IdMap, IdMaps, map_text};
@@ -39,7 +40,7 @@ pub(crate) struct Child {
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
     /// The pty's master, if the process has a terminal and no console socket was given.
-    pub(crate) terminal: Option<OwnedFd>,
+    pub(crate) terminal: Option<Terminal>,
     sync: OwnedFd,
     /// The same plan that the child has, for messages.
     steps: Vec<Step>,
@@ -285,7 +286,8 @@ impl Child {
             };
             match message {
                 Message::Born { pid } => self.adopt(pid)?,
-                Message::Terminal => self.terminal = fd,
+                // Before the program runs, which may look at the size at once.
+                Message::Terminal => self.terminal = fd.map(Terminal::new).transpose()?,
                 Message::Executing => self.executing = true,
                 Message::Failed(failure) => return Err(self.failed(&failure)),
                 Message::Ask(_) => return Ok(Some(message)),

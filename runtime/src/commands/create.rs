@@ -336,7 +336,7 @@ fn make_plan(prepared: &mut Prepared<'_>, state: &State, cgroup: Option<&Cgroup>
 
 fn filter_bytes(step: &plan::Step) -> Option<Vec<u8>> {
     match step {
-        plan::Step::Seccomp(filter) => Some(filter.to_bytes()),
+        plan::Step::Seccomp(filter) => Some(filter.to_saved()),
         _ => None,
     }
 }

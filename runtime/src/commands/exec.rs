@@ -13,7 +13,7 @@ use crate::spec;
 use crate::state::{Directory, State, Status};
 use nix::sys::signal::SigSet;
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// The `exec` command. Returns the process's exit status, or 0 if it is detached.
 pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
@@ -24,8 +24,8 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
         return Ok(0);
     }
     let signals = Signals::block()?;
-    let child = exec(context, request, signals.original()).context(story)?;
-    foreground::wait(signals, foreground::Child { pid: child.pid, pidfd: &child.pidfd }, child.terminal)
+    let child = exec(context, request, *signals.original()).context(story)?;
+    foreground::wait(&signals, foreground::Child { pid: child.pid, pidfd: child.pidfd.as_fd() }, child.terminal)
 }
 
 fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Result<Child> {
@@ -48,7 +48,7 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             keep_groups: false,
             may_set_groups: may_set_groups(&host, &state)?,
             preserved_fds: request.preserve_fds,
-            seccomp: directory.seccomp()?.map(|bytes| seccomp::Filter::from_bytes(&bytes)).transpose()?,
+            seccomp: seccomp(&directory)?,
         },
     )?;
     let cgroup = cgroup(context, request, &state)?;
@@ -75,6 +75,13 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             Err(error)
         }
     }
+}
+
+/// The container's filter, as `create` compiled it.
+fn seccomp(directory: &Directory) -> Result<Option<seccomp::Filter>> {
+    let Some(bytes) = directory.seccomp()? else { return Ok(None) };
+    let filter = seccomp::Filter::from_saved(&bytes);
+    filter.map(Some).ok_or_else(|| Error::new(Kind::System, "the saved seccomp filter of the container is damaged"))
 }
 
 /// The container's init, if a process may be added to it now.

@@ -5,7 +5,10 @@ use super::{Context, delete, start};
 use crate::cli;
 use crate::foreground::{self, Signals};
 use crate::report::{Context as _, Result};
+use crate::spawn::Child;
+use crate::state::State;
 use nix::sys::signal::SigSet;
+use std::os::fd::AsFd;
 
 /// The `run` command. Returns the container's exit status.
 pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
@@ -20,28 +23,28 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
     if !request.no_subreaper {
         foreground::become_subreaper()?;
     }
-    let created = create::create(context, &request.create, Mode::Foreground, signals.original())?;
-    let Created { child, state, .. } = begin(context, created)?;
-    let status = foreground::wait(signals, foreground::Child { pid: child.pid, pidfd: &child.pidfd }, child.terminal);
+    let created = create::create(context, &request.create, Mode::Foreground, *signals.original())?;
+    let (state, child) = begin(context, created)?;
+    let status = foreground::wait(&signals, foreground::Child { pid: child.pid, pidfd: child.pidfd.as_fd() }, child.terminal);
     if !request.keep {
         delete::remove_ended(context, &state.id)?;
     }
     status
 }
 
-/// Starts the container and lets others at it. What cannot be started is removed.
-fn begin(context: &Context<'_>, mut created: Created) -> Result<Begun> {
+/// Starts the container and lets other commands at it. What cannot be started is removed.
+fn begin(context: &Context<'_>, mut created: Created) -> Result<(State, Child)> {
     let started = created
         .child
         .start(&created.host)
         .and_then(|()| start::poststart(&created.spec, &created.state, &created.child.pidfd));
+    let Created { directory, state, mut child, .. } = created;
     match started {
-        Ok(()) => Ok(created.into_begun()),
+        Ok(()) => Ok((state, child)),
         Err(error) => {
-            created.child.kill();
-            let id = created.state.id.clone();
-            delete::destroy(context, created.directory, &created.state)?;
-            Err(error.context(format!("run container '{id}'")))
+            child.kill();
+            delete::destroy(context, directory, &state)?;
+            Err(error.context(format!("run container '{}'", state.id)))
         }
     }
 }

@@ -25,6 +25,28 @@ impl Filter {
         }
         bytes
     }
+
+    /// What the container's directory keeps for exec: the flags, then the program.
+    pub(crate) fn to_saved(&self) -> Vec<u8> {
+        let mut bytes = self.flags.to_ne_bytes().to_vec();
+        bytes.extend(self.to_bytes());
+        bytes
+    }
+
+    /// The filter that [`to_saved`](Self::to_saved) was given; None if the bytes cannot be one.
+    pub(crate) fn from_saved(bytes: &[u8]) -> Option<Filter> {
+        let (flags, program) = bytes.split_first_chunk::<4>()?;
+        let (instructions, rest) = program.as_chunks::<8>();
+        let instruction = |&[c0, c1, jt, jf, k0, k1, k2, k3]: &[u8; 8]| sock_filter {
+            code: u16::from_ne_bytes([c0, c1]),
+            jt,
+            jf,
+            k: u32::from_ne_bytes([k0, k1, k2, k3]),
+        };
+        let program: Vec<sock_filter> = instructions.iter().map(instruction).collect();
+        let whole = rest.is_empty() && !program.is_empty();
+        whole.then(|| Filter { program, flags: u32::from_ne_bytes(*flags), notifies: false, warnings: Vec::new() })
+    }
 }
 
 fn line(at: usize, instruction: &sock_filter) -> String {
