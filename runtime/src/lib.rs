@@ -2,6 +2,8 @@
 
 mod cgroup;
 mod cli;
+mod console;
+mod foreground;
 mod hooks;
 mod host;
 mod init;
