@@ -18,11 +18,14 @@ use std::path::Path;
 /// Connects to the stream socket at `path`; a leading `@` means an abstract name, as it does to runc.
 pub(crate) fn connect(path: &Path) -> Result<OwnedFd> {
     let connected = match path.as_os_str().as_bytes() {
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name).and_then(|address| UnixStream::connect_addr(&address)),
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)
+            .and_then(|address| UnixStream::connect_addr(&address)),
         name if name.len() < MAX_SOCKET_PATH => UnixStream::connect(path),
         _ => connect_by_descriptor(path),
     };
-    connected.map(OwnedFd::from).context(|| format!("connect to the console socket '{}'", path.display()))
+    connected
+        .map(OwnedFd::from)
+        .context(|| format!("connect to the console socket '{}'", path.display()))
 }
 
 /// The size of `sockaddr_un.sun_path`, terminating NUL included.
@@ -40,7 +43,8 @@ fn connect_by_descriptor(path: &Path) -> std::io::Result<UnixStream> {
 pub(crate) fn prepare(master: impl AsFd) -> Result<()> {
     let mut modes = tcgetattr(&master).context(|| "read the modes of the container's terminal")?;
     modes.output_flags.remove(OutputFlags::ONLCR);
-    tcsetattr(&master, SetArg::TCSANOW, &modes).context(|| "set the modes of the container's terminal")?;
+    tcsetattr(&master, SetArg::TCSANOW, &modes)
+        .context(|| "set the modes of the container's terminal")?;
     // Without a terminal of ours, the size is what the container's configuration says.
     copy_size(&master).ok();
     Ok(())
@@ -50,15 +54,22 @@ pub(crate) fn prepare(master: impl AsFd) -> Result<()> {
 pub(crate) fn copy_size(master: impl AsFd) -> sys::Result<()> {
     let size = user_size()?;
     // What has no size, such as a serial line, must not take away the one that the configuration states.
-    if size.ws_row == 0 && size.ws_col == 0 { Ok(()) } else { tty::set_size(master, &size) }
+    if size.ws_row == 0 && size.ws_col == 0 {
+        Ok(())
+    } else {
+        tty::set_size(master, &size)
+    }
 }
 
 /// The size of the user's terminal. Any of the streams may be redirected, or all, and there still be one that controls us.
 fn user_size() -> sys::Result<tty::WindowSize> {
-    tty::size(std::io::stdout()).or_else(|_| tty::size(std::io::stdin())).or_else(|_| tty::size(std::io::stderr())).or_else(|_| {
-        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        tty::size(open("/dev/tty", flags, Mode::empty())?)
-    })
+    tty::size(std::io::stdout())
+        .or_else(|_| tty::size(std::io::stdin()))
+        .or_else(|_| tty::size(std::io::stderr()))
+        .or_else(|_| {
+            let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+            tty::size(open("/dev/tty", flags, Mode::empty())?)
+        })
 }
 
 /// Raw mode of the terminal that is our standard input, until it is dropped.
@@ -101,7 +112,8 @@ mod tests {
 
     impl Directory {
         fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("caisson-console-{}-{name}", std::process::id()));
+            let path =
+                std::env::temp_dir().join(format!("caisson-console-{}-{name}", std::process::id()));
             std::fs::create_dir_all(&path).unwrap();
             Directory(path)
         }
@@ -152,14 +164,20 @@ mod tests {
     #[test]
     fn an_abstract_name_is_reached() {
         let name = format!("caisson-console-{}", std::process::id());
-        let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let listener =
+            UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         receives_master(&listener, Path::new(&format!("@{name}")));
     }
 
     #[test]
     fn a_failure_names_the_path() {
-        let text = connect(Path::new("/no/such/socket")).unwrap_err().to_string();
-        assert_eq!(text, "connect to the console socket '/no/such/socket': No such file or directory");
+        let text = connect(Path::new("/no/such/socket"))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            text,
+            "connect to the console socket '/no/such/socket': No such file or directory"
+        );
     }
 
     #[test]

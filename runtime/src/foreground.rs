@@ -16,9 +16,9 @@
 mod relay;
 
 use crate::report::{Context, Error, Result};
+use crate::sys::Errno;
 use crate::sys::process::pidfd_send_signal;
 use crate::sys::signal::{Exit, reap_any};
-use crate::sys::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
@@ -40,8 +40,11 @@ impl Signals {
         let mut all = SigSet::all();
         // runc does not forward it, and ignoring it is the default.
         all.remove(Signal::SIGURG);
-        let fd = SignalFd::with_flags(&all, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).context(|| "open a signalfd")?;
-        let original = all.thread_swap_mask(SigmaskHow::SIG_BLOCK).context(|| "block signals")?;
+        let fd = SignalFd::with_flags(&all, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+            .context(|| "open a signalfd")?;
+        let original = all
+            .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+            .context(|| "block signals")?;
         Ok(Signals { original, fd })
     }
 
@@ -57,7 +60,8 @@ impl Signals {
 
 /// Makes orphans of the container our children, as `run` does unless told not to: without a pid namespace they would go to init.
 pub(crate) fn become_subreaper() -> Result<()> {
-    nix::sys::prctl::set_child_subreaper(true).context(|| "become the reaper of the container's orphans")
+    nix::sys::prctl::set_child_subreaper(true)
+        .context(|| "become the reaper of the container's orphans")
 }
 
 /// The container's process: a child of ours that nobody else reaps.
@@ -81,7 +85,10 @@ pub(crate) fn wait(signals: &Signals, child: Child<'_>, terminal: Option<Termina
             match reap(child.pid)? {
                 Some(exit) => break exit,
                 None if !ended.is_empty() => {
-                    return Err(Error::os("wait for the container's process: somebody else did", Errno::ECHILD));
+                    return Err(Error::os(
+                        "wait for the container's process: somebody else did",
+                        Errno::ECHILD,
+                    ));
                 }
                 None => (),
             }
@@ -115,7 +122,9 @@ fn forward(signals: &Signals, child: Child<'_>, relay: Option<&Relay>) -> Result
             // What we brought upon ourselves: SIGPIPE by writing to a standard output that is gone.
             _ if info.ssi_pid == std::process::id() => (),
             // It fails only if the process has ended, which is what we wait for.
-            number => pidfd_send_signal(child.pidfd, number).ok().unwrap_or_default(),
+            number => pidfd_send_signal(child.pidfd, number)
+                .ok()
+                .unwrap_or_default(),
         }
     }
     Ok(child_ended)
@@ -139,14 +148,24 @@ type Interest<'a> = Option<(BorrowedFd<'a>, PollFlags)>;
 
 /// Waits until one of these is ready, and tells for each what it is ready for.
 fn ready<const N: usize>(interests: [Interest<'_>; N]) -> Result<[PollFlags; N]> {
-    let mut fds: Vec<PollFd<'_>> = interests.iter().flatten().map(|(fd, events)| PollFd::new(*fd, *events)).collect();
+    let mut fds: Vec<PollFd<'_>> = interests
+        .iter()
+        .flatten()
+        .map(|(fd, events)| PollFd::new(*fd, *events))
+        .collect();
     while let Err(errno) = poll(&mut fds, PollTimeout::NONE) {
         if errno != Errno::EINTR {
             return Err(errno).context(|| "wait for the container's process");
         }
     }
-    let mut events = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
-    Ok(interests.map(|interest| interest.and_then(|_| events.next()).unwrap_or(PollFlags::empty())))
+    let mut events = fds
+        .iter()
+        .map(|fd| fd.revents().unwrap_or(PollFlags::POLLERR));
+    Ok(interests.map(|interest| {
+        interest
+            .and_then(|_| events.next())
+            .unwrap_or(PollFlags::empty())
+    }))
 }
 
 #[cfg(test)]
@@ -157,8 +176,20 @@ mod tests {
     fn an_exit_code_is_the_codes_low_byte_or_128_and_the_signal() {
         assert_eq!(code(Exit::Code(0)), 0);
         assert_eq!(code(Exit::Code(255)), 255);
-        assert_eq!(code(Exit::Signal { number: libc::SIGKILL, core_dumped: false }), 137);
-        assert_eq!(code(Exit::Signal { number: 64, core_dumped: true }), 192);
+        assert_eq!(
+            code(Exit::Signal {
+                number: libc::SIGKILL,
+                core_dumped: false
+            }),
+            137
+        );
+        assert_eq!(
+            code(Exit::Signal {
+                number: 64,
+                core_dumped: true
+            }),
+            192
+        );
     }
 
     #[test]
@@ -166,7 +197,11 @@ mod tests {
         let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
         nix::unistd::write(&a, b"x").unwrap();
         let input = PollFlags::POLLIN;
-        let [first, second, third] = ready([Some((a.as_fd(), input)), None, Some((b.as_fd(), input))]).unwrap();
-        assert_eq!((first, second, third), (PollFlags::empty(), PollFlags::empty(), input));
+        let [first, second, third] =
+            ready([Some((a.as_fd(), input)), None, Some((b.as_fd(), input))]).unwrap();
+        assert_eq!(
+            (first, second, third),
+            (PollFlags::empty(), PollFlags::empty(), input)
+        );
     }
 }

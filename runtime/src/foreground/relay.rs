@@ -28,7 +28,11 @@ impl Terminal {
     pub(crate) fn new(master: OwnedFd) -> Result<Self> {
         console::prepare(&master)?;
         // Init's descriptor shares this mode, but is not used any more.
-        fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK)).context(|| "make the container's terminal non-blocking")?;
+        fcntl(
+            &master,
+            FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK),
+        )
+        .context(|| "make the container's terminal non-blocking")?;
         let slave = tty::peer(&master).context(|| "open the container's terminal")?;
         Ok(Terminal { master, slave })
     }
@@ -54,16 +58,27 @@ impl Relay {
         job_control.add(Signal::SIGTTOU);
         job_control.thread_unblock().context(|| "unblock signals")?;
 
-        let stdin = own_description(std::io::stdin().as_fd(), OFlag::O_RDONLY).context(|| "open standard input")?;
-        let stdout = own_description(std::io::stdout().as_fd(), OFlag::O_WRONLY).context(|| "open standard output")?;
+        let stdin = own_description(std::io::stdin().as_fd(), OFlag::O_RDONLY)
+            .context(|| "open standard input")?;
+        let stdout = own_description(std::io::stdout().as_fd(), OFlag::O_WRONLY)
+            .context(|| "open standard output")?;
         let raw_mode = RawMode::enter()?;
         let (input, output) = (Buffer::new(), Buffer::new());
-        Ok(Relay { terminal: Some(terminal), stdin: Some(stdin), stdout, input, output, _raw_mode: raw_mode })
+        Ok(Relay {
+            terminal: Some(terminal),
+            stdin: Some(stdin),
+            stdout,
+            input,
+            output,
+            _raw_mode: raw_mode,
+        })
     }
 
     /// What stdin, stdout and the master are to be ready for.
     pub(super) fn wants(&self) -> [Interest<'_>; 3] {
-        let Some(terminal) = &self.terminal else { return [None; 3] };
+        let Some(terminal) = &self.terminal else {
+            return [None; 3];
+        };
         let stdin = self.stdin.as_ref().filter(|_| self.input.is_empty());
         let stdout = Some(&self.stdout).filter(|_| !self.output.is_empty());
         let mut master = PollFlags::empty();
@@ -103,14 +118,18 @@ impl Relay {
 
     /// After the container's process has ended: passes on what it had written.
     pub(super) fn finish(mut self, signals: &Signals) {
-        let Some(Terminal { master, slave }) = self.terminal.take() else { return };
+        let Some(Terminal { master, slave }) = self.terminal.take() else {
+            return;
+        };
         drop(slave);
         // More than a terminal holds (64 KiB, and a line): what comes later is from others who have it open still.
         let mut left = 128 * 1024;
         loop {
             while !self.output.is_empty() {
                 // The reader may never read on, and there is no process any more that would answer a signal.
-                if !self.may_write(signals).unwrap_or(false) || self.output.drain(&self.stdout).is_err() {
+                if !self.may_write(signals).unwrap_or(false)
+                    || self.output.drain(&self.stdout).is_err()
+                {
                     return;
                 }
             }
@@ -128,7 +147,10 @@ impl Relay {
             let on_signal = Some((signals.fd.as_fd(), PollFlags::POLLIN));
             let [_, stdout] = ready([on_signal, Some((self.stdout.as_fd(), PollFlags::POLLOUT))])?;
             while let Some(info) = signals.next()? {
-                if matches!(info.ssi_signo.cast_signed(), libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM) {
+                if matches!(
+                    info.ssi_signo.cast_signed(),
+                    libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM
+                ) {
                     return Ok(false);
                 }
             }
@@ -148,14 +170,18 @@ impl Relay {
     }
 
     fn write_input(&mut self) {
-        let Some(terminal) = &self.terminal else { return };
+        let Some(terminal) = &self.terminal else {
+            return;
+        };
         if self.input.drain(&terminal.master).is_err() {
             self.input = Buffer::new();
         }
     }
 
     fn read_output(&mut self) {
-        let Some(terminal) = &mut self.terminal else { return };
+        let Some(terminal) = &mut self.terminal else {
+            return;
+        };
         match self.output.fill(&terminal.master) {
             Ok(1..) | Err(Errno::EAGAIN) => (),
             // All slaves are closed although we hold one: somebody called vhangup(2), as getty does. A new one ends that state.
@@ -177,7 +203,11 @@ struct Buffer {
 
 impl Buffer {
     fn new() -> Self {
-        Buffer { bytes: [0; libc::PIPE_BUF], start: 0, end: 0 }
+        Buffer {
+            bytes: [0; libc::PIPE_BUF],
+            start: 0,
+            end: 0,
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -216,7 +246,9 @@ fn own_description(stream: BorrowedFd<'_>, access: OFlag) -> std::io::Result<Own
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
     // Opening /dev/ptmx again makes another pseudo-terminal.
     let is_master = stat.st_rdev == libc::makedev(5, 2);
-    if kind == SFlag::S_IFIFO || kind == SFlag::S_IFCHR && !is_master && isatty(stream).unwrap_or(false) {
+    if kind == SFlag::S_IFIFO
+        || kind == SFlag::S_IFCHR && !is_master && isatty(stream).unwrap_or(false)
+    {
         let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
         let flags = access | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         // It may belong to another user (after su), or have been hung up.
