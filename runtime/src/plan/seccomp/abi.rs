@@ -132,8 +132,16 @@ pub(super) struct Multiplexer {
     pub(super) calls: &'static [(&'static str, u32)],
 }
 
-const MULTIPLEXERS: [Multiplexer; 2] =
-    [Multiplexer { name: "socketcall", calls: &SOCKETCALL }, Multiplexer { name: "ipc", calls: &IPC }];
+const MULTIPLEXERS: [Multiplexer; 2] = [
+    Multiplexer {
+        name: "socketcall",
+        calls: &SOCKETCALL,
+    },
+    Multiplexer {
+        name: "ipc",
+        calls: &IPC,
+    },
+];
 
 /// The interface of the machine this program was built for.
 pub(super) const NATIVE: Arch = native();
@@ -254,14 +262,20 @@ pub(super) fn retain_unknown(names: &mut Vec<&str>) {
         if names.is_empty() {
             return;
         }
-        table.calls().for_each(|(_, known)| names.retain(|name| *name != known));
+        table
+            .calls()
+            .for_each(|(_, known)| names.retain(|name| *name != known));
     }
 }
 
 impl Table {
     /// Every number of the interface with its name. The crate's own iterator leaves the last one out.
     pub(super) fn calls(self) -> impl Iterator<Item = (u32, &'static str)> {
-        let private: &[(&str, u32)] = if self.abi == Arch::ScmpArchArm { &ARM_PRIVATE } else { &[] };
+        let private: &[(&str, u32)] = if self.abi == Arch::ScmpArchArm {
+            &ARM_PRIVATE
+        } else {
+            &[]
+        };
         let listed = (self.first..=self.last).filter_map(move |nr| {
             let name = (self.name)(nr)?;
             // The crate's names are Rust identifiers, and one of them is a keyword.
@@ -299,7 +313,11 @@ mod tests {
     use super::*;
 
     fn number(abi: Arch, name: &str) -> Option<u32> {
-        table(abi).unwrap().calls().find(|(_, n)| *n == name).map(|(nr, _)| nr)
+        table(abi)
+            .unwrap()
+            .calls()
+            .find(|(_, n)| *n == name)
+            .map(|(nr, _)| nr)
     }
 
     #[test]
@@ -332,7 +350,12 @@ mod tests {
 
     #[test]
     fn numbers_ascend() {
-        for abi in [Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchArm, Arch::ScmpArchMips64] {
+        for abi in [
+            Arch::ScmpArchX86_64,
+            Arch::ScmpArchX86,
+            Arch::ScmpArchArm,
+            Arch::ScmpArchMips64,
+        ] {
             assert!(table(abi).unwrap().calls().map(|(nr, _)| nr).is_sorted());
         }
     }
@@ -354,13 +377,25 @@ mod tests {
             (ScmpArchMipsel64n32, false, true),
             (ScmpArchLoongarch64, true, true),
         ] {
-            assert_eq!((is_wide(abi), is_little_endian(abi)), (wide, little), "{abi}");
+            assert_eq!(
+                (is_wide(abi), is_little_endian(abi)),
+                (wide, little),
+                "{abi}"
+            );
         }
     }
 
     #[test]
     fn names_of_any_architecture_are_known() {
-        let mut names = vec!["read", "set_tls", "break", "openat3", "s390_runtime_instr", "riscv_hwprobe", "arm_fadvise64_64"];
+        let mut names = vec![
+            "read",
+            "set_tls",
+            "break",
+            "openat3",
+            "s390_runtime_instr",
+            "riscv_hwprobe",
+            "arm_fadvise64_64",
+        ];
         retain_unknown(&mut names);
         assert_eq!(names, ["openat3"]);
     }

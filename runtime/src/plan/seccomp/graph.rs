@@ -41,7 +41,10 @@ pub(super) struct Word {
 
 impl Word {
     pub(super) fn whole(offset: u32) -> Word {
-        Word { offset, mask: u32::MAX }
+        Word {
+            offset,
+            mask: u32::MAX,
+        }
     }
 }
 
@@ -71,11 +74,24 @@ pub(super) struct Graph {
 
 impl Graph {
     /// A test that leads to `yes` or `no`, made now or found.
-    pub(super) fn test(&mut self, word: Word, compare: Compare, value: u32, yes: Goto, no: Goto) -> Goto {
+    pub(super) fn test(
+        &mut self,
+        word: Word,
+        compare: Compare,
+        value: u32,
+        yes: Goto,
+        no: Goto,
+    ) -> Goto {
         if yes == no {
             return yes;
         }
-        let block = Block { word, compare, value, yes, no };
+        let block = Block {
+            word,
+            compare,
+            value,
+            yes,
+            no,
+        };
         let place = *self.places.entry(block).or_insert_with(|| {
             self.blocks.push(block);
             self.blocks.len() - 1
@@ -85,7 +101,11 @@ impl Graph {
 
     /// The instructions of a program that starts at `entry`. Blocks that nothing leads to from there are left out.
     pub(super) fn assemble(&self, entry: Goto) -> Vec<sock_filter> {
-        let mut assembler = Assembler { reversed: Vec::new(), starts: Vec::new(), returns: Vec::new() };
+        let mut assembler = Assembler {
+            reversed: Vec::new(),
+            starts: Vec::new(),
+            returns: Vec::new(),
+        };
         if let Goto::Return(value) = entry {
             assembler.push(RETURN, value);
         }
@@ -145,7 +165,12 @@ struct Assembler {
 
 impl Assembler {
     fn push(&mut self, code: u16, k: u32) -> usize {
-        self.reversed.push(sock_filter { code, jt: 0, jf: 0, k });
+        self.reversed.push(sock_filter {
+            code,
+            jt: 0,
+            jf: 0,
+            k,
+        });
         self.reversed.len() - 1
     }
 
@@ -154,7 +179,11 @@ impl Assembler {
         let word = block.word;
         if arrival == Arrival::Never {
             // Nothing leads here, so nobody asks for the place.
-            self.starts.push(Start { word, load: usize::MAX, loaded: usize::MAX });
+            self.starts.push(Start {
+                word,
+                load: usize::MAX,
+                loaded: usize::MAX,
+            });
             return;
         }
         let yes = self.within_reach(block.yes, word);
@@ -167,8 +196,14 @@ impl Assembler {
         };
         let code = (libc::BPF_JMP | libc::BPF_K | compare) as u16;
         let loaded = self.reversed.len();
-        let offset = |target: usize| u8::try_from(loaded - target - 1).expect("targets are within reach");
-        self.reversed.push(sock_filter { code, jt: offset(yes), jf: offset(no), k: block.value });
+        let offset =
+            |target: usize| u8::try_from(loaded - target - 1).expect("targets are within reach");
+        self.reversed.push(sock_filter {
+            code,
+            jt: offset(yes),
+            jf: offset(no),
+            k: block.value,
+        });
         let mut load = loaded;
         if arrival != Arrival::With(word) {
             if word.mask != u32::MAX {
@@ -185,7 +220,11 @@ impl Assembler {
         let here = self.reversed.len();
         match target {
             Goto::Return(value) => {
-                if let Some(&(_, place)) = self.returns.iter().find(|&&(v, place)| v == value && here - place <= REACH) {
+                if let Some(&(_, place)) = self
+                    .returns
+                    .iter()
+                    .find(|&&(v, place)| v == value && here - place <= REACH)
+                {
                     return place;
                 }
                 let place = self.push(RETURN, value);
@@ -195,11 +234,16 @@ impl Assembler {
             }
             Goto::Block(place) => {
                 let start = &self.starts[place];
-                let place = if start.word == word { start.loaded } else { start.load };
+                let place = if start.word == word {
+                    start.loaded
+                } else {
+                    start.load
+                };
                 if here - place <= REACH {
                     return place;
                 }
-                let distance = u32::try_from(here - place - 1).expect("a program is far shorter than 2^32");
+                let distance =
+                    u32::try_from(here - place - 1).expect("a program is far shorter than 2^32");
                 self.push(JUMP, distance)
             }
         }

@@ -9,6 +9,9 @@
 //! - Two rules with the same conditions and different actions, or a shorter rule after a longer one with another action, are an
 //!   error.
 //!
+//! In one case the answer is another: where several rules with several conditions each meet in one system call, libseccomp (up to
+//! 2.5.4 at least) sometimes forgets a rule that holds, or follows one that does not. Here a rule counts iff its conditions hold.
+//!
 //! That order is the order in which a tree of comparisons is searched; the tree is kept here because it also makes short code:
 //! rules that begin alike share their comparisons. A 64-bit comparison is two or three of 32 bits, since BPF has no wider ones.
 
@@ -80,8 +83,15 @@ impl Rules {
     }
 
     /// Adds a rule. No two conditions may be on the same argument.
-    pub(super) fn add(&mut self, conditions: &[Condition], action: u32, wide: bool) -> Result<(), Contradiction> {
-        let Rules::Depends(level) = self else { return Ok(()) };
+    pub(super) fn add(
+        &mut self,
+        conditions: &[Condition],
+        action: u32,
+        wide: bool,
+    ) -> Result<(), Contradiction> {
+        let Rules::Depends(level) = self else {
+            return Ok(());
+        };
         let mut by_argument = [None; ARGUMENTS];
         for condition in conditions {
             let condition = condition.narrowed(wide);
@@ -113,18 +123,32 @@ impl Condition {
             Operator::ScmpCmpMaskedEq => (arg.value(), arg.value_two().unwrap_or(0)),
             _ => (u64::MAX, arg.value()),
         };
-        Condition { argument: arg.index(), operator: arg.op(), mask, value }
+        Condition {
+            argument: arg.index(),
+            operator: arg.op(),
+            mask,
+            value,
+        }
     }
 
     pub(super) fn first_argument_is(value: u32) -> Condition {
-        Condition { argument: 0, operator: Operator::ScmpCmpEq, mask: u64::MAX, value: value.into() }
+        Condition {
+            argument: 0,
+            operator: Operator::ScmpCmpEq,
+            mask: u64::MAX,
+            value: value.into(),
+        }
     }
 
     /// The condition as an interface with 32-bit arguments sees it. libseccomp cuts the value off, too.
     fn narrowed(self, wide: bool) -> Condition {
         let bits = if wide { u64::MAX } else { u64::from(u32::MAX) };
         let mask = self.mask & bits;
-        Condition { mask, value: self.value & mask, ..self }
+        Condition {
+            mask,
+            value: self.value & mask,
+            ..self
+        }
     }
 
     fn is_always_true(&self) -> bool {
@@ -140,9 +164,13 @@ impl Condition {
         let equal = Compare::Equal;
         match (self.operator, wide) {
             (Operator::ScmpCmpEq | Operator::ScmpCmpMaskedEq, false) => low(equal, then, next()),
-            (Operator::ScmpCmpEq | Operator::ScmpCmpMaskedEq, true) => high(equal, only(low(equal, then, next())), next()),
+            (Operator::ScmpCmpEq | Operator::ScmpCmpMaskedEq, true) => {
+                high(equal, only(low(equal, then, next())), next())
+            }
             (Operator::ScmpCmpNe, false) => low(equal, next(), then),
-            (Operator::ScmpCmpNe, true) => high(equal, only(low(equal, next(), then.clone())), then),
+            (Operator::ScmpCmpNe, true) => {
+                high(equal, only(low(equal, next(), then.clone())), then)
+            }
             (Operator::ScmpCmpGt | Operator::ScmpCmpGe, false) => low(self.upper(), then, next()),
             (Operator::ScmpCmpGt | Operator::ScmpCmpGe, true) => {
                 let low = low(self.upper(), then.clone(), next());
@@ -201,7 +229,8 @@ fn insert(level: &mut Level, new: Node) -> Result<(), Contradiction> {
 impl Node {
     fn asks_the_same(&self, other: &Node) -> bool {
         let masked = |node: &Node| node.operator == Operator::ScmpCmpMaskedEq;
-        (self.half, self.compare, self.mask, self.value) == (other.half, other.compare, other.mask, other.value)
+        (self.half, self.compare, self.mask, self.value)
+            == (other.half, other.compare, other.mask, other.value)
             && masked(self) == masked(other)
     }
 
@@ -212,14 +241,25 @@ impl Node {
             Operator::ScmpCmpGe | Operator::ScmpCmpGt => 1,
         };
         let smaller_first = matches!(self.operator, Operator::ScmpCmpLe | Operator::ScmpCmpLt);
-        (self.half, rank(self)).cmp(&(other.half, rank(other))).is_lt()
+        (self.half, rank(self))
+            .cmp(&(other.half, rank(other)))
+            .is_lt()
             || (self.half, rank(self)) == (other.half, rank(other))
-                && if smaller_first { self.value > other.value } else { self.value < other.value }
+                && if smaller_first {
+                    self.value > other.value
+                } else {
+                    self.value < other.value
+                }
     }
 
     /// Adds what another rule wants after the same comparison.
     fn merge(&mut self, new: Node) -> Result<(), Contradiction> {
-        let ends_here = |node: &Node| !matches!((&node.yes, &node.no), (Branch::Try(_), _) | (_, Branch::Try(_)));
+        let ends_here = |node: &Node| {
+            !matches!(
+                (&node.yes, &node.no),
+                (Branch::Try(_), _) | (_, Branch::Try(_))
+            )
+        };
         let contradictory = ends_here(self) || ends_here(&new);
         let greater = new.whole_value > self.whole_value;
         self.yes.merge(new.yes, contradictory, greater)?;
@@ -232,7 +272,12 @@ impl Node {
 impl Branch {
     /// Two actions contradict each other unless they only say what the high half alone decides: then the low halves tell the rules
     /// apart, and `replace` says which one wins here.
-    fn merge(&mut self, new: Branch, contradictory: bool, replace: bool) -> Result<(), Contradiction> {
+    fn merge(
+        &mut self,
+        new: Branch,
+        contradictory: bool,
+        replace: bool,
+    ) -> Result<(), Contradiction> {
         match (&mut *self, new) {
             (_, Branch::Next) => {}
             (Branch::Next, new) => *self = new,
@@ -240,7 +285,9 @@ impl Branch {
             (Branch::Act(_), Branch::Act(_)) if contradictory => return Err(Contradiction),
             (Branch::Act(old), Branch::Act(new)) => *old = if replace { new } else { *old },
             (Branch::Act(_), Branch::Try(_)) => {}
-            (Branch::Try(old), Branch::Act(new)) if !all_act(old, new) => return Err(Contradiction),
+            (Branch::Try(old), Branch::Act(new)) if !all_act(old, new) => {
+                return Err(Contradiction);
+            }
             (Branch::Try(_), new @ Branch::Act(_)) => *self = new,
             (Branch::Try(old), Branch::Try(new)) => return insert_all(old, new),
         }
@@ -250,11 +297,14 @@ impl Branch {
 
 /// Whether no rule of this level has an action other than this one.
 fn all_act(level: &Level, action: u32) -> bool {
-    level.iter().flat_map(|node| [&node.yes, &node.no]).all(|branch| match branch {
-        Branch::Next => true,
-        Branch::Act(other) => *other == action,
-        Branch::Try(level) => all_act(level, action),
-    })
+    level
+        .iter()
+        .flat_map(|node| [&node.yes, &node.no])
+        .all(|branch| match branch {
+            Branch::Next => true,
+            Branch::Act(other) => *other == action,
+            Branch::Try(level) => all_act(level, action),
+        })
 }
 
 fn generate_level(graph: &mut Graph, layout: Layout, level: &Level, otherwise: Goto) -> Goto {
@@ -269,7 +319,9 @@ fn generate_level(graph: &mut Graph, layout: Layout, level: &Level, otherwise: G
         match (node.compare, node.mask, node.value) {
             // Nothing is compared: a mask often leaves one half out.
             (Compare::Equal, 0, _) => yes,
-            (Compare::Equal, mask, 0) if mask != u32::MAX => graph.test(Word::whole(offset), Compare::AnyBit, mask, no, yes),
+            (Compare::Equal, mask, 0) if mask != u32::MAX => {
+                graph.test(Word::whole(offset), Compare::AnyBit, mask, no, yes)
+            }
             (compare, mask, value) => graph.test(Word { offset, mask }, compare, value, yes, no),
         }
     })

@@ -10,7 +10,8 @@ impl Filter {
     pub(crate) fn disassemble(&self) -> String {
         let mut text = String::new();
         for (at, instruction) in self.program.iter().enumerate() {
-            writeln!(text, "{at:4}: {}", line(at, instruction)).expect("writing to a string does not fail");
+            writeln!(text, "{at:4}: {}", line(at, instruction))
+                .expect("writing to a string does not fail");
         }
         text
     }
@@ -53,7 +54,13 @@ fn line(at: usize, instruction: &sock_filter) -> String {
     let &sock_filter { code, jt, jf, k } = instruction;
     let target = |offset: usize| at + 1 + offset;
     let code = u32::from(code);
-    let jump = |name: &str| format!("{name} {k:#x}, {}, {}", target(jt.into()), target(jf.into()));
+    let jump = |name: &str| {
+        format!(
+            "{name} {k:#x}, {}, {}",
+            target(jt.into()),
+            target(jf.into())
+        )
+    };
     const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     const AND: u32 = libc::BPF_ALU | libc::BPF_AND;
     const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
@@ -82,7 +89,11 @@ fn word(offset: u32) -> String {
         ARGS_OFFSET.. => {
             let half = (offset - ARGS_OFFSET) / 4;
             let low = if cfg!(target_endian = "little") { 0 } else { 1 };
-            format!("args[{}].{}", half / 2, if half % 2 == low { "low" } else { "high" })
+            format!(
+                "args[{}].{}",
+                half / 2,
+                if half % 2 == low { "low" } else { "high" }
+            )
         }
         _ => format!("[{offset}]"),
     }

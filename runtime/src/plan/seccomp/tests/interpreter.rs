@@ -10,11 +10,11 @@ pub(super) struct Call {
     pub(super) args: [u64; 6],
 }
 
-/// The value the program returns. Panics where the kernel would refuse the program.
-pub(super) fn run(program: &[sock_filter], call: &Call, little_endian: bool) -> u32 {
+/// The value the program returns, and how many instructions it ran. Panics where the kernel would refuse the program.
+pub(super) fn run(program: &[sock_filter], call: &Call, little_endian: bool) -> (u32, usize) {
     let mut accumulator = None;
     let mut at = 0;
-    loop {
+    for steps in 1.. {
         let &sock_filter { code, jt, jf, k } = &program[at];
         at += 1;
         let test = |holds: fn(u32, u32) -> bool| {
@@ -29,10 +29,11 @@ pub(super) fn run(program: &[sock_filter], call: &Call, little_endian: bool) -> 
             0x25 => at += test(|a, k| a > k),
             0x35 => at += test(|a, k| a >= k),
             0x45 => at += test(|a, k| a & k != 0),
-            0x06 => return k,
+            0x06 => return (k, steps),
             _ => panic!("instruction {code:#x}"),
         }
     }
+    unreachable!("every jump goes forward")
 }
 
 fn word(call: &Call, offset: u32, little_endian: bool) -> u32 {
