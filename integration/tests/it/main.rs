@@ -18,4 +18,6 @@ mod ids;
 mod kill;
 mod lifecycle;
 mod list;
+mod process;
 mod run;
+mod start_up;
