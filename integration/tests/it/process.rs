@@ -193,10 +193,6 @@ fn infinite_resource_limits_are_the_largest_number() {
 #[test]
 fn resource_limits_that_are_unknown_are_refused() {
     require!(containers);
-    beyond!(
-        resource_limits_that_are_unknown_are_refused,
-        [crun("leaves its cgroup behind when it fails there")]
-    );
     let mut bundle = Bundle::new();
     bundle.config.set(
         "/process/rlimits",
@@ -210,7 +206,7 @@ fn a_resource_limit_given_twice_is_refused() {
     require!(containers);
     beyond!(
         a_resource_limit_given_twice_is_refused,
-        [runc("applies the last one"), crun("applies the last one")]
+        [runc("applies the last one")]
     );
     let mut bundle = Bundle::new();
     let limit = |n: u32| json!({ "type": "RLIMIT_NOFILE", "soft": n, "hard": n });
