@@ -127,8 +127,10 @@ impl Bundle {
     pub fn run_with(&self, flags: &[&str]) -> Finished {
         let id = place::unique("run");
         let finished = self.call("run", flags, &id);
-        if !flags.contains(&"--keep") {
-            host::assert_no_trace(&id, &self.runtime.root);
+        match finished.status.success() {
+            true if flags.contains(&"--keep") => {}
+            true => self.assert_gone(&id),
+            false => host::after_failure(&id, &self.runtime.root),
         }
         finished
     }

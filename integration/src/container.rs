@@ -87,7 +87,7 @@ impl Container {
                 stdout: stdout.rest(),
                 stderr,
             };
-            host::assert_no_trace(id, &runtime.root);
+            host::after_failure(id, &runtime.root);
             return Err(finished);
         }
         let pid = fs::read_to_string(&pid_file)

@@ -162,11 +162,14 @@ impl Finished {
         self
     }
 
-    /// Fails the test unless standard error contains this text, in any case.
+    /// Fails the test unless standard error contains this text, in any case. Log lines escape quotes; that does not count.
     #[track_caller]
     pub fn says(self, text: &str) -> Finished {
         assert!(
-            self.stderr.to_lowercase().contains(&text.to_lowercase()),
+            self.stderr
+                .replace("\\\"", "\"")
+                .to_lowercase()
+                .contains(&text.to_lowercase()),
             "should have said {text:?}: {self}"
         );
         self

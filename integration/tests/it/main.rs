@@ -13,9 +13,18 @@
 // What a test unwraps it expects to be there; the panic is the failure. Outside of #[test] functions clippy needs to be told.
 #![allow(clippy::unwrap_used)]
 
+mod binds;
 mod concurrency;
+mod devices;
 mod ids;
 mod kill;
 mod lifecycle;
 mod list;
+mod mounts;
+mod namespaces;
+mod paths;
+mod process;
 mod run;
+mod start_up;
+mod sysctl;
+mod user_namespace;

@@ -1,0 +1,552 @@
+//! Bind mounts: sources and targets, flags and their remount, propagation, recursive attributes.
+
+use integration::{Bundle, Kind, beyond, require};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::path::{Path, PathBuf};
+
+#[test]
+fn a_directory_is_bound_and_shared_with_the_host() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let host = bundle.scratch.dir("host");
+    bundle.scratch.file("host/file", "from the host\n");
+    bundle
+        .config
+        .bind(&host, "/data", &[])
+        .probe(&["write-file", "/data/new", "5"]);
+    bundle.run().success();
+    assert_eq!(std::fs::read(host.join("new")).unwrap().len(), 5);
+    let seen = bundle.report(&["cat=/data/file"]);
+    assert_eq!(*seen.files["/data/file"], "from the host\n");
+}
+
+#[test]
+fn a_file_is_bound_to_a_file_that_is_made() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let file = bundle.scratch.file("file", "bound\n");
+    bundle.config.bind(&file, "/made/for/file", &["ro"]);
+    let seen = bundle.report(&[
+        "cat=/made/for/file",
+        "stat=/made/for/file",
+        "try=write:/made/for/file",
+    ]);
+    assert_eq!(*seen.files["/made/for/file"], "bound\n");
+    assert_eq!(seen.stat("/made/for/file").kind, Kind::File);
+    assert_eq!(seen.tried("write:/made/for/file"), "EROFS");
+    let made = std::fs::metadata(bundle.rootfs().join("made/for/file")).unwrap();
+    assert!(made.is_file() && made.len() == 0);
+}
+
+#[test]
+fn a_device_and_a_socket_are_bound() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let socket = bundle.scratch.path().join("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    bundle
+        .config
+        .bind(&socket, "/run/socket", &[])
+        .bind("/dev/zero", "/dev/other-zero", &[]);
+    let seen = bundle.report(&["stat=/run/socket", "stat=/dev/other-zero"]);
+    assert_eq!(seen.stat("/run/socket").kind, Kind::Socket);
+    assert_eq!(
+        (
+            seen.stat("/dev/other-zero").kind,
+            seen.stat("/dev/other-zero").rdev
+        ),
+        (Kind::CharDevice, (1, 5))
+    );
+    drop(listener);
+}
+
+#[test]
+fn a_relative_source_is_relative_to_the_bundle() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    bundle.scratch.file("bundle/beside/file", "x");
+    bundle.config.mount("/data", "bind", "beside", &["bind"]);
+    assert_eq!(*bundle.report(&["ls=/data"]).lists["/data"], ["file"]);
+}
+
+#[test]
+fn the_option_bind_makes_a_bind_whatever_the_type() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let host = bundle.scratch.dir("host");
+    bundle.scratch.file("host/file", "x");
+    let source = host.to_str().unwrap();
+    bundle
+        .config
+        .mount("/none", "none", source, &["bind"])
+        .mount("/empty", "", source, &["rbind"]);
+    bundle.config.mount("/odd", "tmpfs", source, &["bind"]);
+    let seen = bundle.report(&["ls=/none", "ls=/empty", "ls=/odd"]);
+    for target in ["/none", "/empty", "/odd"] {
+        assert_eq!(*seen.lists[target], ["file"], "{target}");
+    }
+}
+
+#[test]
+fn the_type_bind_makes_a_bind_without_the_option() {
+    require!(containers);
+    beyond!(
+        the_type_bind_makes_a_bind_without_the_option,
+        [
+            runc_before("1.2", "mounts a file system of that type"),
+            crun_before("1.9", "mounts a file system of that type")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    let host = bundle.scratch.dir("host");
+    bundle.scratch.file("host/file", "x");
+    bundle
+        .config
+        .mount("/data", "bind", host.to_str().unwrap(), &["ro"]);
+    let seen = bundle.report(&["ls=/data"]);
+    assert_eq!(*seen.lists["/data"], ["file"]);
+    assert!(seen.mounted("/data").has(&["ro"]));
+}
+
+#[test]
+fn a_missing_source_is_named() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    bundle.config.bind("/no/such/source", "/data", &[]);
+    bundle
+        .create_fails()
+        .failure()
+        .says("/no/such/source")
+        .says("no such file or directory");
+}
+
+#[test]
+fn flags_of_a_bind_are_its_own() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let host = bundle.scratch.dir("host");
+    let flags = ["ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime"];
+    for flag in flags {
+        bundle.config.bind(&host, &format!("/data/{flag}"), &[flag]);
+    }
+    bundle
+        .config
+        .bind(
+            &host,
+            "/data/all",
+            &["rbind", "ro", "nosuid", "nodev", "noexec"],
+        )
+        .bind(&host, "/data/plain", &[]);
+    bundle.dir("data");
+    let seen = bundle.report(&["try=create:/data/ro/x", "try=create:/data/plain/x"]);
+    for flag in flags {
+        assert!(
+            seen.mounted(&format!("/data/{flag}")).has(&[flag]),
+            "{flag}"
+        );
+    }
+    assert!(
+        seen.mounted("/data/all")
+            .has(&["ro", "nosuid", "nodev", "noexec"])
+    );
+    assert!(seen.mounted("/data/plain").has(&["rw"]));
+    assert_eq!(
+        (
+            seen.tried("create:/data/ro/x"),
+            seen.tried("create:/data/plain/x")
+        ),
+        ("EROFS", "ok")
+    );
+}
+
+#[test]
+fn a_bind_without_options_keeps_the_flags_of_its_source() {
+    require!(containers);
+    beyond!(
+        a_bind_without_options_keeps_the_flags_of_its_source,
+        [crun("clears them")]
+    );
+    let mut bundle = Bundle::new();
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), NO_SUID_DEV_EXEC);
+    bundle.config.bind(&source.0, "/kept", &[]);
+    let mount = bundle.report(&[]).mounted("/kept").clone();
+    assert!(
+        mount.has(&["nosuid", "nodev", "noexec"]),
+        "{:?}",
+        mount.options
+    );
+}
+
+#[test]
+fn a_bind_with_options_has_the_flags_they_name_and_no_others() {
+    require!(containers);
+    beyond!(
+        a_bind_with_options_has_the_flags_they_name_and_no_others,
+        [runc_before(
+            "1.2",
+            "does not remount for options that only clear"
+        )]
+    );
+    let mut bundle = Bundle::new();
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), NO_SUID_DEV_EXEC);
+    bundle
+        .config
+        .bind(&source.0, "/more", &["ro", "nosuid", "nodev", "noexec"]);
+    bundle
+        .config
+        .bind(&source.0, "/cleared", &["suid", "dev", "exec"]);
+    let seen = bundle.report(&[]);
+    assert!(
+        seen.mounted("/more")
+            .has(&["ro", "nosuid", "nodev", "noexec"])
+    );
+    let cleared = &seen.mounted("/cleared").options;
+    assert!(
+        !["nosuid", "nodev", "noexec"]
+            .iter()
+            .any(|flag| cleared.contains(*flag)),
+        "{cleared:?}"
+    );
+}
+
+#[test]
+fn a_read_only_source_can_be_bound_writable() {
+    require!(containers);
+    beyond!(
+        a_read_only_source_can_be_bound_writable,
+        [
+            runc_before("1.2", "does not remount for options that only clear"),
+            crun("clears the flag without being asked to")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), MsFlags::empty());
+    source.remount(MsFlags::MS_RDONLY);
+    bundle
+        .config
+        .bind(&source.0, "/kept", &[])
+        .bind(&source.0, "/writable", &["rw"]);
+    let tries = bundle.tries(&["create:/kept/x", "create:/writable/x"]);
+    assert_eq!(tries, ["EROFS", "ok"]);
+}
+
+#[test]
+fn a_user_namespace_cannot_clear_flags_that_the_host_set() {
+    require!(containers, userns);
+    beyond!(
+        a_user_namespace_cannot_clear_flags_that_the_host_set,
+        [runc_before("1.2", "fails to remount"), crun("clears them")]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.user_namespace(100_000, 65536);
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), NO_SUID_DEV_EXEC);
+    bundle.dir("more");
+    bundle.config.bind(&source.0, "/more", &["ro"]);
+    let mount = bundle.report(&[]).mounted("/more").clone();
+    assert!(
+        mount.has(&["ro", "nosuid", "nodev", "noexec"]),
+        "{:?}",
+        mount.options
+    );
+}
+
+#[test]
+fn rbind_takes_the_mounts_below_and_bind_does_not() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), MsFlags::empty());
+    let below = Mounted::tmpfs(source.dir("below"), MsFlags::empty());
+    std::fs::create_dir(below.0.join("deep")).unwrap();
+    bundle
+        .config
+        .mount("/all", "bind", source.0.to_str().unwrap(), &["rbind"])
+        .bind(&source.0, "/one", &[]);
+    let seen = bundle.report(&["ls=/all/below", "ls=/one/below"]);
+    assert_eq!(*seen.lists["/all/below"], ["deep"]);
+    assert!(seen.lists["/one/below"].is_empty());
+    assert!(seen.mount("/all/below").is_some() && seen.mount("/one/below").is_none());
+}
+
+#[test]
+fn plain_flags_do_not_reach_the_mounts_below() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), MsFlags::empty());
+    let _below = Mounted::tmpfs(source.dir("below"), MsFlags::empty());
+    bundle.config.mount(
+        "/data",
+        "bind",
+        source.0.to_str().unwrap(),
+        &["rbind", "ro"],
+    );
+    assert_eq!(
+        bundle.tries(&["create:/data/x", "create:/data/below/x"]),
+        ["EROFS", "ok"]
+    );
+}
+
+#[test]
+fn recursive_flags_reach_the_mounts_below() {
+    require!(containers, system_call("mount_setattr"));
+    beyond!(
+        recursive_flags_reach_the_mounts_below,
+        [crun("asks mount_setattr for what it refuses")]
+    );
+    let cases = [
+        ("rro", "ro"),
+        ("rnosuid", "nosuid"),
+        ("rnodev", "nodev"),
+        ("rnoexec", "noexec"),
+        ("rnodiratime", "nodiratime"),
+        ("rnoatime", "noatime"),
+        ("rrelatime", "relatime"),
+    ];
+    let mut bundle = Bundle::new();
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), MsFlags::empty());
+    let _below = Mounted::tmpfs(source.dir("below"), MsFlags::empty());
+    bundle.dir("data");
+    for (option, _) in cases {
+        bundle.config.mount(
+            &format!("/data/{option}"),
+            "bind",
+            source.0.to_str().unwrap(),
+            &["rbind", option],
+        );
+    }
+    let seen = bundle.report(&["try=create:/data/rro/below/x"]);
+    for (option, flag) in cases {
+        for target in [format!("/data/{option}"), format!("/data/{option}/below")] {
+            let mount = seen.mounted(&target);
+            assert!(mount.has(&[flag]), "{target}: {:?}", mount.options);
+        }
+    }
+    assert_eq!(seen.tried("create:/data/rro/below/x"), "EROFS");
+}
+
+#[test]
+fn recursive_flags_can_be_cleared() {
+    require!(containers, system_call("mount_setattr"));
+    beyond!(
+        recursive_flags_can_be_cleared,
+        [crun("asks mount_setattr for what it refuses")]
+    );
+    let mut bundle = Bundle::new();
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_NOATIME;
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), flags);
+    let below = Mounted::tmpfs(source.dir("below"), flags);
+    source.remount(flags | MsFlags::MS_RDONLY);
+    below.remount(flags | MsFlags::MS_RDONLY);
+    let options = ["rbind", "rrw", "rsuid", "rdev", "rexec", "rstrictatime"];
+    bundle
+        .config
+        .mount("/data", "bind", source.0.to_str().unwrap(), &options);
+    let seen = bundle.report(&[]);
+    for target in ["/data", "/data/below"] {
+        let options = &seen.mounted(target).options;
+        let left = ["ro", "nosuid", "nodev", "noexec", "noatime", "relatime"]
+            .iter()
+            .find(|flag| options.contains(**flag));
+        assert_eq!(left, None, "{target}: {options:?}");
+    }
+}
+
+#[test]
+fn nosymfollow_reaches_the_mounts_below() {
+    require!(containers, system_call("mount_setattr"));
+    beyond!(
+        nosymfollow_reaches_the_mounts_below,
+        [crun("knows no rnosymfollow")]
+    );
+    let mut bundle = Bundle::new();
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), MsFlags::empty());
+    let _below = Mounted::tmpfs(source.dir("below"), MsFlags::empty());
+    bundle.config.mount(
+        "/data",
+        "bind",
+        source.0.to_str().unwrap(),
+        &["rbind", "rnosymfollow"],
+    );
+    let seen = bundle.report(&[]);
+    for target in ["/data", "/data/below"] {
+        assert!(
+            seen.mounted(target).has(&["nosymfollow"]),
+            "{target}: {:?}",
+            seen.mounted(target).options
+        );
+    }
+}
+
+#[test]
+fn propagation_is_as_configured() {
+    require!(containers);
+    beyond!(
+        propagation_is_as_configured,
+        [crun("leaves a slave shared")]
+    );
+    let mut bundle = Bundle::new();
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), MsFlags::empty());
+    source.change(MsFlags::MS_SHARED);
+    bundle.config.set("/linux/rootfsPropagation", "rshared");
+    for option in [
+        "shared",
+        "slave",
+        "private",
+        "unbindable",
+        "rshared",
+        "rslave",
+        "rprivate",
+        "runbindable",
+    ] {
+        bundle.config.mount(
+            &format!("/data/{option}"),
+            "bind",
+            source.0.to_str().unwrap(),
+            &["rbind", option],
+        );
+    }
+    bundle.dir("data");
+    let seen = bundle.report(&[]);
+    let tags = |option: &str| {
+        seen.mounted(&format!("/data/{option}"))
+            .propagation
+            .join(" ")
+    };
+    for r in ["", "r"] {
+        assert!(
+            tags(&format!("{r}shared")).contains("shared:"),
+            "{}",
+            tags(&format!("{r}shared"))
+        );
+        let slave = tags(&format!("{r}slave"));
+        assert!(
+            slave.contains("master:") && !slave.contains("shared:"),
+            "{slave}"
+        );
+        assert_eq!(tags(&format!("{r}private")), "");
+        assert_eq!(tags(&format!("{r}unbindable")), "unbindable");
+    }
+}
+
+#[test]
+fn mounts_that_the_host_makes_later_reach_a_slave_and_not_a_private_mount() {
+    require!(containers);
+    beyond!(
+        mounts_that_the_host_makes_later_reach_a_slave_and_not_a_private_mount,
+        [crun(
+            "makes all mounts private unless rootfsPropagation says otherwise"
+        )]
+    );
+    let mut bundle = Bundle::new();
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), MsFlags::empty());
+    source.change(MsFlags::MS_SHARED);
+    let path = source.0.to_str().unwrap();
+    bundle
+        .config
+        .mount("/slave", "bind", path, &["rbind", "rslave"])
+        .mount("/private", "bind", path, &["rbind", "rprivate"]);
+    source.dir("later");
+    let container = bundle.pause();
+    let _later = Mounted::tmpfs(source.0.join("later"), MsFlags::empty());
+    let seen = container.exec_report(&[], &[]);
+    assert!(seen.mount("/slave/later").is_some());
+    assert!(seen.mount("/private/later").is_none());
+}
+
+#[test]
+fn mounts_that_the_container_makes_reach_the_host_through_a_shared_mount() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), MsFlags::empty());
+    source.change(MsFlags::MS_SHARED);
+    source.dir("later");
+    bundle
+        .config
+        .privileged()
+        .set("/linux/rootfsPropagation", "rshared");
+    bundle.config.mount(
+        "/shared",
+        "bind",
+        source.0.to_str().unwrap(),
+        &["rbind", "rshared"],
+    );
+    let container = bundle.pause();
+    let outcome = container
+        .exec(&[], &["/bin/probe", "try", "mount:/shared/later"])
+        .success()
+        .json();
+    assert_eq!(outcome["mount:/shared/later"], "ok");
+    let later = source.0.join("later");
+    let seen = integration::host::mounts()
+        .into_iter()
+        .any(|mount| Path::new(&mount.target) == later);
+    umount2(&later, MntFlags::MNT_DETACH).unwrap();
+    assert!(seen, "the container's mount did not reach the host");
+}
+
+#[test]
+fn a_bind_may_be_remounted_later_in_the_list() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let host = bundle.scratch.dir("host");
+    bundle.config.bind(&host, "/data", &["noexec"]).bind(
+        &host,
+        "/data",
+        &["remount", "ro", "noexec"],
+    );
+    let mount = bundle.report(&[]).mounted("/data").clone();
+    assert!(mount.has(&["ro", "noexec"]), "{:?}", mount.options);
+}
+
+const NO_SUID_DEV_EXEC: MsFlags = MsFlags::MS_NOSUID
+    .union(MsFlags::MS_NODEV)
+    .union(MsFlags::MS_NOEXEC);
+
+/// A mount of the test's own mount namespace, taken away when dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    #[track_caller]
+    fn tmpfs(target: PathBuf, flags: MsFlags) -> Mounted {
+        mount(Some("it"), &target, Some("tmpfs"), flags, Some("mode=0777")).unwrap();
+        let mounted = Mounted(target);
+        mounted.change(MsFlags::MS_PRIVATE);
+        mounted
+    }
+
+    #[track_caller]
+    fn change(&self, propagation: MsFlags) {
+        mount(
+            None::<&str>,
+            &self.0,
+            None::<&str>,
+            propagation,
+            None::<&str>,
+        )
+        .unwrap();
+    }
+
+    #[track_caller]
+    fn remount(&self, flags: MsFlags) {
+        mount(
+            None::<&str>,
+            &self.0,
+            None::<&str>,
+            flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .unwrap();
+    }
+
+    #[track_caller]
+    fn dir(&self, name: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::create_dir(&path).unwrap();
+        path
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        umount2(&self.0, MntFlags::MNT_DETACH).ok(); // The scratch directory's removal would show what remained.
+    }
+}
