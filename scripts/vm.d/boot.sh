@@ -1,58 +1,52 @@
-# shellcheck shell=bash
-# One run of the machine: puts the command into the initrd, starts QEMU, passes the output on, finds the exit status.
-# Uses the options of scripts/vm and kernel_dir, image_dir.
+# shellcheck shell=bash disable=SC2154 # scripts/vm sets the options and paths
+# One run of the machine: starts QEMU, passes the command's output on while it comes, finds its exit status.
 
 boot() {
-    local status
-    run=$(mktemp -d)
-    qemu_pid=
-    trap 'end_machine' EXIT
+    local end=0 pump
+    run=$(mktemp -d) machine_pid=
+    trap end_machine EXIT
     trap 'exit 125' INT TERM HUP
-    make_job "$@"
-    mkfifo "$run/output"
+    make_job "$@" | cat "$kernel_dir/initrd" - >"$run/initrd"
+    if [[ ${#payload[@]} -gt 0 ]]; then make_payload "${payload[@]}"; fi
     truncate -s 512M "$run/scratch"
+    mkfifo "$run/output"
     cat "$run/output" &
-    local pump=$!
-    start_qemu &
-    qemu_pid=$!
-    wait "$qemu_pid" || true
-    wait "$pump"
-    if ! status=$(cat "$run/status" 2>/dev/null) || [[ -z $status ]]; then
-        { tail -n 40 "$run/console" | tr -d '\r'; echo "vm: the machine ended before the command (console above)"; } >&2
-        status=125
-    fi
-    exit "$status"
+    pump=$!
+    start_machine </dev/null >"$run/qemu" 2>&1 &
+    machine_pid=$!
+    wait "$machine_pid" || end=$?
+    machine_pid=
+    : <>"$run/output" # frees the pump if QEMU never opened its end
+    wait "$pump" || true # our reader may have gone
+    if [[ -s $run/status ]]; then exit "$(<"$run/status")"; fi
+    {
+        cat "$run/qemu"
+        if [[ -f $run/console ]]; then tail -n 40 "$run/console" | tr -d '\r'; fi
+        if [[ $end == 124 || $end == 137 ]]; then echo "vm: no end after $timeout s"; else echo "vm: the machine ended before the command"; fi
+    } >&2
+    exit 125
 }
 
-# The part of the initrd that differs from run to run.
-make_job() {
-    local job=$run/initrd.d/job
-    mkdir -p "$job"
-    local word
-    for word; do printf "'%s' " "${word//\'/\'\\\'\'}"; done >"$job/command"
-    install -m 755 "$parts/guest-run" "$job/run"
-    install -m 755 "$parts/guest-init" "$job/tiny-init"
-    echo /run/vm/tiny-init >"$job/init"
-    (cd "$run/initrd.d" && find . | busybox cpio -o -H newc 2>/dev/null) | cat "$kernel_dir/initrd" - >"$run/initrd"
-}
-
-start_qemu() {
-    local disks=()
-    disk() { disks+=(-drive "file=$2,format=raw,if=none,id=$1,cache=unsafe$3" -device "virtio-blk-pci,drive=$1,serial=$1"); }
+start_machine() {
+    local qemu words=()
+    mapfile -t qemu < <(qemu_command "$qemu_dir")
+    disk() { words+=(-drive "id=$1,file=$2,format=raw,if=none,cache=unsafe$3" -device "virtio-blk-pci,drive=$1,serial=$1"); }
     disk root "$image_dir/root.img" ,snapshot=on
     disk modules "$kernel_dir/modules.img" ,readonly=on
     disk scratch "$run/scratch" ''
-    TMPDIR=$run exec timeout -k 5 "$timeout" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot -nic none \
-        -accel tcg,thread=multi -cpu max -smp "$cpus" -m "$memory" \
-        -kernel "$kernel_dir/vmlinuz" -initrd "$run/initrd" \
-        -append 'console=ttyS0 quiet panic=-1 oops=panic cgroup_no_v1=all mitigations=off' \
-        -chardev "file,id=console,path=$run/console" -serial chardev:console -device virtio-serial-pci \
-        -chardev "file,id=output,path=$run/output" -device virtserialport,chardev=output,name=output \
-        -chardev "file,id=status,path=$run/status" -device virtserialport,chardev=status,name=status \
-        "${disks[@]}" </dev/null >"$run/qemu" 2>&1
+    if [[ -f $run/payload ]]; then disk payload "$run/payload" ''; fi
+    port() { words+=(-chardev "file,id=$1,path=$run/$1" -device "virtserialport,chardev=$1,name=$1"); }
+    words+=(-device virtio-serial-pci)
+    port output
+    port status
+    export TMPDIR=$run # for what snapshot=on writes
+    exec timeout -k 5 "$timeout" "${qemu[@]}" -nodefaults -no-user-config -display none -no-reboot -nic none \
+        -accel "$(accelerator)" -cpu max -smp "$cpus" -m "$memory" -kernel "$kernel_dir/vmlinuz" -initrd "$run/initrd" \
+        -append 'console=ttyS0 quiet panic=-1 oops=panic cgroup_no_v1=all mitigations=off systemd.getty_auto=0' \
+        -chardev "file,id=console,path=$run/console" -serial chardev:console "${words[@]}"
 }
 
 end_machine() {
-    [[ -z $qemu_pid ]] || kill "$qemu_pid" 2>/dev/null || true
+    if [[ -n $machine_pid ]]; then kill "$machine_pid" && wait "$machine_pid"; fi
     rm -rf "$run"
 }

@@ -1,7 +1,5 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # scripts/vm sets the options and paths
 # Builds each artefact once. A key is a name and a hash of the files that define the artefact, so editing boot.sh rebuilds nothing.
-
-cache=${CAISSON_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/caisson}/vm
 
 # cached NAME BUILDER ARG...: prints the directory of NAME, which BUILDER fills (it gets the directory and ARGs) if it does not exist yet.
 cached() {
@@ -31,5 +29,6 @@ sources_of() {
     case $1 in
         build_kernel) echo host.sh kernel.sh initrd-init ;;
         build_image) echo host.sh image.sh packages ;;
+        build_qemu) echo host.sh qemu.sh ;;
     esac
 }

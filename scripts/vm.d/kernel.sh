@@ -1,17 +1,18 @@
-# shellcheck shell=bash
-# Makes vmlinuz, initrd and modules.img (an ext4 disk with /lib/modules' contents) from a suite's cloud kernel package.
+# shellcheck shell=bash disable=SC2154 # scripts/vm sets the options and paths
+# Makes vmlinuz, initrd and modules.img (a disk of /lib/modules) from a suite's cloud kernel package.
 
 build_kernel() {
-    local out=$1 suite=$2 tree version
-    tree=$(mktemp -d "$out/tree.XXXX")
+    local out=$1 suite=$2 tree=$1/tree version
+    mkdir -p "$tree/usr/lib"
+    ln -s usr/lib "$tree/lib" # bookworm's package still says /lib/modules
     unpack_kernel "$tree" "$suite"
     version=$(basename "$tree"/usr/lib/modules/*)
     # sid keeps the kernel beside its modules, older suites in /boot.
     mv "$(find "$tree" -name 'vmlinuz*' -type f)" "$out/vmlinuz"
-    # Unpacked once here instead of by every modprobe under emulation.
+    # Once here instead of by every modprobe under emulation.
     find "$tree/usr/lib/modules" -name '*.ko.xz' -print0 | xargs -0 -r -P 2 -n 64 xz -d
-    depmod -b "$tree/usr" "$version"
-    make_initrd "$tree/usr" "$version" >"$out/initrd"
+    depmod -b "$tree" "$version"
+    make_initrd "$tree" "$version" >"$out/initrd"
     mke2fs -q -t ext4 -O ^has_journal -m 0 -d "$tree/usr/lib/modules" "$out/modules.img" 256M
     rm -rf "$tree"
 }
@@ -19,32 +20,29 @@ build_kernel() {
 # Downloads with an apt root of its own: the host's sources, lists and package state stay as they are.
 unpack_kernel() {
     local tree=$1 suite=$2 apt=$1/apt packages deb
-    mkdir -p "$apt"/{lists/partial,cache/archives/partial} "$tree/usr/lib" && touch "$apt/status"
-    ln -s usr/lib "$tree/lib" # bookworm's packages still say /lib/modules
+    mkdir -p "$apt"/{lists/partial,cache/archives/partial}
+    touch "$apt/status"
     sources_for "$suite" >"$apt/sources.list"
     private_apt() {
         "$@" -o Dir::State="$apt" -o Dir::State::status="$apt/status" -o Dir::Cache="$apt/cache" -o Dir::Etc::sourcelist="$apt/sources.list" \
             -o Dir::Etc::sourceparts=/dev/null -o Acquire::Languages=none -o APT::Sandbox::User=root
     }
     private_apt apt-get -qq update
-    # The kernel's name changes with each update; newer ones are split into -binary- and -modules-.
-    packages=$(private_apt apt-cache --recurse --important depends linux-image-cloud-amd64 | grep -E '^linux-(image|binary|modules)-[0-9]')
-    # shellcheck disable=SC2086  # a list of words
-    (cd "$apt" && private_apt apt-get -qq download $packages)
-    for deb in "$apt"/*.deb; do
-        dpkg --fsys-tarfile "$deb" | tar -x -C "$tree" --keep-directory-symlink ./lib ./usr ./boot 2>/dev/null || true
-    done
-    rm -rf "$apt"
+    # Its version is part of a kernel package's name. Newer ones are split into -binary- and -modules-.
+    mapfile -t packages < <(private_apt apt-cache --recurse --important depends linux-image-cloud-amd64 | grep -E '^linux-(image|binary|modules)-[0-9]')
+    (cd "$apt" && private_apt apt-get -qq download "${packages[@]}")
+    for deb in "$apt"/*.deb; do dpkg --fsys-tarfile "$deb" | tar -x -C "$tree" --keep-directory-symlink; done
+    rm -r "$apt"
 }
 
-# busybox, initrd-init and the modules without which the root disk and our ports cannot be reached, in the order to load them.
+# busybox, initrd-init, and the modules that reach the disks and our ports, in the order to load them.
 make_initrd() {
-    local base=$1 version=$2 dir=$1/initrd module
+    local tree=$1 version=$2 dir=$1/initrd module
     mkdir -p "$dir"/{bin,dev,proc,sys,root,modules}
     install "$(command -v busybox)" "$dir/bin/busybox"
     install "$parts/initrd-init" "$dir/init"
     for module in virtio_pci virtio_blk virtio_console; do
-        modprobe -d "$base/.." -S "$version" --show-depends "$module"
+        modprobe -d "$tree" -S "$version" --show-depends "$module"
     done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r module; do
         cp "$module" "$dir/modules/"
         basename "$module"
