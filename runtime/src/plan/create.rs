@@ -60,11 +60,9 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
     }
     change_root(spec, linux, process, &ns, &options, &mut steps)?;
     restrict(spec, linux, process, &mut steps)?;
-    let mut before_exec = Vec::new();
+    let mut before_exec = vec![Step::Ask(Request::Start)];
     if options.start_by_fifo {
         before_exec.push(Step::AwaitStart);
-    } else {
-        before_exec.push(Step::Ask(Request::Start));
     }
     if let Some(list) = hooks.and_then(|h| h.start_container().as_ref()) {
         before_exec.extend(hook_calls(
@@ -115,10 +113,6 @@ fn empty<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_none_or(Vec::is_empty)
 }
 
-#[expect(
-    deprecated,
-    reason = "the specification deprecates prestart hooks, but engines still use them"
-)]
 fn has_prestart(hooks: &oci_spec::runtime::Hooks) -> bool {
     !empty(hooks.prestart())
 }
@@ -279,7 +273,6 @@ pub(crate) fn console(process: &Process, bind: bool) -> Console {
         rows,
         columns,
         bind,
-        uid: process.user().uid(),
     }
 }
 
