@@ -34,6 +34,7 @@ impl Host {
 
 /// The initial user namespace maps every id to itself; no other can map all of them, since 2^32 - 1 is not an id (user_namespaces(7)).
 pub(crate) fn is_initial_user_namespace() -> Result<bool> {
-    let text = std::fs::read_to_string("/proc/self/uid_map").context(|| "read /proc/self/uid_map")?;
+    let text =
+        std::fs::read_to_string("/proc/self/uid_map").context(|| "read /proc/self/uid_map")?;
     Ok(text.split_whitespace().eq(["0", "0", "4294967295"]))
 }

@@ -46,14 +46,24 @@ fn surroundings() -> report::Result<cli::Surroundings> {
 /// Carries the command out and reports how it went: the one place where errors become text and exit codes.
 fn run(global: &cli::Global, command: cli::Command) -> ExitCode {
     // An exec that fails before its process runs must not look like a process that exited with 1.
-    let failure = if matches!(command, cli::Command::Exec(_)) { 255 } else { 1 };
+    let failure = if matches!(command, cli::Command::Exec(_)) {
+        255
+    } else {
+        1
+    };
     let log = match log::Log::open(&global.log) {
         Ok(log) => log,
         Err(error) => return refuse(&log::Settings::default(), &error, failure),
     };
-    let enters_container =
-        matches!(command, cli::Command::Create(_) | cli::Command::Run(_) | cli::Command::Exec(_));
-    let sealed = if enters_container { seal::seal() } else { Ok(()) };
+    let enters_container = matches!(
+        command,
+        cli::Command::Create(_) | cli::Command::Run(_) | cli::Command::Exec(_)
+    );
+    let sealed = if enters_container {
+        seal::seal()
+    } else {
+        Ok(())
+    };
     match sealed.and_then(|()| commands::execute(global, command, &log)) {
         Ok(code) => {
             log.succeed();
@@ -67,7 +77,8 @@ fn run(global: &cli::Global, command: cli::Command) -> ExitCode {
 }
 
 fn refuse(settings: &log::Settings, error: &report::Error, code: u8) -> ExitCode {
-    if let Ok(log) = log::Log::open(settings).or_else(|_| log::Log::open(&log::Settings::default())) {
+    if let Ok(log) = log::Log::open(settings).or_else(|_| log::Log::open(&log::Settings::default()))
+    {
         log.fail(error);
     }
     ExitCode::from(code)

@@ -39,7 +39,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error that no system call caused.
     pub fn new(kind: Kind, story: impl Into<String>) -> Self {
-        Error { kind, story: story.into(), errno: None }
+        Error {
+            kind,
+            story: story.into(),
+            errno: None,
+        }
     }
 
     /// A bad input.
@@ -49,7 +53,11 @@ impl Error {
 
     /// A system call that failed: `story` says what was tried, on what.
     pub fn os(story: impl Into<String>, errno: Errno) -> Self {
-        Error { kind: Kind::System, story: story.into(), errno: Some(errno) }
+        Error {
+            kind: Kind::System,
+            story: story.into(),
+            errno: Some(errno),
+        }
     }
 
     /// The kind to branch on.

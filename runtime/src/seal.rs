@@ -20,7 +20,9 @@ const SEALS: i32 = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW |
 pub(crate) fn seal() -> Result<()> {
     let story = || "open /proc/self/exe";
     let exe = fs::open_follow(fs::CWD, c"/proc/self/exe", libc::O_RDONLY).context(story)?;
-    if mount_flags(&exe).context(story)? & libc::ST_RDONLY != 0 || fs::seals(&exe).is_ok_and(|seals| seals & SEALS == SEALS) {
+    if mount_flags(&exe).context(story)? & libc::ST_RDONLY != 0
+        || fs::seals(&exe).is_ok_and(|seals| seals & SEALS == SEALS)
+    {
         return Ok(());
     }
     let sealed = match read_only_mount(&exe) {
@@ -34,7 +36,10 @@ pub(crate) fn seal() -> Result<()> {
         }
         other => other.context(|| "mount this program read-only")?,
     };
-    let strings = |list: &mut dyn Iterator<Item = OsString>| list.map(|s| CString::new(s.into_vec())).collect::<std::result::Result<_, _>>();
+    let strings = |list: &mut dyn Iterator<Item = OsString>| {
+        list.map(|s| CString::new(s.into_vec()))
+            .collect::<std::result::Result<_, _>>()
+    };
     let argv = strings(&mut std::env::args_os());
     let envp = strings(&mut std::env::vars_os().map(|(name, value)| {
         let mut variable = name;
@@ -43,15 +48,28 @@ pub(crate) fn seal() -> Result<()> {
         variable
     }));
     let (Ok(argv), Ok(envp)) = (argv, envp) else {
-        return Err(Error::new(Kind::System, "the arguments of this program contain a NUL byte"));
+        return Err(Error::new(
+            Kind::System,
+            "the arguments of this program contain a NUL byte",
+        ));
     };
-    let errno = fexecve(std::os::fd::AsFd::as_fd(&sealed), &CStringArray::new(argv), &CStringArray::new(envp));
-    Err(Error::os("execute this program from its read-only mount", errno))
+    let errno = fexecve(
+        std::os::fd::AsFd::as_fd(&sealed),
+        &CStringArray::new(argv),
+        &CStringArray::new(envp),
+    );
+    Err(Error::os(
+        "execute this program from its read-only mount",
+        errno,
+    ))
 }
 
 fn read_only_mount(exe: &OwnedFd) -> std::result::Result<OwnedFd, Errno> {
     let mount = clone_tree(exe, c"", false)?;
-    let attr = MountAttr { set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID, ..MountAttr::default() };
+    let attr = MountAttr {
+        set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID,
+        ..MountAttr::default()
+    };
     mount_setattr(&mount, false, &attr)?;
     // Executing it would otherwise begin anew for ever.
     match mount_flags(&mount)? & libc::ST_RDONLY {
@@ -67,7 +85,10 @@ fn copy(exe: OwnedFd) -> Result<OwnedFd> {
     std::io::copy(&mut File::from(exe), &mut target).context(story)?;
     fs::add_seals(&target, SEALS).context(story)?;
     // Executing needs a descriptor that is not open for writing.
-    let path = CString::new(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&target)))
-        .map_err(|_| Error::new(Kind::System, story()))?;
+    let path = CString::new(format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&target)
+    ))
+    .map_err(|_| Error::new(Kind::System, story()))?;
     fs::open_follow(fs::CWD, &path, libc::O_RDONLY).context(story)
 }

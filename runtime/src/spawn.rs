@@ -74,7 +74,8 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         signal_mask: around.signal_mask,
         kept,
     };
-    let (cloned, in_cgroup) = clone(flags, around.cgroup).map_err(|errno| clone_error(flags, errno))?;
+    let (cloned, in_cgroup) =
+        clone(flags, around.cgroup).map_err(|errno| clone_error(flags, errno))?;
     let (pid, pidfd) = match cloned {
         Cloned::Child => {
             // First of all: while init holds the parent's end, the parent's death is no end of file.
@@ -96,8 +97,17 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         leave_pid_namespace(&files.proc)?;
     }
     drop(files);
-    let Plan { steps, exec, birth, rlimits, .. } = plan;
-    let stage = stage.is_some().then(|| pidfd.try_clone().map(|pidfd| (pid, pidfd))).transpose();
+    let Plan {
+        steps,
+        exec,
+        birth,
+        rlimits,
+        ..
+    } = plan;
+    let stage = stage
+        .is_some()
+        .then(|| pidfd.try_clone().map(|pidfd| (pid, pidfd)))
+        .transpose();
     let mut child = Child {
         pid,
         pidfd,
@@ -110,7 +120,12 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         stage: stage.context(|| "duplicate a pidfd")?,
         executing: false,
     };
-    match begin(&child, birth.oom_score_adj, around.cgroup.filter(|_| !in_cgroup), around.host) {
+    match begin(
+        &child,
+        birth.oom_score_adj,
+        around.cgroup.filter(|_| !in_cgroup),
+        around.host,
+    ) {
         Ok(()) => Ok(child),
         Err(error) => {
             child.kill();
@@ -121,23 +136,42 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
 
 /// Directly into the cgroup where the kernel can; else the caller moves the process before it begins.
 fn clone(flags: u64, cgroup: Option<&Cgroup>) -> std::result::Result<(Cloned, bool), Errno> {
-    let into = CloneArgs { flags, cgroup: cgroup.map(Cgroup::fd) };
+    let into = CloneArgs {
+        flags,
+        cgroup: cgroup.map(Cgroup::fd),
+    };
     match clone3(into) {
         // A threaded group, a group whose children have the controllers, a kernel before 5.7, or one where we may only migrate.
-        Err(Errno::EOPNOTSUPP | Errno::EBUSY | Errno::E2BIG | Errno::EACCES) if cgroup.is_some() => {
-            Ok((clone3(CloneArgs { flags, cgroup: None })?, false))
+        Err(Errno::EOPNOTSUPP | Errno::EBUSY | Errno::E2BIG | Errno::EACCES)
+            if cgroup.is_some() =>
+        {
+            Ok((
+                clone3(CloneArgs {
+                    flags,
+                    cgroup: None,
+                })?,
+                false,
+            ))
         }
         other => Ok((other?, cgroup.is_some())),
     }
 }
 
 /// What must precede init's first step.
-fn begin(child: &Child, oom_score_adj: Option<i32>, join: Option<&Cgroup>, host: &Host) -> Result<()> {
+fn begin(
+    child: &Child,
+    oom_score_adj: Option<i32>,
+    join: Option<&Cgroup>,
+    host: &Host,
+) -> Result<()> {
     if let Some(cgroup) = join {
         cgroup.add(nix::unistd::Pid::from_raw(child.pid), &[])?;
     }
     if let Some(value) = oom_score_adj {
-        let written = write_host_file(&format!("/proc/{}/oom_score_adj", child.pid), &value.to_string());
+        let written = write_host_file(
+            &format!("/proc/{}/oom_score_adj", child.pid),
+            &value.to_string(),
+        );
         match written {
             // Lowering it needs CAP_SYS_RESOURCE, which an unprivileged user lacks; his container runs without.
             Err(error) if error.errno() == Some(Errno::EACCES) && !host.sys_admin => {}
@@ -153,15 +187,20 @@ fn begin(child: &Child, oom_score_adj: Option<i32>, join: Option<&Cgroup>, host:
 
 /// The host's procfs, checked to be one.
 fn open_proc() -> Result<OwnedFd> {
-    let proc = fs::open_follow(fs::CWD, c"/proc", libc::O_PATH | libc::O_DIRECTORY).context(|| "open /proc")?;
+    let proc = fs::open_follow(fs::CWD, c"/proc", libc::O_PATH | libc::O_DIRECTORY)
+        .context(|| "open /proc")?;
     if fs_magic(&proc).context(|| "check /proc")? != libc::PROC_SUPER_MAGIC {
-        return Err(Error::new(Kind::Unsupported, "/proc of the host is not a proc file system"));
+        return Err(Error::new(
+            Kind::Unsupported,
+            "/proc of the host is not a proc file system",
+        ));
     }
     Ok(proc)
 }
 
 fn leave_pid_namespace(proc: &OwnedFd) -> Result<()> {
-    let own = fs::open_follow(proc, c"self/ns/pid", libc::O_RDONLY).context(|| "open our own pid namespace")?;
+    let own = fs::open_follow(proc, c"self/ns/pid", libc::O_RDONLY)
+        .context(|| "open our own pid namespace")?;
     setns(own, libc::CLONE_NEWPID as u64).context(|| "return to our own pid namespace")
 }
 
@@ -169,21 +208,41 @@ fn open_all(opens: &[Open], process: Option<&OwnedFd>) -> Result<Vec<OwnedFd>> {
     let open = |open: &Open| match open {
         Open::Namespace(path) => fs::open_follow(fs::CWD, path, libc::O_RDONLY)
             .context(|| format!("open namespace {}", path.to_string_lossy())),
-        Open::Tree { path, recursive, propagation } => open_tree(path, *recursive, *propagation),
+        Open::Tree {
+            path,
+            recursive,
+            propagation,
+        } => open_tree(path, *recursive, *propagation),
         Open::Process => match process {
             Some(pidfd) => pidfd.try_clone().context(|| "duplicate a pidfd"),
-            None => Err(Error::new(Kind::State, "the container has no process to join")),
+            None => Err(Error::new(
+                Kind::State,
+                "the container has no process to join",
+            )),
         },
     };
     opens.iter().map(open).collect()
 }
 
 fn open_tree(path: &CString, recursive: bool, propagation: u64) -> Result<OwnedFd> {
-    let tree = clone_tree(fs::CWD, path, recursive).context(|| format!("open mount source {}", path.to_string_lossy()))?;
-    match mount_setattr(&tree, true, &MountAttr { propagation, ..MountAttr::default() }) {
+    let tree = clone_tree(fs::CWD, path, recursive)
+        .context(|| format!("open mount source {}", path.to_string_lossy()))?;
+    match mount_setattr(
+        &tree,
+        true,
+        &MountAttr {
+            propagation,
+            ..MountAttr::default()
+        },
+    ) {
         // KERNEL(5.12): drop this. Attaching in another user namespace makes it a slave all the same.
         Err(Errno::ENOSYS) => {}
-        other => other.context(|| format!("set the propagation of mount source {}", path.to_string_lossy()))?,
+        other => other.context(|| {
+            format!(
+                "set the propagation of mount source {}",
+                path.to_string_lossy()
+            )
+        })?,
     }
     Ok(tree)
 }
@@ -196,11 +255,15 @@ fn clone_error(flags: u64, errno: Errno) -> Error {
         false => format!("clone the container's process into new namespaces ({names})"),
     };
     let hint = match errno {
-        Errno::ENOSPC => " (a limit in /proc/sys/user/max_*_namespaces is reached, or namespaces are nested too deeply)",
+        Errno::ENOSPC => {
+            " (a limit in /proc/sys/user/max_*_namespaces is reached, or namespaces are nested too deeply)"
+        }
         Errno::EPERM if flags & libc::CLONE_NEWUSER as u64 != 0 => {
             " (user namespaces may be forbidden: see kernel.unprivileged_userns_clone, user.max_user_namespaces)"
         }
-        Errno::EAGAIN => " (a limit on the number of processes is reached: RLIMIT_NPROC, kernel.pid_max or pids.max)",
+        Errno::EAGAIN => {
+            " (a limit on the number of processes is reached: RLIMIT_NPROC, kernel.pid_max or pids.max)"
+        }
         Errno::EINVAL => " (a kind of namespace may be missing in this kernel)",
         _ => "",
     };
@@ -208,20 +271,31 @@ fn clone_error(flags: u64, errno: Errno) -> Error {
 }
 
 fn program(exec: &Exec) -> String {
-    exec.argv.strings().first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    exec.argv
+        .strings()
+        .first()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 fn write_host_file(path: &str, value: &str) -> Result<()> {
     let open = || -> std::io::Result<()> {
         use std::io::Write;
-        std::fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(path)?
+            .write_all(value.as_bytes())
     };
     open().context(|| format!("write {value:?} to {path}"))
 }
 
 impl Child {
     /// Serves init until the container is created and init waits for the word to start. `hooks` runs the hooks of the runtime namespace.
-    pub(crate) fn until_created(&mut self, host: &Host, mut hooks: impl FnMut(i32) -> Result<()>) -> Result<()> {
+    pub(crate) fn until_created(
+        &mut self,
+        host: &Host,
+        mut hooks: impl FnMut(i32) -> Result<()>,
+    ) -> Result<()> {
         loop {
             match self.next()? {
                 Some(Message::Ask(Request::Start)) => return Ok(()),
@@ -279,11 +353,12 @@ impl Child {
     /// The next message that is the caller's business. None: the program runs.
     fn next(&mut self) -> Result<Option<Message>> {
         loop {
-            let (message, fd) = match sync::next(&self.sync).context(|| "hear from the container's process")? {
-                Some(message) => message,
-                None if self.executing => return Ok(None),
-                None => return Err(self.died()),
-            };
+            let (message, fd) =
+                match sync::next(&self.sync).context(|| "hear from the container's process")? {
+                    Some(message) => message,
+                    None if self.executing => return Ok(None),
+                    None => return Err(self.died()),
+                };
             match message {
                 Message::Born { pid } => self.adopt(pid)?,
                 // Before the program runs, which may look at the size at once.
@@ -297,11 +372,15 @@ impl Child {
 
     /// The stage has given birth and ends.
     fn adopt(&mut self, pid: i32) -> Result<()> {
-        let Some((_, stage)) = self.stage.take() else { return Err(self.unexpected()) };
+        let Some((_, stage)) = self.stage.take() else {
+            return Err(self.unexpected());
+        };
         // It is our child and nobody has reaped it, so the number is its own.
         self.pidfd = pidfd_open(pid).context(|| format!("open process {pid}"))?;
         self.pid = pid;
-        wait_pidfd(&stage).map(drop).context(|| "reap the process between")
+        wait_pidfd(&stage)
+            .map(drop)
+            .context(|| "reap the process between")
     }
 
     fn serve(&self, request: Request, host: &Host) -> Result<()> {
@@ -316,7 +395,10 @@ impl Child {
     }
 
     fn unexpected(&self) -> Error {
-        Error::new(Kind::System, "the container's process sent what it should not")
+        Error::new(
+            Kind::System,
+            "the container's process sent what it should not",
+        )
     }
 
     /// Init ended without a word: its status, and what the kernel counted, say why.
@@ -326,24 +408,41 @@ impl Child {
             Ok(Exit::Signal { number, .. }) => format!("was killed by signal {number}"),
             Err(errno) => format!("ended ({})", errno.desc()),
         };
-        Error::new(Kind::System, format!("the container's process {how} during its set-up"))
+        Error::new(
+            Kind::System,
+            format!("the container's process {how} during its set-up"),
+        )
     }
 
     fn failed(&self, failure: &Failure) -> Error {
         let errno = Errno::from_raw(failure.errno);
         let op = Op::from_number(failure.op);
         let Some(step) = self.steps.get(failure.step as usize) else {
-            let what = if failure.step == STAGE { "join the container's namespaces" } else { "set the container up" };
+            let what = if failure.step == STAGE {
+                "join the container's namespaces"
+            } else {
+                "set the container up"
+            };
             return Error::os(with_op(what.to_owned(), op), errno);
         };
         match (step, op) {
             (Step::LookUp | Step::Exec, _) => process::exec_error(&self.program, op, errno),
             (Step::Hook(_), _) => hook_error(&step.to_string(), failure),
-            (_, Op::Unreachable) => Error::new(Kind::System, format!("{step}: {}", op.text().unwrap_or_default())),
+            (_, Op::Unreachable) => Error::new(
+                Kind::System,
+                format!("{step}: {}", op.text().unwrap_or_default()),
+            ),
             _ => {
                 let text = failure.text();
                 let story = with_op(step.to_string(), op);
-                Error::os(if text.is_empty() { story } else { format!("{story} ({text})") }, errno)
+                Error::os(
+                    if text.is_empty() {
+                        story
+                    } else {
+                        format!("{story} ({text})")
+                    },
+                    errno,
+                )
             }
         }
     }
@@ -362,9 +461,17 @@ pub(crate) fn hook_error(story: &str, failure: &Failure) -> Error {
         Op::HookExit => format!("exit status {}", failure.detail),
         Op::HookTimeout => "did not end in time and was killed".to_owned(),
         Op::HookSignal => format!("killed by signal {}", failure.detail),
-        op => return Error::os(with_op(story.to_owned(), op), Errno::from_raw(failure.errno)),
+        op => {
+            return Error::os(
+                with_op(story.to_owned(), op),
+                Errno::from_raw(failure.errno),
+            );
+        }
     };
-    Error::new(Kind::System, format!("{story}: {how}, output: {}", failure.text()))
+    Error::new(
+        Kind::System,
+        format!("{story}: {how}, output: {}", failure.text()),
+    )
 }
 
 /// Writes the id maps of a new user namespace. An unprivileged user may map himself alone; for more there are newuidmap and newgidmap.
@@ -393,10 +500,15 @@ fn run_map_helper(name: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
         .map(|dir| std::path::Path::new(dir).join(name))
         .find(|path| path.exists());
     let Some(path) = found else {
-        let text = format!("{name} is needed to map more than one's own id, and it is not installed (package uidmap or shadow-utils)");
+        let text = format!(
+            "{name} is needed to map more than one's own id, and it is not installed (package uidmap or shadow-utils)"
+        );
         return Err(Error::new(Kind::Unsupported, text));
     };
-    let numbers = maps.iter().flat_map(|map| [map.container, map.host, map.size]).map(|n| n.to_string());
+    let numbers = maps
+        .iter()
+        .flat_map(|map| [map.container, map.host, map.size])
+        .map(|n| n.to_string());
     let output = std::process::Command::new(&path)
         .arg(pid.to_string())
         .args(numbers)
@@ -408,14 +520,20 @@ fn run_map_helper(name: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Error::new(Kind::System, format!("{name} refused the id mappings ({}): {text}", output.status)))
+    Err(Error::new(
+        Kind::System,
+        format!("{name} refused the id mappings ({}): {text}", output.status),
+    ))
 }
 
 /// For messages about descriptors that a caller should have passed on.
 pub(crate) fn check_preserved(count: u32) -> Result<()> {
     for number in 3..3 + count {
         if fs::stat_fd(number.cast_signed()).is_err() {
-            let text = format!("unable to stat preserved-fd {} (of {count}): it is not open", number - 2);
+            let text = format!(
+                "unable to stat preserved-fd {} (of {count}): it is not open",
+                number - 2
+            );
             return Err(Error::new(Kind::Usage, text));
         }
     }

@@ -21,8 +21,14 @@ pub(crate) struct Parsed<T> {
 pub(crate) fn load(bundle: &Path) -> Result<(Parsed<Spec>, Vec<u8>)> {
     let path = bundle.join("config.json");
     let text = std::fs::read(&path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::invalid(format!("JSON specification file {} not found", path.display())),
-        _ => Error::new(crate::report::Kind::System, format!("read {}: {e}", path.display())),
+        std::io::ErrorKind::NotFound => Error::invalid(format!(
+            "JSON specification file {} not found",
+            path.display()
+        )),
+        _ => Error::new(
+            crate::report::Kind::System,
+            format!("read {}: {e}", path.display()),
+        ),
     })?;
     let parsed = parse(&text).context(|| format!("parse {}", path.display()))?;
     Ok((parsed, text))
@@ -63,15 +69,29 @@ fn amend_process(process: &mut Map<String, Value>, warnings: &mut Vec<String>) {
     if process.get("user").is_none_or(Value::is_null) {
         process.insert("user".to_owned(), Value::Object(Map::new()));
     }
-    if let Some(flags) = process.get_mut("scheduler").and_then(|s| s.get_mut("flags")).and_then(Value::as_array_mut) {
+    if let Some(flags) = process
+        .get_mut("scheduler")
+        .and_then(|s| s.get_mut("flags"))
+        .and_then(Value::as_array_mut)
+    {
         // oci-spec 0.10 spells this one otherwise than the specification.
-        for flag in flags.iter_mut().filter(|flag| **flag == "SCHED_FLAG_DL_OVERRUN") {
+        for flag in flags
+            .iter_mut()
+            .filter(|flag| **flag == "SCHED_FLAG_DL_OVERRUN")
+        {
             *flag = "SCHED_FLAG_D_L_OVERRUN".into();
         }
     }
-    let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) else { return };
+    let Some(sets) = process
+        .get_mut("capabilities")
+        .and_then(Value::as_object_mut)
+    else {
+        return;
+    };
     for (set, names) in sets {
-        let Some(names) = names.as_array_mut() else { continue };
+        let Some(names) = names.as_array_mut() else {
+            continue;
+        };
         names.retain(|name| {
             let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
             if !known {
@@ -91,15 +111,26 @@ mod tests {
         let text = br#"{"ociVersion":"1.0.2","process":{"cwd":"/","capabilities":{"bounding":["CAP_CHOWN","CAP_TIME_TRAVEL"]}}}"#;
         let parsed = parse(text).unwrap();
         let process = parsed.value.process().as_ref().unwrap();
-        let bounding = process.capabilities().as_ref().unwrap().bounding().as_ref().unwrap();
+        let bounding = process
+            .capabilities()
+            .as_ref()
+            .unwrap()
+            .bounding()
+            .as_ref()
+            .unwrap();
         assert_eq!(bounding.len(), 1);
-        assert_eq!(parsed.warnings, [r#"unknown capability "CAP_TIME_TRAVEL" in bounding, ignoring"#]);
+        assert_eq!(
+            parsed.warnings,
+            [r#"unknown capability "CAP_TIME_TRAVEL" in bounding, ignoring"#]
+        );
         assert_eq!(process.user().uid(), 0);
     }
 
     #[test]
     fn a_wrong_document_is_refused_with_its_place() {
-        let error = parse(br#"{"ociVersion":"1.0.2","process":{"cwd":7}}"#).unwrap_err().to_string();
+        let error = parse(br#"{"ociVersion":"1.0.2","process":{"cwd":7}}"#)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("line 1"), "{error}");
     }
 }

@@ -61,12 +61,18 @@ const TERMINAL: u32 = 3;
 const EXECUTING: u32 = 4;
 const FAILED: u32 = 5;
 
-const REQUESTS: [Request; 4] = [Request::IdMaps, Request::Hooks, Request::Rlimits, Request::Start];
+const REQUESTS: [Request; 4] = [
+    Request::IdMaps,
+    Request::Hooks,
+    Request::Rlimits,
+    Request::Start,
+];
 
 /// Encodes a message.
 pub(crate) fn encode(message: &Message) -> [u8; RECORD] {
     let mut record = [0; RECORD];
-    let mut put = |at: usize, word: u32| record[at * 4..at * 4 + 4].copy_from_slice(&word.to_ne_bytes());
+    let mut put =
+        |at: usize, word: u32| record[at * 4..at * 4 + 4].copy_from_slice(&word.to_ne_bytes());
     match message {
         Message::Born { pid } => {
             put(0, BORN);
@@ -74,7 +80,10 @@ pub(crate) fn encode(message: &Message) -> [u8; RECORD] {
         }
         Message::Ask(request) => {
             put(0, ASK);
-            put(1, REQUESTS.iter().position(|r| r == request).unwrap_or(0) as u32);
+            put(
+                1,
+                REQUESTS.iter().position(|r| r == request).unwrap_or(0) as u32,
+            );
         }
         Message::Terminal => put(0, TERMINAL),
         Message::Executing => put(0, EXECUTING),
@@ -94,9 +103,18 @@ pub(crate) fn encode(message: &Message) -> [u8; RECORD] {
 /// Decodes a record; None if it is not one of ours.
 pub(crate) fn decode(record: &[u8]) -> Option<Message> {
     let record: &[u8; RECORD] = record.try_into().ok()?;
-    let word = |at: usize| u32::from_ne_bytes([record[at * 4], record[at * 4 + 1], record[at * 4 + 2], record[at * 4 + 3]]);
+    let word = |at: usize| {
+        u32::from_ne_bytes([
+            record[at * 4],
+            record[at * 4 + 1],
+            record[at * 4 + 2],
+            record[at * 4 + 3],
+        ])
+    };
     Some(match word(0) {
-        BORN => Message::Born { pid: word(1).cast_signed() },
+        BORN => Message::Born {
+            pid: word(1).cast_signed(),
+        },
         ASK => Message::Ask(*REQUESTS.get(word(1) as usize)?),
         TERMINAL => Message::Terminal,
         EXECUTING => Message::Executing,
@@ -119,7 +137,9 @@ pub(crate) fn decode(record: &[u8]) -> Option<Message> {
 impl Failure {
     /// The text that came along.
     pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.text[..self.text_len as usize]).trim_end().to_owned()
+        String::from_utf8_lossy(&self.text[..self.text_len as usize])
+            .trim_end()
+            .to_owned()
     }
 }
 
@@ -165,13 +185,27 @@ mod tests {
     fn every_message_survives_its_encoding() {
         let mut text = [0; TEXT];
         text[..2].copy_from_slice(b"no");
-        let failure = Failure { step: 7, op: 3, errno: 2, detail: -1, text_len: 2, text };
-        for message in [Message::Born { pid: 4 }, Message::Terminal, Message::Executing, Message::Failed(failure)] {
+        let failure = Failure {
+            step: 7,
+            op: 3,
+            errno: 2,
+            detail: -1,
+            text_len: 2,
+            text,
+        };
+        for message in [
+            Message::Born { pid: 4 },
+            Message::Terminal,
+            Message::Executing,
+            Message::Failed(failure),
+        ] {
             let back = decode(&encode(&message)).unwrap();
             assert_eq!(format!("{back:?}"), format!("{message:?}"));
         }
         for request in REQUESTS {
-            assert!(matches!(decode(&encode(&Message::Ask(request))), Some(Message::Ask(r)) if r == request));
+            assert!(
+                matches!(decode(&encode(&Message::Ask(request))), Some(Message::Ask(r)) if r == request)
+            );
         }
     }
 

@@ -26,8 +26,14 @@ pub(crate) fn locate(plan: &CgroupPlan) -> Result<Option<Saved>> {
     if plan.driver == Driver::Disabled {
         return Ok(None);
     }
-    let Some(hierarchy) = Hierarchy::find()? else { return Ok(None) };
-    Ok(Some(Saved { driver: plan.driver, mountpoint: hierarchy.mountpoint, path: resolve(&plan.place)? }))
+    let Some(hierarchy) = Hierarchy::find()? else {
+        return Ok(None);
+    };
+    Ok(Some(Saved {
+        driver: plan.driver,
+        mountpoint: hierarchy.mountpoint,
+        path: resolve(&plan.place)?,
+    }))
 }
 
 /// Carries out the plan.

@@ -129,11 +129,21 @@ impl Cgroup {
     /// The group at a path below this one, which must exist: for `exec --cgroup`.
     pub(crate) fn below(&self, path: &Path) -> Result<Cgroup> {
         let path = crate::plan::cgroup::clean(path);
-        let whole = if path.is_empty() { self.path.clone() } else { format!("{}/{path}", self.path) };
-        let saved = Saved { path: whole, ..self.save() };
+        let whole = if path.is_empty() {
+            self.path.clone()
+        } else {
+            format!("{}/{path}", self.path)
+        };
+        let saved = Saved {
+            path: whole,
+            ..self.save()
+        };
         match Cgroup::open(&saved)? {
             Some(cgroup) => Ok(cgroup),
-            None => Err(Error::new(Kind::NotFound, format!("cgroup '/{}' does not exist", saved.path))),
+            None => Err(Error::new(
+                Kind::NotFound,
+                format!("cgroup '/{}' does not exist", saved.path),
+            )),
         }
     }
 

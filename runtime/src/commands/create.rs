@@ -40,7 +40,12 @@ pub(super) struct Created {
 
 /// The `create` command.
 pub(super) fn run(context: &Context<'_>, request: &cli::Create) -> Result<()> {
-    let mut created = create(context, request, Mode::Create, SigSet::thread_get_mask().context(|| "read the signal mask")?)?;
+    let mut created = create(
+        context,
+        request,
+        Mode::Create,
+        SigSet::thread_get_mask().context(|| "read the signal mask")?,
+    )?;
     created.child.release()
 }
 
@@ -61,12 +66,26 @@ struct Prepared<'a> {
 }
 
 /// Creates a container. What fails leaves nothing behind.
-pub(super) fn create(context: &Context<'_>, request: &cli::Create, mode: Mode, signal_mask: SigSet) -> Result<Created> {
+pub(super) fn create(
+    context: &Context<'_>,
+    request: &cli::Create,
+    mode: Mode,
+    signal_mask: SigSet,
+) -> Result<Created> {
     let prepared = prepare(context, request, mode, signal_mask).context(|| failed(request))?;
     let directory = context.root.create(&request.id)?;
-    let mut made = Made { cgroup: None, child: None };
+    let mut made = Made {
+        cgroup: None,
+        child: None,
+    };
     match build(context, prepared, &directory, &mut made) {
-        Ok((state, spec, host, child)) => Ok(Created { directory, state, spec, child, host }),
+        Ok((state, spec, host, child)) => Ok(Created {
+            directory,
+            state,
+            spec,
+            child,
+            host,
+        }),
         Err((error, spec, state)) => {
             take_back(context, made, directory, &spec, &state);
             Err(error.context(failed(request)))
@@ -78,15 +97,32 @@ fn failed(request: &cli::Create) -> String {
     format!("create container '{}'", request.id)
 }
 
-fn prepare<'a>(context: &Context<'_>, request: &'a cli::Create, mode: Mode, signal_mask: SigSet) -> Result<Prepared<'a>> {
-    let bundle = std::path::absolute(&request.bundle).context(|| format!("find bundle {}", request.bundle.display()))?;
+fn prepare<'a>(
+    context: &Context<'_>,
+    request: &'a cli::Create,
+    mode: Mode,
+    signal_mask: SigSet,
+) -> Result<Prepared<'a>> {
+    let bundle = std::path::absolute(&request.bundle)
+        .context(|| format!("find bundle {}", request.bundle.display()))?;
     let (parsed, config) = spec::load(&bundle)?;
-    parsed.warnings.iter().for_each(|warning| context.log.warn(warning));
+    parsed
+        .warnings
+        .iter()
+        .for_each(|warning| context.log.warn(warning));
     let mut spec = parsed.value;
     let preserved_fds = listen_fds(&mut spec) + request.preserve_fds;
     spawn::check_preserved(preserved_fds)?;
-    let terminal = spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
-    let console_socket = console_socket(request.console_socket.as_deref(), terminal, mode != Mode::Foreground)?;
+    let terminal = spec
+        .process()
+        .as_ref()
+        .and_then(oci_spec::runtime::Process::terminal)
+        .unwrap_or(false);
+    let console_socket = console_socket(
+        request.console_socket.as_deref(),
+        terminal,
+        mode != Mode::Foreground,
+    )?;
     let host = context.host()?;
     let rootfs = root_directory(&spec, &bundle)?;
     let linux = spec.linux().as_ref();
@@ -100,11 +136,21 @@ fn prepare<'a>(context: &Context<'_>, request: &'a cli::Create, mode: Mode, sign
         owner: cgroup_owner(&spec),
     })?;
     let profile = linux.and_then(|linux| linux.seccomp().as_ref());
-    let seccomp = profile.map(seccomp::compile).transpose().context(|| "compile linux.seccomp")?;
+    let seccomp = profile
+        .map(seccomp::compile)
+        .transpose()
+        .context(|| "compile linux.seccomp")?;
+    const NEW_LISTENER: u32 = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
     let warnings = seccomp.iter().flat_map(|filter| &filter.warnings);
     warnings.for_each(|warning| context.log.warn(warning));
-    if seccomp.as_ref().is_some_and(|filter| filter.notifies) {
-        return Err(Error::new(Kind::Unsupported, "SCMP_ACT_NOTIFY is not supported yet"));
+    if seccomp
+        .as_ref()
+        .is_some_and(|filter| filter.flags & NEW_LISTENER != 0)
+    {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "SCMP_ACT_NOTIFY is not supported yet",
+        ));
     }
     Ok(Prepared {
         request,
@@ -124,7 +170,10 @@ fn prepare<'a>(context: &Context<'_>, request: &'a cli::Create, mode: Mode, sign
 
 /// Socket activation (sd_listen_fds(3)): what this command was handed goes to the container, whose first process it is for.
 fn listen_fds(spec: &mut Spec) -> u32 {
-    let count = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
+    let count = std::env::var("LISTEN_FDS")
+        .ok()
+        .and_then(|n| n.parse::<u32>().ok())
+        .unwrap_or(0);
     if count > 0
         && let Some(process) = spec.process_mut()
     {
@@ -136,7 +185,11 @@ fn listen_fds(spec: &mut Spec) -> u32 {
 }
 
 /// The console socket, connected. runc's rules for when there must be one and when there must not.
-pub(super) fn console_socket(path: Option<&Path>, terminal: bool, detached: bool) -> Result<Option<OwnedFd>> {
+pub(super) fn console_socket(
+    path: Option<&Path>,
+    terminal: bool,
+    detached: bool,
+) -> Result<Option<OwnedFd>> {
     match path {
         None if detached && terminal => {
             let text = "cannot allocate tty if runc will detach without setting console socket";
@@ -152,14 +205,21 @@ pub(super) fn console_socket(path: Option<&Path>, terminal: bool, detached: bool
 }
 
 fn root_directory(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
-    let Some(root) = spec.root() else { return Err(Error::invalid("Root must be specified")) };
+    let Some(root) = spec.root() else {
+        return Err(Error::invalid("Root must be specified"));
+    };
     let path = bundle.join(root.path());
     let rootfs = path.canonicalize().map_err(|error| {
-        let reason = error.raw_os_error().map_or(error.to_string(), |n| crate::sys::Errno::from_raw(n).desc().to_owned());
+        let reason = error.raw_os_error().map_or(error.to_string(), |n| {
+            crate::sys::Errno::from_raw(n).desc().to_owned()
+        });
         Error::invalid(format!("invalid rootfs: {}: {reason}", path.display()))
     })?;
     if !rootfs.is_dir() {
-        return Err(Error::invalid(format!("invalid rootfs: {} is not a directory", rootfs.display())));
+        return Err(Error::invalid(format!(
+            "invalid rootfs: {} is not a directory",
+            rootfs.display()
+        )));
     }
     Ok(rootfs)
 }
@@ -168,9 +228,10 @@ fn driver(context: &Context<'_>) -> Result<plan::cgroup::Driver> {
     match context.global.cgroup_manager {
         cli::CgroupManager::Cgroupfs => Ok(plan::cgroup::Driver::Cgroupfs),
         cli::CgroupManager::Disabled => Ok(plan::cgroup::Driver::Disabled),
-        cli::CgroupManager::Systemd => {
-            Err(Error::new(Kind::Unsupported, "the systemd cgroup driver is not supported yet: use the cgroupfs driver"))
-        }
+        cli::CgroupManager::Systemd => Err(Error::new(
+            Kind::Unsupported,
+            "the systemd cgroup driver is not supported yet: use the cgroupfs driver",
+        )),
     }
 }
 
@@ -187,7 +248,13 @@ fn rootless(context: &Context<'_>, host: &Host) -> bool {
 fn cgroup_owner(spec: &Spec) -> Option<u32> {
     use oci_spec::runtime::LinuxNamespaceType as Type;
     let linux = spec.linux().as_ref()?;
-    let has = |typ| linux.namespaces().iter().flatten().any(|ns| ns.typ() == typ);
+    let has = |typ| {
+        linux
+            .namespaces()
+            .iter()
+            .flatten()
+            .any(|ns| ns.typ() == typ)
+    };
     let writable = |mount: &oci_spec::runtime::Mount| {
         matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"))
             && !mount.options().iter().flatten().any(|word| word == "ro")
@@ -208,7 +275,12 @@ struct Made {
 
 type Outcome = std::result::Result<(State, Spec, Host, Child), (Error, Spec, State)>;
 
-fn build(context: &Context<'_>, mut prepared: Prepared<'_>, directory: &Locked, made: &mut Made) -> Outcome {
+fn build(
+    context: &Context<'_>,
+    mut prepared: Prepared<'_>,
+    directory: &Locked,
+    made: &mut Made,
+) -> Outcome {
     let mut state = initial_state(&prepared);
     match construct(context, &mut prepared, directory, made, &mut state) {
         Ok(child) => Ok((state, prepared.spec, prepared.host, child)),
@@ -225,11 +297,15 @@ fn construct(
 ) -> Result<Child> {
     // Saved before it is made: a command that is killed from here on leaves a trail for `delete --force`.
     if let Some(saved) = cgroup::locate(&prepared.cgroup)? {
-        state.cgroup = serde_json::to_value(saved).map_err(|e| Error::new(Kind::System, format!("save the cgroup: {e}")))?;
+        state.cgroup = serde_json::to_value(saved)
+            .map_err(|e| Error::new(Kind::System, format!("save the cgroup: {e}")))?;
     }
     directory.save(state)?;
     let created = cgroup::create(&prepared.cgroup)?;
-    created.warnings.iter().for_each(|warning| context.log.warn(warning));
+    created
+        .warnings
+        .iter()
+        .for_each(|warning| context.log.warn(warning));
     made.cgroup = created.cgroup;
     if made.cgroup.is_none() {
         state.cgroup = serde_json::Value::Null;
@@ -257,19 +333,31 @@ fn construct(
         },
     )?);
     let (spec, host) = (&prepared.spec, &prepared.host);
-    child.until_created(host, |pid| run_hooks(spec, state, pid)).map_err(|e| explain(e, made.cgroup.as_ref()))?;
-    let child = made.child.as_mut().ok_or_else(|| Error::new(Kind::System, "no container process"))?;
+    child
+        .until_created(host, |pid| run_hooks(spec, state, pid))
+        .map_err(|e| explain(e, made.cgroup.as_ref()))?;
+    let child = made
+        .child
+        .as_mut()
+        .ok_or_else(|| Error::new(Kind::System, "no container process"))?;
     state.init = Some(Init::of(child.pid)?);
     directory.save(state)?;
     if let Some(path) = &prepared.request.pid_file {
         pid_file::write(path, child.pid)?;
     }
-    made.child.take().ok_or_else(|| Error::new(Kind::System, "no container process"))
+    made.child
+        .take()
+        .ok_or_else(|| Error::new(Kind::System, "no container process"))
 }
 
 /// Names the limit that killed init, if the kernel counted one.
 fn explain(error: Error, cgroup: Option<&Cgroup>) -> Error {
-    let Some(hits) = cgroup.and_then(|cgroup| cgroup.limit_hits().ok()).filter(|hits| hits.any()) else { return error };
+    let Some(hits) = cgroup
+        .and_then(|cgroup| cgroup.limit_hits().ok())
+        .filter(|hits| hits.any())
+    else {
+        return error;
+    };
     let kind = error.kind();
     let text = format!("{error} ({hits})");
     Error::new(kind, text)
@@ -292,7 +380,13 @@ fn initial_state(prepared: &Prepared<'_>) -> State {
         created: crate::timestamp::nanoseconds(std::time::SystemTime::now()),
         owner: prepared.host.euid,
         init: None,
-        annotations: prepared.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+        annotations: prepared
+            .spec
+            .annotations()
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
         namespaces: 0,
         cgroup: serde_json::Value::Null,
     }
@@ -305,7 +399,8 @@ fn make_plan(prepared: &mut Prepared<'_>, state: &State, cgroup: Option<&Cgroup>
         let text = hook_state(state, status, MARK)?;
         let mark = format!("\"pid\":{MARK}");
         let at = text.windows(mark.len()).position(|w| w == mark.as_bytes());
-        let at = at.ok_or_else(|| Error::new(Kind::System, "no pid in the state for hooks"))? + "\"pid\":".len();
+        let at = at.ok_or_else(|| Error::new(Kind::System, "no pid in the state for hooks"))?
+            + "\"pid\":".len();
         Ok([text[..at].to_vec(), text[at + MARK.len()..].to_vec()])
     };
     let has_hooks = prepared.spec.hooks().is_some();
@@ -345,18 +440,29 @@ fn filter_bytes(step: &plan::Step) -> Option<Vec<u8>> {
 fn own_namespaces(spec: &Spec) -> u64 {
     let linux = spec.linux().as_ref();
     let list = linux.and_then(|linux| linux.namespaces().as_ref());
-    list.into_iter().flatten().fold(0, |flags, ns| flags | ns.typ() as u64)
+    list.into_iter()
+        .flatten()
+        .fold(0, |flags, ns| flags | ns.typ() as u64)
 }
 
 /// The start fifo belongs to the container's root, who opens it.
 fn make_fifo(prepared: &Prepared<'_>, directory: &Locked) -> Result<OwnedFd> {
     let linux = prepared.spec.linux().as_ref();
     let root_of = |maps: Option<&Vec<oci_spec::runtime::LinuxIdMapping>>, own: u32| {
-        let map = maps.into_iter().flatten().find(|map| map.container_id() == 0);
+        let map = maps
+            .into_iter()
+            .flatten()
+            .find(|map| map.container_id() == 0);
         map.map_or(own, |map| map.host_id())
     };
-    let uid = root_of(linux.and_then(|l| l.uid_mappings().as_ref()), prepared.host.euid);
-    let gid = root_of(linux.and_then(|l| l.gid_mappings().as_ref()), prepared.host.egid);
+    let uid = root_of(
+        linux.and_then(|l| l.uid_mappings().as_ref()),
+        prepared.host.euid,
+    );
+    let gid = root_of(
+        linux.and_then(|l| l.gid_mappings().as_ref()),
+        prepared.host.egid,
+    );
     directory.make_fifo(Uid::from_raw(uid), Gid::from_raw(gid))?;
     let fifo = directory.open_fifo(OFlag::O_PATH)?;
     fifo.ok_or_else(|| Error::new(Kind::System, "the start fifo vanished"))
@@ -375,10 +481,16 @@ fn take_back(context: &Context<'_>, made: Made, directory: Locked, spec: &Spec, 
     }
     if let Some(cgroup) = made.cgroup {
         warn("kill what is left of the failed container", cgroup.kill());
-        warn("remove the cgroup of the failed container", cgroup.discard());
+        warn(
+            "remove the cgroup of the failed container",
+            cgroup.discard(),
+        );
     }
     if had_child {
         super::delete::run_poststop(context, spec, state);
     }
-    warn("remove the directory of the failed container", directory.remove());
+    warn(
+        "remove the directory of the failed container",
+        directory.remove(),
+    );
 }

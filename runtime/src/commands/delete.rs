@@ -59,8 +59,12 @@ pub(super) fn destroy(context: &Context<'_>, directory: Locked, state: &State) -
 
 /// Kills init and waits for its end.
 fn kill_init(state: &State) -> Result<()> {
-    let Some(init) = state.init else { return Ok(()) };
-    let Some(pidfd) = start::open_init(&init)? else { return Ok(()) };
+    let Some(init) = state.init else {
+        return Ok(());
+    };
+    let Some(pidfd) = start::open_init(&init)? else {
+        return Ok(());
+    };
     match pidfd_send_signal(&pidfd, libc::SIGKILL) {
         Err(Errno::ESRCH) => return Ok(()),
         other => other.context(|| format!("kill process {}", init.pid))?,
@@ -69,7 +73,11 @@ fn kill_init(state: &State) -> Result<()> {
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => {}
-            other => break other.map(drop).context(|| format!("wait for process {}", init.pid))?,
+            other => {
+                break other
+                    .map(drop)
+                    .context(|| format!("wait for process {}", init.pid))?;
+            }
         }
     }
     // Ours only after `run`; otherwise ECHILD, and its parent's business.

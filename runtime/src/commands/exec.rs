@@ -25,7 +25,14 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
     }
     let signals = Signals::block()?;
     let child = exec(context, request, *signals.original()).context(story)?;
-    foreground::wait(&signals, foreground::Child { pid: child.pid, pidfd: child.pidfd.as_fd() }, child.terminal)
+    foreground::wait(
+        &signals,
+        foreground::Child {
+            pid: child.pid,
+            pidfd: child.pidfd.as_fd(),
+        },
+        child.terminal,
+    )
 }
 
 fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Result<Child> {
@@ -35,7 +42,8 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
     let config = spec::parse(&directory.config()?)?.value;
     let process = process(context, request, &config)?;
     let terminal = process.terminal().unwrap_or(false);
-    let console_socket = console_socket(request.console_socket.as_deref(), terminal, request.detach)?;
+    let console_socket =
+        console_socket(request.console_socket.as_deref(), terminal, request.detach)?;
     spawn::check_preserved(request.preserve_fds)?;
     let host = context.host()?;
     let plan = plan::exec::exec(
@@ -64,10 +72,12 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             lock: None,
         },
     )?;
-    let written = child.until_executed(&host).and_then(|()| match &request.pid_file {
-        Some(path) => pid_file::write(path, child.pid),
-        None => Ok(()),
-    });
+    let written = child
+        .until_executed(&host)
+        .and_then(|()| match &request.pid_file {
+            Some(path) => pid_file::write(path, child.pid),
+            None => Ok(()),
+        });
     match written {
         Ok(()) => Ok(child),
         Err(error) => {
@@ -79,17 +89,39 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
 
 /// The container's filter, as `create` compiled it.
 fn seccomp(directory: &Directory) -> Result<Option<seccomp::Filter>> {
-    let Some(bytes) = directory.seccomp()? else { return Ok(None) };
+    let Some(bytes) = directory.seccomp()? else {
+        return Ok(None);
+    };
     let filter = seccomp::Filter::from_saved(&bytes);
-    filter.map(Some).ok_or_else(|| Error::new(Kind::System, "the saved seccomp filter of the container is damaged"))
+    filter.map(Some).ok_or_else(|| {
+        Error::new(
+            Kind::System,
+            "the saved seccomp filter of the container is damaged",
+        )
+    })
 }
 
 /// The container's init, if a process may be added to it now.
-fn running(context: &Context<'_>, request: &cli::Exec, directory: &Directory, state: &State) -> Result<OwnedFd> {
-    let stopped = || Error::new(Kind::State, "cannot exec in a stopped container: container not running");
+fn running(
+    context: &Context<'_>,
+    request: &cli::Exec,
+    directory: &Directory,
+    state: &State,
+) -> Result<OwnedFd> {
+    let stopped = || {
+        Error::new(
+            Kind::State,
+            "cannot exec in a stopped container: container not running",
+        )
+    };
     match context.status(directory, state)? {
         Status::Stopped => return Err(stopped()),
-        Status::Creating => return Err(Error::new(Kind::State, "cannot exec in a container that is still being created")),
+        Status::Creating => {
+            return Err(Error::new(
+                Kind::State,
+                "cannot exec in a container that is still being created",
+            ));
+        }
         Status::Paused if !request.ignore_paused => {
             let text = "cannot exec in a paused container (use --ignore-paused to override)";
             return Err(Error::new(Kind::State, text));
@@ -104,7 +136,10 @@ fn running(context: &Context<'_>, request: &cli::Exec, directory: &Directory, st
 fn cgroup(context: &Context<'_>, request: &cli::Exec, state: &State) -> Result<Option<Cgroup>> {
     match (context.cgroup(state)?, &request.cgroup) {
         (Some(cgroup), Some(path)) => cgroup.below(path).map(Some),
-        (None, Some(_)) => Err(Error::new(Kind::Unsupported, "--cgroup: the container has no cgroup")),
+        (None, Some(_)) => Err(Error::new(
+            Kind::Unsupported,
+            "--cgroup: the container has no cgroup",
+        )),
         (cgroup, None) => Ok(cgroup),
     }
 }
@@ -121,12 +156,20 @@ fn may_set_groups(host: &Host, state: &State) -> Result<bool> {
 
 /// The process to run: a document of its own, or the container's process with changes.
 fn process(context: &Context<'_>, request: &cli::Exec, config: &Spec) -> Result<Process> {
-    let own = config.process().clone().ok_or_else(|| Error::invalid("config.json has no process"))?;
+    let own = config
+        .process()
+        .clone()
+        .ok_or_else(|| Error::invalid("config.json has no process"))?;
     match &request.process {
         ExecProcess::File(path) => {
-            let text = std::fs::read(path).context(|| format!("read process file {}", path.display()))?;
-            let parsed = spec::parse_process(&text).context(|| format!("parse process file {}", path.display()))?;
-            parsed.warnings.iter().for_each(|warning| context.log.warn(warning));
+            let text =
+                std::fs::read(path).context(|| format!("read process file {}", path.display()))?;
+            let parsed = spec::parse_process(&text)
+                .context(|| format!("parse process file {}", path.display()))?;
+            parsed
+                .warnings
+                .iter()
+                .for_each(|warning| context.log.warn(warning));
             Ok(inherit(parsed.value, &own))
         }
         ExecProcess::Changed(changes) => change(own, changes),
@@ -164,7 +207,10 @@ fn change(mut process: Process, changes: &ProcessChanges) -> Result<Process> {
     if let Some(cwd) = &changes.cwd {
         process.set_cwd(cwd.into());
     }
-    process.env_mut().get_or_insert_default().extend(changes.env.iter().cloned());
+    process
+        .env_mut()
+        .get_or_insert_default()
+        .extend(changes.env.iter().cloned());
     if let Some(user) = &changes.user {
         process.user_mut().set_uid(user.uid);
         if let Some(gid) = user.gid {
@@ -172,7 +218,8 @@ fn change(mut process: Process, changes: &ProcessChanges) -> Result<Process> {
         }
     }
     let gids = process.user_mut().additional_gids_mut();
-    gids.get_or_insert_default().extend(&changes.additional_gids);
+    gids.get_or_insert_default()
+        .extend(&changes.additional_gids);
     if changes.selinux_label.is_some() {
         process.set_selinux_label(changes.selinux_label.clone());
     }
@@ -190,7 +237,10 @@ fn change(mut process: Process, changes: &ProcessChanges) -> Result<Process> {
 }
 
 /// Adds to the bounding, effective and permitted set; to the ambient one only if the container has one.
-fn add_capabilities(caps: Option<LinuxCapabilities>, names: &[String]) -> Result<LinuxCapabilities> {
+fn add_capabilities(
+    caps: Option<LinuxCapabilities>,
+    names: &[String],
+) -> Result<LinuxCapabilities> {
     let mut caps = caps.unwrap_or_else(no_capabilities);
     for name in names {
         let cap: Capability = serde_json::from_value(name.as_str().into())
@@ -200,8 +250,14 @@ fn add_capabilities(caps: Option<LinuxCapabilities>, names: &[String]) -> Result
             set.insert(cap);
             Some(set)
         };
-        let (bounding, effective, permitted) = (add(caps.bounding()), add(caps.effective()), add(caps.permitted()));
-        caps.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+        let (bounding, effective, permitted) = (
+            add(caps.bounding()),
+            add(caps.effective()),
+            add(caps.permitted()),
+        );
+        caps.set_bounding(bounding)
+            .set_effective(effective)
+            .set_permitted(permitted);
         if caps.ambient().as_ref().is_some_and(|set| !set.is_empty()) {
             let (ambient, inheritable) = (add(caps.ambient()), add(caps.inheritable()));
             caps.set_ambient(ambient).set_inheritable(inheritable);
@@ -212,6 +268,10 @@ fn add_capabilities(caps: Option<LinuxCapabilities>, names: &[String]) -> Result
 
 fn no_capabilities() -> LinuxCapabilities {
     let mut caps = LinuxCapabilities::default();
-    caps.set_bounding(None).set_effective(None).set_inheritable(None).set_permitted(None).set_ambient(None);
+    caps.set_bounding(None)
+        .set_effective(None)
+        .set_inheritable(None)
+        .set_permitted(None)
+        .set_ambient(None);
     caps
 }

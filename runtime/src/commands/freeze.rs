@@ -9,7 +9,10 @@ use crate::state::{ContainerId, Status};
 pub(super) fn pause(context: &Context<'_>, id: &ContainerId) -> Result<()> {
     change(context, id, |status, cgroup| match status {
         Status::Running | Status::Created => cgroup.freeze(),
-        _ => Err(Error::new(Kind::State, format!("container not running or created: {status}"))),
+        _ => Err(Error::new(
+            Kind::State,
+            format!("container not running or created: {status}"),
+        )),
     })
     .context(|| format!("pause container '{id}'"))
 }
@@ -23,13 +26,20 @@ pub(super) fn resume(context: &Context<'_>, id: &ContainerId) -> Result<()> {
     .context(|| format!("resume container '{id}'"))
 }
 
-fn change(context: &Context<'_>, id: &ContainerId, act: impl FnOnce(Status, &Cgroup) -> Result<()>) -> Result<()> {
+fn change(
+    context: &Context<'_>,
+    id: &ContainerId,
+    act: impl FnOnce(Status, &Cgroup) -> Result<()>,
+) -> Result<()> {
     let directory = context.root.lock(id)?;
     let state = directory.load()?;
     let status = context.status(&directory, &state)?;
     match context.cgroup(&state)? {
         Some(cgroup) => act(status, &cgroup),
         None if status == Status::Stopped => Err(Error::new(Kind::State, "container not running")),
-        None => Err(Error::new(Kind::Unsupported, "the container has no cgroup, which pausing needs")),
+        None => Err(Error::new(
+            Kind::Unsupported,
+            "the container has no cgroup, which pausing needs",
+        )),
     }
 }

@@ -8,7 +8,12 @@ use crate::sys::Errno;
 use crate::sys::process::pidfd_send_signal;
 
 /// The `kill` command.
-pub(super) fn run(context: &Context<'_>, id: &ContainerId, signal: Signal, all: bool) -> Result<()> {
+pub(super) fn run(
+    context: &Context<'_>,
+    id: &ContainerId,
+    signal: Signal,
+    all: bool,
+) -> Result<()> {
     let state = context.root.load(id)?;
     // Without a pid namespace of its own, killing init leaves the others alive.
     let shared = state.namespaces & libc::CLONE_NEWPID as u64 == 0;
@@ -22,15 +27,28 @@ pub(super) fn run(context: &Context<'_>, id: &ContainerId, signal: Signal, all: 
 }
 
 fn signal_all(context: &Context<'_>, state: &State, signal: Signal) -> Result<()> {
-    let Some(cgroup) = context.cgroup(state)? else { return Ok(()) };
+    let Some(cgroup) = context.cgroup(state)? else {
+        return Ok(());
+    };
     if signal == Signal::KILL {
         return cgroup.kill();
     }
     let init = state.pid();
-    for pid in cgroup.processes()?.into_iter().filter(|pid| Some(pid.as_raw()) != init) {
-        match crate::sys::process::pidfd_open(pid.as_raw()).and_then(|pidfd| pidfd_send_signal(pidfd, signal.number())) {
+    for pid in cgroup
+        .processes()?
+        .into_iter()
+        .filter(|pid| Some(pid.as_raw()) != init)
+    {
+        match crate::sys::process::pidfd_open(pid.as_raw())
+            .and_then(|pidfd| pidfd_send_signal(pidfd, signal.number()))
+        {
             Ok(()) | Err(Errno::ESRCH) => {}
-            Err(errno) => return Err(Error::os(format!("send signal {} to process {pid}", signal.number()), errno)),
+            Err(errno) => {
+                return Err(Error::os(
+                    format!("send signal {} to process {pid}", signal.number()),
+                    errno,
+                ));
+            }
         }
     }
     Ok(())
@@ -42,6 +60,8 @@ fn signal_init(state: &State, signal: Signal) -> Result<()> {
     let pidfd = start::open_init(&init)?.ok_or_else(not_running)?;
     match pidfd_send_signal(&pidfd, signal.number()) {
         Err(Errno::ESRCH) => Err(not_running()),
-        other => other.context(|| format!("send signal {} to process {}", signal.number(), init.pid)),
+        other => {
+            other.context(|| format!("send signal {} to process {}", signal.number(), init.pid))
+        }
     }
 }

@@ -37,23 +37,41 @@ struct Context<'a> {
 
 /// Carries a command out and returns the exit code.
 pub(crate) fn execute(global: &Global, command: Command, log: &Log) -> Result<u8> {
-    let context = Context { global, log, root: Root::open(&global.root, global.root_is_xdg)? };
+    let context = Context {
+        global,
+        log,
+        root: Root::open(&global.root, global.root_is_xdg)?,
+    };
     match command {
         Command::Print(text) => print(&text)?,
         Command::Create(request) => create::run(&context, &request)?,
         Command::Run(request) => return run::run(&context, &request),
         Command::Start { id } => start::run(&context, &id)?,
-        Command::State { id } => print(&state::run(&context.root, &id, |state| context.frozen(state))?)?,
+        Command::State { id } => print(&state::run(&context.root, &id, |state| {
+            context.frozen(state)
+        })?)?,
         Command::List { format, quiet } => {
-            print(&list::run(&context.root, format, quiet, log, |state| context.frozen(state))?)?;
+            print(&list::run(&context.root, format, quiet, log, |state| {
+                context.frozen(state)
+            })?)?;
         }
-        Command::Ps { id, format, options } => print(&ps::run(&context.pids(&id)?, format, &options)?)?,
+        Command::Ps {
+            id,
+            format,
+            options,
+        } => print(&ps::run(&context.pids(&id)?, format, &options)?)?,
         Command::Kill { id, signal, all } => kill::run(&context, &id, signal, all)?,
         Command::Delete { id, force } => delete::run(&context, &id, force)?,
         Command::Exec(request) => return exec::run(&context, &request),
         Command::Spec { bundle, rootless } => {
             let host = context.host()?;
-            spec::run(&bundle, rootless.then_some(spec::User { uid: host.euid, gid: host.egid }))?;
+            spec::run(
+                &bundle,
+                rootless.then_some(spec::User {
+                    uid: host.euid,
+                    gid: host.egid,
+                }),
+            )?;
         }
         Command::Features => print(&features::run()?)?,
         Command::Pause { id } => freeze::pause(&context, &id)?,
@@ -91,15 +109,31 @@ impl Context<'_> {
     fn pids(&self, id: &ContainerId) -> Result<Vec<i32>> {
         let state = self.root.load(id)?;
         match self.cgroup(&state)? {
-            Some(cgroup) => Ok(cgroup.processes()?.into_iter().map(nix::unistd::Pid::as_raw).collect()),
-            None => Ok(state.init.filter(|init| init.is_alive().unwrap_or(false)).map(|init| init.pid).into_iter().collect()),
+            Some(cgroup) => Ok(cgroup
+                .processes()?
+                .into_iter()
+                .map(nix::unistd::Pid::as_raw)
+                .collect()),
+            None => Ok(state
+                .init
+                .filter(|init| init.is_alive().unwrap_or(false))
+                .map(|init| init.pid)
+                .into_iter()
+                .collect()),
         }
     }
 }
 
 fn saved_cgroup(state: &State) -> Result<Option<Saved>> {
-    serde_json::from_value(state.cgroup.clone())
-        .map_err(|e| Error::new(Kind::System, format!("parse the cgroup in state.json of container '{}': {e}", state.id)))
+    serde_json::from_value(state.cgroup.clone()).map_err(|e| {
+        Error::new(
+            Kind::System,
+            format!(
+                "parse the cgroup in state.json of container '{}': {e}",
+                state.id
+            ),
+        )
+    })
 }
 
 /// The state as hooks read it on their standard input, with this status and pid (runtime-spec, runtime.md "State").
@@ -115,8 +149,10 @@ fn hook_state(state: &State, status: Status, pid: &str) -> Result<Vec<u8>> {
         #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
         annotations: &'a std::collections::BTreeMap<String, String>,
     }
-    let wrong = |e: serde_json::Error| Error::new(Kind::System, format!("write the state for hooks: {e}"));
-    let pid: Box<serde_json::value::RawValue> = serde_json::value::RawValue::from_string(pid.to_owned()).map_err(wrong)?;
+    let wrong =
+        |e: serde_json::Error| Error::new(Kind::System, format!("write the state for hooks: {e}"));
+    let pid: Box<serde_json::value::RawValue> =
+        serde_json::value::RawValue::from_string(pid.to_owned()).map_err(wrong)?;
     let hooked = Hooked {
         oci_version: &state.oci_version,
         id: state.id.as_str(),
@@ -131,7 +167,10 @@ fn hook_state(state: &State, status: Status, pid: &str) -> Result<Vec<u8>> {
 /// The hooks of one kind in a config.
 fn hooks(spec: &Spec, kind: crate::hooks::Kind) -> &[oci_spec::runtime::Hook] {
     use crate::hooks::Kind as K;
-    #[expect(deprecated, reason = "the specification deprecates prestart hooks, but engines still use them")]
+    #[expect(
+        deprecated,
+        reason = "the specification deprecates prestart hooks, but engines still use them"
+    )]
     let list = spec.hooks().as_ref().and_then(|hooks| match kind {
         K::Prestart => hooks.prestart().as_deref(),
         K::CreateRuntime => hooks.create_runtime().as_deref(),

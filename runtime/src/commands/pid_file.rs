@@ -9,17 +9,27 @@ use std::path::Path;
 pub(super) fn write(path: &Path, pid: i32) -> Result<()> {
     let story = || format!("write pid file {}", path.display());
     let Some(name) = path.file_name() else {
-        return Err(Error::new(Kind::Usage, format!("{}: not a file name", story())));
+        return Err(Error::new(
+            Kind::Usage,
+            format!("{}: not a file name", story()),
+        ));
     };
     let mut unfinished = std::ffi::OsString::from(".");
     unfinished.push(name);
     let unfinished = path.with_file_name(unfinished);
     let attempt = || {
-        let mut file = match OpenOptions::new().write(true).create_new(true).open(&unfinished) {
+        let mut file = match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&unfinished)
+        {
             // Left by a command that was killed.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 std::fs::remove_file(&unfinished)?;
-                OpenOptions::new().write(true).create_new(true).open(&unfinished)?
+                OpenOptions::new()
+                    .write(true)
+                    .create_new(true)
+                    .open(&unfinished)?
             }
             other => other?,
         };

@@ -23,9 +23,21 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
     if !request.no_subreaper {
         foreground::become_subreaper()?;
     }
-    let created = create::create(context, &request.create, Mode::Foreground, *signals.original())?;
+    let created = create::create(
+        context,
+        &request.create,
+        Mode::Foreground,
+        *signals.original(),
+    )?;
     let (state, child) = begin(context, created)?;
-    let status = foreground::wait(&signals, foreground::Child { pid: child.pid, pidfd: child.pidfd.as_fd() }, child.terminal);
+    let status = foreground::wait(
+        &signals,
+        foreground::Child {
+            pid: child.pid,
+            pidfd: child.pidfd.as_fd(),
+        },
+        child.terminal,
+    );
     if !request.keep {
         delete::remove_ended(context, &state.id)?;
     }
@@ -38,7 +50,12 @@ fn begin(context: &Context<'_>, mut created: Created) -> Result<(State, Child)> 
         .child
         .start(&created.host)
         .and_then(|()| start::poststart(&created.spec, &created.state, &created.child.pidfd));
-    let Created { directory, state, mut child, .. } = created;
+    let Created {
+        directory,
+        state,
+        mut child,
+        ..
+    } = created;
     match started {
         Ok(()) => Ok((state, child)),
         Err(error) => {

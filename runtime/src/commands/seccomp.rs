@@ -8,10 +8,13 @@ use std::path::Path;
 /// Compiles the profile in a file and prints the program.
 pub(super) fn dump(profile: &Path, raw: bool) -> Result<()> {
     let text = std::fs::read(profile).context(|| format!("read {}", profile.display()))?;
-    let profile = serde_json::from_slice(&text).map_err(|e| Error::invalid(format!("parse {}: {e}", profile.display())))?;
+    let profile = serde_json::from_slice(&text)
+        .map_err(|e| Error::invalid(format!("parse {}: {e}", profile.display())))?;
     let filter = seccomp::compile(&profile)?;
     if raw {
-        return std::io::stdout().write_all(&filter.to_bytes()).context(|| "write to standard output");
+        return std::io::stdout()
+            .write_all(&filter.to_bytes())
+            .context(|| "write to standard output");
     }
     crate::output::print(&filter.disassemble())
 }

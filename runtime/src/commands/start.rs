@@ -22,11 +22,20 @@ pub(super) fn run(context: &Context<'_>, id: &ContainerId) -> Result<()> {
     match context.status(&directory, &state)? {
         Status::Created => {}
         Status::Stopped => return Err(wrong_state("cannot start a container that has stopped")),
-        Status::Creating => return Err(wrong_state("cannot start a container that is still being created")),
-        Status::Running | Status::Paused => return Err(wrong_state("cannot start an already running container")),
+        Status::Creating => {
+            return Err(wrong_state(
+                "cannot start a container that is still being created",
+            ));
+        }
+        Status::Running | Status::Paused => {
+            return Err(wrong_state("cannot start an already running container"));
+        }
     }
-    let init = state.init.ok_or_else(|| wrong_state("cannot start a container that has stopped"))?;
-    let pidfd = open_init(&init)?.ok_or_else(|| wrong_state("cannot start a container that has stopped"))?;
+    let init = state
+        .init
+        .ok_or_else(|| wrong_state("cannot start a container that has stopped"))?;
+    let pidfd = open_init(&init)?
+        .ok_or_else(|| wrong_state("cannot start a container that has stopped"))?;
     let spec = spec::parse(&directory.config()?).context(story)?.value;
     let fifo = directory.open_fifo(OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
     let fifo = fifo.ok_or_else(|| wrong_state("cannot start an already running container"))?;
@@ -53,7 +62,10 @@ fn await_program(fifo: &OwnedFd, pidfd: &OwnedFd, spec: &Spec) -> Result<()> {
     let mut record = [0; RECORD];
     let mut opened = false;
     loop {
-        let mut fds = [PollFd::new(fifo.as_fd(), PollFlags::POLLIN), PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [
+            PollFd::new(fifo.as_fd(), PollFlags::POLLIN),
+            PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
+        ];
         match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
             other => other.context(|| "wait for the container's process")?,
@@ -77,24 +89,39 @@ fn await_program(fifo: &OwnedFd, pidfd: &OwnedFd, spec: &Spec) -> Result<()> {
 /// startContainer hooks.
 fn failure(record: &[u8], spec: &Spec) -> Error {
     let Some(Message::Failed(failure)) = sync::decode(record) else {
-        return Error::new(Kind::System, "the container's process wrote what it should not into the start fifo");
+        return Error::new(
+            Kind::System,
+            "the container's process wrote what it should not into the start fifo",
+        );
     };
     let op = Op::from_number(failure.op);
     let errno = Errno::from_raw(failure.errno);
     let process = spec.process().as_ref();
     let args = process.and_then(|process| process.args().as_ref());
-    let program = args.and_then(|args| args.first()).map_or("", String::as_str);
+    let program = args
+        .and_then(|args| args.first())
+        .map_or("", String::as_str);
     let hooks = hooks(spec, HookKind::StartContainer);
     match failure.step {
         1 => process::exec_error(program, op, errno),
         2 => Error::os("close inherited file descriptors", errno),
-        step => hook_failure(&failure, hooks, hooks.len() + 2 - (step as usize).min(hooks.len() + 2)),
+        step => hook_failure(
+            &failure,
+            hooks,
+            hooks.len() + 2 - (step as usize).min(hooks.len() + 2),
+        ),
     }
 }
 
 fn hook_failure(failure: &Failure, hooks: &[oci_spec::runtime::Hook], index: usize) -> Error {
-    let path = hooks.get(index).map(|hook| hook.path().display().to_string()).unwrap_or_default();
-    crate::spawn::hook_error(&format!("error running startContainer hook #{index} ({path})"), failure)
+    let path = hooks
+        .get(index)
+        .map(|hook| hook.path().display().to_string())
+        .unwrap_or_default();
+    crate::spawn::hook_error(
+        &format!("error running startContainer hook #{index} ({path})"),
+        failure,
+    )
 }
 
 /// Runs the poststart hooks. If one fails, the container is killed (runtime-spec 1.3, "Lifecycle").

@@ -13,7 +13,9 @@ use std::os::fd::AsFd;
 
 /// Opens a pty, sends its master away, and makes its slave the controlling terminal and the standard streams.
 pub(crate) fn set_up(root: &Root, console: &Console, files: &Files) -> Done {
-    let master = root.open(c"/dev/ptmx", libc::O_RDWR | libc::O_NOCTTY).at(Op::OpenPty)?;
+    let master = root
+        .open(c"/dev/ptmx", libc::O_RDWR | libc::O_NOCTTY)
+        .at(Op::OpenPty)?;
     let stat = fs::stat(&master)?;
     if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(5, 2) {
         return Err(Errno::ENODEV).at(Op::OpenPty);
@@ -21,7 +23,12 @@ pub(crate) fn set_up(root: &Root, console: &Console, files: &Files) -> Done {
     tty::unlock(&master).at(Op::OpenPty)?;
     let slave = tty::peer(&master).at(Op::OpenPty)?;
     if console.rows != 0 || console.columns != 0 {
-        let size = tty::WindowSize { ws_row: console.rows, ws_col: console.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = tty::WindowSize {
+            ws_row: console.rows,
+            ws_col: console.columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         tty::set_size(&master, &size).at(Op::OpenPty)?;
     }
     if console.bind {
@@ -31,7 +38,9 @@ pub(crate) fn set_up(root: &Root, console: &Console, files: &Files) -> Done {
     }
     match &files.console_socket {
         Some(to) => socket::send_master(to, master.as_fd(), c"/dev/ptmx").at(Op::SendPty)?,
-        None => sync::tell(&files.sync, &Message::Terminal, Some(master.as_fd())).at(Op::SendPty)?,
+        None => {
+            sync::tell(&files.sync, &Message::Terminal, Some(master.as_fd())).at(Op::SendPty)?
+        }
     }
     tty::set_controlling(&slave).at(Op::TakePty)?;
     for number in 0..=2 {

@@ -36,7 +36,9 @@ fn bind(root: &Root, device: &Device) -> Done {
     let node = clone_tree(fs::CWD, &device.path, false).at(Op::OpenSource)?;
     let stat = fs::stat(&node)?;
     let kind = libc::S_IFMT;
-    if stat.st_mode & kind != device.mode & kind || stat.st_rdev != libc::makedev(device.major, device.minor) {
+    if stat.st_mode & kind != device.mode & kind
+        || stat.st_rdev != libc::makedev(device.major, device.minor)
+    {
         return Err(Errno::ENODEV).at(Op::Verify);
     }
     let target = root.make(&device.path, Missing::File)?;
@@ -62,7 +64,9 @@ pub(crate) fn reopen_null(root: &Root) -> Done {
     let mut inside = None;
     for number in 0..=2 {
         // A closed one is EBADF.
-        let Ok(stat) = fs::stat_fd(number) else { continue };
+        let Ok(stat) = fs::stat_fd(number) else {
+            continue;
+        };
         if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != null {
             continue;
         }

@@ -44,7 +44,12 @@ impl Init {
         const PASSWD_MAX: usize = 4 << 20;
         exec.envp.set_home(b"/");
         // A fifo or device in its place must not block or be read.
-        let Ok(file) = self.root()?.open(c"/etc/passwd", libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY) else { return Ok(()) };
+        let Ok(file) = self.root()?.open(
+            c"/etc/passwd",
+            libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY,
+        ) else {
+            return Ok(());
+        };
         if fs::stat(&file)?.st_mode & libc::S_IFMT != libc::S_IFREG {
             return Ok(());
         }
@@ -58,7 +63,10 @@ impl Init {
                 Some(at) => at + 1,
                 None => filled,
             };
-            if let Some(home) = lines[..end].split(|b| *b == b'\n').find_map(|line| home_of(line, uid)) {
+            if let Some(home) = lines[..end]
+                .split(|b| *b == b'\n')
+                .find_map(|line| home_of(line, uid))
+            {
                 exec.envp.set_home(home);
                 return Ok(());
             }
@@ -83,7 +91,11 @@ impl Init {
                 Err(_) => {}
             }
         }
-        let by_path = exec.argv.strings().first().is_some_and(|name| !name.to_bytes().contains(&b'/'));
+        let by_path = exec
+            .argv
+            .strings()
+            .first()
+            .is_some_and(|name| !name.to_bytes().contains(&b'/'));
         Err(if by_path { Errno::ENOENT } else { failure }).at(Op::Resolve)
     }
 
@@ -91,7 +103,11 @@ impl Init {
     pub(crate) fn await_start(&mut self) -> Done {
         let fifo = self.files.fifo.as_ref().ok_or(Errno::EBADF)?;
         let path = Digits::fd_path(fifo.as_fd());
-        self.fifo = Some(fs::open_follow(&self.files.proc, path.as_c_str(), libc::O_WRONLY)?);
+        self.fifo = Some(fs::open_follow(
+            &self.files.proc,
+            path.as_c_str(),
+            libc::O_WRONLY,
+        )?);
         Ok(())
     }
 
@@ -108,7 +124,12 @@ impl Init {
     }
 
     fn close_each_from(&self, first: u32) -> Done {
-        let directory = fs::open(&self.files.proc, c"self/fd", libc::O_RDONLY | libc::O_DIRECTORY).at(Op::OpenProc)?;
+        let directory = fs::open(
+            &self.files.proc,
+            c"self/fd",
+            libc::O_RDONLY | libc::O_DIRECTORY,
+        )
+        .at(Op::OpenProc)?;
         let mut buffer = [0; 4096];
         fs::for_each_entry(&directory, &mut buffer, |name| {
             let number = name.to_str().ok().and_then(|name| name.parse::<u32>().ok());
@@ -157,7 +178,10 @@ mod tests {
 
     #[test]
     fn passwd_lines_are_matched_by_id() {
-        assert_eq!(home_of(b"web:x:33:33:web:/var/www:/bin/sh", 33), Some(&b"/var/www"[..]));
+        assert_eq!(
+            home_of(b"web:x:33:33:web:/var/www:/bin/sh", 33),
+            Some(&b"/var/www"[..])
+        );
         assert_eq!(home_of(b"web:x:33:33:web:/var/www:/bin/sh", 3), None);
         assert_eq!(home_of(b"web:x:+33", 33), None);
         assert_eq!(home_of(b"", 0), None);

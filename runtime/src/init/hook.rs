@@ -15,10 +15,18 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Runs a hook to its end.
 pub(crate) fn run(call: &HookCall, files: &Files) -> Done {
-    let (input_read, input_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).at(Op::Spawn)?;
-    let (output_read, output_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).at(Op::Spawn)?;
-    let (error_read, error_write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).at(Op::Spawn)?;
-    let pidfd = match process::clone3(CloneArgs { flags: 0, cgroup: None }).at(Op::Spawn)? {
+    let (input_read, input_write) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).at(Op::Spawn)?;
+    let (output_read, output_write) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).at(Op::Spawn)?;
+    let (error_read, error_write) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).at(Op::Spawn)?;
+    let pidfd = match process::clone3(CloneArgs {
+        flags: 0,
+        cgroup: None,
+    })
+    .at(Op::Spawn)?
+    {
         Cloned::Child => execute(call, files, &input_read, &output_write, &error_write),
         Cloned::Parent { pidfd, .. } => pidfd,
     };
@@ -28,17 +36,27 @@ pub(crate) fn run(call: &HookCall, files: &Files) -> Done {
         reap(&pidfd)?;
         return Err(Errno::from_raw(i32::from_ne_bytes(code))).at(Op::Spawn);
     }
-    let mut tail = Tail { bytes: [0; TEXT], length: 0 };
+    let mut tail = Tail {
+        bytes: [0; TEXT],
+        length: 0,
+    };
     supervise(call, &pidfd, input_write, &output_read, &mut tail)
 }
 
 /// In the hook's process: standard streams and execve.
-fn execute(call: &HookCall, files: &Files, input: &OwnedFd, output: &OwnedFd, error: &OwnedFd) -> ! {
+fn execute(
+    call: &HookCall,
+    files: &Files,
+    input: &OwnedFd,
+    output: &OwnedFd,
+    error: &OwnedFd,
+) -> ! {
     let attempt = || -> Result<()> {
         fs::dup_onto(input, 0)?;
         fs::dup_onto(output, 1)?;
         fs::dup_onto(output, 2)?;
-        process::cloexec_from(3).or_else(|_| process::set_cloexec(std::os::fd::AsRawFd::as_raw_fd(error)))?;
+        process::cloexec_from(3)
+            .or_else(|_| process::set_cloexec(std::os::fd::AsRawFd::as_raw_fd(error)))?;
         process::reset_sigpipe()?;
         files.signal_mask.thread_set_mask()?;
         Err(process::execve(&call.path, &call.argv, &call.envp))
@@ -65,16 +83,36 @@ impl Tail {
 }
 
 /// Feeds the state in, drains the output and waits for the end or the deadline. A descendant that holds the pipe open does not count.
-fn supervise(call: &HookCall, pidfd: &OwnedFd, input: OwnedFd, output: &OwnedFd, tail: &mut Tail) -> Done {
-    let deadline = call.timeout_ms.map(|ms| now_ms().saturating_add(i64::from(ms)));
+fn supervise(
+    call: &HookCall,
+    pidfd: &OwnedFd,
+    input: OwnedFd,
+    output: &OwnedFd,
+    tail: &mut Tail,
+) -> Done {
+    let deadline = call
+        .timeout_ms
+        .map(|ms| now_ms().saturating_add(i64::from(ms)));
     let pid = Digits::new("", nix::unistd::getpid().as_raw().cast_unsigned(), 10);
-    let parts = [&call.state[0][..], pid.as_c_str().to_bytes(), &call.state[1][..]];
+    let parts = [
+        &call.state[0][..],
+        pid.as_c_str().to_bytes(),
+        &call.state[1][..],
+    ];
     let mut input = Some(input);
     let (mut part, mut sent) = (0, 0);
     if let Some(input) = &input {
-        nix::fcntl::fcntl(input, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).at(Op::Spawn)?;
+        nix::fcntl::fcntl(
+            input,
+            nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
+        )
+        .at(Op::Spawn)?;
     }
-    nix::fcntl::fcntl(output, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).at(Op::Spawn)?;
+    nix::fcntl::fcntl(
+        output,
+        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
+    )
+    .at(Op::Spawn)?;
     let mut drained = false;
     loop {
         while let Some(to) = input.as_ref().filter(|_| part < parts.len()) {
@@ -88,7 +126,8 @@ fn supervise(call: &HookCall, pidfd: &OwnedFd, input: OwnedFd, output: &OwnedFd,
         if part == parts.len() {
             input = None;
         }
-        let timeout = match deadline.map(|at| (at - now_ms()).clamp(0, i64::from(i32::MAX)) as i32) {
+        let timeout = match deadline.map(|at| (at - now_ms()).clamp(0, i64::from(i32::MAX)) as i32)
+        {
             Some(0) => {
                 process::pidfd_send_signal(pidfd, libc::SIGKILL).ok(); // dead already
                 reap(pidfd)?;
@@ -97,11 +136,26 @@ fn supervise(call: &HookCall, pidfd: &OwnedFd, input: OwnedFd, output: &OwnedFd,
             Some(ms) => PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX),
             None => PollTimeout::NONE,
         };
-        let writable = if input.is_some() { PollFlags::POLLOUT } else { PollFlags::empty() };
-        let readable = if drained { PollFlags::empty() } else { PollFlags::POLLIN };
+        let writable = if input.is_some() {
+            PollFlags::POLLOUT
+        } else {
+            PollFlags::empty()
+        };
+        let readable = if drained {
+            PollFlags::empty()
+        } else {
+            PollFlags::POLLIN
+        };
         let mut fds = [
             PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
-            PollFd::new(if drained { pidfd.as_fd() } else { output.as_fd() }, readable),
+            PollFd::new(
+                if drained {
+                    pidfd.as_fd()
+                } else {
+                    output.as_fd()
+                },
+                readable,
+            ),
             PollFd::new(input.as_ref().map_or(pidfd.as_fd(), AsFd::as_fd), writable),
         ];
         match poll(&mut fds, timeout) {
@@ -142,7 +196,13 @@ fn judge(status: WaitStatus, tail: &Tail) -> Done {
 }
 
 fn with_tail(op: Op, detail: i32, tail: &Tail) -> Fail {
-    Fail { op, detail, text: tail.bytes, text_len: tail.length, ..Fail::from(Errno::UnknownErrno) }
+    Fail {
+        op,
+        detail,
+        text: tail.bytes,
+        text_len: tail.length,
+        ..Fail::from(Errno::UnknownErrno)
+    }
 }
 
 fn now_ms() -> i64 {
@@ -155,7 +215,10 @@ mod tests {
 
     #[test]
     fn the_tail_keeps_the_last_bytes() {
-        let mut tail = Tail { bytes: [0; TEXT], length: 0 };
+        let mut tail = Tail {
+            bytes: [0; TEXT],
+            length: 0,
+        };
         tail.push(&[b'a'; TEXT]);
         tail.push(b"end");
         assert_eq!(tail.length, TEXT);

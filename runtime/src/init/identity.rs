@@ -38,8 +38,11 @@ pub(crate) fn limit_bounding_set(keep: u64) -> Done {
 /// be given (read-only, not mapped).
 pub(crate) fn chown_stdio(uid: u32) -> Done {
     for (number, stream) in fs::STDIO.iter().enumerate() {
-        let Ok(stat) = fs::stat_fd(number as i32) else { continue };
-        let is_null = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
+        let Ok(stat) = fs::stat_fd(number as i32) else {
+            continue;
+        };
+        let is_null =
+            stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
         if is_null || stat.st_uid == uid {
             continue;
         }

@@ -54,7 +54,13 @@ pub(crate) struct Fail {
 
 impl From<Errno> for Fail {
     fn from(errno: Errno) -> Self {
-        Fail { op: Op::Whole, errno, detail: 0, text_len: 0, text: [0; TEXT] }
+        Fail {
+            op: Op::Whole,
+            errno,
+            detail: 0,
+            text_len: 0,
+            text: [0; TEXT],
+        }
     }
 }
 
@@ -68,7 +74,10 @@ trait At<T> {
 
 impl<T> At<T> for Result<T, Errno> {
     fn at(self, op: Op) -> Done<T> {
-        self.map_err(|errno| Fail { op, ..Fail::from(errno) })
+        self.map_err(|errno| Fail {
+            op,
+            ..Fail::from(errno)
+        })
     }
 }
 
@@ -94,15 +103,33 @@ pub(crate) fn run(plan: &mut Plan, files: Files) -> ! {
     process::umask(0);
     let begun = guarded.and_then(|()| sync::await_go(&files.sync));
     if let Err(errno) = begun {
-        fail(&files.sync, None, 0, &Fail { op: Op::Protocol, ..Fail::from(errno) });
+        fail(
+            &files.sync,
+            None,
+            0,
+            &Fail {
+                op: Op::Protocol,
+                ..Fail::from(errno)
+            },
+        );
     }
     let Plan { steps, exec, .. } = plan;
-    let mut init =
-        Init { files, root: None, masks: rootfs::Masks::default(), cwd: None, fifo: None, program: 0 };
+    let mut init = Init {
+        files,
+        root: None,
+        masks: rootfs::Masks::default(),
+        cwd: None,
+        fifo: None,
+        program: 0,
+    };
     for (number, step) in steps.iter().enumerate() {
         if let Err(cause) = init.apply(step, exec) {
             // Who reads the fifo does not know the plan, but how it ends.
-            let step = if init.fifo.is_some() { steps.len() - number } else { number };
+            let step = if init.fifo.is_some() {
+                steps.len() - number
+            } else {
+                number
+            };
             fail(&init.files.sync, init.fifo.as_ref(), step as u32, &cause);
         }
     }
@@ -117,7 +144,13 @@ pub(crate) fn run_stage(plan: &mut Plan, files: Files, stage: &Stage, flags: u64
         .and_then(|()| sync::await_go(&files.sync))
         .at(Op::Protocol)
         .and_then(|()| prepare_birth(stage, &files))
-        .and_then(|()| process::clone3(CloneArgs { flags: flags | libc::CLONE_PARENT as u64, cgroup: None }).at(Op::Clone));
+        .and_then(|()| {
+            process::clone3(CloneArgs {
+                flags: flags | libc::CLONE_PARENT as u64,
+                cgroup: None,
+            })
+            .at(Op::Clone)
+        });
     match done {
         Ok(Cloned::Child) => run(plan, files),
         Ok(Cloned::Parent { pid, .. }) => {
@@ -223,7 +256,9 @@ impl Init {
             Step::PivotRoot => rootfs::pivot(self.root()?)?,
             Step::MoveRoot => rootfs::move_root(self.root()?)?,
             Step::Chroot => rootfs::chroot(self.root()?)?,
-            Step::RootPropagation(flags) => crate::sys::mount::mount(None, c"/", None, *flags, None)?,
+            Step::RootPropagation(flags) => {
+                crate::sys::mount::mount(None, c"/", None, *flags, None)?
+            }
             Step::ReopenNull => devices::reopen_null(self.root()?)?,
             Step::MakeDirectory(path) => self.root()?.make_directory(path).map(drop)?,
             Step::Console(console) => console::set_up(self.root()?, console, &self.files)?,
@@ -246,7 +281,9 @@ impl Init {
             Step::Hostname(name) => nix::unistd::sethostname(os(name))?,
             Step::Domainname(name) => restrict::set_domainname(name)?,
             Step::Apparmor(profile) => restrict::apparmor(proc, profile)?,
-            Step::Selinux(label) => restrict::write_proc(proc, c"self/attr/exec", label.to_bytes())?,
+            Step::Selinux(label) => {
+                restrict::write_proc(proc, c"self/attr/exec", label.to_bytes())?
+            }
             Step::Sysctl { path, value, .. } => restrict::write_proc(proc, path, value.to_bytes())?,
             Step::NoNewPrivileges => process::set_no_new_privs()?,
             Step::Scheduler(attr) => process::set_sched_attr(attr)?,
@@ -282,7 +319,10 @@ struct Digits {
 impl Digits {
     /// `prefix` and the number, NUL-terminated. The prefix is a literal of at most 16 bytes.
     fn new(prefix: &str, number: u32, radix: u32) -> Self {
-        let mut digits = Digits { buffer: [0; 32], length: prefix.len() };
+        let mut digits = Digits {
+            buffer: [0; 32],
+            length: prefix.len(),
+        };
         digits.buffer[..prefix.len()].copy_from_slice(prefix.as_bytes());
         let mut place = 1u32;
         while number / place >= radix {
@@ -309,7 +349,11 @@ impl Digits {
 
 /// Runs a call that takes a path on a descriptor instead: through the procfs descriptor as working directory, so that no path of the
 /// container is walked. For the mount calls that have no form with descriptors.
-fn with_fd_path<T>(files: &Files, fd: impl AsFd, call: impl FnOnce(&std::ffi::CStr) -> Result<T, Errno>) -> Result<T, Errno> {
+fn with_fd_path<T>(
+    files: &Files,
+    fd: impl AsFd,
+    call: impl FnOnce(&std::ffi::CStr) -> Result<T, Errno>,
+) -> Result<T, Errno> {
     crate::sys::fs::chdir(&files.proc)?;
     call(Digits::fd_path(fd.as_fd()).as_c_str())
 }
@@ -321,7 +365,10 @@ mod tests {
     #[test]
     fn digits_are_formatted_without_allocation() {
         assert_eq!(Digits::new("self/fd/", 0, 10).as_c_str(), c"self/fd/0");
-        assert_eq!(Digits::new("self/fd/", 1_048_575, 10).as_c_str(), c"self/fd/1048575");
+        assert_eq!(
+            Digits::new("self/fd/", 1_048_575, 10).as_c_str(),
+            c"self/fd/1048575"
+        );
         assert_eq!(Digits::new("0", 0o1777, 8).as_c_str(), c"01777");
         assert_eq!(Digits::new("", u32::MAX, 10).as_c_str(), c"4294967295");
     }

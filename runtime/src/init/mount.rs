@@ -8,8 +8,8 @@ use super::{At, Digits, Done, Fail, Files, Init, TEXT, copy_up, rootfs, with_fd_
 use crate::plan::Op;
 use crate::plan::mounts::{Filesystem, Kind, Mount};
 use crate::sys::mount::{
-    MountAttr, attach, clone_tree, fs_magic, fsconfig_create, fsconfig_flag, fsconfig_string, fsmount, fsopen, mount as mount2,
-    mount_flags, mount_setattr,
+    MountAttr, attach, clone_tree, fs_magic, fsconfig_create, fsconfig_flag, fsconfig_string,
+    fsmount, fsopen, mount as mount2, mount_flags, mount_setattr,
 };
 use crate::sys::{Errno, Result, fs};
 use std::ffi::CStr;
@@ -20,17 +20,32 @@ impl Init {
     pub(crate) fn mount(&mut self, mount: &Mount) -> Done {
         let root = self.root.as_ref().ok_or(Errno::ENOENT)?;
         match &mount.kind {
-            Kind::Bind { source, recursive, slot } => {
+            Kind::Bind {
+                source,
+                recursive,
+                slot,
+            } => {
                 let tree = match slot {
-                    Some(slot) => self.files.slots[slot.0].try_clone().map_err(|_| Errno::EMFILE)?,
+                    Some(slot) => self.files.slots[slot.0]
+                        .try_clone()
+                        .map_err(|_| Errno::EMFILE)?,
                     None => clone_tree(fs::CWD, source, *recursive).at(Op::OpenSource)?,
                 };
                 self.bind(root, mount, &tree)
             }
-            Kind::Cgroup { filesystem, fallback } => match new_filesystem(filesystem, mount, None) {
+            Kind::Cgroup {
+                filesystem,
+                fallback,
+            } => match new_filesystem(filesystem, mount, None) {
                 Ok(tree) => {
                     let target = root.make_directory(&mount.target)?;
-                    place(&self.files, &tree, &target, &recursive(mount), &mount.propagation)
+                    place(
+                        &self.files,
+                        &tree,
+                        &target,
+                        &recursive(mount),
+                        &mount.propagation,
+                    )
                 }
                 Err(fail) if matches!(fail.errno, Errno::EPERM | Errno::EBUSY) => {
                     let tree = clone_tree(fs::CWD, fallback, false).at(Op::OpenSource)?;
@@ -58,7 +73,13 @@ impl Init {
         if mount.set != 0 || mount.clear != 0 {
             return self.bind_with_flags(mount, tree, &target);
         }
-        place(&self.files, tree, &target, &recursive(mount), &mount.propagation)
+        place(
+            &self.files,
+            tree,
+            &target,
+            &recursive(mount),
+            &mount.propagation,
+        )
     }
 
     /// A bind with flags has exactly these flags, as mount(8) has it. Flags that the kernel locked (the mount comes from a more privileged
@@ -71,18 +92,43 @@ impl Init {
             | libc::MOUNT_ATTR_NODIRATIME
             | libc::MOUNT_ATTR_NOSYMFOLLOW;
         let clear = (all & !mount.set) | mount.clear;
-        let exact = MountAttr { set: mount.set, clear, ..MountAttr::default() };
-        match place(&self.files, tree, target, &with_recursive(exact, mount), &mount.propagation) {
+        let exact = MountAttr {
+            set: mount.set,
+            clear,
+            ..MountAttr::default()
+        };
+        match place(
+            &self.files,
+            tree,
+            target,
+            &with_recursive(exact, mount),
+            &mount.propagation,
+        ) {
             Err(fail) if fail.errno == Errno::EPERM && fail.op == Op::SetAttributes => {
-                let asked = MountAttr { set: mount.set, clear: mount.clear, ..MountAttr::default() };
-                place(&self.files, tree, target, &with_recursive(asked, mount), &mount.propagation)
+                let asked = MountAttr {
+                    set: mount.set,
+                    clear: mount.clear,
+                    ..MountAttr::default()
+                };
+                place(
+                    &self.files,
+                    tree,
+                    target,
+                    &with_recursive(asked, mount),
+                    &mount.propagation,
+                )
             }
             other => other,
         }
     }
 
     /// A new file system. Returns the mount if it has to become read-only later.
-    fn filesystem(&self, root: &Root, filesystem: &Filesystem, mount: &Mount) -> Done<Option<OwnedFd>> {
+    fn filesystem(
+        &self,
+        root: &Root,
+        filesystem: &Filesystem,
+        mount: &Mount,
+    ) -> Done<Option<OwnedFd>> {
         let strict = matches!(filesystem.fstype.to_bytes(), b"proc" | b"sysfs");
         let (target, existed) = directory_target(root, &mount.target, strict)?;
         check_target(&target, mount, filesystem.fstype.as_c_str() == c"proc")?;
@@ -106,7 +152,13 @@ impl Init {
         if filesystem.copy_up && existed {
             copy_up::copy(&target, &tree).at(Op::CopyUp)?;
         }
-        place(&self.files, &tree, &target, &recursive(mount), &mount.propagation)?;
+        place(
+            &self.files,
+            &tree,
+            &target,
+            &recursive(mount),
+            &mount.propagation,
+        )?;
         Ok(mount.late_readonly.then_some(tree))
     }
 
@@ -120,11 +172,19 @@ impl Init {
         data: &CStr,
     ) -> Done<Option<OwnedFd>> {
         with_fd_path(&self.files, target, |path| {
-            mount2(Some(&filesystem.source), path, Some(&filesystem.fstype), flags, Some(data))
+            mount2(
+                Some(&filesystem.source),
+                path,
+                Some(&filesystem.fstype),
+                flags,
+                Some(data),
+            )
         })
         .at(Op::MakeMount)?;
         let root = self.root()?;
-        let mounted = root.open(&mount.target, libc::O_PATH | libc::O_DIRECTORY).at(Op::Resolve)?;
+        let mounted = root
+            .open(&mount.target, libc::O_PATH | libc::O_DIRECTORY)
+            .at(Op::Resolve)?;
         for (attr, is_recursive) in recursive(mount) {
             set_attributes(&self.files, &mounted, &attr, is_recursive).at(Op::SetAttributes)?;
         }
@@ -138,7 +198,11 @@ impl Init {
 /// The directory to mount on, and whether it was there before. For proc and sysfs it must not be a link: a mount of /proc elsewhere would
 /// leave the image's own /proc in place (CVE-2019-19921, CVE-2023-27561).
 fn directory_target(root: &Root, path: &CStr, strict: bool) -> Done<(OwnedFd, bool)> {
-    let found = if strict { root.open_last(path) } else { root.open(path, libc::O_PATH) };
+    let found = if strict {
+        root.open_last(path)
+    } else {
+        root.open(path, libc::O_PATH)
+    };
     match found {
         Err(Errno::ENOENT) => Ok((root.make(path, Missing::Directory)?, false)),
         other => {
@@ -153,7 +217,10 @@ fn directory_target(root: &Root, path: &CStr, strict: bool) -> Done<(OwnedFd, bo
 
 /// Nothing may be mounted inside a procfs but the few files that may be covered, whatever path led there.
 fn check_target(target: &OwnedFd, mount: &Mount, is_proc: bool) -> Done {
-    if !is_proc && !mount.covers_proc_file && fs_magic(target).at(Op::Verify)? == libc::PROC_SUPER_MAGIC {
+    if !is_proc
+        && !mount.covers_proc_file
+        && fs_magic(target).at(Op::Verify)? == libc::PROC_SUPER_MAGIC
+    {
         return Err(Errno::EINVAL).at(Op::Forbidden);
     }
     Ok(())
@@ -183,7 +250,10 @@ fn new_filesystem(filesystem: &Filesystem, mount: &Mount, mode: Option<&Digits>)
 
 /// A failure with what the kernel wrote about it into the context: `tmpfs: Bad value for 'size'`.
 pub(crate) fn explain(context: &OwnedFd, op: Op, errno: Errno) -> Fail {
-    let mut fail = Fail { op, ..Fail::from(errno) };
+    let mut fail = Fail {
+        op,
+        ..Fail::from(errno)
+    };
     let mut line = [0; TEXT];
     // Each read returns one message, as `e text`; the last error is the one that counts.
     while let Ok(length @ 1..) = fs::read(context, &mut line) {
@@ -211,7 +281,9 @@ pub(crate) fn place(
     attrs: &[(MountAttr, bool)],
     propagation: &[(u64, bool)],
 ) -> Done {
-    let attrs = attrs.iter().filter(|(attr, _)| *attr != MountAttr::default());
+    let attrs = attrs
+        .iter()
+        .filter(|(attr, _)| *attr != MountAttr::default());
     for (at, (attr, recursive)) in attrs.clone().enumerate() {
         match mount_setattr(tree, *recursive, attr) {
             // KERNEL(5.12): drop this. mount(2) knows attached mounts only; nothing runs in the container yet that could use the moment.
@@ -237,7 +309,12 @@ fn propagate(files: &Files, tree: &OwnedFd, propagation: &[(u64, bool)]) -> Done
 }
 
 /// Changes the attributes of a mount.
-pub(crate) fn set_attributes(files: &Files, mount: impl AsFd, attr: &MountAttr, recursive: bool) -> Result<()> {
+pub(crate) fn set_attributes(
+    files: &Files,
+    mount: impl AsFd,
+    attr: &MountAttr,
+    recursive: bool,
+) -> Result<()> {
     match mount_setattr(&mount, recursive, attr) {
         // KERNEL(5.12): drop this.
         Err(Errno::ENOSYS) if !recursive => remount(files, mount, attr),
@@ -246,8 +323,20 @@ pub(crate) fn set_attributes(files: &Files, mount: impl AsFd, attr: &MountAttr, 
 }
 
 /// Changes the propagation of a mount (`MS_SHARED`, …).
-pub(crate) fn set_propagation(files: &Files, mount: impl AsFd, flag: u64, recursive: bool) -> Result<()> {
-    match mount_setattr(&mount, recursive, &MountAttr { propagation: flag, ..MountAttr::default() }) {
+pub(crate) fn set_propagation(
+    files: &Files,
+    mount: impl AsFd,
+    flag: u64,
+    recursive: bool,
+) -> Result<()> {
+    match mount_setattr(
+        &mount,
+        recursive,
+        &MountAttr {
+            propagation: flag,
+            ..MountAttr::default()
+        },
+    ) {
         // KERNEL(5.12): drop this.
         Err(Errno::ENOSYS) => {
             let flag = if recursive { flag | libc::MS_REC } else { flag };
@@ -264,7 +353,11 @@ fn remount(files: &Files, mount: impl AsFd, attr: &MountAttr) -> Result<()> {
         (libc::ST_NOSUID, libc::MOUNT_ATTR_NOSUID, libc::MS_NOSUID),
         (libc::ST_NODEV, libc::MOUNT_ATTR_NODEV, libc::MS_NODEV),
         (libc::ST_NOEXEC, libc::MOUNT_ATTR_NOEXEC, libc::MS_NOEXEC),
-        (libc::ST_NODIRATIME, libc::MOUNT_ATTR_NODIRATIME, libc::MS_NODIRATIME),
+        (
+            libc::ST_NODIRATIME,
+            libc::MOUNT_ATTR_NODIRATIME,
+            libc::MS_NODIRATIME,
+        ),
     ];
     let current = mount_flags(&mount)?;
     let mut flags = libc::MS_REMOUNT | libc::MS_BIND;

@@ -6,7 +6,9 @@
 use super::{At, Digits, Done, Files, mount};
 use crate::plan::Op;
 use crate::plan::rootfs::Overlay;
-use crate::sys::mount::{attach, fsconfig_create, fsconfig_flag, fsconfig_string, fsmount, fsopen, mount as mount2};
+use crate::sys::mount::{
+    attach, fsconfig_create, fsconfig_flag, fsconfig_string, fsmount, fsopen, mount as mount2,
+};
 use crate::sys::{Errno, fs};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,11 +21,15 @@ const MAX_LAYERS: usize = 500;
 pub(crate) fn assemble(overlay: &Overlay, target: &OwnedFd, files: &Files) -> Done<OwnedFd> {
     let mut lower: [Option<OwnedFd>; MAX_LAYERS] = [const { None }; MAX_LAYERS];
     for (layer, path) in lower.iter_mut().zip(&overlay.lower) {
-        *layer = Some(fs::open_follow(fs::CWD, path, libc::O_PATH | libc::O_DIRECTORY).at(Op::OpenSource)?);
+        *layer = Some(
+            fs::open_follow(fs::CWD, path, libc::O_PATH | libc::O_DIRECTORY).at(Op::OpenSource)?,
+        );
     }
     let upper = match &overlay.upper {
         Some([upper, work]) => {
-            let open = |path: &CStr| fs::open_follow(fs::CWD, path, libc::O_PATH | libc::O_DIRECTORY).at(Op::OpenSource);
+            let open = |path: &CStr| {
+                fs::open_follow(fs::CWD, path, libc::O_PATH | libc::O_DIRECTORY).at(Op::OpenSource)
+            };
             [open(upper)?, open(work)?]
         }
         None => temporary(target)?,
@@ -31,7 +37,9 @@ pub(crate) fn assemble(overlay: &Overlay, target: &OwnedFd, files: &Files) -> Do
     let layers = lower.iter().flatten();
     match with_context(overlay, layers.clone(), &upper, files) {
         // KERNEL(6.5): drop this. Before, all layers come in one string.
-        Err(fail) if fail.op == Op::Configure && fail.errno == Errno::EINVAL => in_one_string(overlay, layers, &upper, target, files),
+        Err(fail) if fail.op == Op::Configure && fail.errno == Errno::EINVAL => {
+            in_one_string(overlay, layers, &upper, target, files)
+        }
         other => other,
     }
 }
@@ -61,7 +69,8 @@ fn with_context<'a>(
     fs::chdir(&files.proc)?;
     let set = |key: &CStr, fd: &OwnedFd| {
         let path = Digits::fd_path(fd.as_fd());
-        fsconfig_string(&context, key, path.as_c_str()).map_err(|errno| mount::explain(&context, Op::Configure, errno))
+        fsconfig_string(&context, key, path.as_c_str())
+            .map_err(|errno| mount::explain(&context, Op::Configure, errno))
     };
     fsconfig_string(&context, c"source", c"overlay").at(Op::Configure)?;
     for layer in layers {
@@ -72,7 +81,8 @@ fn with_context<'a>(
     if overlay.userxattr {
         fsconfig_flag(&context, c"userxattr").at(Op::Configure)?;
     }
-    fsconfig_create(&context).map_err(|errno| mount::explain(&context, Op::CreateSuperblock, errno))?;
+    fsconfig_create(&context)
+        .map_err(|errno| mount::explain(&context, Op::CreateSuperblock, errno))?;
     fsmount(&context, 0).at(Op::MakeMount)
 }
 
@@ -85,9 +95,13 @@ fn in_one_string<'a>(
     target: &OwnedFd,
     files: &Files,
 ) -> Done<OwnedFd> {
-    let directory = fs::open(&files.proc, c"self/fd", libc::O_PATH | libc::O_DIRECTORY).at(Op::OpenProc)?;
+    let directory =
+        fs::open(&files.proc, c"self/fd", libc::O_PATH | libc::O_DIRECTORY).at(Op::OpenProc)?;
     fs::chdir(&directory)?;
-    let mut data = Data { bytes: [0; 4096], length: 0 };
+    let mut data = Data {
+        bytes: [0; 4096],
+        length: 0,
+    };
     data.push(b"lowerdir=");
     for (at, layer) in layers.enumerate() {
         data.push(if at > 0 { b":" } else { b"" });
@@ -100,10 +114,26 @@ fn in_one_string<'a>(
     if overlay.userxattr {
         data.push(b",userxattr");
     }
-    let name = Digits::new("", std::os::fd::AsRawFd::as_raw_fd(target).cast_unsigned(), 10);
-    mount2(Some(c"overlay"), name.as_c_str(), Some(c"overlay"), 0, Some(data.as_c_str().at(Op::Configure)?)).at(Op::MakeMount)?;
+    let name = Digits::new(
+        "",
+        std::os::fd::AsRawFd::as_raw_fd(target).cast_unsigned(),
+        10,
+    );
+    mount2(
+        Some(c"overlay"),
+        name.as_c_str(),
+        Some(c"overlay"),
+        0,
+        Some(data.as_c_str().at(Op::Configure)?),
+    )
+    .at(Op::MakeMount)?;
     // `target` was opened before and lies below the overlay: a copy of the overlay's mount is taken through the name again.
-    let covered = fs::open_follow(&directory, name.as_c_str(), libc::O_PATH | libc::O_DIRECTORY).at(Op::OpenSource)?;
+    let covered = fs::open_follow(
+        &directory,
+        name.as_c_str(),
+        libc::O_PATH | libc::O_DIRECTORY,
+    )
+    .at(Op::OpenSource)?;
     crate::sys::mount::clone_tree(&covered, c"", false).at(Op::CloneSource)
 }
 

@@ -21,11 +21,15 @@ pub(crate) fn write_proc(proc: &OwnedFd, path: &CStr, value: &[u8]) -> Done {
 pub(crate) fn apparmor(proc: &OwnedFd, profile: &CStr) -> Done {
     let profile = profile.to_bytes();
     let mut value = [0; 512];
-    let Some(room) = value.get_mut(..5 + profile.len()) else { return Err(Fail::from(Errno::ENAMETOOLONG)) };
+    let Some(room) = value.get_mut(..5 + profile.len()) else {
+        return Err(Fail::from(Errno::ENAMETOOLONG));
+    };
     room[..5].copy_from_slice(b"exec ");
     room[5..].copy_from_slice(profile);
     match write_proc(proc, c"self/attr/apparmor/exec", room) {
-        Err(fail) if fail.errno == Errno::ENOENT && fail.op == Op::OpenProc => write_proc(proc, c"self/attr/exec", room),
+        Err(fail) if fail.errno == Errno::ENOENT && fail.op == Op::OpenProc => {
+            write_proc(proc, c"self/attr/exec", room)
+        }
         other => other,
     }
 }

@@ -36,7 +36,9 @@ impl Root {
 
     /// The root of the mount namespace that this process is in.
     pub(crate) fn here() -> Done<Self> {
-        fs::open(fs::CWD, c"/", libc::O_PATH | libc::O_DIRECTORY).at(Op::Resolve).map(Root)
+        fs::open(fs::CWD, c"/", libc::O_PATH | libc::O_DIRECTORY)
+            .at(Op::Resolve)
+            .map(Root)
     }
 
     /// Opens an existing file, following links inside the root.
@@ -65,8 +67,12 @@ impl Root {
     /// The directory that holds the last component, created if missing, and that component.
     pub(crate) fn parent<'a>(&self, path: &'a CStr) -> Done<(OwnedFd, &'a CStr)> {
         let bytes = path.to_bytes();
-        let at = bytes.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
-        let name = CStr::from_bytes_with_nul(&path.to_bytes_with_nul()[at..]).map_err(|_| Fail::from(Errno::EINVAL))?;
+        let at = bytes
+            .iter()
+            .rposition(|b| *b == b'/')
+            .map_or(0, |at| at + 1);
+        let name = CStr::from_bytes_with_nul(&path.to_bytes_with_nul()[at..])
+            .map_err(|_| Fail::from(Errno::EINVAL))?;
         if name.is_empty() {
             return Err(Fail::from(Errno::EINVAL));
         }
@@ -100,7 +106,13 @@ impl Root {
                     let length = fs::readlink(&current, name.as_c_str(), &mut target)?;
                     if target[0] == b'/' {
                         walked = PathBuffer::new();
-                        current = fs::openat2(&self.0, c"/", libc::O_PATH | libc::O_DIRECTORY, 0, IN_ROOT)?;
+                        current = fs::openat2(
+                            &self.0,
+                            c"/",
+                            libc::O_PATH | libc::O_DIRECTORY,
+                            0,
+                            IN_ROOT,
+                        )?;
                     }
                     rest.prepend(&target[..length])?;
                 }
@@ -114,7 +126,13 @@ impl Root {
     }
 
     /// One component: what is there, or a new file or directory. ELOOP stands for a link to nothing.
-    fn step(&self, current: &OwnedFd, path: &PathBuffer, name: &PathBuffer, kind: Missing) -> Result<OwnedFd> {
+    fn step(
+        &self,
+        current: &OwnedFd,
+        path: &PathBuffer,
+        name: &PathBuffer,
+        kind: Missing,
+    ) -> Result<OwnedFd> {
         match fs::openat2(&self.0, path.as_c_str(), libc::O_PATH, 0, IN_ROOT) {
             Err(Errno::ENOENT) => {}
             other => return other,
@@ -127,13 +145,21 @@ impl Root {
         match made {
             // Either a dangling link, or somebody was faster, which the next open shows.
             Err(Errno::EEXIST) => match fs::stat_at(current, name, libc::AT_SYMLINK_NOFOLLOW) {
-                Ok(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFLNK => return Err(Errno::ELOOP),
+                Ok(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFLNK => {
+                    return Err(Errno::ELOOP);
+                }
                 _ => {}
             },
             Err(errno) => return Err(errno),
             Ok(()) => {}
         }
-        fs::openat2(current, name, libc::O_PATH | libc::O_NOFOLLOW, 0, libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS)
+        fs::openat2(
+            current,
+            name,
+            libc::O_PATH | libc::O_NOFOLLOW,
+            0,
+            libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS,
+        )
     }
 }
 
@@ -151,7 +177,10 @@ struct PathBuffer {
 
 impl PathBuffer {
     fn new() -> Self {
-        PathBuffer { bytes: [0; PATH_MAX], length: 0 }
+        PathBuffer {
+            bytes: [0; PATH_MAX],
+            length: 0,
+        }
     }
 
     fn bytes(&self) -> &[u8] {
@@ -190,8 +219,15 @@ impl PathBuffer {
 
     /// Moves the first component into `name`; true if it was the last.
     fn take_component(&mut self, name: &mut PathBuffer) -> Result<bool> {
-        let start = self.bytes().iter().position(|b| *b != b'/').unwrap_or(self.length);
-        let end = self.bytes()[start..].iter().position(|b| *b == b'/').map_or(self.length, |n| start + n);
+        let start = self
+            .bytes()
+            .iter()
+            .position(|b| *b != b'/')
+            .unwrap_or(self.length);
+        let end = self.bytes()[start..]
+            .iter()
+            .position(|b| *b == b'/')
+            .map_or(self.length, |n| start + n);
         name.set(&self.bytes[start..end])?;
         let length = self.length - end;
         self.bytes.copy_within(end..self.length, 0);

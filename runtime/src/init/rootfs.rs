@@ -6,7 +6,10 @@ use super::root::{Missing, Root};
 use super::{At, Done, Fail, Files, Init, mount, overlay};
 use crate::plan::Op;
 use crate::plan::rootfs::{Root as Planned, Source};
-use crate::sys::mount::{MountAttr, attach, clone_tree, detach, fsconfig_create, fsconfig_string, fsmount, fsopen, mount as mount2};
+use crate::sys::mount::{
+    MountAttr, attach, clone_tree, detach, fsconfig_create, fsconfig_string, fsmount, fsopen,
+    mount as mount2,
+};
 use crate::sys::{Errno, fs};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,16 +19,21 @@ pub(crate) fn mount_root(planned: &Planned, files: &Files) -> Done<Root> {
     // A container without a mount namespace takes the directory as it is.
     let target = fs::open_follow(fs::CWD, &planned.path, libc::O_PATH | libc::O_DIRECTORY);
     let tree = match &planned.source {
-        Source::Directory { slot: Some(slot) } => files.slots[slot.0].as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE)?,
+        Source::Directory { slot: Some(slot) } => files.slots[slot.0]
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|_| Errno::EMFILE)?,
         Source::Directory { slot: None } => {
             let target = target.as_ref().map_err(|errno| *errno).at(Op::OpenSource)?;
             let tree = clone_tree(target, c"", true).at(Op::CloneSource)?;
             mount::set_propagation(files, &tree, libc::MS_PRIVATE, false).at(Op::SetPropagation)?;
             tree
         }
-        Source::Overlay(layers) => {
-            overlay::assemble(layers, target.as_ref().map_err(|errno| *errno).at(Op::OpenSource)?, files)?
-        }
+        Source::Overlay(layers) => overlay::assemble(
+            layers,
+            target.as_ref().map_err(|errno| *errno).at(Op::OpenSource)?,
+            files,
+        )?,
     };
     // Where the user namespace may not reach the directory, `/` serves as well: only hooks that look for the path would notice.
     let target = match target {
@@ -51,7 +59,11 @@ pub(crate) fn make_parent_private(path: &CStr) -> Done {
         let path = CStr::from_bytes_until_nul(&buffer).map_err(|_| Fail::from(Errno::EINVAL))?;
         match mount2(None, path, None, libc::MS_PRIVATE, None) {
             Err(Errno::EINVAL) if length > 1 => {
-                length = buffer[..length].iter().rposition(|b| *b == b'/').unwrap_or(0).max(1);
+                length = buffer[..length]
+                    .iter()
+                    .rposition(|b| *b == b'/')
+                    .unwrap_or(0)
+                    .max(1);
             }
             other => return Ok(other?),
         }
@@ -75,7 +87,9 @@ pub(crate) fn pivot(root: &Root) -> Done {
 /// host's tree shows in full go first, since they would stay reachable.
 pub(crate) fn move_root(root: &Root) -> Done {
     for path in [c"/proc", c"/sys"] {
-        match mount2(None, path, None, libc::MS_SLAVE | libc::MS_REC, None).and_then(|()| detach(path)) {
+        match mount2(None, path, None, libc::MS_SLAVE | libc::MS_REC, None)
+            .and_then(|()| detach(path))
+        {
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
             // Not ours to unmount (a user namespace locks what it inherited): covered instead.
             Err(Errno::EPERM) => cover_with_tmpfs(path)?,
@@ -109,14 +123,20 @@ pub(crate) fn make_readonly(root: &Root, path: &CStr, files: &Files) -> Done {
         other => other.at(Op::Resolve)?,
     };
     let tree = clone_tree(&target, c"", true).at(Op::CloneSource)?;
-    let attr = MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+    let attr = MountAttr {
+        set: libc::MOUNT_ATTR_RDONLY,
+        ..MountAttr::default()
+    };
     mount::place(files, &tree, &target, &[(attr, false)], &[])
 }
 
 impl Init {
     /// Mounts whose `ro` had to wait until everything was made inside.
     pub(crate) fn late_readonly(&mut self) -> Done {
-        let attr = MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+        let attr = MountAttr {
+            set: libc::MOUNT_ATTR_RDONLY,
+            ..MountAttr::default()
+        };
         while let Some(fd) = self.files.kept.pop() {
             mount::set_attributes(&self.files, &fd, &attr, false).at(Op::SetAttributes)?;
         }
@@ -124,7 +144,10 @@ impl Init {
     }
 
     pub(crate) fn root_readonly(&self) -> Done {
-        let attr = MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+        let attr = MountAttr {
+            set: libc::MOUNT_ATTR_RDONLY,
+            ..MountAttr::default()
+        };
         mount::set_attributes(&self.files, self.root()?, &attr, false).at(Op::SetAttributes)
     }
 }
@@ -145,7 +168,10 @@ struct Mask {
 
 impl Mask {
     fn new(mount: OwnedFd) -> Self {
-        Mask { mount, attached: false }
+        Mask {
+            mount,
+            attached: false,
+        }
     }
 
     fn cover(&mut self, target: &OwnedFd) -> Done {
@@ -165,7 +191,8 @@ impl Masks {
     pub(crate) fn open_null(&mut self) -> Done {
         let null = clone_tree(fs::CWD, c"/dev/null", false).at(Op::CloneSource)?;
         let stat = fs::stat(&null)?;
-        let is_null = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
+        let is_null =
+            stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
         if !is_null {
             return Err(Errno::ENODEV).at(Op::Verify);
         }
@@ -180,7 +207,12 @@ impl Masks {
             other => other.at(Op::Resolve)?,
         };
         if fs::stat(&target)?.st_mode & libc::S_IFMT != libc::S_IFDIR {
-            return self.null.as_mut().ok_or(Errno::ENODEV).at(Op::Verify)?.cover(&target);
+            return self
+                .null
+                .as_mut()
+                .ok_or(Errno::ENODEV)
+                .at(Op::Verify)?
+                .cover(&target);
         }
         if self.empty.is_none() {
             self.empty = Some(Mask::new(empty_directory()?));
@@ -192,7 +224,11 @@ impl Masks {
 /// A read-only tmpfs with room for nothing but its root.
 fn empty_directory() -> Done<OwnedFd> {
     let tmpfs = fsopen(c"tmpfs").at(Op::OpenFilesystem)?;
-    for (key, value) in [(c"nr_blocks", c"1"), (c"nr_inodes", c"1"), (c"mode", c"0755")] {
+    for (key, value) in [
+        (c"nr_blocks", c"1"),
+        (c"nr_inodes", c"1"),
+        (c"mode", c"0755"),
+    ] {
         fsconfig_string(&tmpfs, key, value).at(Op::Configure)?;
     }
     crate::sys::mount::fsconfig_flag(&tmpfs, c"ro").at(Op::Configure)?;
@@ -203,5 +239,12 @@ fn empty_directory() -> Done<OwnedFd> {
 /// A mount target of the kind that the source is: a directory for a directory, else a file.
 pub(crate) fn target_for(root: &Root, path: &CStr, source: &OwnedFd) -> Done<OwnedFd> {
     let is_directory = fs::stat(source)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
-    root.make(path, if is_directory { Missing::Directory } else { Missing::File })
+    root.make(
+        path,
+        if is_directory {
+            Missing::Directory
+        } else {
+            Missing::File
+        },
+    )
 }

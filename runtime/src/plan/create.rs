@@ -67,7 +67,12 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
         before_exec.push(Step::Ask(Request::Start));
     }
     if let Some(list) = hooks.and_then(|h| h.start_container().as_ref()) {
-        before_exec.extend(hook_calls("startContainer", list, process.env().as_deref(), &start_state)?);
+        before_exec.extend(hook_calls(
+            "startContainer",
+            list,
+            process.env().as_deref(),
+            &start_state,
+        )?);
     }
     let userns = ns.has(libc::CLONE_NEWUSER);
     let mut rlimits = Vec::new();
@@ -81,7 +86,13 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
         before_exec,
     };
     process::tail(tail, &mut steps, &mut rlimits)?;
-    Ok(Plan { birth: ns.birth, opens, steps, exec: process::exec(process)?, rlimits })
+    Ok(Plan {
+        birth: ns.birth,
+        opens,
+        steps,
+        exec: process::exec(process)?,
+        rlimits,
+    })
 }
 
 /// An unprivileged user who maps only himself has to give setgroups(2) up (user_namespaces(7)).
@@ -94,21 +105,28 @@ fn may_set_groups(ns: &Namespaces, host: &Host) -> bool {
 }
 
 fn keeps_groups(spec: &Spec) -> bool {
-    spec.annotations().as_ref().and_then(|a| a.get("run.oci.keep_original_groups")).is_some_and(|v| v == "1")
+    spec.annotations()
+        .as_ref()
+        .and_then(|a| a.get("run.oci.keep_original_groups"))
+        .is_some_and(|v| v == "1")
 }
 
 fn empty<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_none_or(Vec::is_empty)
 }
 
-#[expect(deprecated, reason = "the specification deprecates prestart hooks, but engines still use them")]
+#[expect(
+    deprecated,
+    reason = "the specification deprecates prestart hooks, but engines still use them"
+)]
 fn has_prestart(hooks: &oci_spec::runtime::Hooks) -> bool {
     !empty(hooks.prestart())
 }
 
 /// Into the namespaces: the first steps of init.
 fn enter(ns: &mut Namespaces, options: &Options<'_>, steps: &mut Vec<Step>) -> Result<()> {
-    let maps_ids = ns.birth.id_maps.is_some() && !ns.birth.stage.as_ref().is_some_and(|stage| stage.new_user);
+    let maps_ids =
+        ns.birth.id_maps.is_some() && !ns.birth.stage.as_ref().is_some_and(|stage| stage.new_user);
     if maps_ids {
         steps.push(Step::Ask(Request::IdMaps));
     }
@@ -148,7 +166,10 @@ fn assemble(
         if overlay.is_some() {
             return Err(Error::invalid("an overlay root needs a mount namespace"));
         }
-        steps.push(Step::Root(Root { path, source: Source::Directory { slot: None } }));
+        steps.push(Step::Root(Root {
+            path,
+            source: Source::Directory { slot: None },
+        }));
         return Ok(());
     }
     let inherited = propagation.unwrap_or(libc::MS_SLAVE) & !libc::MS_REC;
@@ -159,7 +180,11 @@ fn assemble(
     // A container with a user namespace may have no way to its sources; a privileged parent opens them for it.
     let parent_opens = userns && options.host.sys_admin;
     let mut open_tree = |path: &CString, recursive: bool, propagation: u64| {
-        opens.push(Open::Tree { path: path.clone(), recursive, propagation });
+        opens.push(Open::Tree {
+            path: path.clone(),
+            recursive,
+            propagation,
+        });
         Slot(opens.len() - 1)
     };
     let source = match overlay {
@@ -181,7 +206,11 @@ fn assemble(
     };
     for entry in spec.mounts().iter().flatten() {
         let mut mount = mounts::plan(entry, &around)?;
-        if let mounts::Kind::Bind { source, recursive, slot } = &mut mount.kind
+        if let mounts::Kind::Bind {
+            source,
+            recursive,
+            slot,
+        } = &mut mount.kind
             && parent_opens
         {
             *slot = Some(open_tree(source, *recursive, inherited));
@@ -210,18 +239,28 @@ fn change_root(
         (true, true) => Step::MoveRoot,
         (true, false) => Step::PivotRoot,
     });
-    if let Some(flags) = rootfs::propagation(linux.rootfs_propagation().as_deref())?.filter(|_| private) {
+    if let Some(flags) =
+        rootfs::propagation(linux.rootfs_propagation().as_deref())?.filter(|_| private)
+    {
         steps.push(Step::RootPropagation(flags));
     }
     steps.push(Step::ReopenNull);
     if process.cwd() != Path::new("/") {
-        steps.push(Step::MakeDirectory(c_path(mounts::clean_target(process.cwd()))?));
+        steps.push(Step::MakeDirectory(c_path(mounts::clean_target(
+            process.cwd(),
+        ))?));
     }
     if process.terminal().unwrap_or(false) {
         steps.push(Step::Console(console(process, true)));
     }
     steps.push(Step::LateReadonly);
-    if private && spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false) {
+    if private
+        && spec
+            .root()
+            .as_ref()
+            .and_then(oci_spec::runtime::Root::readonly)
+            .unwrap_or(false)
+    {
         steps.push(Step::RootReadonly);
     }
     steps.push(Step::Umask(process.user().umask().unwrap_or(0o022)));
@@ -233,19 +272,35 @@ pub(crate) fn console(process: &Process, bind: bool) -> Console {
     let size = process.console_size();
     // The kernel's struct winsize has 16 bits; a larger size means "as large as it gets".
     let clamp = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
-    let (rows, columns) = size.as_ref().map_or((0, 0), |size| (clamp(size.height()), clamp(size.width())));
-    Console { rows, columns, bind, uid: process.user().uid() }
+    let (rows, columns) = size
+        .as_ref()
+        .map_or((0, 0), |size| (clamp(size.height()), clamp(size.width())));
+    Console {
+        rows,
+        columns,
+        bind,
+        uid: process.user().uid(),
+    }
 }
 
 /// Names, labels, sysctls, read-only and masked paths, personality, memory policy.
 fn restrict(spec: &Spec, linux: &Linux, process: &Process, steps: &mut Vec<Step>) -> Result<()> {
-    let text = |name: &Option<String>| name.as_deref().filter(|name| !name.is_empty()).map(c_string).transpose();
+    let text = |name: &Option<String>| {
+        name.as_deref()
+            .filter(|name| !name.is_empty())
+            .map(c_string)
+            .transpose()
+    };
     steps.extend(text(spec.hostname())?.map(Step::Hostname));
     steps.extend(text(spec.domainname())?.map(Step::Domainname));
     steps.extend(text(process.apparmor_profile())?.map(Step::Apparmor));
     for (name, value) in linux.sysctl().iter().flatten() {
         let path = c_string(format!("sys/{}", validate::sysctl_path(name)))?;
-        steps.push(Step::Sysctl { name: name.clone(), path, value: c_string(value)? });
+        steps.push(Step::Sysctl {
+            name: name.clone(),
+            path,
+            value: c_string(value)?,
+        });
     }
     let target = |path: &String| c_path(mounts::clean_target(Path::new(path)));
     for path in linux.readonly_paths().iter().flatten() {
@@ -255,10 +310,19 @@ fn restrict(spec: &Spec, linux: &Linux, process: &Process, steps: &mut Vec<Step>
         steps.push(Step::MaskedPath(target(path)?));
     }
     if let Some(personality) = linux.personality() {
-        if personality.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
-            return Err(Error::invalid("linux.personality.flags is not supported by any runtime: leave it out"));
+        if personality
+            .flags()
+            .as_ref()
+            .is_some_and(|flags| !flags.is_empty())
+        {
+            return Err(Error::invalid(
+                "linux.personality.flags is not supported by any runtime: leave it out",
+            ));
         }
-        let linux32 = matches!(personality.domain(), oci_spec::runtime::LinuxPersonalityDomain::PerLinux32);
+        let linux32 = matches!(
+            personality.domain(),
+            oci_spec::runtime::LinuxPersonalityDomain::PerLinux32
+        );
         steps.push(Step::Personality(if linux32 { 8 } else { 0 }));
     }
     if let Some(policy) = linux.memory_policy() {
@@ -274,14 +338,25 @@ fn hook_calls(
     default_env: Option<&[String]>,
     state: &[Vec<u8>; 2],
 ) -> Result<Vec<Step>> {
-    let array = |list: &[String]| list.iter().map(c_string).collect::<Result<Vec<_>>>().map(CStringArray::new);
+    let array = |list: &[String]| {
+        list.iter()
+            .map(c_string)
+            .collect::<Result<Vec<_>>>()
+            .map(CStringArray::new)
+    };
     let call = |(index, hook): (usize, &Hook)| {
         let describe = || format!("{kind} hook #{index} ({})", hook.path().display());
         if !hook.path().is_absolute() {
-            return Err(Error::invalid(format!("{}: the path is not absolute", describe())));
+            return Err(Error::invalid(format!(
+                "{}: the path is not absolute",
+                describe()
+            )));
         }
         if hook.timeout().is_some_and(|seconds| seconds <= 0) {
-            return Err(Error::invalid(format!("{}: the timeout is not positive", describe())));
+            return Err(Error::invalid(format!(
+                "{}: the timeout is not positive",
+                describe()
+            )));
         }
         let path = c_string(hook.path().as_os_str().as_bytes())?;
         let argv = match hook.args().as_deref() {
@@ -289,8 +364,18 @@ fn hook_calls(
             _ => CStringArray::new(vec![path.clone()]),
         };
         let envp = array(hook.env().as_deref().or(default_env).unwrap_or_default())?;
-        let timeout_ms = hook.timeout().map(|seconds| i32::try_from(seconds * 1000).unwrap_or(i32::MAX));
-        Ok(Step::Hook(HookCall { kind, index, path, argv, envp, timeout_ms, state: state.clone() }))
+        let timeout_ms = hook
+            .timeout()
+            .map(|seconds| i32::try_from(seconds * 1000).unwrap_or(i32::MAX));
+        Ok(Step::Hook(HookCall {
+            kind,
+            index,
+            path,
+            argv,
+            envp,
+            timeout_ms,
+            state: state.clone(),
+        }))
     };
     hooks.iter().enumerate().map(call).collect()
 }

@@ -1,6 +1,8 @@
 //! The plan of `exec`: one more process in a running container.
 
-use super::{Birth, Join, Open, Plan, Request, Slot, Step, create, mounts, namespaces, process, seccomp};
+use super::{
+    Birth, Join, Open, Plan, Request, Slot, Step, create, mounts, namespaces, process, seccomp,
+};
 use crate::host::Host;
 use crate::report::Result;
 use oci_spec::runtime::Process;
@@ -25,9 +27,16 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
     let slot = Slot(0);
     let pid = libc::CLONE_NEWPID as u64;
     let userns = options.namespaces & libc::CLONE_NEWUSER as u64 != 0;
-    let mut birth = Birth { oom_score_adj: process.oom_score_adj(), ..Birth::default() };
+    let mut birth = Birth {
+        oom_score_adj: process.oom_score_adj(),
+        ..Birth::default()
+    };
     let path = format!("of container {:?}", options.id);
-    let join = |flags| Join { slot, flags, path: path.clone() };
+    let join = |flags| Join {
+        slot,
+        flags,
+        path: path.clone(),
+    };
     let mut steps = Vec::with_capacity(32);
     if options.host.sys_admin {
         // The parent enters the pid namespace for its child, which joins the others at once: one fork.
@@ -39,7 +48,11 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
         }
     } else {
         // Without rights over the pid namespace before the user namespace is joined, a process in between has to join both.
-        let stage = super::Stage { join: vec![join(options.namespaces)], become_root: userns, ..Default::default() };
+        let stage = super::Stage {
+            join: vec![join(options.namespaces)],
+            become_root: userns,
+            ..Default::default()
+        };
         birth.stage = Some(stage);
         steps.push(Step::NotDumpable);
     }
@@ -48,14 +61,21 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
     }
     steps.push(Step::NewSession);
     if options.new_keyring {
-        steps.push(Step::Keyring(mounts::c_string(format!("_ses.{}", options.id))?));
+        steps.push(Step::Keyring(mounts::c_string(format!(
+            "_ses.{}",
+            options.id
+        ))?));
     }
     steps.push(Step::UseRoot);
     if process.terminal().unwrap_or(false) {
         steps.push(Step::Console(create::console(process, false)));
     }
     steps.push(Step::Umask(process.user().umask().unwrap_or(0o022)));
-    if let Some(profile) = process.apparmor_profile().as_deref().filter(|profile| !profile.is_empty()) {
+    if let Some(profile) = process
+        .apparmor_profile()
+        .as_deref()
+        .filter(|profile| !profile.is_empty())
+    {
         steps.push(Step::Apparmor(mounts::c_string(profile)?));
     }
     let mut rlimits = Vec::new();
@@ -69,7 +89,17 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
         before_exec: Vec::new(),
     };
     process::tail(tail, &mut steps, &mut rlimits)?;
-    debug_assert!(!steps.iter().any(|step| matches!(step, Step::Ask(Request::IdMaps))));
+    debug_assert!(
+        !steps
+            .iter()
+            .any(|step| matches!(step, Step::Ask(Request::IdMaps)))
+    );
     debug_assert_eq!(birth.flags & namespaces::CLONE_NEWTIME as u64, 0);
-    Ok(Plan { birth, opens: vec![Open::Process], steps, exec: process::exec(process)?, rlimits })
+    Ok(Plan {
+        birth,
+        opens: vec![Open::Process],
+        steps,
+        exec: process::exec(process)?,
+        rlimits,
+    })
 }

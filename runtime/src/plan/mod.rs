@@ -22,8 +22,8 @@ use crate::report::{Error, Result};
 use crate::sys::cred::CapSets;
 use crate::sys::process::{CStringArray, SchedAttr};
 use mounts::Mount;
-pub(crate) use text::names;
 use std::ffi::CString;
+pub(crate) use text::names;
 
 /// Everything that the parent prepares and init does.
 #[derive(Debug)]
@@ -78,7 +78,11 @@ pub(crate) enum Open {
     Namespace(CString),
     /// A detached copy of a tree, for containers with a user namespace that could not reach the source themselves. Its propagation
     /// becomes what the container's own mounts have (`MS_*`), as if it had been bound inside.
-    Tree { path: CString, recursive: bool, propagation: u64 },
+    Tree {
+        path: CString,
+        recursive: bool,
+        propagation: u64,
+    },
     /// The process whose namespaces are joined: its pidfd, supplied by the caller.
     Process,
 }
@@ -300,14 +304,27 @@ fn memory_policy(policy: &oci_spec::runtime::LinuxMemoryPolicy) -> Result<Step> 
             }
     });
     let nodes = node_mask(policy.nodes().as_deref().unwrap_or_default())?;
-    Ok(Step::MemoryPolicy { mode: mode | flags, nodes })
+    Ok(Step::MemoryPolicy {
+        mode: mode | flags,
+        nodes,
+    })
 }
 
 /// A list such as `0-3,7` as a bit mask, least significant word first.
 fn node_mask(list: &str) -> Result<Vec<u64>> {
     const MAX_NODE: usize = 1023;
-    let wrong = || Error::invalid(format!("linux.memoryPolicy.nodes: {list:?} is not a list of node numbers"));
-    let number = |text: &str| text.trim().parse::<usize>().ok().filter(|n| *n <= MAX_NODE).ok_or_else(wrong);
+    let wrong = || {
+        Error::invalid(format!(
+            "linux.memoryPolicy.nodes: {list:?} is not a list of node numbers"
+        ))
+    };
+    let number = |text: &str| {
+        text.trim()
+            .parse::<usize>()
+            .ok()
+            .filter(|n| *n <= MAX_NODE)
+            .ok_or_else(wrong)
+    };
     let mut mask = Vec::new();
     for part in list.split(',').filter(|part| !part.trim().is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

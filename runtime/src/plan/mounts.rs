@@ -6,8 +6,9 @@ use super::Slot;
 use crate::report::{Error, Result};
 use crate::sys::mount::MountAttr;
 use libc::{
-    MOUNT_ATTR__ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID,
-    MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
+    MOUNT_ATTR__ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME,
+    MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY,
+    MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
 };
 use std::ffi::CString;
 use std::fmt;
@@ -39,11 +40,18 @@ pub(crate) struct Mount {
 #[derive(Debug)]
 pub(crate) enum Kind {
     /// A host path: opened by init, or before the clone by the parent (`slot`).
-    Bind { source: CString, recursive: bool, slot: Option<Slot> },
+    Bind {
+        source: CString,
+        recursive: bool,
+        slot: Option<Slot>,
+    },
     Filesystem(Filesystem),
     /// The cgroup2 hierarchy, seen from the container's cgroup namespace; `fallback` is the host directory to bind where the kernel
     /// refuses the mount.
-    Cgroup { filesystem: Filesystem, fallback: CString },
+    Cgroup {
+        filesystem: Filesystem,
+        fallback: CString,
+    },
 }
 
 /// A new superblock (or the one of a namespace, such as proc).
@@ -102,7 +110,10 @@ pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) 
     let fstype = entry.typ().as_deref().unwrap_or_default();
     let is_bind = words.bind || fstype == "bind";
     if target == Path::new("/") {
-        return Err(Error::invalid(format!("{}: the destination must not be the root itself", describe())));
+        return Err(Error::invalid(format!(
+            "{}: the destination must not be the root itself",
+            describe()
+        )));
     }
     if is_bind && !words.data.is_empty() {
         let text = words.data.join(",");
@@ -116,7 +127,9 @@ pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) 
     }
     check_proc(&target, fstype, is_bind)?;
     let cgroup = !is_bind && matches!(fstype, "cgroup" | "cgroup2");
-    let late_readonly = words.set & MOUNT_ATTR_RDONLY != 0 && !is_bind && (fstype == "tmpfs" || target == Path::new("/dev"));
+    let late_readonly = words.set & MOUNT_ATTR_RDONLY != 0
+        && !is_bind
+        && (fstype == "tmpfs" || target == Path::new("/dev"));
     if late_readonly {
         words.set &= !MOUNT_ATTR_RDONLY;
         words.superblock.retain(|word| *word != "ro");
@@ -166,8 +179,12 @@ pub(crate) fn c_path(path: impl AsRef<Path>) -> Result<CString> {
 /// Text of the config as a C string.
 pub(crate) fn c_string(text: impl AsRef<[u8]>) -> Result<CString> {
     let text = text.as_ref();
-    CString::new(text)
-        .map_err(|_| Error::invalid(format!("{:?} contains a NUL byte", String::from_utf8_lossy(text))))
+    CString::new(text).map_err(|_| {
+        Error::invalid(format!(
+            "{:?} contains a NUL byte",
+            String::from_utf8_lossy(text)
+        ))
+    })
 }
 
 /// Files below /proc that an engine may replace (lxcfs and the like). Everything else there would let a container subvert
@@ -195,32 +212,57 @@ fn check_proc(target: &Path, fstype: &str, is_bind: bool) -> Result<()> {
         if fstype == "proc" || is_bind {
             return Ok(());
         }
-        return Err(Error::invalid(format!("{target:?} cannot be mounted because it is not of type proc")));
+        return Err(Error::invalid(format!(
+            "{target:?} cannot be mounted because it is not of type proc"
+        )));
     }
     if target.starts_with("/proc") && !is_coverable_proc_file(target) {
-        return Err(Error::invalid(format!("{target:?} cannot be mounted because it is inside /proc")));
+        return Err(Error::invalid(format!(
+            "{target:?} cannot be mounted because it is inside /proc"
+        )));
     }
     Ok(())
 }
 
-fn bind(entry: &oci_spec::runtime::Mount, words: &Words, around: &Surroundings<'_>) -> Result<Kind> {
+fn bind(
+    entry: &oci_spec::runtime::Mount,
+    words: &Words,
+    around: &Surroundings<'_>,
+) -> Result<Kind> {
     let Some(source) = entry.source() else {
-        return Err(Error::invalid(format!("mount {:?}: a bind mount needs a source", entry.destination())));
+        return Err(Error::invalid(format!(
+            "mount {:?}: a bind mount needs a source",
+            entry.destination()
+        )));
     };
     let source = c_path(around.bundle.join(source))?;
-    Ok(Kind::Bind { source, recursive: words.recursive_bind, slot: None })
+    Ok(Kind::Bind {
+        source,
+        recursive: words.recursive_bind,
+        slot: None,
+    })
 }
 
 /// A cgroup mount. With its own cgroup namespace, the container mounts the hierarchy and sees its own part. Without, the host's mount is
 /// bound: a new mount in the initial cgroup namespace would reset the hierarchy's options (nsdelegate) for the whole host.
 fn cgroup_kind(around: &Surroundings<'_>) -> Result<Kind> {
     let Some(root) = around.cgroup_root else {
-        return Err(Error::invalid("mount of type cgroup: this host has no cgroup2 hierarchy mounted"));
+        return Err(Error::invalid(
+            "mount of type cgroup: this host has no cgroup2 hierarchy mounted",
+        ));
     };
     if !around.cgroup_namespace {
         // CVE-2023-25809: what an unprivileged container sees of the host's hierarchy is its own part only.
-        let part = if around.user_namespace { around.cgroup_path.unwrap_or(root) } else { root };
-        return Ok(Kind::Bind { source: c_path(part)?, recursive: false, slot: None });
+        let part = if around.user_namespace {
+            around.cgroup_path.unwrap_or(root)
+        } else {
+            root
+        };
+        return Ok(Kind::Bind {
+            source: c_path(part)?,
+            recursive: false,
+            slot: None,
+        });
     }
     let filesystem = Filesystem {
         fstype: c"cgroup2".into(),
@@ -231,7 +273,10 @@ fn cgroup_kind(around: &Surroundings<'_>) -> Result<Kind> {
         inherit_mode: false,
         fallback: None,
     };
-    Ok(Kind::Cgroup { filesystem, fallback: c_path(around.cgroup_path.unwrap_or(root))? })
+    Ok(Kind::Cgroup {
+        filesystem,
+        fallback: c_path(around.cgroup_path.unwrap_or(root))?,
+    })
 }
 
 fn filesystem(
@@ -258,8 +303,14 @@ fn filesystem(
             None => (c_string(item)?, None),
         });
     }
-    let too_long = params.iter().any(|(_, value)| value.as_ref().is_some_and(|v| v.as_bytes().len() > 255));
-    let legacy = if too_long { Some((words.ms_flags, c_string(data.join(","))?)) } else { None };
+    let too_long = params
+        .iter()
+        .any(|(_, value)| value.as_ref().is_some_and(|v| v.as_bytes().len() > 255));
+    let legacy = if too_long {
+        Some((words.ms_flags, c_string(data.join(","))?))
+    } else {
+        None
+    };
     let fallback = match fstype {
         "sysfs" if around.user_namespace && !around.network_namespace => Some(c"/sys".to_owned()),
         "mqueue" if around.user_namespace => Some(c"/dev/mqueue".to_owned()),
@@ -268,7 +319,10 @@ fn filesystem(
     Ok(Filesystem {
         fstype: c_string(fstype)?,
         source: c_path(source)?,
-        inherit_mode: fstype == "tmpfs" && !data.iter().any(|d| split_data(d).any(|d| d.starts_with("mode="))),
+        inherit_mode: fstype == "tmpfs"
+            && !data
+                .iter()
+                .any(|d| split_data(d).any(|d| d.starts_with("mode="))),
         copy_up: fstype == "tmpfs" && words.copy_up,
         params,
         legacy,
@@ -328,7 +382,8 @@ fn effect(word: &str) -> Option<Effect> {
         "nomand" => Superblock("nomand", 0),
         "lazytime" => Superblock("lazytime", MS_LAZYTIME),
         "nolazytime" => Superblock("nolazytime", 0),
-        "defaults" | "silent" | "loud" | "iversion" | "noiversion" | "acl" | "noacl" | "remount" => Nothing,
+        "defaults" | "silent" | "loud" | "iversion" | "noiversion" | "acl" | "noacl"
+        | "remount" => Nothing,
         "shared" => Propagation(libc::MS_SHARED, false),
         "rshared" => Propagation(libc::MS_SHARED, true),
         "slave" => Propagation(libc::MS_SLAVE, false),
@@ -376,12 +431,68 @@ const MS_LAZYTIME: u64 = 1 << 25;
 
 /// The option words that the mounts of this runtime understand, for `features`.
 pub(crate) const OPTION_WORDS: &[&str] = &[
-    "acl", "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "lazytime", "loud", "mand",
-    "noacl", "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nolazytime", "nomand", "norelatime",
-    "nostrictatime", "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "remount",
-    "rexec", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime", "rnosuid", "rnosymfollow", "ro",
-    "rprivate", "rrelatime", "rro", "rrw", "rshared", "rslave", "rstrictatime", "rsuid", "rsymfollow", "runbindable",
-    "rw", "shared", "silent", "slave", "strictatime", "suid", "symfollow", "sync", "tmpcopyup", "unbindable",
+    "acl",
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "diratime",
+    "dirsync",
+    "exec",
+    "iversion",
+    "lazytime",
+    "loud",
+    "mand",
+    "noacl",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "nosymfollow",
+    "private",
+    "ratime",
+    "rbind",
+    "rdev",
+    "rdiratime",
+    "relatime",
+    "remount",
+    "rexec",
+    "rnoatime",
+    "rnodev",
+    "rnodiratime",
+    "rnoexec",
+    "rnorelatime",
+    "rnostrictatime",
+    "rnosuid",
+    "rnosymfollow",
+    "ro",
+    "rprivate",
+    "rrelatime",
+    "rro",
+    "rrw",
+    "rshared",
+    "rslave",
+    "rstrictatime",
+    "rsuid",
+    "rsymfollow",
+    "runbindable",
+    "rw",
+    "shared",
+    "silent",
+    "slave",
+    "strictatime",
+    "suid",
+    "symfollow",
+    "sync",
+    "tmpcopyup",
+    "unbindable",
 ];
 
 fn parse(options: &[String]) -> Result<Words> {
@@ -392,7 +503,10 @@ fn parse(options: &[String]) -> Result<Words> {
             "rbind" => (words.bind, words.recursive_bind) = (true, true),
             "tmpcopyup" => words.copy_up = true,
             "idmap" | "ridmap" => {
-                return Err(Error::new(crate::report::Kind::Unsupported, format!("option {word:?} is not supported yet")));
+                return Err(Error::new(
+                    crate::report::Kind::Unsupported,
+                    format!("option {word:?} is not supported yet"),
+                ));
             }
             _ => match effect(word) {
                 Some(effect) => words.apply(effect),
@@ -453,7 +567,12 @@ impl fmt::Display for Mount {
             Kind::Filesystem(filesystem) | Kind::Cgroup { filesystem, .. } => &filesystem.source,
         };
         let words = self.words.trim();
-        write!(f, "mount {} on {} ({words})", source.to_string_lossy(), self.target.to_string_lossy())
+        write!(
+            f,
+            "mount {} on {} ({words})",
+            source.to_string_lossy(),
+            self.target.to_string_lossy()
+        )
     }
 }
 
@@ -479,13 +598,22 @@ mod tests {
         assert_eq!(parsed.recursive.clear, MOUNT_ATTR__ATIME);
         assert_eq!(parsed.recursive.set, MOUNT_ATTR_NOATIME);
         let parsed = words(&["rro", "rrw"]);
-        assert_eq!((parsed.recursive.set, parsed.recursive.clear), (0, MOUNT_ATTR_RDONLY));
+        assert_eq!(
+            (parsed.recursive.set, parsed.recursive.clear),
+            (0, MOUNT_ATTR_RDONLY)
+        );
     }
 
     #[test]
     fn words_that_no_flag_has_are_file_system_data() {
-        assert_eq!(words(&["nosuid", "mode=755", "size=64k"]).data, ["mode=755", "size=64k"]);
-        assert_eq!(split_data("a=1,context=\"x,y\",b").collect::<Vec<_>>(), ["a=1", "context=\"x,y\"", "b"]);
+        assert_eq!(
+            words(&["nosuid", "mode=755", "size=64k"]).data,
+            ["mode=755", "size=64k"]
+        );
+        assert_eq!(
+            split_data("a=1,context=\"x,y\",b").collect::<Vec<_>>(),
+            ["a=1", "context=\"x,y\"", "b"]
+        );
     }
 
     #[test]
@@ -497,7 +625,10 @@ mod tests {
 
     #[test]
     fn destinations_are_cleaned_lexically_below_the_root() {
-        assert_eq!(clean_target(Path::new("../../etc/../proc//x/.")), Path::new("/proc/x"));
+        assert_eq!(
+            clean_target(Path::new("../../etc/../proc//x/.")),
+            Path::new("/proc/x")
+        );
         assert!(check_proc(Path::new("/proc/sys"), "tmpfs", false).is_err());
         assert!(check_proc(Path::new("/proc/stat"), "", true).is_ok());
         assert!(check_proc(Path::new("/proc"), "tmpfs", false).is_err());

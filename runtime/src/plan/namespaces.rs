@@ -58,12 +58,18 @@ pub(crate) fn map_text(maps: &[IdMap]) -> String {
 
 /// The host's id for one of the container's; None if it is not mapped.
 pub(crate) fn host_id(maps: &[IdMap], id: u32) -> Option<u32> {
-    let map = maps.iter().find(|map| id >= map.container && id - map.container < map.size)?;
+    let map = maps
+        .iter()
+        .find(|map| id >= map.container && id - map.container < map.size)?;
     map.host.checked_add(id - map.container)
 }
 
 fn id_maps(mappings: Option<&Vec<LinuxIdMapping>>) -> Vec<IdMap> {
-    let map = |m: &LinuxIdMapping| IdMap { container: m.container_id(), host: m.host_id(), size: m.size() };
+    let map = |m: &LinuxIdMapping| IdMap {
+        container: m.container_id(),
+        host: m.host_id(),
+        size: m.size(),
+    };
     mappings.into_iter().flatten().map(map).collect()
 }
 
@@ -74,11 +80,21 @@ pub(crate) fn plan(linux: &Linux, host: &Host) -> Result<Namespaces> {
     for entry in linux.namespaces().iter().flatten() {
         let flag = entry.typ() as u64;
         if ns.has(flag as i32) {
-            return Err(Error::invalid(format!("malformed spec file: duplicated ns {:?}", entry.typ().to_string())));
+            return Err(Error::invalid(format!(
+                "malformed spec file: duplicated ns {:?}",
+                entry.typ().to_string()
+            )));
         }
-        match entry.path().as_deref().filter(|path| !path.as_os_str().is_empty()) {
+        match entry
+            .path()
+            .as_deref()
+            .filter(|path| !path.as_os_str().is_empty())
+        {
             Some(path) if !path.is_absolute() => {
-                return Err(Error::invalid(format!("namespace path {} is not absolute", path.display())));
+                return Err(Error::invalid(format!(
+                    "namespace path {} is not absolute",
+                    path.display()
+                )));
             }
             Some(path) => {
                 ns.joined |= flag;
@@ -92,11 +108,22 @@ pub(crate) fn plan(linux: &Linux, host: &Host) -> Result<Namespaces> {
     // Joined in the order in which each may need what the one before gives: a privileged caller joins the user namespace last, since
     // it may lose its rights over the others with it; an unprivileged one first, since it has no rights before.
     let user_rank = if host.sys_admin { 8 } else { 0 };
-    paths.sort_by_key(|(flag, _)| if *flag == LinuxNamespaceType::User as u64 { user_rank } else { 4 });
+    paths.sort_by_key(|(flag, _)| {
+        if *flag == LinuxNamespaceType::User as u64 {
+            user_rank
+        } else {
+            4
+        }
+    });
     for (flag, path) in paths {
         let slot = Slot(ns.opens.len());
-        ns.opens.push(Open::Namespace(super::mounts::c_path(&path)?));
-        ns.joins.push(Join { slot, flags: flag, path: path.display().to_string() });
+        ns.opens
+            .push(Open::Namespace(super::mounts::c_path(&path)?));
+        ns.joins.push(Join {
+            slot,
+            flags: flag,
+            path: path.display().to_string(),
+        });
     }
     settle(&mut ns, offsets, host);
     Ok(ns)
@@ -117,7 +144,11 @@ fn settle(ns: &mut Namespaces, offsets: Option<CString>, host: &Host) {
         }
     }
     let late_joins = makes_user && !ns.joins.is_empty();
-    if !joins_user && offsets.is_none() && !late_joins && (ns.joined & pid == 0 || ns.birth.pid_namespace.is_some()) {
+    if !joins_user
+        && offsets.is_none()
+        && !late_joins
+        && (ns.joined & pid == 0 || ns.birth.pid_namespace.is_some())
+    {
         return;
     }
     let join = std::mem::take(&mut ns.joins);
@@ -129,16 +160,26 @@ fn settle(ns: &mut Namespaces, offsets: Option<CString>, host: &Host) {
     if offsets.is_some() {
         ns.birth.flags &= !(CLONE_NEWTIME as u64);
     }
-    ns.birth.stage = Some(Stage { join, new_user, become_root: joins_user, time_offsets: offsets });
+    ns.birth.stage = Some(Stage {
+        join,
+        new_user,
+        become_root: joins_user,
+        time_offsets: offsets,
+    });
 }
 
 fn map_ids(linux: &Linux, ns: &mut Namespaces) -> Result<()> {
-    let maps = IdMaps { uids: id_maps(linux.uid_mappings().as_ref()), gids: id_maps(linux.gid_mappings().as_ref()) };
+    let maps = IdMaps {
+        uids: id_maps(linux.uid_mappings().as_ref()),
+        gids: id_maps(linux.gid_mappings().as_ref()),
+    };
     let empty = maps.uids.is_empty() && maps.gids.is_empty();
     if ns.new & libc::CLONE_NEWUSER as u64 == 0 {
         let joined = ns.joined & libc::CLONE_NEWUSER as u64 != 0;
         if !empty && !joined {
-            return Err(Error::invalid("user namespace mappings specified, but USER namespace isn't enabled in the config"));
+            return Err(Error::invalid(
+                "user namespace mappings specified, but USER namespace isn't enabled in the config",
+            ));
         }
         return Ok(());
     }
@@ -148,8 +189,14 @@ fn map_ids(linux: &Linux, ns: &mut Namespaces) -> Result<()> {
         ));
     }
     for map in maps.uids.iter().chain(&maps.gids) {
-        if map.size == 0 || map.container.checked_add(map.size - 1).is_none() || map.host.checked_add(map.size - 1).is_none() {
-            return Err(Error::invalid(format!("invalid id mapping {} {} {}", map.container, map.host, map.size)));
+        if map.size == 0
+            || map.container.checked_add(map.size - 1).is_none()
+            || map.host.checked_add(map.size - 1).is_none()
+        {
+            return Err(Error::invalid(format!(
+                "invalid id mapping {} {} {}",
+                map.container, map.host, map.size
+            )));
         }
     }
     ns.birth.id_maps = Some(maps);
@@ -158,14 +205,24 @@ fn map_ids(linux: &Linux, ns: &mut Namespaces) -> Result<()> {
 
 /// The text for timens_offsets; None where the time namespace starts with the host's clocks.
 fn time_offsets(linux: &Linux, ns: &Namespaces) -> Result<Option<CString>> {
-    let Some(offsets) = linux.time_offsets().as_ref().filter(|offsets| !offsets.is_empty()) else { return Ok(None) };
+    let Some(offsets) = linux
+        .time_offsets()
+        .as_ref()
+        .filter(|offsets| !offsets.is_empty())
+    else {
+        return Ok(None);
+    };
     if ns.new & CLONE_NEWTIME as u64 == 0 {
-        return Err(Error::invalid("time namespace offsets specified, but a new time namespace isn't in the config"));
+        return Err(Error::invalid(
+            "time namespace offsets specified, but a new time namespace isn't in the config",
+        ));
     }
     let mut text = String::new();
     for (clock, offset) in offsets {
         if clock != "monotonic" && clock != "boottime" {
-            return Err(Error::invalid(format!("unknown clock {clock:?} in timeOffsets")));
+            return Err(Error::invalid(format!(
+                "unknown clock {clock:?} in timeOffsets"
+            )));
         }
         let (secs, nanosecs) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
         // Writing to a String cannot fail.
@@ -179,7 +236,13 @@ mod tests {
     use super::*;
 
     fn host() -> Host {
-        Host { euid: 0, egid: 0, sys_admin: true, initial_user_namespace: true, kcore: true }
+        Host {
+            euid: 0,
+            egid: 0,
+            sys_admin: true,
+            initial_user_namespace: true,
+            kcore: true,
+        }
     }
 
     fn planned(json: &str) -> Result<Namespaces> {
@@ -188,8 +251,12 @@ mod tests {
 
     #[test]
     fn the_cgroup_namespace_is_left_to_init() {
-        let ns = planned(r#"{"namespaces":[{"type":"pid"},{"type":"cgroup"},{"type":"mount"}]}"#).unwrap();
-        assert_eq!(ns.birth.flags, (libc::CLONE_NEWPID | libc::CLONE_NEWNS) as u64);
+        let ns = planned(r#"{"namespaces":[{"type":"pid"},{"type":"cgroup"},{"type":"mount"}]}"#)
+            .unwrap();
+        assert_eq!(
+            ns.birth.flags,
+            (libc::CLONE_NEWPID | libc::CLONE_NEWNS) as u64
+        );
         assert!(ns.birth.stage.is_none());
     }
 
@@ -205,7 +272,14 @@ mod tests {
     fn a_joined_user_namespace_owns_the_new_ones() {
         let ns = planned(r#"{"namespaces":[{"type":"user","path":"/u"},{"type":"network","path":"/n"},{"type":"mount"}]}"#).unwrap();
         let stage = ns.birth.stage.unwrap();
-        assert_eq!(stage.join.iter().map(|j| j.path.as_str()).collect::<Vec<_>>(), ["/n", "/u"]);
+        assert_eq!(
+            stage
+                .join
+                .iter()
+                .map(|j| j.path.as_str())
+                .collect::<Vec<_>>(),
+            ["/n", "/u"]
+        );
         assert!(stage.become_root);
     }
 
@@ -218,7 +292,18 @@ mod tests {
 
     #[test]
     fn ids_map_within_their_ranges_only() {
-        let maps = [IdMap { container: 0, host: 1000, size: 1 }, IdMap { container: 1, host: 100_000, size: 10 }];
+        let maps = [
+            IdMap {
+                container: 0,
+                host: 1000,
+                size: 1,
+            },
+            IdMap {
+                container: 1,
+                host: 100_000,
+                size: 10,
+            },
+        ];
         assert_eq!(host_id(&maps, 0), Some(1000));
         assert_eq!(host_id(&maps, 10), Some(100_009));
         assert_eq!(host_id(&maps, 11), None);

@@ -8,8 +8,8 @@ use crate::report::{Error, Result};
 use crate::sys::cred::CapSets;
 use crate::sys::process::{CStringArray, SchedAttr};
 use oci_spec::runtime::{
-    Capabilities, IOPriorityClass, LinuxCapabilities, LinuxSchedulerFlag, LinuxSchedulerPolicy, PosixRlimit, Process,
-    Scheduler,
+    Capabilities, IOPriorityClass, LinuxCapabilities, LinuxSchedulerFlag, LinuxSchedulerPolicy,
+    PosixRlimit, Process, Scheduler,
 };
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -21,11 +21,18 @@ pub(crate) fn exec(process: &Process) -> Result<Exec> {
         return Err(Error::invalid("args must not be empty"));
     };
     let env = environment(process.env().as_deref().unwrap_or_default())?;
-    let path = env.iter().find_map(|var| var.strip_prefix("PATH=")).unwrap_or_default();
+    let path = env
+        .iter()
+        .find_map(|var| var.strip_prefix("PATH="))
+        .unwrap_or_default();
     let candidates = candidates(program, path)?;
     let envp: Vec<CString> = env.iter().map(c_string).collect::<Result<_>>()?;
     let argv = args.iter().map(c_string).collect::<Result<_>>()?;
-    Ok(Exec { argv: CStringArray::new(argv), envp: CStringArray::with_home_slot(envp), candidates })
+    Ok(Exec {
+        argv: CStringArray::new(argv),
+        envp: CStringArray::with_home_slot(envp),
+        candidates,
+    })
 }
 
 /// The environment with each name once, where the last one of equal names wins.
@@ -34,7 +41,9 @@ fn environment(env: &[String]) -> Result<Vec<&str>> {
     let mut unique = Vec::with_capacity(env.len());
     for var in env.iter().rev() {
         let Some((name, _)) = var.split_once('=').filter(|(name, _)| !name.is_empty()) else {
-            return Err(Error::invalid(format!("invalid environment variable {var:?}: not NAME=VALUE")));
+            return Err(Error::invalid(format!(
+                "invalid environment variable {var:?}: not NAME=VALUE"
+            )));
         };
         if seen.insert(name) {
             unique.push(var.as_str());
@@ -50,7 +59,10 @@ fn candidates(program: &str, path: &str) -> Result<Vec<CString>> {
     if program.contains('/') || program.is_empty() {
         return Ok(vec![c_string(program)?]);
     }
-    path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| c_string(format!("{dir}/{program}"))).collect()
+    path.split(':')
+        .filter(|dir| dir.starts_with('/'))
+        .map(|dir| c_string(format!("{dir}/{program}")))
+        .collect()
 }
 
 /// Where in a plan the process comes to be: what the steps of create and of exec differ in.
@@ -88,19 +100,37 @@ pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, rlimits: &mut Vec<Rlim
     } else {
         steps.extend(limits.into_iter().map(Step::Rlimit));
     }
-    if !process.env().iter().flatten().any(|var| var.starts_with("HOME=")) {
+    if !process
+        .env()
+        .iter()
+        .flatten()
+        .any(|var| var.starts_with("HOME="))
+    {
         steps.push(Step::Home { uid: user.uid() });
     }
-    if let Some(label) = process.selinux_label().as_deref().filter(|label| !label.is_empty()) {
+    if let Some(label) = process
+        .selinux_label()
+        .as_deref()
+        .filter(|label| !label.is_empty())
+    {
         steps.push(Step::Selinux(c_string(label)?));
     }
     let cwd = process.cwd();
     if !cwd.is_absolute() {
-        return Err(Error::invalid(format!("Cwd must be an absolute path, not {cwd:?}")));
+        return Err(Error::invalid(format!(
+            "Cwd must be an absolute path, not {cwd:?}"
+        )));
     }
     let cwd = c_string(cwd.as_os_str().as_bytes())?;
-    steps.push(Step::Chdir { path: cwd.clone(), last: false });
-    let (early, late) = if no_new_privileges { (None, tail.seccomp) } else { (tail.seccomp, None) };
+    steps.push(Step::Chdir {
+        path: cwd.clone(),
+        last: false,
+    });
+    let (early, late) = if no_new_privileges {
+        (None, tail.seccomp)
+    } else {
+        (tail.seccomp, None)
+    };
     // Without no_new_privs, loading a filter needs CAP_SYS_ADMIN, which goes below; with it, the filter comes last, so that the profile
     // need not allow what these steps call.
     steps.extend(early.map(Step::Seccomp));
@@ -108,12 +138,20 @@ pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, rlimits: &mut Vec<Rlim
     steps.push(Step::BoundingSet(caps.bounding));
     steps.push(Step::ChownStdio { uid: user.uid() });
     if tail.may_set_groups && !tail.keep_groups {
-        steps.push(Step::Groups(user.additional_gids().clone().unwrap_or_default()));
+        steps.push(Step::Groups(
+            user.additional_gids().clone().unwrap_or_default(),
+        ));
     }
     check_id("uid", user.uid())?;
     check_id("gid", user.gid())?;
-    steps.push(Step::Ids { uid: user.uid(), gid: user.gid() });
-    steps.push(Step::Chdir { path: cwd, last: true });
+    steps.push(Step::Ids {
+        uid: user.uid(),
+        gid: user.gid(),
+    });
+    steps.push(Step::Chdir {
+        path: cwd,
+        last: true,
+    });
     steps.push(Step::Caps(caps.sets));
     if caps.ambient != 0 {
         steps.push(Step::Ambient(caps.ambient));
@@ -147,7 +185,9 @@ fn attributes(process: &Process, steps: &mut Vec<Step>) -> Result<()> {
         };
         let level = priority.priority();
         if !(0..=7).contains(&level) {
-            return Err(Error::invalid(format!("invalid ioPriority.priority {level}: not in 0..=7")));
+            return Err(Error::invalid(format!(
+                "invalid ioPriority.priority {level}: not in 0..=7"
+            )));
         }
         steps.push(Step::IoPriority(class << 13 | level as i32));
     }
@@ -185,17 +225,35 @@ fn sched_attr(scheduler: &Scheduler) -> Result<SchedAttr> {
         scheduler.period().unwrap_or(0),
     );
     if !(-20..=19).contains(&nice) {
-        return Err(Error::invalid(format!("invalid scheduler.nice: '{nice}', must be within -20 to 19")));
+        return Err(Error::invalid(format!(
+            "invalid scheduler.nice: '{nice}', must be within -20 to 19"
+        )));
     }
     if priority != 0 && !matches!(policy, 1 | 2) {
-        return Err(Error::invalid("scheduler.priority can only be specified for SchedFIFO or SchedRR policy"));
+        return Err(Error::invalid(
+            "scheduler.priority can only be specified for SchedFIFO or SchedRR policy",
+        ));
     }
     if policy != 6 && (runtime != 0 || deadline != 0 || period != 0) {
-        return Err(Error::invalid("scheduler runtime/deadline/period can only be specified for SchedDeadline policy"));
+        return Err(Error::invalid(
+            "scheduler runtime/deadline/period can only be specified for SchedDeadline policy",
+        ));
     }
-    let priority = u32::try_from(priority)
-        .map_err(|_| Error::invalid(format!("invalid scheduler.priority: '{priority}', must not be negative")))?;
-    Ok(SchedAttr { policy, flags, nice, priority, runtime, deadline, period, ..SchedAttr::default() })
+    let priority = u32::try_from(priority).map_err(|_| {
+        Error::invalid(format!(
+            "invalid scheduler.priority: '{priority}', must not be negative"
+        ))
+    })?;
+    Ok(SchedAttr {
+        policy,
+        flags,
+        nice,
+        priority,
+        runtime,
+        deadline,
+        period,
+        ..SchedAttr::default()
+    })
 }
 
 /// The five capability sets as bit masks.
@@ -208,7 +266,9 @@ struct Caps {
 
 /// A process without `capabilities` has none.
 fn capabilities(capabilities: Option<&LinuxCapabilities>) -> Caps {
-    let Some(capabilities) = capabilities else { return Caps::default() };
+    let Some(capabilities) = capabilities else {
+        return Caps::default();
+    };
     let sets = CapSets {
         effective: cap_mask(capabilities.effective()),
         permitted: cap_mask(capabilities.permitted()),
@@ -224,8 +284,12 @@ fn capabilities(capabilities: Option<&LinuxCapabilities>) -> Caps {
 
 /// The set as a mask, bit n for the capability with number n.
 fn cap_mask(set: &Option<Capabilities>) -> u64 {
-    let number = |cap: &oci_spec::runtime::Capability| format!("CAP_{cap}").parse::<caps::Capability>().ok();
-    set.iter().flatten().filter_map(number).fold(0, |mask, cap| mask | cap.bitmask())
+    let number =
+        |cap: &oci_spec::runtime::Capability| format!("CAP_{cap}").parse::<caps::Capability>().ok();
+    set.iter()
+        .flatten()
+        .filter_map(number)
+        .fold(0, |mask, cap| mask | cap.bitmask())
 }
 
 const RLIMITS: [(&str, u32); 16] = [
@@ -249,7 +313,10 @@ const RLIMITS: [(&str, u32); 16] = [
 
 /// The name of a resource number, for messages.
 pub(crate) fn rlimit_name(resource: u32) -> &'static str {
-    RLIMITS.iter().find(|(_, number)| *number == resource).map_or("RLIMIT_?", |(name, _)| name)
+    RLIMITS
+        .iter()
+        .find(|(_, number)| *number == resource)
+        .map_or("RLIMIT_?", |(name, _)| name)
 }
 
 fn rlimits(rlimits: &[PosixRlimit]) -> Result<Vec<Rlimit>> {
@@ -262,7 +329,11 @@ fn rlimits(rlimits: &[PosixRlimit]) -> Result<Vec<Rlimit>> {
         if seen.iter().any(|l: &Rlimit| l.resource == *resource) {
             return Err(Error::invalid(format!("rlimit {name} is listed twice")));
         }
-        seen.push(Rlimit { resource: *resource, soft: limit.soft(), hard: limit.hard() });
+        seen.push(Rlimit {
+            resource: *resource,
+            soft: limit.soft(),
+            hard: limit.hard(),
+        });
     }
     Ok(seen)
 }
@@ -271,7 +342,9 @@ fn rlimits(rlimits: &[PosixRlimit]) -> Result<Vec<Rlimit>> {
 pub(crate) fn exec_error(program: &str, op: Op, errno: crate::sys::Errno) -> Error {
     use crate::sys::Errno;
     let reason = match errno {
-        Errno::ENOENT if !program.contains('/') && op == Op::Resolve => "executable file not found in $PATH".to_owned(),
+        Errno::ENOENT if !program.contains('/') && op == Op::Resolve => {
+            "executable file not found in $PATH".to_owned()
+        }
         Errno::ENOENT if op == Op::Resolve => format!("stat {program}: no such file or directory"),
         Errno::ENOENT => "no such file or directory".to_owned(),
         Errno::EACCES => "permission denied".to_owned(),
@@ -280,7 +353,9 @@ pub(crate) fn exec_error(program: &str, op: Op, errno: crate::sys::Errno) -> Err
         Errno::ENOEXEC => "exec format error".to_owned(),
         _ => errno.desc().to_lowercase(),
     };
-    Error::invalid(format!("unable to start container process: exec: {program:?}: {reason}"))
+    Error::invalid(format!(
+        "unable to start container process: exec: {program:?}: {reason}"
+    ))
 }
 
 #[cfg(test)]
@@ -309,7 +384,11 @@ mod tests {
 
     fn steps(json: &str) -> Vec<String> {
         let process = process(json);
-        let filter = seccomp::Filter { program: Vec::new(), flags: 0, warnings: Vec::new() };
+        let filter = seccomp::Filter {
+            program: Vec::new(),
+            flags: 0,
+            warnings: Vec::new(),
+        };
         let parts = Tail {
             process: &process,
             seccomp: Some(filter),
@@ -321,17 +400,35 @@ mod tests {
         };
         let mut steps = Vec::new();
         tail(parts, &mut steps, &mut Vec::new()).unwrap();
-        steps.iter().map(|step| format!("{step:?}").split([' ', '(', '{']).next().unwrap().to_owned()).collect()
+        steps
+            .iter()
+            .map(|step| {
+                format!("{step:?}")
+                    .split([' ', '(', '{'])
+                    .next()
+                    .unwrap()
+                    .to_owned()
+            })
+            .collect()
     }
 
     #[test]
     fn seccomp_comes_after_the_capabilities_iff_no_new_privileges() {
         let at = |steps: &[String], name: &str| steps.iter().position(|s| s == name).unwrap();
         let with = steps(r#"{"user":{},"cwd":"/","args":["x"],"noNewPrivileges":true}"#);
-        assert!(at(&with, "Seccomp") > at(&with, "LookUp") && at(&with, "Seccomp") < at(&with, "AwaitStart"));
-        for json in [r#"{"user":{},"cwd":"/","args":["x"],"noNewPrivileges":false}"#, r#"{"user":{},"cwd":"/","args":["x"]}"#] {
+        assert!(
+            at(&with, "Seccomp") > at(&with, "LookUp")
+                && at(&with, "Seccomp") < at(&with, "AwaitStart")
+        );
+        for json in [
+            r#"{"user":{},"cwd":"/","args":["x"],"noNewPrivileges":false}"#,
+            r#"{"user":{},"cwd":"/","args":["x"]}"#,
+        ] {
             let without = steps(json);
-            assert!(at(&without, "Seccomp") < at(&without, "BoundingSet"), "{without:?}");
+            assert!(
+                at(&without, "Seccomp") < at(&without, "BoundingSet"),
+                "{without:?}"
+            );
         }
     }
 

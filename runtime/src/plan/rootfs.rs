@@ -47,12 +47,17 @@ const WORK: &str = "dev.caisson.overlay.work";
 const MAX_LAYERS: usize = 500;
 
 /// Reads the overlay annotations; None if there are none.
-pub(crate) fn overlay(annotations: Option<&HashMap<String, String>>, userns: bool) -> Result<Option<Overlay>> {
+pub(crate) fn overlay(
+    annotations: Option<&HashMap<String, String>>,
+    userns: bool,
+) -> Result<Option<Overlay>> {
     let get = |name: &str| annotations.and_then(|a| a.get(name)).map(String::as_str);
     let (upper, work) = (get(UPPER), get(WORK));
     let Some(lower) = get(LOWER) else {
         if upper.is_some() || work.is_some() {
-            return Err(Error::invalid(format!("annotation {UPPER} or {WORK} without {LOWER}")));
+            return Err(Error::invalid(format!(
+                "annotation {UPPER} or {WORK} without {LOWER}"
+            )));
         }
         return Ok(None);
     };
@@ -60,18 +65,34 @@ pub(crate) fn overlay(annotations: Option<&HashMap<String, String>>, userns: boo
         if Path::new(path).is_absolute() {
             return c_string(path);
         }
-        Err(Error::invalid(format!("annotation {name}: {path:?} is not an absolute path")))
+        Err(Error::invalid(format!(
+            "annotation {name}: {path:?} is not an absolute path"
+        )))
     };
-    let lower: Vec<CString> = lower.split(':').map(|path| absolute(LOWER, path)).collect::<Result<_>>()?;
+    let lower: Vec<CString> = lower
+        .split(':')
+        .map(|path| absolute(LOWER, path))
+        .collect::<Result<_>>()?;
     if lower.len() > MAX_LAYERS {
-        return Err(Error::invalid(format!("annotation {LOWER}: {} layers, at most {MAX_LAYERS}", lower.len())));
+        return Err(Error::invalid(format!(
+            "annotation {LOWER}: {} layers, at most {MAX_LAYERS}",
+            lower.len()
+        )));
     }
     let upper = match (upper, work) {
         (Some(upper), Some(work)) => Some([absolute(UPPER, upper)?, absolute(WORK, work)?]),
         (None, None) => None,
-        _ => return Err(Error::invalid(format!("annotations {UPPER} and {WORK} go together"))),
+        _ => {
+            return Err(Error::invalid(format!(
+                "annotations {UPPER} and {WORK} go together"
+            )));
+        }
     };
-    Ok(Some(Overlay { lower, upper, userxattr: userns }))
+    Ok(Some(Overlay {
+        lower,
+        upper,
+        userxattr: userns,
+    }))
 }
 
 /// A device node.
@@ -103,17 +124,36 @@ pub(crate) fn devices(spec: &Spec, bind: bool, kcore: bool) -> Result<Vec<Step>>
     let is_foreign_dev = |mount: &oci_spec::runtime::Mount| {
         let words = mount.options().iter().flatten();
         clean_target(mount.destination()) == Path::new("/dev")
-            && (mount.typ().as_deref() == Some("bind") || words.clone().any(|word| word == "bind" || word == "rbind"))
+            && (mount.typ().as_deref() == Some("bind")
+                || words.clone().any(|word| word == "bind" || word == "rbind"))
     };
     if spec.mounts().iter().flatten().any(is_foreign_dev) {
         return Ok(Vec::new());
     }
-    let listed = spec.linux().as_ref().and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
-    let paths: Vec<PathBuf> = listed.iter().map(|device| clean_target(device.path())).collect();
+    let listed = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.devices().as_deref())
+        .unwrap_or_default();
+    let paths: Vec<PathBuf> = listed
+        .iter()
+        .map(|device| clean_target(device.path()))
+        .collect();
     let mut steps = Vec::new();
-    for (path, major, minor) in DEFAULT_DEVICES.iter().filter(|(path, ..)| !paths.contains(&PathBuf::from(path))) {
+    for (path, major, minor) in DEFAULT_DEVICES
+        .iter()
+        .filter(|(path, ..)| !paths.contains(&PathBuf::from(path)))
+    {
         let mode = libc::S_IFCHR | 0o666;
-        let device = Device { path: c_string(path)?, mode, major: *major, minor: *minor, uid: 0, gid: 0, bind };
+        let device = Device {
+            path: c_string(path)?,
+            mode,
+            major: *major,
+            minor: *minor,
+            uid: 0,
+            gid: 0,
+            bind,
+        };
         steps.push(Step::Device(device));
     }
     for (device, path) in listed.iter().zip(&paths) {
@@ -126,8 +166,15 @@ pub(crate) fn devices(spec: &Spec, bind: bool, kcore: bool) -> Result<Vec<Step>>
         ("/proc/self/fd/2", "/dev/stderr"),
     ];
     let core = kcore.then_some(("/proc/kcore", "/dev/core"));
-    for (target, path) in links.into_iter().chain(core).chain([("pts/ptmx", "/dev/ptmx")]) {
-        steps.push(Step::Symlink { target: c_string(target)?, path: c_string(path)? });
+    for (target, path) in links
+        .into_iter()
+        .chain(core)
+        .chain([("pts/ptmx", "/dev/ptmx")])
+    {
+        steps.push(Step::Symlink {
+            target: c_string(target)?,
+            path: c_string(path)?,
+        });
     }
     Ok(steps)
 }
@@ -138,18 +185,31 @@ fn listed_device(device: &LinuxDevice, path: &Path, bind: bool) -> Result<Device
         LinuxDeviceType::B => libc::S_IFBLK,
         LinuxDeviceType::P => libc::S_IFIFO,
         LinuxDeviceType::A => {
-            return Err(Error::invalid(format!("device {}: type must be c, b, u or p", path.display())));
+            return Err(Error::invalid(format!(
+                "device {}: type must be c, b, u or p",
+                path.display()
+            )));
         }
     };
     let number = |what: &str, value: i64| {
-        u32::try_from(value).map_err(|_| Error::invalid(format!("device {}: invalid {what} {value}", path.display())))
+        u32::try_from(value).map_err(|_| {
+            Error::invalid(format!("device {}: invalid {what} {value}", path.display()))
+        })
     };
     let numbered = kind != libc::S_IFIFO;
     Ok(Device {
         path: c_path(path)?,
         mode: kind | device.file_mode().unwrap_or(0o666) & 0o7777,
-        major: if numbered { number("major", device.major())? } else { 0 },
-        minor: if numbered { number("minor", device.minor())? } else { 0 },
+        major: if numbered {
+            number("major", device.major())?
+        } else {
+            0
+        },
+        minor: if numbered {
+            number("minor", device.minor())?
+        } else {
+            0
+        },
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
         bind: bind && numbered,
@@ -158,7 +218,9 @@ fn listed_device(device: &LinuxDevice, path: &Path, bind: bool) -> Result<Device
 
 /// `rootfsPropagation` as `MS_*` flags, with MS_REC for the words that start with r.
 pub(crate) fn propagation(word: Option<&str>) -> Result<Option<u64>> {
-    let Some(word) = word.filter(|word| !word.is_empty()) else { return Ok(None) };
+    let Some(word) = word.filter(|word| !word.is_empty()) else {
+        return Ok(None);
+    };
     let (name, recursive) = match word.strip_prefix('r') {
         Some(name) => (name, libc::MS_REC),
         None => (word, 0),
@@ -168,7 +230,11 @@ pub(crate) fn propagation(word: Option<&str>) -> Result<Option<u64>> {
         "slave" => libc::MS_SLAVE,
         "private" => libc::MS_PRIVATE,
         "unbindable" => libc::MS_UNBINDABLE,
-        _ => return Err(Error::invalid(format!("rootfsPropagation={word} is not supported"))),
+        _ => {
+            return Err(Error::invalid(format!(
+                "rootfsPropagation={word} is not supported"
+            )));
+        }
     };
     Ok(Some(flag | recursive))
 }
@@ -179,7 +245,16 @@ mod tests {
 
     #[test]
     fn all_eight_propagations_are_known() {
-        for word in ["shared", "rshared", "slave", "rslave", "private", "rprivate", "unbindable", "runbindable"] {
+        for word in [
+            "shared",
+            "rshared",
+            "slave",
+            "rslave",
+            "private",
+            "rprivate",
+            "unbindable",
+            "runbindable",
+        ] {
             let flags = propagation(Some(word)).unwrap().unwrap();
             assert_eq!(flags & libc::MS_REC != 0, word.starts_with('r'), "{word}");
         }
@@ -197,7 +272,9 @@ mod tests {
             .unwrap()
             .iter()
             .filter_map(|step| match step {
-                Step::Device(device) if device.path.as_c_str() == c"/dev/null" => Some(device.minor),
+                Step::Device(device) if device.path.as_c_str() == c"/dev/null" => {
+                    Some(device.minor)
+                }
                 _ => None,
             })
             .collect();
@@ -207,7 +284,10 @@ mod tests {
     #[test]
     fn overlay_annotations_go_together() {
         let with = |pairs: &[(&str, &str)]| {
-            let map = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let map = pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect();
             overlay(Some(&map), false)
         };
         assert!(with(&[]).unwrap().is_none());

@@ -19,14 +19,31 @@ impl fmt::Display for Step {
             Step::LoopbackUp => write!(f, "bring the loopback interface up"),
             Step::UseRoot => write!(f, "open the container's root"),
             Step::Propagation(_) => write!(f, "set the propagation of the mount namespace"),
-            Step::RootParentPrivate(path) => write!(f, "make the mount below {} private", path.to_string_lossy()),
-            Step::Root(root) => write!(f, "mount the root file system {}", root.path.to_string_lossy()),
+            Step::RootParentPrivate(path) => {
+                write!(f, "make the mount below {} private", path.to_string_lossy())
+            }
+            Step::Root(root) => write!(
+                f,
+                "mount the root file system {}",
+                root.path.to_string_lossy()
+            ),
             Step::Mount(mount) => write!(f, "{mount}"),
             Step::Device(device) => write!(f, "create device {}", device.path.to_string_lossy()),
-            Step::Symlink { target, path } => write!(f, "link {} to {}", path.to_string_lossy(), target.to_string_lossy()),
+            Step::Symlink { target, path } => write!(
+                f,
+                "link {} to {}",
+                path.to_string_lossy(),
+                target.to_string_lossy()
+            ),
             Step::MaskSources => write!(f, "prepare the masks of maskedPaths"),
-            Step::Hook(HookCall { kind, index, path, .. }) => {
-                write!(f, "error running {kind} hook #{index} ({})", path.to_string_lossy())
+            Step::Hook(HookCall {
+                kind, index, path, ..
+            }) => {
+                write!(
+                    f,
+                    "error running {kind} hook #{index} ({})",
+                    path.to_string_lossy()
+                )
             }
             Step::PivotRoot => write!(f, "pivot_root into the root file system"),
             Step::MoveRoot => write!(f, "move the root file system to /"),
@@ -68,7 +85,11 @@ impl Step {
             ),
             Step::Seccomp(_) => write!(f, "load the seccomp filter"),
             Step::Chdir { path, .. } => {
-                write!(f, "chdir to cwd ({:?}) set in config.json failed", path.to_string_lossy())
+                write!(
+                    f,
+                    "chdir to cwd ({:?}) set in config.json failed",
+                    path.to_string_lossy()
+                )
             }
             Step::BoundingSet(_) => write!(f, "drop capabilities from the bounding set"),
             Step::ChownStdio { uid } => write!(f, "give the standard streams to user {uid}"),
@@ -99,7 +120,11 @@ pub(crate) fn names(flags: u64) -> String {
         (libc::CLONE_NEWCGROUP, "cgroup"),
         (super::namespaces::CLONE_NEWTIME, "time"),
     ];
-    let names: Vec<&str> = all.iter().filter(|(flag, _)| of(*flag)).map(|(_, name)| *name).collect();
+    let names: Vec<&str> = all
+        .iter()
+        .filter(|(flag, _)| of(*flag))
+        .map(|(_, name)| *name)
+        .collect();
     names.join(", ")
 }
 
@@ -162,7 +187,9 @@ impl Op {
             Op::TakePty => "take the pty as controlling terminal",
             Op::Spawn => "execute the hook",
             Op::Verify => "verify the file",
-            Op::Unreachable => "current working directory is outside of container mount namespace root -- possible container breakout detected",
+            Op::Unreachable => {
+                "current working directory is outside of container mount namespace root -- possible container breakout detected"
+            }
             Op::Clone => "clone",
             Op::Protocol => "talk to the runtime command",
         })

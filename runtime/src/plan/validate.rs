@@ -20,37 +20,58 @@ pub(crate) fn check(spec: &Spec, ns: &Namespaces) -> Result<()> {
     unsupported(spec)?;
     ids(spec, ns)?;
     let linux = spec.linux().as_ref();
-    let paths = linux.is_some_and(|linux| linux.masked_paths().is_some() || linux.readonly_paths().is_some());
+    let paths = linux
+        .is_some_and(|linux| linux.masked_paths().is_some() || linux.readonly_paths().is_some());
     if paths && !ns.has(libc::CLONE_NEWNS) {
-        return Err(Error::invalid("unable to restrict sys entries without a private MNT namespace"));
+        return Err(Error::invalid(
+            "unable to restrict sys entries without a private MNT namespace",
+        ));
     }
-    if spec.mounts().as_ref().is_some_and(|mounts| !mounts.is_empty()) && !ns.has(libc::CLONE_NEWNS) {
-        return Err(Error::invalid("mounts without a mount namespace would appear on the host: add one to linux.namespaces"));
+    if spec
+        .mounts()
+        .as_ref()
+        .is_some_and(|mounts| !mounts.is_empty())
+        && !ns.has(libc::CLONE_NEWNS)
+    {
+        return Err(Error::invalid(
+            "mounts without a mount namespace would appear on the host: add one to linux.namespaces",
+        ));
     }
     Ok(())
 }
 
 /// runtime-spec, config.md "Specification version": SemVer 2. Every 1.x is accepted.
 fn version(version: &str) -> Result<()> {
-    let mut parts = version.split(['-', '+']).next().unwrap_or_default().split('.');
+    let mut parts = version
+        .split(['-', '+'])
+        .next()
+        .unwrap_or_default()
+        .split('.');
     let major = parts.next().and_then(|part| part.parse::<u32>().ok());
     let rest = parts.filter(|part| part.parse::<u32>().is_ok()).count();
     match major {
         Some(1) if rest == 2 => Ok(()),
-        Some(_) if rest == 2 => {
-            Err(Error::new(Kind::Unsupported, format!("ociVersion {version} is not supported: only 1.x")))
-        }
-        _ => Err(Error::invalid(format!("ociVersion {version:?} is not a SemVer version"))),
+        Some(_) if rest == 2 => Err(Error::new(
+            Kind::Unsupported,
+            format!("ociVersion {version} is not supported: only 1.x"),
+        )),
+        _ => Err(Error::invalid(format!(
+            "ociVersion {version:?} is not a SemVer version"
+        ))),
     }
 }
 
 fn names(spec: &Spec, ns: &Namespaces) -> Result<()> {
     let given = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
     if given(spec.hostname()) && !ns.has(libc::CLONE_NEWUTS) {
-        return Err(Error::invalid("unable to set hostname without a private UTS namespace"));
+        return Err(Error::invalid(
+            "unable to set hostname without a private UTS namespace",
+        ));
     }
     if given(spec.domainname()) && !ns.has(libc::CLONE_NEWUTS) {
-        return Err(Error::invalid("unable to set domainname without a private UTS namespace"));
+        return Err(Error::invalid(
+            "unable to set domainname without a private UTS namespace",
+        ));
     }
     Ok(())
 }
@@ -67,7 +88,13 @@ fn sysctls(spec: &Spec, ns: &Namespaces) -> Result<()> {
         "kernel.shmmni",
         "kernel.shm_rmid_forced",
     ];
-    let Some(sysctl) = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref()) else { return Ok(()) };
+    let Some(sysctl) = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.sysctl().as_ref())
+    else {
+        return Ok(());
+    };
     for name in sysctl.keys() {
         // Both separators are in use, and a name has only one kind: `net/ipv4/conf/eth0.1/forwarding`.
         let dotted = sysctl_path(name).replace('/', ".");
@@ -80,10 +107,14 @@ fn sysctls(spec: &Spec, ns: &Namespaces) -> Result<()> {
         } else if dotted == "kernel.domainname" {
             ns.has(libc::CLONE_NEWUTS)
         } else if dotted == "kernel.hostname" {
-            let text = format!("sysctl {name:?} is not allowed as it conflicts with the OCI \"hostname\" field");
+            let text = format!(
+                "sysctl {name:?} is not allowed as it conflicts with the OCI \"hostname\" field"
+            );
             return Err(Error::invalid(text));
         } else {
-            return Err(Error::invalid(format!("sysctl {name:?} is not in a separate kernel namespace")));
+            return Err(Error::invalid(format!(
+                "sysctl {name:?} is not in a separate kernel namespace"
+            )));
         };
         if !allowed {
             let text = format!("sysctl {name:?} is not allowed in the hosts namespace");
@@ -100,25 +131,49 @@ fn sysctls(spec: &Spec, ns: &Namespaces) -> Result<()> {
 /// (sysctl(8)).
 pub(crate) fn sysctl_path(name: &str) -> String {
     match name.find(['.', '/']) {
-        Some(at) if name.as_bytes()[at] == b'.' => {
-            name.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect()
-        }
+        Some(at) if name.as_bytes()[at] == b'.' => name
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
         _ => name.to_owned(),
     }
 }
 
 /// Fields that this version cannot honour are refused rather than ignored: a container must not run with less than was asked for.
 fn unsupported(spec: &Spec) -> Result<()> {
-    let refuse = |what: &str| Err(Error::new(Kind::Unsupported, format!("{what} is not supported yet")));
-    let Some(linux) = spec.linux() else { return Ok(()) };
+    let refuse = |what: &str| {
+        Err(Error::new(
+            Kind::Unsupported,
+            format!("{what} is not supported yet"),
+        ))
+    };
+    let Some(linux) = spec.linux() else {
+        return Ok(());
+    };
     if linux.intel_rdt().is_some() {
         return refuse("linux.intelRdt");
     }
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+    if linux
+        .net_devices()
+        .as_ref()
+        .is_some_and(|devices| !devices.is_empty())
+    {
         return refuse("linux.netDevices");
     }
     for mount in spec.mounts().iter().flatten() {
-        if mount.uid_mappings().as_ref().is_some_and(|maps| !maps.is_empty()) {
+        if mount
+            .uid_mappings()
+            .as_ref()
+            .is_some_and(|maps| !maps.is_empty())
+        {
             return refuse("an id-mapped mount (uidMappings)");
         }
     }
@@ -127,15 +182,22 @@ fn unsupported(spec: &Spec) -> Result<()> {
 
 /// Ids of the process must exist in its user namespace: the kernel would say EINVAL without a reason.
 fn ids(spec: &Spec, ns: &Namespaces) -> Result<()> {
-    let (Some(maps), Some(process)) = (&ns.birth.id_maps, spec.process()) else { return Ok(()) };
+    let (Some(maps), Some(process)) = (&ns.birth.id_maps, spec.process()) else {
+        return Ok(());
+    };
     let user = process.user();
     if namespaces::host_id(&maps.uids, user.uid()).is_none() {
-        return Err(Error::invalid(format!("process.user.uid {} is not mapped by uidMappings", user.uid())));
+        return Err(Error::invalid(format!(
+            "process.user.uid {} is not mapped by uidMappings",
+            user.uid()
+        )));
     }
     let groups = user.additional_gids().iter().flatten().copied();
     for gid in groups.chain([user.gid()]) {
         if namespaces::host_id(&maps.gids, gid).is_none() {
-            return Err(Error::invalid(format!("process.user group {gid} is not mapped by gidMappings")));
+            return Err(Error::invalid(format!(
+                "process.user group {gid} is not mapped by gidMappings"
+            )));
         }
     }
     Ok(())
@@ -157,8 +219,14 @@ mod tests {
 
     #[test]
     fn sysctl_names_take_either_separator() {
-        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.forwarding"), "net/ipv4/conf/eth0.1/forwarding");
-        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+        assert_eq!(
+            sysctl_path("net.ipv4.conf.eth0/1.forwarding"),
+            "net/ipv4/conf/eth0.1/forwarding"
+        );
+        assert_eq!(
+            sysctl_path("net/ipv4/conf/eth0.1/forwarding"),
+            "net/ipv4/conf/eth0.1/forwarding"
+        );
         assert_eq!(sysctl_path("kernel.sem"), "kernel/sem");
     }
 }

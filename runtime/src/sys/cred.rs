@@ -7,7 +7,8 @@ use super::{Errno, Result};
 /// setgroups(2).
 pub(crate) fn set_groups(groups: &[u32]) -> Result<()> {
     // SAFETY: pointer and length describe `groups`.
-    Errno::result(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
+    Errno::result(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })
+        .map(drop)
 }
 
 /// setresgid(2): real, effective and saved group id.
@@ -37,15 +38,24 @@ struct CapHeader {
 }
 
 /// _LINUX_CAPABILITY_VERSION_3
-static CAP_HEADER: CapHeader = CapHeader { version: 0x2008_0522, pid: 0 };
+static CAP_HEADER: CapHeader = CapHeader {
+    version: 0x2008_0522,
+    pid: 0,
+};
 
 /// capset(2).
 pub(crate) fn set_caps(sets: &CapSets) -> Result<()> {
     let word = |set: u64, index: u32| (set >> (32 * index)) as u32;
-    let data: [[u32; 3]; 2] =
-        [0, 1].map(|i| [word(sets.effective, i), word(sets.permitted, i), word(sets.inheritable, i)]);
+    let data: [[u32; 3]; 2] = [0, 1].map(|i| {
+        [
+            word(sets.effective, i),
+            word(sets.permitted, i),
+            word(sets.inheritable, i),
+        ]
+    });
     // SAFETY: version 3 takes two triples of 32-bit words; both pointers live across the call.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const CAP_HEADER, data.as_ptr()) }).map(drop)
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const CAP_HEADER, data.as_ptr()) })
+        .map(drop)
 }
 
 /// capget(2).
@@ -55,15 +65,27 @@ pub(crate) fn caps() -> Result<CapSets> {
     // SAFETY: version 3 fills two triples of 32-bit words; both pointers live across the call.
     Errno::result(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
     let set = |i: usize| u64::from(data[0][i]) | u64::from(data[1][i]) << 32;
-    Ok(CapSets { effective: set(0), permitted: set(1), inheritable: set(2) })
+    Ok(CapSets {
+        effective: set(0),
+        permitted: set(1),
+        inheritable: set(2),
+    })
 }
 
 /// seccomp(SECCOMP_SET_MODE_FILTER): loads a filter onto the calling thread.
 pub(crate) fn load_seccomp(program: &[seccompiler::sock_filter], flags: u32) -> Result<()> {
-    let prog = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut().cast() };
+    let prog = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
     // SAFETY: `prog` describes `program`, whose items have the layout of struct sock_filter; the kernel copies both.
     Errno::result(unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const prog)
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const prog,
+        )
     })
     .map(drop)
 }

@@ -20,8 +20,18 @@ struct OpenHow {
 }
 
 /// openat2(2), kernel 5.6. Adds O_CLOEXEC. EAGAIN (a rename during the walk of `..`) is retried.
-pub(crate) fn openat2(dir: impl AsFd, path: &CStr, flags: c_int, mode: u32, resolve: u64) -> Result<OwnedFd> {
-    let how = OpenHow { flags: (flags | libc::O_CLOEXEC) as u64, mode: u64::from(mode), resolve };
+pub(crate) fn openat2(
+    dir: impl AsFd,
+    path: &CStr,
+    flags: c_int,
+    mode: u32,
+    resolve: u64,
+) -> Result<OwnedFd> {
+    let how = OpenHow {
+        flags: (flags | libc::O_CLOEXEC) as u64,
+        mode: u64::from(mode),
+        resolve,
+    };
     let mut tries = 0;
     loop {
         // SAFETY: the path is NUL-terminated; `how` has the layout and the size of struct open_how.
@@ -56,14 +66,26 @@ pub(crate) fn open_follow(dir: impl AsFd, path: &CStr, flags: c_int) -> Result<O
 
 /// openat(2) with O_CREAT|O_EXCL: a new file, never an existing one nor through a link.
 pub(crate) fn create(dir: impl AsFd, path: &CStr, flags: c_int, mode: u32) -> Result<OwnedFd> {
-    open_mode(dir, path, flags | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW, mode)
+    open_mode(
+        dir,
+        path,
+        flags | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW,
+        mode,
+    )
 }
 
 fn open_mode(dir: impl AsFd, path: &CStr, flags: c_int, mode: u32) -> Result<OwnedFd> {
     let fd = dir.as_fd().as_raw_fd();
     loop {
         // SAFETY: the path is NUL-terminated.
-        let ret = unsafe { libc::openat(fd, path.as_ptr(), flags | libc::O_CLOEXEC | libc::O_NOCTTY, mode) };
+        let ret = unsafe {
+            libc::openat(
+                fd,
+                path.as_ptr(),
+                flags | libc::O_CLOEXEC | libc::O_NOCTTY,
+                mode,
+            )
+        };
         match Errno::result(ret) {
             // SAFETY: a new descriptor, which nobody else owns.
             Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
@@ -82,13 +104,17 @@ pub(crate) fn mkdir(dir: impl AsFd, name: &CStr, mode: u32) -> Result<()> {
 /// mknodat(2): `mode` holds type and permissions.
 pub(crate) fn mknod(dir: impl AsFd, name: &CStr, mode: u32, device: u64) -> Result<()> {
     // SAFETY: the name is NUL-terminated.
-    Errno::result(unsafe { libc::mknodat(dir.as_fd().as_raw_fd(), name.as_ptr(), mode, device) }).map(drop)
+    Errno::result(unsafe { libc::mknodat(dir.as_fd().as_raw_fd(), name.as_ptr(), mode, device) })
+        .map(drop)
 }
 
 /// symlinkat(2).
 pub(crate) fn symlink(target: &CStr, dir: impl AsFd, name: &CStr) -> Result<()> {
     // SAFETY: both strings are NUL-terminated.
-    Errno::result(unsafe { libc::symlinkat(target.as_ptr(), dir.as_fd().as_raw_fd(), name.as_ptr()) }).map(drop)
+    Errno::result(unsafe {
+        libc::symlinkat(target.as_ptr(), dir.as_fd().as_raw_fd(), name.as_ptr())
+    })
+    .map(drop)
 }
 
 /// unlinkat(2) of a file.
@@ -101,7 +127,12 @@ pub(crate) fn unlink(dir: impl AsFd, name: &CStr) -> Result<()> {
 pub(crate) fn readlink(dir: impl AsFd, name: &CStr, buf: &mut [u8]) -> Result<usize> {
     // SAFETY: the name is NUL-terminated; pointer and length describe `buf`.
     let ret = unsafe {
-        libc::readlinkat(dir.as_fd().as_raw_fd(), name.as_ptr(), buf.as_mut_ptr().cast(), buf.len())
+        libc::readlinkat(
+            dir.as_fd().as_raw_fd(),
+            name.as_ptr(),
+            buf.as_mut_ptr().cast(),
+            buf.len(),
+        )
     };
     match Errno::result(ret)? as usize {
         len if len == buf.len() => Err(Errno::ENAMETOOLONG),
@@ -113,7 +144,13 @@ pub(crate) fn readlink(dir: impl AsFd, name: &CStr, buf: &mut [u8]) -> Result<us
 pub(crate) fn chown(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
     // SAFETY: the path is an empty NUL-terminated string.
     Errno::result(unsafe {
-        libc::fchownat(fd.as_fd().as_raw_fd(), c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH)
+        libc::fchownat(
+            fd.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            uid,
+            gid,
+            libc::AT_EMPTY_PATH,
+        )
     })
     .map(drop)
 }
@@ -121,7 +158,8 @@ pub(crate) fn chown(fd: impl AsFd, uid: u32, gid: u32) -> Result<()> {
 /// fchmodat(2) of one name in a directory. It follows a link: use it on a name just created in a directory nobody else writes.
 pub(crate) fn chmod(dir: impl AsFd, name: &CStr, mode: u32) -> Result<()> {
     // SAFETY: the name is NUL-terminated.
-    Errno::result(unsafe { libc::fchmodat(dir.as_fd().as_raw_fd(), name.as_ptr(), mode, 0) }).map(drop)
+    Errno::result(unsafe { libc::fchmodat(dir.as_fd().as_raw_fd(), name.as_ptr(), mode, 0) })
+        .map(drop)
 }
 
 /// fstat(2).
@@ -134,7 +172,12 @@ pub(crate) fn stat_at(dir: impl AsFd, path: &CStr, flags: c_int) -> Result<libc:
     let mut buf = std::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: the path is NUL-terminated; `buf` has room for a stat.
     Errno::result(unsafe {
-        libc::fstatat(dir.as_fd().as_raw_fd(), path.as_ptr(), buf.as_mut_ptr(), flags)
+        libc::fstatat(
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            buf.as_mut_ptr(),
+            flags,
+        )
     })?;
     // SAFETY: the kernel filled it, and every bit pattern of it is valid.
     Ok(unsafe { buf.assume_init() })
@@ -144,7 +187,15 @@ pub(crate) fn stat_at(dir: impl AsFd, path: &CStr, flags: c_int) -> Result<libc:
 pub(crate) fn access(dir: impl AsFd, path: &CStr, mode: c_int) -> Result<()> {
     let fd = dir.as_fd().as_raw_fd();
     // SAFETY: the path is NUL-terminated.
-    let ret = unsafe { libc::syscall(libc::SYS_faccessat2, fd, path.as_ptr(), mode, libc::AT_EACCESS) };
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_faccessat2,
+            fd,
+            path.as_ptr(),
+            mode,
+            libc::AT_EACCESS,
+        )
+    };
     Errno::result(ret).map(drop)
 }
 
@@ -204,7 +255,9 @@ pub(crate) fn dup_onto(fd: impl AsFd, number: i32) -> Result<()> {
 /// memfd_create(2), sealable.
 pub(crate) fn memfd(name: &CStr) -> Result<OwnedFd> {
     // SAFETY: the name is NUL-terminated.
-    let fd = Errno::result(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) })?;
+    let fd = Errno::result(unsafe {
+        libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
+    })?;
     // SAFETY: a new descriptor, which nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -212,7 +265,8 @@ pub(crate) fn memfd(name: &CStr) -> Result<OwnedFd> {
 /// fcntl(F_ADD_SEALS).
 pub(crate) fn add_seals(fd: impl AsFd, seals: c_int) -> Result<()> {
     // SAFETY: takes an integer.
-    Errno::result(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_ADD_SEALS, seals) }).map(drop)
+    Errno::result(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_ADD_SEALS, seals) })
+        .map(drop)
 }
 
 /// fcntl(F_GET_SEALS).
@@ -224,7 +278,13 @@ pub(crate) fn seals(fd: impl AsFd) -> Result<c_int> {
 /// Standard input, output and error. They may be closed: calls on them then say EBADF.
 pub(crate) const STDIO: [BorrowedFd<'static>; 3] = {
     // SAFETY: the numbers are used as arguments of system calls only, which check them; nobody closes them through this.
-    unsafe { [BorrowedFd::borrow_raw(0), BorrowedFd::borrow_raw(1), BorrowedFd::borrow_raw(2)] }
+    unsafe {
+        [
+            BorrowedFd::borrow_raw(0),
+            BorrowedFd::borrow_raw(1),
+            BorrowedFd::borrow_raw(2),
+        ]
+    }
 };
 
 /// fstat(2) by number, which need not be open.
@@ -248,7 +308,12 @@ pub(crate) fn for_each_entry(
     loop {
         // SAFETY: pointer and length describe `buffer`.
         let ret = unsafe {
-            libc::syscall(libc::SYS_getdents64, dir.as_fd().as_raw_fd(), buffer.as_mut_ptr(), buffer.len())
+            libc::syscall(
+                libc::SYS_getdents64,
+                dir.as_fd().as_raw_fd(),
+                buffer.as_mut_ptr(),
+                buffer.len(),
+            )
         };
         let filled = Errno::result(ret)? as usize;
         if filled == 0 {

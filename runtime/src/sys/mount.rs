@@ -36,7 +36,14 @@ pub(crate) fn fsconfig_string(fs: impl AsFd, key: &CStr, value: &CStr) -> Result
     let fd = fs.as_fd().as_raw_fd();
     // SAFETY: key and value are NUL-terminated and copied by the kernel.
     Errno::result(unsafe {
-        libc::syscall(libc::SYS_fsconfig, fd, FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr(), 0)
+        libc::syscall(
+            libc::SYS_fsconfig,
+            fd,
+            FSCONFIG_SET_STRING,
+            key.as_ptr(),
+            value.as_ptr(),
+            0,
+        )
     })
     .map(drop)
 }
@@ -47,7 +54,14 @@ pub(crate) fn fsconfig_flag(fs: impl AsFd, key: &CStr) -> Result<()> {
     let fd = fs.as_fd().as_raw_fd();
     // SAFETY: the key is NUL-terminated; a flag has no value.
     Errno::result(unsafe {
-        libc::syscall(libc::SYS_fsconfig, fd, FSCONFIG_SET_FLAG, key.as_ptr(), std::ptr::null::<u8>(), 0)
+        libc::syscall(
+            libc::SYS_fsconfig,
+            fd,
+            FSCONFIG_SET_FLAG,
+            key.as_ptr(),
+            std::ptr::null::<u8>(),
+            0,
+        )
     })
     .map(drop)
 }
@@ -109,7 +123,12 @@ pub(crate) fn attach(mount: impl AsFd, target: impl AsFd) -> Result<()> {
 
 /// mount_setattr(2), kernel 5.12, on the mount at a descriptor.
 pub(crate) fn mount_setattr(mount: impl AsFd, recursive: bool, attr: &MountAttr) -> Result<()> {
-    let flags = libc::AT_EMPTY_PATH as c_uint | if recursive { libc::AT_RECURSIVE as c_uint } else { 0 };
+    let flags = libc::AT_EMPTY_PATH as c_uint
+        | if recursive {
+            libc::AT_RECURSIVE as c_uint
+        } else {
+            0
+        };
     // SAFETY: the path is an empty NUL-terminated string; `attr` has the layout and the size of struct mount_attr.
     Errno::result(unsafe {
         libc::syscall(
@@ -135,7 +154,13 @@ pub(crate) fn mount(
     let pointer = |s: Option<&CStr>| s.map_or(std::ptr::null(), CStr::as_ptr);
     // SAFETY: every pointer is null or a NUL-terminated string.
     Errno::result(unsafe {
-        libc::mount(pointer(source), target.as_ptr(), pointer(fstype), flags, pointer(data).cast())
+        libc::mount(
+            pointer(source),
+            target.as_ptr(),
+            pointer(fstype),
+            flags,
+            pointer(data).cast(),
+        )
     })
     .map(drop)
 }
@@ -149,7 +174,8 @@ pub(crate) fn detach(target: &CStr) -> Result<()> {
 /// pivot_root(2) with both arguments `.`: the new root is the working directory, the old one is stacked on top of it.
 pub(crate) fn pivot_root_here() -> Result<()> {
     // SAFETY: both paths are NUL-terminated.
-    Errno::result(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) }).map(drop)
+    Errno::result(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })
+        .map(drop)
 }
 
 /// fstatfs(2): the file system's magic number (`PROC_SUPER_MAGIC`, …).

@@ -65,7 +65,10 @@ pub(crate) fn clone3(args: CloneArgs<'_>) -> Result<Cloned> {
         pid => {
             // SAFETY: the kernel stored a new descriptor there, which nobody else owns.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Cloned::Parent { pid: pid as i32, pidfd })
+            Ok(Cloned::Parent {
+                pid: pid as i32,
+                pidfd,
+            })
         }
     }
 }
@@ -91,8 +94,16 @@ pub(crate) struct CStringArray {
 
 impl CStringArray {
     pub(crate) fn new(strings: Vec<CString>) -> Self {
-        let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
-        CStringArray { strings, pointers, home: Vec::new() }
+        let pointers = strings
+            .iter()
+            .map(|s| s.as_ptr())
+            .chain([std::ptr::null()])
+            .collect();
+        CStringArray {
+            strings,
+            pointers,
+            home: Vec::new(),
+        }
     }
 
     /// An environment to which [`set_home`](Self::set_home) can add HOME without allocation.
@@ -107,7 +118,9 @@ impl CStringArray {
     /// Sets HOME, which the array must have room for and not contain.
     pub(crate) fn set_home(&mut self, home: &[u8]) {
         let start = b"HOME=".len();
-        let Some(room) = self.home.get_mut(start..start + home.len() + 1) else { return };
+        let Some(room) = self.home.get_mut(start..start + home.len() + 1) else {
+            return;
+        };
         room[..home.len()].copy_from_slice(home);
         room[home.len()] = 0;
         let at = self.strings.len();
@@ -122,7 +135,13 @@ impl CStringArray {
 /// execve(2). Returns only on failure.
 pub(crate) fn execve(path: &CStr, argv: &CStringArray, envp: &CStringArray) -> Errno {
     // SAFETY: `path` is NUL-terminated; both arrays are NULL-terminated and point to strings that `argv` and `envp` own.
-    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), envp.pointers.as_ptr()) };
+    unsafe {
+        libc::execve(
+            path.as_ptr(),
+            argv.pointers.as_ptr(),
+            envp.pointers.as_ptr(),
+        )
+    };
     Errno::last()
 }
 
@@ -146,7 +165,10 @@ pub(crate) fn fexecve(file: BorrowedFd<'_>, argv: &CStringArray, envp: &CStringA
 pub(crate) fn cloexec_from(first: u32) -> Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
     // SAFETY: takes no pointers.
-    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
+    Errno::result(unsafe {
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC)
+    })
+    .map(drop)
 }
 
 /// Sets FD_CLOEXEC on one descriptor, by number because the caller walks a list of numbers.
@@ -196,7 +218,13 @@ pub(crate) fn drop_bounding(capability: u8) -> Result<()> {
 pub(crate) fn raise_ambient(capability: u8) -> Result<()> {
     // SAFETY: the arguments are integers.
     let ret = unsafe {
-        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, c_ulong::from(capability), 0, 0)
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_RAISE,
+            c_ulong::from(capability),
+            0,
+            0,
+        )
     };
     Errno::result(ret).map(drop)
 }
@@ -204,7 +232,15 @@ pub(crate) fn raise_ambient(capability: u8) -> Result<()> {
 /// PR_CAP_AMBIENT_CLEAR_ALL.
 pub(crate) fn clear_ambient() -> Result<()> {
     // SAFETY: the arguments are integers.
-    let ret = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    let ret = unsafe {
+        libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_CLEAR_ALL,
+            0,
+            0,
+            0,
+        )
+    };
     Errno::result(ret).map(drop)
 }
 
@@ -227,7 +263,13 @@ pub(crate) fn pidfd_send_signal(pidfd: impl AsFd, signal: c_int) -> Result<()> {
     let fd = pidfd.as_fd().as_raw_fd();
     // SAFETY: a null siginfo is allowed; the others are integers.
     Errno::result(unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, std::ptr::null::<libc::siginfo_t>(), 0)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            fd,
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
     })
     .map(drop)
 }
@@ -252,10 +294,19 @@ pub(crate) fn umask(mask: u32) -> u32 {
 
 /// prlimit(2): sets one limit of a process (0: this one). `resource` is `RLIMIT_*`.
 pub(crate) fn set_rlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
-    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    let limit = libc::rlimit64 {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
     // SAFETY: `limit` is a rlimit64 that the kernel reads; the old limit is not asked for.
     Errno::result(unsafe {
-        libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, std::ptr::null_mut::<libc::rlimit64>())
+        libc::syscall(
+            libc::SYS_prlimit64,
+            pid,
+            resource,
+            &raw const limit,
+            std::ptr::null_mut::<libc::rlimit64>(),
+        )
     })
     .map(drop)
 }
@@ -264,7 +315,8 @@ pub(crate) fn set_rlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Resul
 pub(crate) fn set_ioprio(value: i32) -> Result<()> {
     const IOPRIO_WHO_PGRP: c_int = 2;
     // SAFETY: takes no pointers.
-    Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PGRP, 0, value) }).map(drop)
+    Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PGRP, 0, value) })
+        .map(drop)
 }
 
 /// personality(2).
@@ -291,15 +343,27 @@ pub(crate) struct SchedAttr {
 
 /// sched_setattr(2) for this process. Sets `size` itself.
 pub(crate) fn set_sched_attr(attr: &SchedAttr) -> Result<()> {
-    let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..*attr };
+    let attr = SchedAttr {
+        size: size_of::<SchedAttr>() as u32,
+        ..*attr
+    };
     // SAFETY: `attr` is a sched_attr of the size it states.
-    Errno::result(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) }).map(drop)
+    Errno::result(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) })
+        .map(drop)
 }
 
 /// set_mempolicy(2): `nodes` is a bit mask of NUMA nodes, least significant word first.
 pub(crate) fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<()> {
-    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
-    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    let bits = if nodes.is_empty() {
+        0
+    } else {
+        nodes.len() * 64 + 1
+    };
+    let mask = if nodes.is_empty() {
+        std::ptr::null()
+    } else {
+        nodes.as_ptr()
+    };
     // SAFETY: `mask` holds `bits - 1` bits; the kernel reads one bit less than `maxnode`.
     Errno::result(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
 }
@@ -307,14 +371,23 @@ pub(crate) fn set_mempolicy(mode: i32, nodes: &[u64]) -> Result<()> {
 /// keyctl(KEYCTL_JOIN_SESSION_KEYRING): makes and joins a session keyring of this name; returns its serial number.
 pub(crate) fn join_session_keyring(name: &CStr) -> Result<i32> {
     // SAFETY: the name is NUL-terminated and copied by the kernel.
-    let ret = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_JOIN_SESSION_KEYRING,
+            name.as_ptr(),
+        )
+    };
     Errno::result(ret).map(|serial| serial as i32)
 }
 
 /// keyctl(KEYCTL_SETPERM).
 pub(crate) fn set_key_permissions(serial: i32, permissions: u32) -> Result<()> {
     // SAFETY: takes no pointers.
-    Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_SETPERM, serial, permissions) }).map(drop)
+    Errno::result(unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_SETPERM, serial, permissions)
+    })
+    .map(drop)
 }
 
 /// setdomainname(2).

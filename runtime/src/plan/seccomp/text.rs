@@ -46,7 +46,11 @@ impl Filter {
         };
         let program: Vec<sock_filter> = instructions.iter().map(instruction).collect();
         let whole = rest.is_empty() && !program.is_empty();
-        whole.then(|| Filter { program, flags: u32::from_ne_bytes(*flags), notifies: false, warnings: Vec::new() })
+        whole.then(|| Filter {
+            program,
+            flags: u32::from_ne_bytes(*flags),
+            warnings: Vec::new(),
+        })
     }
 }
 
