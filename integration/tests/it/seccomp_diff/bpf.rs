@@ -63,7 +63,7 @@ fn evaluate(program: &[Instruction], call: &Call) -> (u32, bool) {
 
 pub(super) fn from_bytes(bytes: &[u8]) -> Vec<Instruction> {
     assert!(
-        !bytes.is_empty() && bytes.len() % 8 == 0,
+        !bytes.is_empty() && bytes.len().is_multiple_of(8),
         "{} bytes",
         bytes.len()
     );
