@@ -128,6 +128,7 @@ fn prepare<'a>(
     let host = context.host()?;
     let rootfs = root_directory(&spec, &bundle)?;
     let linux = spec.linux().as_ref();
+    refuse_host_sysctls(&spec)?;
     let cgroup = plan::cgroup::plan(&plan::cgroup::Request {
         id: request.id.as_str(),
         driver: driver(context)?,
@@ -224,6 +225,37 @@ fn root_directory(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
         )));
     }
     Ok(rootfs)
+}
+
+/// A network namespace that is joined may be the host's own: its sysctls are the host's then.
+fn refuse_host_sysctls(spec: &Spec) -> Result<()> {
+    use oci_spec::runtime::LinuxNamespaceType as Type;
+    let Some(linux) = spec.linux() else {
+        return Ok(());
+    };
+    let names = linux.sysctl().iter().flatten().map(|(name, _)| name);
+    let Some(name) = names
+        .into_iter()
+        .find(|name| name.starts_with("net.") || name.starts_with("net/"))
+    else {
+        return Ok(());
+    };
+    let list = linux.namespaces().iter().flatten();
+    let joined = list
+        .filter(|ns| ns.typ() == Type::Network)
+        .find_map(|ns| ns.path().as_ref());
+    let Some(path) = joined else { return Ok(()) };
+    let id = |path: &Path| {
+        let stat = nix::sys::stat::stat(path)
+            .context(|| format!("look at namespace {}", path.display()))?;
+        Ok((stat.st_dev, stat.st_ino))
+    };
+    if id(path)? == id(Path::new("/proc/self/ns/net"))? {
+        return Err(Error::invalid(format!(
+            "sysctl {name:?} is not allowed in the hosts namespace"
+        )));
+    }
+    Ok(())
 }
 
 fn driver(context: &Context<'_>) -> Result<plan::cgroup::Driver> {
