@@ -16,6 +16,8 @@
 mod binds;
 mod concurrency;
 mod devices;
+mod exec;
+mod hooks;
 mod ids;
 mod kill;
 mod lifecycle;
