@@ -58,7 +58,7 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
     if let Some(list) = hooks.and_then(|h| h.create_container().as_ref()) {
         steps.extend(hook_calls("createContainer", list, None, &create_state)?);
     }
-    change_root(spec, linux, process, &ns, &options, &mut steps)?;
+    change_root(spec, process, &ns, &options, &mut steps)?;
     restrict(spec, linux, process, &mut steps)?;
     let mut before_exec = vec![Step::Ask(Request::Start)];
     if options.start_by_fifo {
@@ -231,7 +231,6 @@ fn assemble(
 /// The container's root becomes the root, and what happens in it before restrictions begin.
 fn change_root(
     spec: &Spec,
-    linux: &Linux,
     process: &Process,
     ns: &Namespaces,
     options: &Options<'_>,
