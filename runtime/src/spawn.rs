@@ -525,17 +525,3 @@ fn run_map_helper(name: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
         format!("{name} refused the id mappings ({}): {text}", output.status),
     ))
 }
-
-/// For messages about descriptors that a caller should have passed on.
-pub(crate) fn check_preserved(count: u32) -> Result<()> {
-    for number in 3..3 + count {
-        if fs::stat_fd(number.cast_signed()).is_err() {
-            let text = format!(
-                "unable to stat preserved-fd {} (of {count}): it is not open",
-                number - 2
-            );
-            return Err(Error::new(Kind::Usage, text));
-        }
-    }
-    Ok(())
-}

@@ -111,8 +111,8 @@ fn prepare<'a>(
         .iter()
         .for_each(|warning| context.log.warn(warning));
     let mut spec = parsed.value;
-    let preserved_fds = listen_fds(&mut spec) + request.preserve_fds;
-    spawn::check_preserved(preserved_fds)?;
+    let preserved_fds = listen_fds(&mut spec).saturating_add(request.preserve_fds);
+    context.inherited.check(preserved_fds)?;
     let terminal = spec
         .process()
         .as_ref()
