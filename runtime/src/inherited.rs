@@ -23,7 +23,10 @@ impl Inherited {
         if count <= self.0 {
             return Ok(());
         }
-        let text = format!("unable to stat preserved-fd {} (of {count}): it is not open", self.0 + 1);
+        let text = format!(
+            "unable to stat preserved-fd {} (of {count}): it is not open",
+            self.0 + 1
+        );
         Err(Error::new(Kind::Usage, text))
     }
 
@@ -58,7 +61,10 @@ mod tests {
     fn more_than_were_passed_is_refused_and_named() {
         assert!(Inherited(2).check(2).is_ok());
         let text = Inherited(1).check(3).unwrap_err().to_string();
-        assert!(text.starts_with("unable to stat preserved-fd 2 (of 3)"), "{text}");
+        assert!(
+            text.starts_with("unable to stat preserved-fd 2 (of 3)"),
+            "{text}"
+        );
         assert!(Inherited(0).check(u32::MAX).is_err());
     }
 }
