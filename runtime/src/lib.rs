@@ -25,6 +25,14 @@ use std::process::ExitCode;
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
+    // A caller that ignores SIGCHLD passes that on, and the kernel would reap the container's process before we have its status.
+    if let Err(errno) = sys::signal::set_default(libc::SIGCHLD) {
+        return refuse(
+            &log::Settings::default(),
+            &report::Error::os("reset SIGCHLD", errno),
+            1,
+        );
+    }
     let here = match surroundings() {
         Ok(here) => here,
         Err(error) => return refuse(&log::Settings::default(), &error, 1),

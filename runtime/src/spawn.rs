@@ -515,7 +515,9 @@ fn run_map_helper(name: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
         .iter()
         .flat_map(|map| [map.container, map.host, map.size])
         .map(|n| n.to_string());
-    let output = std::process::Command::new(&path)
+    let mut command = std::process::Command::new(&path);
+    crate::sys::signal::unblock_in_child(&mut command);
+    let output = command
         .arg(pid.to_string())
         .args(numbers)
         .env_clear()

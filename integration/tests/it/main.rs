@@ -25,6 +25,8 @@ mod namespaces;
 mod paths;
 mod process;
 mod run;
+#[cfg(target_arch = "x86_64")]
+mod seccomp_diff;
 mod start_up;
 mod sysctl;
 mod user_namespace;

@@ -118,11 +118,13 @@ fn prepare<'a>(
         .as_ref()
         .and_then(oci_spec::runtime::Process::terminal)
         .unwrap_or(false);
-    let console_socket = console_socket(
-        request.console_socket.as_deref(),
-        terminal,
-        mode != Mode::Foreground,
-    )?;
+    // runc changes into the bundle before it connects.
+    let socket_path = request
+        .console_socket
+        .as_ref()
+        .map(|path| bundle.join(path));
+    let console_socket =
+        console_socket(socket_path.as_deref(), terminal, mode != Mode::Foreground)?;
     let host = context.host()?;
     let rootfs = root_directory(&spec, &bundle)?;
     let linux = spec.linux().as_ref();
@@ -311,6 +313,7 @@ fn construct(
         state.cgroup = serde_json::Value::Null;
     }
     let plan = make_plan(prepared, state, made.cgroup.as_ref())?;
+    context.log_plan(&plan);
     state.namespaces = own_namespaces(&prepared.spec);
     directory.save_config(&prepared.config)?;
     if let Some(bytes) = plan.steps.iter().find_map(filter_bytes) {
@@ -366,7 +369,7 @@ fn explain(error: Error, cgroup: Option<&Cgroup>) -> Error {
 fn run_hooks(spec: &Spec, state: &State, pid: i32) -> Result<()> {
     let text = hook_state(state, Status::Creating, &pid.to_string())?;
     for kind in [HookKind::Prestart, HookKind::CreateRuntime] {
-        crate::hooks::run_all(kind, hooks(spec, kind), &text, None)?;
+        crate::hooks::run_all(kind, hooks(spec, kind), &text, Some(&state.bundle))?;
     }
     Ok(())
 }

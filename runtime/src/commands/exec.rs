@@ -59,6 +59,7 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             seccomp: seccomp(&directory)?,
         },
     )?;
+    context.log_plan(&plan);
     let cgroup = cgroup(context, request, &state)?;
     let mut child = spawn::spawn(
         plan,

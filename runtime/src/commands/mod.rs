@@ -106,6 +106,13 @@ impl Context<'_> {
         directory.status(state, |state| self.frozen(state))
     }
 
+    /// At debug level, what init is going to do.
+    fn log_plan(&self, plan: &crate::plan::Plan) {
+        for (number, step) in plan.steps.iter().enumerate() {
+            self.log.debug(|| format!("step {number}: {step}"));
+        }
+    }
+
     fn frozen(&self, state: &State) -> Result<bool> {
         match self.cgroup(state)? {
             Some(cgroup) => cgroup.is_frozen(),
@@ -175,14 +182,9 @@ fn hook_state(state: &State, status: Status, pid: &str) -> Result<Vec<u8>> {
 /// The hooks of one kind in a config.
 fn hooks(spec: &Spec, kind: crate::hooks::Kind) -> &[oci_spec::runtime::Hook] {
     use crate::hooks::Kind as K;
-    #[expect(
-        deprecated,
-        reason = "the specification deprecates prestart hooks, but engines still use them"
-    )]
     let list = spec.hooks().as_ref().and_then(|hooks| match kind {
         K::Prestart => hooks.prestart().as_deref(),
         K::CreateRuntime => hooks.create_runtime().as_deref(),
-        K::CreateContainer => hooks.create_container().as_deref(),
         K::StartContainer => hooks.start_container().as_deref(),
         K::Poststart => hooks.poststart().as_deref(),
         K::Poststop => hooks.poststop().as_deref(),

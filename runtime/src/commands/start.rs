@@ -84,7 +84,7 @@ fn await_program(fifo: &OwnedFd, pidfd: &OwnedFd, spec: &Spec) -> Result<()> {
     }
 }
 
-/// What init wrote into the fifo. It counts steps from the end: the execve is the last, before it come the closing of descriptors and the
+/// What init wrote into the fifo. It counts steps from the end: the execve is the last, before it come the
 /// startContainer hooks.
 fn failure(record: &[u8], spec: &Spec) -> Error {
     let Some(Message::Failed(failure)) = sync::decode(record) else {
@@ -103,11 +103,10 @@ fn failure(record: &[u8], spec: &Spec) -> Error {
     let hooks = hooks(spec, HookKind::StartContainer);
     match failure.step {
         1 => process::exec_error(program, op, errno),
-        2 => Error::os("close inherited file descriptors", errno),
         step => hook_failure(
             &failure,
             hooks,
-            hooks.len() + 2 - (step as usize).min(hooks.len() + 2),
+            (hooks.len() + 1).saturating_sub(step as usize),
         ),
     }
 }

@@ -6,7 +6,7 @@
 use super::root::{Missing, Root};
 use super::{At, Done, Files};
 use crate::plan::{Console, Op};
-use crate::sync::{self, Message};
+use crate::sync;
 use crate::sys::mount::{attach, clone_tree};
 use crate::sys::{Errno, fs, socket, tty};
 use std::os::fd::AsFd;
@@ -38,9 +38,7 @@ pub(crate) fn set_up(root: &Root, console: &Console, files: &Files) -> Done {
     }
     match &files.console_socket {
         Some(to) => socket::send_master(to, master.as_fd(), c"/dev/ptmx").at(Op::SendPty)?,
-        None => {
-            sync::tell(&files.sync, &Message::Terminal, Some(master.as_fd())).at(Op::SendPty)?
-        }
+        None => sync::hand_over(&files.sync, master.as_fd()).at(Op::SendPty)?,
     }
     tty::set_controlling(&slave).at(Op::TakePty)?;
     for number in 0..=2 {

@@ -117,8 +117,8 @@ impl Init {
             process::clear_cloexec(number)?;
         }
         match process::cloexec_from(first) {
-            // KERNEL(5.11): drop this.
-            Err(Errno::EINVAL | Errno::ENOSYS) => self.close_each_from(first),
+            // KERNEL(5.11): drop this, but for profiles that do not know the call.
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => self.close_each_from(first),
             other => Ok(other?),
         }
     }
@@ -141,13 +141,18 @@ impl Init {
         Ok(())
     }
 
+    /// Signals as the caller had them. From here on, the parent's death shows as the end of the socket only, until the program runs.
+    pub(crate) fn restore_signals(&self) -> Done {
+        process::set_parent_death_signal(0)?;
+        crate::sys::signal::set_default(libc::SIGPIPE)?;
+        self.files.signal_mask.thread_set_mask()?;
+        Ok(())
+    }
+
     /// Executes the program.
     pub(crate) fn execute(&self, exec: &Exec) -> Done {
-        process::set_parent_death_signal(0)?;
-        process::reset_sigpipe()?;
-        self.files.signal_mask.thread_set_mask()?;
         if self.fifo.is_none() {
-            sync::tell(&self.files.sync, &Message::Executing, None).at(Op::Protocol)?;
+            sync::tell(&self.files.sync, &Message::Executing).at(Op::Protocol)?;
         }
         let program = exec.candidates.get(self.program).ok_or(Errno::ENOENT)?;
         Err(Fail::from(process::execve(program, &exec.argv, &exec.envp)))
@@ -160,7 +165,7 @@ fn executable(path: &CStr) -> Result<(), Errno> {
     if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
         return Err(Errno::EISDIR);
     }
-    fs::access(fs::CWD, path, libc::X_OK)
+    fs::access(path, libc::X_OK)
 }
 
 /// The home directory in a line of passwd(5), if the line is the user's.

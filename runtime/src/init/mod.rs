@@ -156,7 +156,7 @@ pub(crate) fn run_stage(plan: &mut Plan, files: Files, stage: &Stage, flags: u64
         Ok(Cloned::Child) => run(plan, files),
         Ok(Cloned::Parent { pid, .. }) => {
             // The parent sees the end of file if this cannot be told.
-            sync::tell(&files.sync, &Message::Born { pid }, None).ok();
+            sync::tell(&files.sync, &Message::Born { pid }).ok();
             process::exit(0)
         }
         Err(cause) => fail(&files.sync, None, STAGE, &cause),
@@ -205,13 +205,13 @@ fn fail(socket: &OwnedFd, fifo: Option<&OwnedFd>, step: u32, cause: &Fail) -> ! 
     // Nobody is left to tell if this fails.
     match fifo {
         Some(fifo) => crate::sys::fs::write(fifo, &sync::encode(&message)).ok(),
-        None => sync::tell(socket, &message, None).ok(),
+        None => sync::tell(socket, &message).ok(),
     };
     process::exit(1)
 }
 
 fn ask(socket: &OwnedFd, request: Request) -> Done {
-    sync::tell(socket, &Message::Ask(request), None).at(Op::Protocol)?;
+    sync::tell(socket, &Message::Ask(request)).at(Op::Protocol)?;
     sync::await_go(socket).at(Op::Protocol)
 }
 
@@ -222,14 +222,7 @@ impl Init {
 
     fn apply(&mut self, step: &Step, exec: &mut Exec) -> Done {
         match step {
-            Step::Ask(request) => {
-                if *request == Request::Start {
-                    // From the answer on, the container lives without the command that created it, which may end at once. If that
-                    // dies before it has answered, the socket tells.
-                    process::set_parent_death_signal(0)?;
-                }
-                ask(&self.files.sync, *request)?;
-            }
+            Step::Ask(request) => ask(&self.files.sync, *request)?,
             Step::Join(join) => process::setns(&self.files.slots[join.slot.0], join.flags)?,
             Step::Unshare(flags) => process::unshare(*flags)?,
             Step::BecomeRoot => identity::become_root()?,
@@ -243,6 +236,7 @@ impl Init {
             Step::Home { uid } => self.find_home(*uid, exec)?,
             Step::LookUp => self.look_up(exec)?,
             Step::CloseFrom(first) => self.close_from(*first)?,
+            Step::RestoreSignals => self.restore_signals()?,
             Step::Exec => self.execute(exec)?,
             Step::Hook(call) => hook::run(call, &self.files)?,
             _ => return self.apply_to_files(step),

@@ -113,10 +113,6 @@ fn empty<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_none_or(Vec::is_empty)
 }
 
-#[expect(
-    deprecated,
-    reason = "the specification deprecates prestart hooks, but engines still use them"
-)]
 fn has_prestart(hooks: &oci_spec::runtime::Hooks) -> bool {
     !empty(hooks.prestart())
 }
@@ -277,7 +273,6 @@ pub(crate) fn console(process: &Process, bind: bool) -> Console {
         rows,
         columns,
         bind,
-        uid: process.user().uid(),
     }
 }
 

@@ -401,12 +401,3 @@ pub(crate) fn set_domainname(name: &[u8]) -> Result<()> {
     // SAFETY: pointer and length describe `name`.
     Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
 }
-
-/// Gives SIGPIPE its default action back: Rust's runtime ignores it, and what is ignored stays so over execve.
-pub(crate) fn reset_sigpipe() -> Result<()> {
-    // SAFETY: SIG_DFL installs no handler.
-    match unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) } {
-        libc::SIG_ERR => Err(Errno::last()),
-        _ => Ok(()),
-    }
-}
