@@ -261,7 +261,7 @@ impl Init {
             Step::RootPropagation(flags) => {
                 crate::sys::mount::mount(None, c"/", None, *flags, None)?
             }
-            Step::ReopenNull => devices::reopen_null(self.root()?)?,
+            Step::ReopenNull => devices::reopen_null(self.root()?, &self.files)?,
             Step::MakeDirectory(path) => self.root()?.make_directory(path).map(drop)?,
             Step::Console(console) => console::set_up(self.root()?, console, &self.files)?,
             Step::LateReadonly => self.late_readonly()?,
