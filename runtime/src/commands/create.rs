@@ -223,7 +223,26 @@ fn root_directory(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
             rootfs.display()
         )));
     }
+    if plan::rootfs::wants_overlay(spec.annotations().as_ref()) {
+        overlay_is_the_bundles(&rootfs, bundle)?;
+    }
     Ok(rootfs)
+}
+
+/// Some engines (Podman) add the annotations of an image to the container's. One of these must not bring in layers, which are directories of
+/// the host: an engine that means them leaves the root to us, in the bundle that it wrote, while those others mount a root elsewhere.
+fn overlay_is_the_bundles(rootfs: &Path, bundle: &Path) -> Result<()> {
+    let bundle = bundle
+        .canonicalize()
+        .context(|| format!("find bundle {}", bundle.display()))?;
+    if rootfs.starts_with(&bundle) {
+        return Ok(());
+    }
+    let text = format!(
+        "annotations dev.caisson.overlay.* are taken only with a root.path in the bundle, not with {}",
+        rootfs.display()
+    );
+    Err(Error::invalid(text))
 }
 
 fn driver(context: &Context<'_>) -> Result<plan::cgroup::Driver> {

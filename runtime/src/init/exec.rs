@@ -6,8 +6,8 @@
 use super::{At, Digits, Done, Fail, Init};
 use crate::plan::{Exec, Op};
 use crate::sync::{self, Message};
-use crate::sys::process::{self, MAX_HOME};
 use crate::sys::mount::fs_magic;
+use crate::sys::process::{self, MAX_HOME};
 use crate::sys::{Errno, fs};
 use std::ffi::CStr;
 use std::os::fd::AsFd;
