@@ -111,8 +111,8 @@ fn prepare<'a>(
         .iter()
         .for_each(|warning| context.log.warn(warning));
     let mut spec = parsed.value;
-    let preserved_fds = listen_fds(&mut spec) + request.preserve_fds;
-    spawn::check_preserved(preserved_fds)?;
+    let preserved_fds = listen_fds(&mut spec).saturating_add(request.preserve_fds);
+    context.inherited.check(preserved_fds)?;
     let terminal = spec
         .process()
         .as_ref()
@@ -224,6 +224,9 @@ fn root_directory(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
             rootfs.display()
         )));
     }
+    if plan::rootfs::wants_overlay(spec.annotations().as_ref()) {
+        overlay_is_the_bundles(&rootfs, bundle)?;
+    }
     Ok(rootfs)
 }
 
@@ -256,6 +259,22 @@ fn refuse_host_sysctls(spec: &Spec) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Some engines (Podman) add the annotations of an image to the container's. One of these must not bring in layers, which are directories of
+/// the host: an engine that means them leaves the root to us, in the bundle that it wrote, while those others mount a root elsewhere.
+fn overlay_is_the_bundles(rootfs: &Path, bundle: &Path) -> Result<()> {
+    let bundle = bundle
+        .canonicalize()
+        .context(|| format!("find bundle {}", bundle.display()))?;
+    if rootfs.starts_with(&bundle) {
+        return Ok(());
+    }
+    let text = format!(
+        "annotations dev.caisson.overlay.* are taken only with a root.path in the bundle, not with {}",
+        rootfs.display()
+    );
+    Err(Error::invalid(text))
 }
 
 fn driver(context: &Context<'_>) -> Result<plan::cgroup::Driver> {

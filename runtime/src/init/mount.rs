@@ -41,6 +41,7 @@ impl Init {
             } => match new_filesystem(filesystem, mount, None) {
                 Ok(tree) => {
                     let target = root.make_directory(&mount.target)?;
+                    check_target(&target, mount, false)?;
                     place(
                         &self.files,
                         &tree,
