@@ -72,22 +72,23 @@ pub(super) fn create(
     mode: Mode,
     signal_mask: SigSet,
 ) -> Result<Created> {
-    let prepared = prepare(context, request, mode, signal_mask).context(|| failed(request))?;
+    let mut prepared = prepare(context, request, mode, signal_mask).context(|| failed(request))?;
     let directory = context.root.create(&request.id)?;
+    let mut state = initial_state(&prepared);
     let mut made = Made {
         cgroup: None,
         child: None,
     };
-    match build(context, prepared, &directory, &mut made) {
-        Ok((state, spec, host, child)) => Ok(Created {
+    match construct(context, &mut prepared, &directory, &mut made, &mut state) {
+        Ok(child) => Ok(Created {
             directory,
             state,
-            spec,
+            spec: prepared.spec,
             child,
-            host,
+            host: prepared.host,
         }),
-        Err((error, spec, state)) => {
-            take_back(context, made, directory, &spec, &state);
+        Err(error) => {
+            take_back(context, made, directory, &prepared.spec, &state);
             Err(error.context(failed(request)))
         }
     }
@@ -326,21 +327,7 @@ struct Made {
     child: Option<Child>,
 }
 
-type Outcome = std::result::Result<(State, Spec, Host, Child), (Error, Spec, State)>;
-
-fn build(
-    context: &Context<'_>,
-    mut prepared: Prepared<'_>,
-    directory: &Locked,
-    made: &mut Made,
-) -> Outcome {
-    let mut state = initial_state(&prepared);
-    match construct(context, &mut prepared, directory, made, &mut state) {
-        Ok(child) => Ok((state, prepared.spec, prepared.host, child)),
-        Err(error) => Err((error, prepared.spec, state)),
-    }
-}
-
+/// Makes the container, noting what exists in `made` and `state`.
 fn construct(
     context: &Context<'_>,
     prepared: &mut Prepared<'_>,
@@ -442,6 +429,7 @@ fn initial_state(prepared: &Prepared<'_>) -> State {
             .into_iter()
             .collect(),
         namespaces: 0,
+        no_new_keyring: prepared.request.no_new_keyring,
         cgroup: serde_json::Value::Null,
     }
 }
@@ -530,7 +518,7 @@ fn take_back(context: &Context<'_>, made: Made, directory: Locked, spec: &Spec, 
         }
     };
     let had_child = made.child.is_some();
-    if let Some(mut child) = made.child {
+    if let Some(child) = made.child {
         child.kill();
     }
     if let Some(cgroup) = made.cgroup {

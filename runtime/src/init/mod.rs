@@ -137,7 +137,7 @@ pub(crate) fn run(plan: &mut Plan, files: Files) -> ! {
 }
 
 /// Runs the stage: joins or makes what init must be born into, then clones init as the parent's child and ends.
-pub(crate) fn run_stage(plan: &mut Plan, files: Files, stage: &Stage, flags: u64) -> ! {
+pub(crate) fn run_stage(plan: &mut Plan, files: Files, stage: &Stage) -> ! {
     let guarded = process::set_parent_death_signal(libc::SIGKILL);
     process::set_name(c"caisson:[STAGE]").ok(); // only for ps
     let done = guarded
@@ -147,7 +147,7 @@ pub(crate) fn run_stage(plan: &mut Plan, files: Files, stage: &Stage, flags: u64
         .and_then(|()| hide_from_birth(plan, stage))
         .and_then(|()| {
             process::clone3(CloneArgs {
-                flags: flags | libc::CLONE_PARENT as u64,
+                flags: plan.birth.flags | libc::CLONE_PARENT as u64,
                 cgroup: None,
             })
             .at(Op::Clone)

@@ -79,7 +79,11 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
         seccomp: options.seccomp.take(),
         ask_for_rlimits: userns,
         may_set_groups: may_set_groups(&ns, options.host),
-        keep_groups: keeps_groups(spec),
+        keep_groups: super::keeps_groups(
+            spec.annotations()
+                .as_ref()
+                .and_then(|a| a.get(super::KEEP_GROUPS)),
+        ),
         close_from: 3 + options.preserved_fds,
         before_exec,
     };
@@ -100,13 +104,6 @@ pub(crate) fn single_map(maps: &namespaces::IdMaps) -> bool {
 
 fn may_set_groups(ns: &Namespaces, host: &Host) -> bool {
     host.sys_admin || !ns.birth.id_maps.as_ref().is_some_and(single_map)
-}
-
-fn keeps_groups(spec: &Spec) -> bool {
-    spec.annotations()
-        .as_ref()
-        .and_then(|a| a.get("run.oci.keep_original_groups"))
-        .is_some_and(|v| v == "1")
 }
 
 fn empty<T>(list: &Option<Vec<T>>) -> bool {
@@ -176,21 +173,15 @@ fn assemble(
         steps.push(Step::RootParentPrivate(path.clone()));
     }
     // A container with a user namespace may have no way to its sources; a privileged parent opens them for it.
-    let parent_opens = userns && options.host.sys_admin;
-    let mut open_tree = |path: &CString, recursive: bool, propagation: u64| {
-        opens.push(Open::Tree {
-            path: path.clone(),
-            recursive,
-            propagation,
-        });
-        Slot(opens.len() - 1)
+    let mut trees = Trees {
+        opens,
+        wanted: userns && options.host.sys_admin,
     };
     let source = match overlay {
         Some(overlay) => Source::Overlay(overlay),
-        None => {
-            let slot = parent_opens.then(|| open_tree(&path, true, libc::MS_PRIVATE));
-            Source::Directory { slot }
-        }
+        None => Source::Directory {
+            slot: trees.open(&path, true, libc::MS_PRIVATE),
+        },
     };
     steps.push(Step::Root(Root { path, source }));
     let around = Surroundings {
@@ -204,20 +195,14 @@ fn assemble(
     };
     for entry in spec.mounts().iter().flatten() {
         let mut mount = mounts::plan(entry, &around)?;
-        let recursive = propagation.filter(|flags| flags & libc::MS_REC != 0);
-        if let Some(flags) = recursive.filter(|flags| flags & libc::MS_UNBINDABLE == 0)
-            && mount.propagation.is_empty()
-        {
-            mount.propagation.push((flags & !libc::MS_REC, true));
-        }
+        inherit_propagation(&mut mount, propagation);
         if let mounts::Kind::Bind {
             source,
             recursive,
             slot,
         } = &mut mount.kind
-            && parent_opens
         {
-            *slot = Some(open_tree(source, *recursive, inherited));
+            *slot = trees.open(source, *recursive, inherited);
         }
         steps.push(Step::Mount(Box::new(mount)));
     }
@@ -226,6 +211,36 @@ fn assemble(
         steps.push(Step::MaskSources);
     }
     Ok(())
+}
+
+/// The trees that the parent opens, if it does.
+struct Trees<'a> {
+    opens: &'a mut Vec<Open>,
+    wanted: bool,
+}
+
+impl Trees<'_> {
+    fn open(&mut self, path: &CString, recursive: bool, propagation: u64) -> Option<Slot> {
+        if !self.wanted {
+            return None;
+        }
+        self.opens.push(Open::Tree {
+            path: path.clone(),
+            recursive,
+            propagation,
+        });
+        Some(Slot(self.opens.len() - 1))
+    }
+}
+
+/// A recursive rootfsPropagation holds for mounts that say nothing themselves. But for unbindable: masks and read-only paths are clones.
+fn inherit_propagation(mount: &mut mounts::Mount, propagation: Option<u64>) {
+    let Some(flags) = propagation.filter(|flags| flags & libc::MS_REC != 0) else {
+        return;
+    };
+    if flags & libc::MS_UNBINDABLE == 0 && mount.propagation.is_empty() {
+        mount.propagation.push((flags & !libc::MS_REC, true));
+    }
 }
 
 /// The container's root becomes the root, and what happens in it before restrictions begin.
