@@ -21,7 +21,7 @@ boot() {
     if [[ -s $run/status ]]; then exit "$(<"$run/status")"; fi
     {
         cat "$run/qemu"
-        if [[ -f $run/console ]]; then tail -n 40 "$run/console" | tr -d '\r'; fi
+        if [[ -f $run/console ]]; then tail -n 80 "$run/console" | tr -d '\r'; fi
         if [[ $end == 124 || $end == 137 ]]; then echo "vm: no end after $timeout s"; else echo "vm: the machine ended before the command"; fi
     } >&2
     exit 125
