@@ -31,6 +31,7 @@ fn main() -> ExitCode {
 
 const SEQUENCE: &str = "--sequence";
 const END_OF_COMMAND: &str = ";";
+const PID_FILE: &str = "/run/bench.pid";
 
 struct Options {
     rounds: usize,
@@ -134,7 +135,7 @@ fn exec(options: &Options) -> io::Result<()> {
     // All that were begun end, so that a failure leaves none behind.
     for (runtime, pid) in runtimes.iter().zip(&pids) {
         time(&mut runtime.command(&["kill", &runtime.id(), "KILL"]))?;
-        sys::reap(pid.parse().map_err(io::Error::other)?)?;
+        launch::reap_with_usage(pid.parse().map_err(io::Error::other)?)?;
         time(&mut runtime.command(&["delete", &runtime.id()]))?;
     }
     measured
@@ -161,7 +162,7 @@ fn cycle(options: &Options) -> io::Result<()> {
         if runtime.is_floor() {
             return vec![runtime.run(&options.bundle)];
         }
-        let mut create = runtime.command(&["create", "--bundle"]);
+        let mut create = runtime.command(&["create", "--pid-file", PID_FILE, "--bundle"]);
         create.arg(&options.bundle).arg(runtime.id());
         let start = runtime.command(&["start", &runtime.id()]);
         let delete = runtime.command(&["delete", &runtime.id()]);
@@ -247,23 +248,42 @@ fn shuffle(order: &mut [usize], random: &mut u64) {
     }
 }
 
-/// Runs commands one after the other. Between the last and the one before, a created container's process ends.
+/// Runs commands one after the other. Before the last of several, the process of the container that the first has created ends.
 fn sequence(mut commands: Vec<Command>) -> io::Result<Cost> {
     let mut sum = Cost::default();
     let begin = Instant::now();
     let count = commands.len();
     for (number, command) in commands.iter_mut().enumerate() {
         if number > 0 && number + 1 == count {
-            let ended = launch::reap_with_usage(-1)?;
-            sum.cpu_us += ended.cpu_us as f64;
-            sum.faults += ended.faults as f64;
+            sum.add(reap_container()?);
         }
-        let cost = time(command)?;
-        sum.cpu_us += cost.cpu_us;
-        sum.faults += cost.faults;
+        sum.add(time(command)?);
     }
     sum.wall_us = begin.elapsed().as_secs_f64() * 1e6;
     Ok(sum)
+}
+
+/// Created containers belong to us when the command that created them has ended.
+fn reap_container() -> io::Result<Cost> {
+    let pid = std::fs::read_to_string(PID_FILE)?;
+    let usage = launch::reap_with_usage(pid.parse().map_err(io::Error::other)?)?;
+    Ok(Cost::of(&usage))
+}
+
+impl Cost {
+    fn of(usage: &launch::Usage) -> Self {
+        Cost {
+            wall_us: 0.0,
+            cpu_us: usage.cpu_us as f64,
+            faults: usage.faults as f64,
+        }
+    }
+
+    fn add(&mut self, other: Cost) {
+        self.wall_us += other.wall_us;
+        self.cpu_us += other.cpu_us;
+        self.faults += other.faults;
+    }
 }
 
 fn time(command: &mut Command) -> io::Result<Cost> {
@@ -277,8 +297,7 @@ fn time(command: &mut Command) -> io::Result<Cost> {
     }
     Ok(Cost {
         wall_us,
-        cpu_us: usage.cpu_us as f64,
-        faults: usage.faults as f64,
+        ..Cost::of(&usage)
     })
 }
 
@@ -347,67 +366,88 @@ fn add_up(log: &str, sum: &mut Calls) {
 }
 
 fn print(options: &Options, title: &str, costs: &[Vec<Cost>], calls: &[Calls]) -> io::Result<()> {
-    let names: Vec<&str> = options.runtimes.iter().map(|r| r.name.as_str()).collect();
-    let column = |of: fn(&Cost) -> f64| -> Vec<Vec<f64>> {
-        let sorted = |costs: &Vec<Cost>| {
-            let mut values: Vec<f64> = costs.iter().map(of).collect();
-            values.sort_by(f64::total_cmp);
-            values
-        };
-        costs.iter().map(sorted).collect()
-    };
-    let (wall, cpu) = (column(|cost| cost.wall_us), column(|cost| cost.cpu_us));
-    let faults = column(|cost| cost.faults);
-    let ratio = |to: &str, at: usize, rank: usize| {
-        let base = names.iter().position(|name| *name == to)?;
-        Some(wall[at][rank] / wall[base][rank])
-    };
+    let rows: Vec<Row> = options
+        .runtimes
+        .iter()
+        .zip(costs)
+        .zip(calls)
+        .map(|((runtime, costs), calls)| Row::new(&runtime.name, costs, calls))
+        .collect();
     let mut out = io::stdout().lock();
-    writeln!(
+    writeln!(out, "{title}, {} rounds, milliseconds", options.rounds)?;
+    write!(
         out,
-        "{title}: {} rounds; times in milliseconds; ratios of medians (of minima)",
-        options.rounds
+        "{:8}{:>8}{:>8}{:>8}{:>8}",
+        "", "min", "median", "p90", "cpu"
     )?;
-    writeln!(
+    write!(
         out,
-        "{:<10}{:>8}{:>8}{:>8}{:>8}{:>8}{:>7}{:>7}{:>9}{:>6}  {:<16}{}",
-        "",
-        "min",
-        "median",
-        "p90",
-        "cpu",
-        "faults",
-        "calls",
-        "forks",
-        "threads",
-        "execs",
-        "÷ floor",
-        "÷ caisson"
+        "{:>8}{:>7}{:>7}{:>9}{:>7}",
+        "faults", "calls", "forks", "threads", "execs"
     )?;
-    for (at, name) in names.iter().enumerate() {
-        let last = wall[at].len() - 1;
-        let (median, p90) = (last / 2, last * 9 / 10);
-        let ratios = |to: &str| match (ratio(to, at, median), ratio(to, at, 0)) {
-            (Some(median), Some(minimum)) => format!("{median:.2} ({minimum:.2})"),
-            _ => String::new(),
-        };
+    writeln!(out, "  ÷ floor: min median cpu  ÷ caisson: min median cpu")?;
+    for row in &rows {
         let Calls {
             calls,
             forks,
             threads,
             execs,
-        } = &calls[at];
-        writeln!(
+        } = row.calls;
+        write!(out, "{:8}", row.name)?;
+        for time in [row.min, row.median, row.p90, row.cpu] {
+            write!(out, "{time:8.2}")?;
+        }
+        write!(
             out,
-            "{name:<10}{:>8.2}{:>8.2}{:>8.2}{:>8.2}{:>8.0}{calls:>7}{forks:>7}{threads:>9}{execs:>6}  {:<16}{}",
-            wall[at][0] / 1e3,
-            wall[at][median] / 1e3,
-            wall[at][p90] / 1e3,
-            cpu[at][median] / 1e3,
-            faults[at][median],
-            ratios("floor"),
-            ratios("caisson"),
+            "{:>8}{calls:>7}{forks:>7}{threads:>9}{execs:>7}",
+            row.faults
         )?;
+        for (base, width) in [("floor", 14), ("caisson", 17)] {
+            let Some(base) = rows.iter().find(|row| row.name == base) else {
+                continue;
+            };
+            write!(out, "{:width$.2}", row.min / base.min)?;
+            write!(
+                out,
+                "{:7.2}{:5.2}",
+                row.median / base.median,
+                row.cpu / base.cpu
+            )?;
+        }
+        writeln!(out)?;
     }
     writeln!(out)
+}
+
+/// One runtime in one scenario. Times are in milliseconds.
+struct Row<'a> {
+    name: &'a str,
+    min: f64,
+    median: f64,
+    p90: f64,
+    /// User and system time of the commands and the container's process, in the median.
+    cpu: f64,
+    faults: f64,
+    calls: &'a Calls,
+}
+
+impl<'a> Row<'a> {
+    fn new(name: &'a str, costs: &[Cost], calls: &'a Calls) -> Self {
+        let sorted = |of: fn(&Cost) -> f64| {
+            let mut values: Vec<f64> = costs.iter().map(of).collect();
+            values.sort_by(f64::total_cmp);
+            values
+        };
+        let median = costs.len() / 2;
+        let wall = sorted(|cost| cost.wall_us / 1e3);
+        Row {
+            name,
+            min: wall[0],
+            median: wall[median],
+            p90: wall[costs.len() * 9 / 10],
+            cpu: sorted(|cost| cost.cpu_us / 1e3)[median],
+            faults: sorted(|cost| cost.faults)[median],
+            calls,
+        }
+    }
 }
