@@ -3,6 +3,8 @@
 //! Used by the harness and by the two programs beside it. One thin function per call; nothing is decided here.
 //! This is the only module of the crate that may contain `unsafe`.
 
+pub mod launch;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 

@@ -35,5 +35,6 @@ sources_of() {
         build_kernel) echo host.sh kernel.sh initrd-init ;;
         build_image) echo host.sh image.sh packages ;;
         build_qemu) echo host.sh qemu.sh ;;
+        build_peers) echo host.sh peers.sh ;;
     esac
 }
