@@ -27,7 +27,7 @@ const PERSISTENCE: Duration = Duration::from_secs(2);
 /// | `unlock` | make the mount of that file writable |
 /// | `root`, `cwd` | open the process's directories; `ours` or `FOREIGN` says whether it is one of this container |
 /// | `fd` | the link of an open file |
-/// | `environ`, `mem`, `ptrace` | open the one for reading, the other for writing, attach |
+/// | `environ`, `mem` | open the one for reading, the other for writing, for which one needs as much right as to trace it |
 pub(super) fn spy() -> io::Result<()> {
     let own = fs::metadata("/proc/self/exe")?;
     let mut spy = Spy {
@@ -125,39 +125,37 @@ impl Spy {
             }
         }
         for what in ["root", "cwd"] {
-            let found = identity(&of(what)).map(|found| {
+            let whose = |found| {
                 if found == self.root {
                     "ours"
                 } else {
                     "FOREIGN"
                 }
-            });
-            self.outcome(what, found.map(str::to_owned))?;
+            };
+            let found = identity(&of(what)).map(whose);
+            self.outcome(pid, what, found.map(str::to_owned))?;
         }
         match fs::read_dir(of("fd")) {
-            Err(error) => self.outcome("fd", Err(error))?,
+            Err(error) => self.outcome(pid, "fd", Err(error))?,
             Ok(entries) => {
                 for entry in entries.flatten() {
                     let link = fs::read_link(entry.path());
-                    self.outcome("fd", link.map(|link| link.display().to_string()))?;
+                    self.outcome(pid, "fd", link.map(|link| link.display().to_string()))?;
                 }
             }
         }
         let opened = File::open(of("environ")).map(|_| "ok".to_owned());
-        self.outcome("environ", opened)?;
-        let opened = OpenOptions::new()
-            .write(true)
-            .open(of("mem"))
-            .map(|_| "ok".to_owned());
-        self.outcome("mem", opened)?;
-        const PTRACE_SEIZE: u64 = 0x4206;
-        let seized = sys::call(libc::SYS_ptrace, [PTRACE_SEIZE, u64::from(pid), 0, 0, 0, 0]);
-        self.outcome("ptrace", seized.map(|_| "ok".to_owned()))
+        self.outcome(pid, "environ", opened)?;
+        let opened = OpenOptions::new().write(true).open(of("mem"));
+        self.outcome(pid, "mem", opened.map(|_| "ok".to_owned()))
     }
 
-    /// A process that has ended meanwhile tells nothing.
-    fn outcome(&mut self, what: &str, found: io::Result<String>) -> io::Result<()> {
+    /// A process that has ended tells nothing, nor does one that has become a program of the container by now.
+    fn outcome(&mut self, pid: u32, what: &str, found: io::Result<String>) -> io::Result<()> {
         match found {
+            Ok(_) if identity(&format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == self.own) => {
+                Ok(())
+            }
             Ok(found) => self.say(format!("{what} {found}")),
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
                 Ok(())
@@ -185,14 +183,45 @@ impl Spy {
             })
             .collect();
         for (link, number) in links {
-            self.outcome("unlock", make_writable(number).map(|()| "ok".to_owned()))?;
+            match make_writable(number) {
+                Ok(()) => self.say("unlock ok".to_owned())?,
+                Err(error) => self.say(format!("unlock {}", attempt::name(&error)))?,
+            }
             let written = OpenOptions::new()
                 .write(true)
                 .open(link)
                 .and_then(|mut file| file.write_all(b"overwritten"));
-            self.outcome("write", written.map(|()| "ok".to_owned()))?;
+            match written {
+                Ok(()) => self.say("write ok".to_owned())?,
+                Err(error) => self.say(format!("write {}", attempt::name(&error)))?,
+            }
         }
         Ok(())
+    }
+}
+
+/// A debugger in the container: attaches to every process that runs this program too, and lets it go when it ends.
+pub(super) fn seize() -> io::Result<()> {
+    const PTRACE_SEIZE: u64 = 0x4206;
+    let own = identity("/proc/self/exe")?;
+    super::say("ready")?;
+    loop {
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let number = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            let Some(pid) = number.filter(|pid: &u32| *pid != std::process::id()) else {
+                continue;
+            };
+            let exe = identity(&format!("/proc/{pid}/exe"));
+            if exe.is_ok_and(|exe| exe == own)
+                && sys::call(libc::SYS_ptrace, [PTRACE_SEIZE, u64::from(pid), 0, 0, 0, 0]).is_ok()
+            {
+                sys::reap_any()?;
+                super::say("seized")?;
+            }
+        }
     }
 }
 

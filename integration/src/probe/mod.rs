@@ -15,6 +15,7 @@
 //! | `exec PROGRAM [ARG...]` | replaces itself |
 //! | `with-files FILE... -- PROGRAM [ARG...]` | the same with these files open as descriptors 3, 4 and so on |
 //! | `spy` | attacks the processes of others that it sees until it is killed, prints what it gets: see `attack` |
+//! | `seize` | traces every copy of itself that it sees, to its end, and prints `seized` for each |
 //! | `leaderless` | prints `ready`; its first thread ends, another one stays |
 //! | `name HEX VERB...` | names itself with these bytes, then does the verb |
 //!
@@ -90,6 +91,7 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
             say(&json!({ *name: attempt::system_call(name, &arguments) }).to_string())?;
         }
         ["spy"] => attack::spy()?,
+        ["seize"] => attack::seize()?,
         ["leaderless"] => attack::leaderless()?,
         ["name", hex, rest @ ..] => {
             attack::rename_self(hex)?;
