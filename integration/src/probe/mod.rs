@@ -14,11 +14,16 @@
 //! | `syscall NAME [ARGUMENT...]` | the same for one system call by name or number |
 //! | `exec PROGRAM [ARG...]` | replaces itself |
 //! | `with-files FILE... -- PROGRAM [ARG...]` | the same with these files open as descriptors 3, 4 and so on |
+//! | `spy` | attacks the processes of others that it sees until it is killed, prints what it gets: see `attack` |
+//! | `seize` | traces every copy of itself that it sees, to its end, and prints `seized` for each |
+//! | `leaderless` | prints `ready`; its first thread ends, another one stays |
+//! | `name HEX VERB...` | names itself with these bytes, then does the verb |
 //!
 //! Actions of `try`: `read:PATH`, `write:PATH` (opens, changes nothing), `create:PATH` (creates and removes it), `mkdir:PATH` (the
 //! same), `exec:PATH` (runs it with no arguments), `mknod:PATH:MAJOR:MINOR` (character device; removes it), `syscall:NAME`
 //! (all arguments zero), `hostname:NAME` (sets it), `mount:PATH` (a tmpfs).
 
+mod attack;
 mod attempt;
 mod load;
 mod report;
@@ -84,6 +89,13 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
                 .map(|word| number(word))
                 .collect::<io::Result<Vec<u64>>>()?;
             say(&json!({ *name: attempt::system_call(name, &arguments) }).to_string())?;
+        }
+        ["spy"] => attack::spy()?,
+        ["seize"] => attack::seize()?,
+        ["leaderless"] => attack::leaderless()?,
+        ["name", hex, rest @ ..] => {
+            attack::rename_self(hex)?;
+            return run(rest);
         }
         ["exec", program, rest @ ..] => return Err(Command::new(program).args(rest).exec()),
         ["with-files", rest @ ..] => return Err(with_files(rest)?),

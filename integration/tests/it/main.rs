@@ -15,6 +15,7 @@
 
 mod binds;
 mod concurrency;
+mod cve;
 mod devices;
 mod exec;
 mod hooks;

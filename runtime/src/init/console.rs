@@ -7,8 +7,8 @@ use super::root::{Missing, Root};
 use super::{At, Done, Files};
 use crate::plan::{Console, Op};
 use crate::sync;
-use crate::sys::mount::{attach, clone_tree};
-use crate::sys::{fs, socket, tty};
+use crate::sys::mount::{attach, clone_tree, fs_magic};
+use crate::sys::{Errno, fs, socket, tty};
 use std::os::fd::AsFd;
 
 /// Opens a pty, sends its master away, and makes its slave the controlling terminal and the standard streams.
@@ -30,6 +30,10 @@ pub(crate) fn set_up(root: &Root, console: &Console, files: &Files) -> Done {
     if console.bind {
         let tree = clone_tree(&slave, c"", false).at(Op::CloneSource)?;
         let target = root.make(c"/dev/console", Missing::File)?;
+        // A link of the image may lead there, before paths are masked and made read-only.
+        if fs_magic(&target).at(Op::Verify)? == libc::PROC_SUPER_MAGIC {
+            return Err(Errno::EINVAL).at(Op::Forbidden);
+        }
         attach(tree, target).at(Op::Attach)?;
     }
     match &files.console_socket {
