@@ -143,6 +143,15 @@ pub fn capability(name: &str) -> Missing {
     }
 }
 
+/// Settings of the whole machine may be changed: it is thrown away after the tests, as `IN_VM=1` says.
+pub fn throwaway_machine() -> Missing {
+    if std::env::var_os("IN_VM").is_some_and(|value| value == "1") {
+        Ok(())
+    } else {
+        Err("IN_VM=1 is not set, so settings of the machine are left alone".to_owned())
+    }
+}
+
 /// A file or directory of the host.
 pub fn path(path: &str) -> Missing {
     if Path::new(path).exists() {

@@ -1,9 +1,16 @@
 //! Verbs that use up something: CPU, memory, processes, disk.
 
+use nix::time::{ClockId, clock_gettime};
 use std::fs::OpenOptions;
 use std::hint::black_box;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// What direct transfers move at a time, aligned as any block device wants it.
+#[repr(align(4096))]
+struct Block([u8; 65536]);
 
 /// Uses one CPU until something ends the process.
 pub(super) fn spin() -> ! {
@@ -11,6 +18,48 @@ pub(super) fn spin() -> ! {
     loop {
         n = black_box(n.wrapping_add(1));
     }
+}
+
+/// Uses that much CPU time, by the process's own clock, between two lines.
+pub(super) fn burn(milliseconds: u64) -> io::Result<()> {
+    let used = || clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map(Duration::from);
+    super::say("begin")?;
+    let end = used()? + Duration::from_millis(milliseconds);
+    let mut n = 0u64;
+    while used()? < end {
+        for _ in 0..10_000 {
+            n = black_box(n.wrapping_add(1));
+        }
+    }
+    super::say("done")
+}
+
+/// Writes to an existing file or device with O_DIRECT, so that each write is one that the device has to take now.
+pub(super) fn write_direct(file: &str, bytes: u64) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(file)?;
+    let block = Box::new(Block([0x5a; 65536]));
+    super::say("begin")?;
+    for _ in 0..bytes / block.0.len() as u64 {
+        file.write_all(&block.0)?;
+    }
+    super::say("done")
+}
+
+/// Reads from a file or device with O_DIRECT.
+pub(super) fn read_direct(file: &str, bytes: u64) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(file)?;
+    let mut block = Box::new(Block([0; 65536]));
+    super::say("begin")?;
+    for _ in 0..bytes / block.0.len() as u64 {
+        file.read_exact(&mut block.0)?;
+    }
+    super::say("done")
 }
 
 /// Memory of that size with every page written, so that it is charged.

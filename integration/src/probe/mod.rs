@@ -8,6 +8,8 @@
 //! | `exit CODE`, `signal-self N`, `echo WORD...`, `cat [FILE]`, `complain WORD...` | as named; `complain` writes to standard error |
 //! | `write-file FILE BYTES` | writes that many bytes to FILE and syncs it |
 //! | `spin` | uses one CPU until it is killed |
+//! | `burn MILLISECONDS` | prints `begin`, uses that much CPU time, prints `done` |
+//! | `write-direct FILE BYTES`, `read-direct FILE BYTES` | print `begin`, write or read that many bytes past the page cache, print `done` |
 //! | `eat MIB` | touches that much memory, prints `full`, pauses |
 //! | `fork N` | starts up to N copies of `pause`, prints how many it got and the errno that stopped it |
 //! | `try ACTION...` | prints a JSON object: action to `ok` or errno name. Actions below |
@@ -74,6 +76,9 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
         ["cat", file] => drop(io::copy(&mut File::open(file)?, &mut io::stdout())?),
         ["write-file", file, bytes] => load::write_file(file, number(bytes)?)?,
         ["spin"] => load::spin(),
+        ["burn", milliseconds] => load::burn(number(milliseconds)?)?,
+        ["write-direct", file, bytes] => load::write_direct(file, number(bytes)?)?,
+        ["read-direct", file, bytes] => load::read_direct(file, number(bytes)?)?,
         ["eat", mib] => {
             let memory = load::eat(number(mib)? as usize);
             say("full")?;

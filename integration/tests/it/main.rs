@@ -14,6 +14,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod binds;
+mod cgroup;
 mod concurrency;
 mod cve;
 mod devices;
@@ -22,6 +23,7 @@ mod hooks;
 mod ids;
 mod kill;
 mod lifecycle;
+mod limits;
 mod list;
 mod mounts;
 mod namespaces;
