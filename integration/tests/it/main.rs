@@ -14,9 +14,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod binds;
+mod cgroup;
 mod concurrency;
+mod console;
 mod devices;
+mod errors;
 mod exec;
+mod fds;
 mod hooks;
 mod ids;
 mod kill;
