@@ -15,7 +15,7 @@
 //! | `try ACTION...` | prints a JSON object: action to `ok` or errno name. Actions below |
 //! | `syscall NAME [ARGUMENT...]` | the same for one system call by name or number |
 //! | `exec PROGRAM [ARG...]` | replaces itself |
-//! | `with-files FILE... -- PROGRAM [ARG...]` | the same with these files open as descriptors 3, 4 and so on |
+//! | `with-files FILE... -- PROGRAM [ARG...]` | the same with these files open as descriptors 3, 4 and so on, and LISTEN_PID set if LISTEN_FDS is |
 //! | `spy` | attacks the processes of others that it sees until it is killed, prints what it gets: see `attack` |
 //! | `seize` | traces every copy of itself that it sees, to its end, and prints `seized` for each |
 //! | `leaderless` | prints `ready`; its first thread ends, another one stays |
@@ -156,7 +156,12 @@ fn with_files(args: &[&str]) -> io::Result<io::Error> {
         fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
         open.push(file);
     }
-    Ok(Command::new(program).args(rest).exec())
+    let mut command = Command::new(program);
+    if std::env::var_os("LISTEN_FDS").is_some() {
+        // By the protocol of socket activation, descriptors are for the process that this names.
+        command.env("LISTEN_PID", std::process::id().to_string());
+    }
+    Ok(command.args(rest).exec())
 }
 
 fn say(line: &str) -> io::Result<()> {
