@@ -104,7 +104,7 @@ impl Drop for RawMode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::socket::{recv_fd, send_master};
+    use crate::sys::socket::{recv_with_fd, send_master};
     use std::os::unix::net::UnixListener;
 
     /// A directory of its own for each test, removed at the end.
@@ -131,8 +131,9 @@ mod tests {
         send_master(&socket, writer.as_fd(), c"/dev/ptmx").unwrap();
         let (accepted, _) = listener.accept().unwrap();
         let mut name = [0; 4096];
-        let (length, _fd) = recv_fd(&accepted, &mut name).unwrap();
+        let (length, fd) = recv_with_fd(&accepted, &mut name).unwrap();
         assert_eq!(&name[..length], b"/dev/ptmx");
+        assert!(fd.is_some());
     }
 
     #[test]

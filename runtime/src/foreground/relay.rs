@@ -47,7 +47,7 @@ pub(super) struct Relay {
     stdout: OwnedFd,
     input: Buffer,
     output: Buffer,
-    _raw_mode: Option<RawMode>,
+    raw_mode: Option<RawMode>,
 }
 
 impl Relay {
@@ -70,7 +70,7 @@ impl Relay {
             stdout,
             input,
             output,
-            _raw_mode: raw_mode,
+            raw_mode,
         })
     }
 
@@ -104,8 +104,14 @@ impl Relay {
             self.read_output();
         }
         if !stdout.is_empty() && self.output.drain(&self.stdout).is_err() {
-            self.terminal = None;
+            self.hang_up();
         }
+    }
+
+    /// There is nobody to copy for any more. The user's terminal may be left though, where Ctrl-C is to be a signal again.
+    fn hang_up(&mut self) {
+        self.terminal = None;
+        self.raw_mode = None;
     }
 
     /// Gives the container's terminal the size of the user's.
@@ -187,7 +193,7 @@ impl Relay {
             // All slaves are closed although we hold one: somebody called vhangup(2), as getty does. A new one ends that state.
             Ok(0) | Err(_) => match tty::peer(&terminal.master) {
                 Ok(slave) => terminal.slave = slave,
-                Err(_) => self.terminal = None,
+                Err(_) => self.hang_up(),
             },
         }
     }

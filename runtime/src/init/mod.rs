@@ -213,11 +213,12 @@ impl Init {
     fn apply(&mut self, step: &Step, exec: &mut Exec) -> Done {
         match step {
             Step::Ask(request) => {
-                ask(&self.files.sync, *request)?;
                 if *request == Request::Start {
-                    // From here on the container lives without the command that created it.
+                    // From the answer on, the container lives without the command that created it, which may end at once. If that
+                    // dies before it has answered, the socket tells.
                     process::set_parent_death_signal(0)?;
                 }
+                ask(&self.files.sync, *request)?;
             }
             Step::Join(join) => process::setns(&self.files.slots[join.slot.0], join.flags)?,
             Step::Unshare(flags) => process::unshare(*flags)?,

@@ -60,11 +60,9 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
     }
     change_root(spec, linux, process, &ns, &options, &mut steps)?;
     restrict(spec, linux, process, &mut steps)?;
-    let mut before_exec = Vec::new();
+    let mut before_exec = vec![Step::Ask(Request::Start)];
     if options.start_by_fifo {
         before_exec.push(Step::AwaitStart);
-    } else {
-        before_exec.push(Step::Ask(Request::Start));
     }
     if let Some(list) = hooks.and_then(|h| h.start_container().as_ref()) {
         before_exec.extend(hook_calls(

@@ -136,12 +136,6 @@ pub(crate) fn send_master(socket: impl AsFd, master: BorrowedFd<'_>, name: &CStr
     send_with_fd(socket, name.to_bytes(), Some(master))
 }
 
-/// Receives a message that must carry a descriptor; EBADMSG if it carries none, or at EOF. Returns the length of the text too.
-pub(crate) fn recv_fd(socket: impl AsFd, data: &mut [u8]) -> Result<(usize, OwnedFd)> {
-    let (length, fd) = recv_with_fd(socket, data)?;
-    Ok((length, fd.ok_or(Errno::EBADMSG)?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,9 +209,8 @@ mod tests {
         let (_reader, writer) = UnixStream::pair().unwrap();
         send_master(&a, writer.as_fd(), c"/dev/ptmx").unwrap();
         let mut data = [0; 4096];
-        let (length, _fd) = recv_fd(&b, &mut data).unwrap();
+        let (length, fd) = recv_with_fd(&b, &mut data).unwrap();
         assert_eq!(&data[..length], b"/dev/ptmx");
-        send_with_fd(&a, b"no descriptor", None).unwrap();
-        assert_eq!(recv_fd(&b, &mut data).unwrap_err(), Errno::EBADMSG);
+        assert!(fd.is_some());
     }
 }
