@@ -4,9 +4,10 @@
 //! so that it gets the container's exit status the way an engine does.
 
 use crate::bundle::seen;
+use crate::children::{self, Since};
 use crate::runtime::{self, DEADLINE, Finished, Lines, Runtime};
 use crate::seen::Seen;
-use crate::{host, sys};
+use crate::{host, place};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -25,8 +26,16 @@ pub struct Container {
     /// What its process writes to standard output.
     pub stdout: Lines,
     stderr: File,
-    status: Option<ExitStatus>,
+    since: Since,
     gone: bool,
+}
+
+/// A process that `exec --detach` left running; it ends with its container.
+#[derive(Clone, Copy, Debug)]
+pub struct Detached {
+    /// Its pid on the host.
+    pub pid: i32,
+    since: Since,
 }
 
 impl Container {
@@ -64,20 +73,16 @@ impl Container {
         let mut command =
             runtime.command(&[verb, &["--bundle", &bundle, "--pid-file", &pid_path, id]].concat());
         let line = runtime::describe(&command);
-        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
-            .unwrap_or_else(|errno| panic!("pipe: {errno}"));
+        let (reader, writer) = runtime::pipe();
         let stderr = runtime::memory_file();
         command
             .stdin(Stdio::null())
             .stdout(writer)
             .stderr(runtime::share(&stderr));
-        runtime::adopt_orphans();
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("start {line}: {error}"));
+        let (child, since) = children::spawn(&mut command);
         // The writing end must not stay open here, or the container's output would never end.
         drop(command);
-        let status = runtime::wait_for(&mut child, &line);
+        let status = runtime::wait_for(child, since, &line);
         let mut stdout = Lines::new(reader);
         if !status.success() {
             let stderr = runtime::contents(&stderr);
@@ -90,18 +95,14 @@ impl Container {
             host::after_failure(id, &runtime.root);
             return Err(finished);
         }
-        let pid = fs::read_to_string(&pid_file)
-            .unwrap_or_else(|error| panic!("pid file after {line}: {error}"));
-        let pid = pid
-            .parse()
-            .unwrap_or_else(|error| panic!("pid file after {line}: {pid:?}: {error}"));
+        let pid = read_pid(&pid_file);
         Ok(Container {
             id: id.to_owned(),
             pid,
             runtime: runtime.clone(),
             stdout,
             stderr,
-            status: None,
+            since,
             gone: false,
         })
     }
@@ -152,6 +153,21 @@ impl Container {
             .call(&[&["exec"], flags, &[&self.id], args].concat())
     }
 
+    /// `exec --detach` with these flags and this command line.
+    #[track_caller]
+    pub fn exec_detached(&self, flags: &[&str], args: &[&str]) -> Detached {
+        let pid_file = self.runtime.root.with_file_name(place::unique("exec.pid"));
+        let pid_path = pid_file.display().to_string();
+        let since = children::now();
+        self.exec(
+            &[&["--detach", "--pid-file", &pid_path], flags].concat(),
+            args,
+        )
+        .success();
+        let pid = read_pid(&pid_file);
+        Detached { pid, since }
+    }
+
     /// `exec` of `probe report`.
     #[track_caller]
     pub fn exec_report(&self, flags: &[&str], questions: &[&str]) -> Seen {
@@ -171,25 +187,13 @@ impl Container {
     /// Waits until the container's process ends and returns its exit code, 128+n for one killed by signal n.
     #[track_caller]
     pub fn wait(&mut self) -> i32 {
-        if self.status.is_none() {
-            let pidfd = sys::pidfd_open(self.pid)
-                .unwrap_or_else(|error| panic!("pidfd of {}: {error}", self.pid));
-            assert!(
-                runtime::readable(&pidfd),
+        let status = children::wait(self.pid, self.since).unwrap_or_else(|| {
+            panic!(
                 "process {} of {} did not end within {DEADLINE:?}",
-                self.pid,
-                self.id
-            );
-            let status = sys::reap(self.pid);
-            let status = status.unwrap_or_else(|error| {
-                panic!("wait for {}, which should be a child: {error}", self.pid)
-            });
-            self.status = Some(ExitStatus::from_raw(status));
-        }
-        let status = self.status.unwrap_or_default();
-        status
-            .code()
-            .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+                self.pid, self.id
+            )
+        });
+        exit_code(status)
     }
 
     /// What the container's process, and `create`, wrote to standard error so far.
@@ -213,10 +217,20 @@ impl Container {
     }
 }
 
+impl Detached {
+    /// Waits until it ends and returns its exit code, as [`Container::wait`] does.
+    #[track_caller]
+    pub fn wait(&self) -> i32 {
+        let status = children::wait(self.pid, self.since)
+            .unwrap_or_else(|| panic!("process {} did not end within {DEADLINE:?}", self.pid));
+        exit_code(status)
+    }
+}
+
 impl Drop for Container {
     fn drop(&mut self) {
         let deleted = (!self.gone).then(|| self.runtime.call(&["delete", "--force", &self.id]));
-        if self.status.is_none() {
+        if !children::has_ended(self.pid, self.since) {
             // A runtime that failed to kill it must not leave it to the next test.
             host::kill_child(self.pid);
         }
@@ -232,4 +246,18 @@ impl Drop for Container {
 /// Beside the state directory, where the runtime's user may write.
 fn pid_file(runtime: &Runtime, id: &str) -> PathBuf {
     runtime.root.with_file_name(format!("{id}.pid"))
+}
+
+#[track_caller]
+fn read_pid(file: &Path) -> i32 {
+    let text = fs::read_to_string(file)
+        .unwrap_or_else(|error| panic!("pid file {}: {error}", file.display()));
+    text.parse()
+        .unwrap_or_else(|error| panic!("pid file {}: {text:?}: {error}", file.display()))
+}
+
+fn exit_code(status: ExitStatus) -> i32 {
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }

@@ -137,7 +137,7 @@ fn kill_all(id: &str) {
     }
 }
 
-/// Kills a child of the test process and reaps it; what is not a child any more is left alone.
+/// Kills a child of the test process; what is not a child any more is left alone.
 pub(crate) fn kill_child(pid: i32) {
     let is_child = fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         let after_name = stat.rsplit(") ").next().unwrap_or_default();
@@ -145,7 +145,6 @@ pub(crate) fn kill_child(pid: i32) {
     });
     if is_child {
         kill(Pid::from_raw(pid), Signal::SIGKILL).ok(); // A zombie is as good.
-        sys::reap(pid).ok(); // Only fails if it is not a child, see above.
     }
 }
 

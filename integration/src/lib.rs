@@ -22,6 +22,7 @@
 //! binary uses no path of the machine that built it.
 
 pub mod bundle;
+pub mod children;
 pub mod config;
 pub mod container;
 pub mod host;

@@ -3,7 +3,8 @@
 //! Output goes to memory files, not to pipes: a container that outlives the command and holds its standard streams open then
 //! cannot make a test hang. [`Running`] uses a pipe for standard output where a test waits for lines.
 
-use crate::{peer, place, sys};
+use crate::children::{self, Since};
+use crate::{peer, place};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
@@ -11,10 +12,10 @@ use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for anything before it fails. Long, because a virtual machine without KVM is slow.
@@ -51,9 +52,10 @@ pub struct Finished {
 #[derive(Debug)]
 pub struct Running {
     command: String,
-    child: Child,
+    pid: i32,
+    since: Since,
     /// Its standard input, until it is dropped or taken.
-    pub stdin: Option<ChildStdin>,
+    pub stdin: Option<File>,
     /// Its standard output.
     pub stdout: Lines,
     stderr: File,
@@ -199,24 +201,20 @@ impl Running {
     pub fn start(mut command: Command) -> Running {
         let stderr = memory_file();
         let line = describe(&command);
+        let ((stdin, its_stdin), (stdout, its_stdout)) = (pipe(), pipe());
         command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdin(stdin)
+            .stdout(its_stdout)
             .stderr(share(&stderr));
-        adopt_orphans();
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("start {line}: {error}"));
-        let stdin = child.stdin.take();
-        let stdout = match child.stdout.take() {
-            Some(pipe) => Lines::new(std::os::fd::OwnedFd::from(pipe)),
-            None => unreachable!("a pipe was asked for"),
-        };
+        let (pid, since) = children::spawn(&mut command);
+        // Its ends of the pipes must not stay open here, or its output would never end.
+        drop(command);
         Running {
             command: line,
-            child,
-            stdin,
-            stdout,
+            pid,
+            since,
+            stdin: Some(File::from(its_stdin)),
+            stdout: Lines::new(stdout),
             stderr,
             waited: false,
         }
@@ -224,7 +222,7 @@ impl Running {
 
     /// The pid of the command itself.
     pub fn pid(&self) -> i32 {
-        self.child.id() as i32
+        self.pid
     }
 
     /// Sends the command a signal.
@@ -239,7 +237,7 @@ impl Running {
     #[track_caller]
     pub fn wait_for_exit(mut self) -> ExitStatus {
         drop(self.stdin.take());
-        let status = wait_for(&mut self.child, &self.command);
+        let status = wait_for(self.pid, self.since, &self.command);
         self.waited = true;
         status
     }
@@ -248,7 +246,7 @@ impl Running {
     #[track_caller]
     pub fn wait(mut self) -> Finished {
         drop(self.stdin.take());
-        let status = wait_for(&mut self.child, &self.command);
+        let status = wait_for(self.pid, self.since, &self.command);
         self.waited = true;
         Finished {
             command: self.command.clone(),
@@ -261,16 +259,16 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !self.waited {
-            // It may have ended in the meantime; either way nothing of it remains.
-            self.child.kill().ok();
-            self.child.wait().ok();
+        if !self.waited && !children::has_ended(self.pid, self.since) {
+            // It may end just now; either way nothing of it remains.
+            kill(self.pid);
+            children::wait(self.pid, self.since);
         }
     }
 }
 
 impl Lines {
-    pub(crate) fn new(pipe: std::os::fd::OwnedFd) -> Lines {
+    pub(crate) fn new(pipe: OwnedFd) -> Lines {
         Lines {
             pipe: File::from(pipe),
             buffer: Vec::new(),
@@ -348,11 +346,8 @@ pub fn finish(mut command: Command) -> Finished {
         .stdin(Stdio::null())
         .stdout(share(&stdout))
         .stderr(share(&stderr));
-    adopt_orphans();
-    let mut child = command
-        .spawn()
-        .unwrap_or_else(|error| panic!("start {line}: {error}"));
-    let status = wait_for(&mut child, &line);
+    let (pid, since) = children::spawn(&mut command);
+    let status = wait_for(pid, since, &line);
     Finished {
         command: line,
         status,
@@ -379,11 +374,6 @@ pub fn readable(fd: &impl AsFd) -> bool {
             Ok(ready) => return ready > 0,
         }
     }
-}
-
-/// Containers that outlive their `create` become children of the test process, which is how an engine gets their exit status.
-pub(crate) fn adopt_orphans() {
-    sys::become_subreaper().unwrap_or_else(|error| panic!("become a subreaper: {error}"));
 }
 
 pub(crate) fn memory_file() -> File {
@@ -419,18 +409,28 @@ pub(crate) fn describe(command: &Command) -> String {
         .join(" ")
 }
 
+/// Waits until a command ends; at the deadline kills it and fails the test.
 #[track_caller]
-pub(crate) fn wait_for(child: &mut Child, line: &str) -> ExitStatus {
-    let ended = sys::pidfd_open(child.id() as i32).map(|pidfd| readable(&pidfd));
-    let ended = ended.unwrap_or_else(|error| panic!("pidfd of {line}: {error}"));
-    if !ended {
-        child.kill().ok(); // It can only have ended just now.
+pub(crate) fn wait_for(pid: i32, since: Since, line: &str) -> ExitStatus {
+    match children::wait(pid, since) {
+        Some(status) => status,
+        None => {
+            kill(pid);
+            children::wait(pid, since);
+            panic!("killed after {DEADLINE:?}: {line}");
+        }
     }
-    let status = child
-        .wait()
-        .unwrap_or_else(|error| panic!("wait for {line}: {error}"));
-    assert!(ended, "killed after {DEADLINE:?}: {line}");
-    status
+}
+
+/// Reading end, writing end.
+#[track_caller]
+pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
+    nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap_or_else(|errno| panic!("pipe: {errno}"))
+}
+
+/// Kills a child that is not reaped yet, as far as anybody knows.
+fn kill(pid: i32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).ok(); // It may have ended just now.
 }
 
 /// Writes a line where a person sees it even though the test harness captures what tests print.

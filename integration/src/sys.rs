@@ -129,18 +129,26 @@ pub fn become_subreaper() -> io::Result<()> {
     .map(drop)
 }
 
-/// Waits until the child `pid` ends, reaps it and returns its raw wait status.
-pub fn reap(pid: i32) -> io::Result<i32> {
+/// Waits until some child ends, reaps it and returns its pid and raw wait status; ECHILD without children.
+pub fn reap_any() -> io::Result<(i32, i32)> {
     let mut status = 0;
     loop {
         // SAFETY: the pointer is to a writable integer; `__WALL` also accepts children made without SIGCHLD.
         match checked(i64::from(unsafe {
-            libc::waitpid(pid, &raw mut status, libc::__WALL)
+            libc::waitpid(-1, &raw mut status, libc::__WALL)
         })) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other.map(|_| status),
+            other => return other.map(|pid| (pid as i32, status)),
         }
     }
+}
+
+/// Whether the calling process has a child, ended or not.
+pub fn has_children() -> bool {
+    let flags = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG | libc::__WALL;
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::uninit();
+    // SAFETY: the pointer is to a writable structure of the type that waitid fills, which nobody reads.
+    unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) == 0 }
 }
 
 /// Calls the kernel by number. Only for calls that cannot corrupt the caller's memory with the arguments given.

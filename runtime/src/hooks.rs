@@ -27,7 +27,6 @@ use std::time::{Duration, Instant};
 pub(crate) enum Kind {
     Prestart,
     CreateRuntime,
-    CreateContainer,
     StartContainer,
     Poststart,
     Poststop,
@@ -38,7 +37,6 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Kind::Prestart => "prestart",
             Kind::CreateRuntime => "createRuntime",
-            Kind::CreateContainer => "createContainer",
             Kind::StartContainer => "startContainer",
             Kind::Poststart => "poststart",
             Kind::Poststop => "poststop",

@@ -7,6 +7,7 @@ mod console;
 mod foreground;
 mod hooks;
 mod host;
+mod inherited;
 mod init;
 mod log;
 mod output;
@@ -24,6 +25,14 @@ use std::process::ExitCode;
 
 /// Runs the command line and returns the exit code.
 pub fn main() -> ExitCode {
+    // A caller that ignores SIGCHLD passes that on, and the kernel would reap the container's process before we have its status.
+    if let Err(errno) = sys::signal::set_default(libc::SIGCHLD) {
+        return refuse(
+            &log::Settings::default(),
+            &report::Error::os("reset SIGCHLD", errno),
+            1,
+        );
+    }
     let here = match surroundings() {
         Ok(here) => here,
         Err(error) => return refuse(&log::Settings::default(), &error, 1),
@@ -51,6 +60,7 @@ fn run(global: &cli::Global, command: cli::Command) -> ExitCode {
     } else {
         1
     };
+    let inherited = inherited::Inherited::count();
     let log = match log::Log::open(&global.log) {
         Ok(log) => log,
         Err(error) => return refuse(&log::Settings::default(), &error, failure),
@@ -64,7 +74,8 @@ fn run(global: &cli::Global, command: cli::Command) -> ExitCode {
     } else {
         Ok(())
     };
-    match sealed.and_then(|()| commands::execute(global, command, &log)) {
+    let begun = sealed.and_then(|()| inherited::Inherited::keep_from_hooks());
+    match begun.and_then(|()| commands::execute(global, command, inherited, &log)) {
         Ok(code) => {
             log.succeed();
             ExitCode::from(code)

@@ -11,7 +11,7 @@ use crate::plan::{Exec, Op, Open, Plan, Request, Rlimit, Step, process};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sync::{self, Failure, Message, STAGE};
 use crate::sys::mount::{MountAttr, clone_tree, fs_magic, mount_setattr};
-use crate::sys::process::{CloneArgs, Cloned, clone3, pidfd_open, set_rlimit, setns};
+use crate::sys::process::{CloneArgs, Cloned, clone3, pidfd_open, set_dumpable, set_rlimit, setns};
 use crate::sys::signal::{Exit, wait_pidfd};
 use crate::sys::{Errno, fs, socket};
 use nix::sys::signal::SigSet;
@@ -62,6 +62,10 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
     if let Some(namespace) = pid_namespace {
         let entered = setns(namespace, libc::CLONE_NEWPID as u64);
         entered.context(|| "enter the pid namespace for the container's process")?;
+    }
+    if around.host.sys_admin {
+        // The child is, too, from its first moment on: those who share its pid namespace see it before its first step.
+        set_dumpable(false).context(|| "hide this process")?;
     }
     let stage = plan.birth.stage.take();
     let flags = if stage.is_some() { 0 } else { plan.birth.flags };
@@ -378,9 +382,12 @@ impl Child {
         // It is our child and nobody has reaped it, so the number is its own.
         self.pidfd = pidfd_open(pid).context(|| format!("open process {pid}"))?;
         self.pid = pid;
+        self.go()?;
         wait_pidfd(&stage)
             .map(drop)
-            .context(|| "reap the process between")
+            .context(|| "reap the process between")?;
+        // What precedes its first step was done to the stage, and it has inherited that.
+        self.go()
     }
 
     fn serve(&self, request: Request, host: &Host) -> Result<()> {
@@ -509,7 +516,9 @@ fn run_map_helper(name: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
         .iter()
         .flat_map(|map| [map.container, map.host, map.size])
         .map(|n| n.to_string());
-    let output = std::process::Command::new(&path)
+    let mut command = std::process::Command::new(&path);
+    crate::sys::signal::unblock_in_child(&mut command);
+    let output = command
         .arg(pid.to_string())
         .args(numbers)
         .env_clear()
@@ -524,18 +533,4 @@ fn run_map_helper(name: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
         Kind::System,
         format!("{name} refused the id mappings ({}): {text}", output.status),
     ))
-}
-
-/// For messages about descriptors that a caller should have passed on.
-pub(crate) fn check_preserved(count: u32) -> Result<()> {
-    for number in 3..3 + count {
-        if fs::stat_fd(number.cast_signed()).is_err() {
-            let text = format!(
-                "unable to stat preserved-fd {} (of {count}): it is not open",
-                number - 2
-            );
-            return Err(Error::new(Kind::Usage, text));
-        }
-    }
-    Ok(())
 }

@@ -19,7 +19,7 @@
 
 use crate::plan::Request;
 use crate::sys::socket::{recv_with_fd, send_with_fd};
-use crate::sys::{Errno, Result};
+use crate::sys::{Errno, Result, fs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// How many bytes of text a failure carries: the end of a hook's output, or the kernel's message about a mount option.
@@ -143,17 +143,22 @@ impl Failure {
     }
 }
 
-/// Init's end: sends a message, with the pty's master if it is [`Message::Terminal`].
-pub(crate) fn tell(socket: impl AsFd, message: &Message, fd: Option<BorrowedFd<'_>>) -> Result<()> {
-    send_with_fd(socket, &encode(message), fd)
+/// Init's end: sends a message. By write(2), since a seccomp profile may be in force that lacks the socket calls.
+pub(crate) fn tell(socket: impl AsFd, message: &Message) -> Result<()> {
+    fs::write(socket, &encode(message))
 }
 
-/// Init's end: waits for Go. The parent's death is EPIPE.
+/// Init's end: sends the master of its pty.
+pub(crate) fn hand_over(socket: impl AsFd, master: BorrowedFd<'_>) -> Result<()> {
+    send_with_fd(socket, &encode(&Message::Terminal), Some(master))
+}
+
+/// Init's end: waits for Go, by read(2). The parent's death is EPIPE.
 pub(crate) fn await_go(socket: impl AsFd) -> Result<()> {
-    let mut byte = [0];
-    match recv_with_fd(socket, &mut byte)? {
-        (1, None) if byte == *b"g" => Ok(()),
-        (0, _) => Err(Errno::EPIPE),
+    let mut bytes = [0; 2];
+    match fs::read(socket, &mut bytes)? {
+        1 if bytes[0] == b'g' => Ok(()),
+        0 => Err(Errno::EPIPE),
         _ => Err(Errno::EPROTO),
     }
 }

@@ -72,7 +72,8 @@ fn different_containers_are_created_and_deleted_side_by_side() {
     let ids: Vec<String> = (0..8).map(|_| unique("many")).collect();
     let runs: Vec<_> = ids.iter().map(|id| bundle.start("run", &[], id)).collect();
     for run in runs {
-        assert_eq!(run.wait().code(), 4);
+        let finished = run.wait();
+        assert_eq!(finished.code(), 4, "{finished}");
     }
     for id in ids {
         bundle.assert_gone(&id);

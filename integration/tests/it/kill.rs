@@ -2,7 +2,6 @@
 
 use integration::host::alive;
 use integration::{Bundle, beyond, require};
-use std::fs;
 
 #[test]
 fn kill_takes_names_with_and_without_sig_in_any_case_and_numbers() {
@@ -114,20 +113,9 @@ fn killing_a_container_without_a_pid_namespace_kills_all_its_processes() {
     let mut bundle = Bundle::new();
     bundle.config.no_namespace("pid");
     let mut container = bundle.pause();
-    let pid_file = bundle.scratch.name("second.pid");
-    container
-        .exec(
-            &["--detach", "--pid-file", &pid_file],
-            &["/bin/probe", "pause"],
-        )
-        .success();
-    let second: i32 = fs::read_to_string(&pid_file).unwrap().parse().unwrap();
-    assert!(alive(second));
-    let second = integration::sys::pidfd_open(second).unwrap();
+    let second = container.exec_detached(&[], &["/bin/probe", "pause"]);
+    assert!(alive(second.pid));
     container.kill("KILL").success();
     assert_eq!(container.wait(), 137);
-    assert!(
-        integration::runtime::readable(&second),
-        "the second process outlived kill"
-    );
+    assert_eq!(second.wait(), 137);
 }

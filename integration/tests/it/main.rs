@@ -16,6 +16,8 @@
 mod binds;
 mod concurrency;
 mod devices;
+mod exec;
+mod hooks;
 mod ids;
 mod kill;
 mod lifecycle;
@@ -25,6 +27,8 @@ mod namespaces;
 mod paths;
 mod process;
 mod run;
+#[cfg(target_arch = "x86_64")]
+mod seccomp_diff;
 mod start_up;
 mod sysctl;
 mod user_namespace;

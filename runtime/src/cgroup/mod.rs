@@ -22,7 +22,6 @@ mod processes;
 mod remove;
 
 pub(crate) use create::{create, locate};
-pub(crate) use events::LimitHits;
 
 use crate::plan::cgroup::Driver;
 use crate::report::{Context, Error, Kind, Result};

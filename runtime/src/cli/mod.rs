@@ -10,7 +10,7 @@ mod values;
 mod verbs;
 
 pub(crate) use command::{Command, Create, Exec, ExecProcess, ProcessChanges, Run};
-pub(crate) use values::{Format, Signal, User};
+pub(crate) use values::{Format, Signal};
 
 use crate::log;
 use crate::report::{Error, Result};

@@ -111,21 +111,24 @@ fn prepare<'a>(
         .iter()
         .for_each(|warning| context.log.warn(warning));
     let mut spec = parsed.value;
-    let preserved_fds = listen_fds(&mut spec) + request.preserve_fds;
-    spawn::check_preserved(preserved_fds)?;
+    let preserved_fds = listen_fds(&mut spec).saturating_add(request.preserve_fds);
+    context.inherited.check(preserved_fds)?;
     let terminal = spec
         .process()
         .as_ref()
         .and_then(oci_spec::runtime::Process::terminal)
         .unwrap_or(false);
-    let console_socket = console_socket(
-        request.console_socket.as_deref(),
-        terminal,
-        mode != Mode::Foreground,
-    )?;
+    // runc changes into the bundle before it connects.
+    let socket_path = request
+        .console_socket
+        .as_ref()
+        .map(|path| bundle.join(path));
+    let console_socket =
+        console_socket(socket_path.as_deref(), terminal, mode != Mode::Foreground)?;
     let host = context.host()?;
     let rootfs = root_directory(&spec, &bundle)?;
     let linux = spec.linux().as_ref();
+    refuse_host_sysctls(&spec)?;
     let cgroup = plan::cgroup::plan(&plan::cgroup::Request {
         id: request.id.as_str(),
         driver: driver(context)?,
@@ -221,7 +224,57 @@ fn root_directory(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
             rootfs.display()
         )));
     }
+    if plan::rootfs::wants_overlay(spec.annotations().as_ref()) {
+        overlay_is_the_bundles(&rootfs, bundle)?;
+    }
     Ok(rootfs)
+}
+
+/// A network namespace that is joined may be the host's own: its sysctls are the host's then.
+fn refuse_host_sysctls(spec: &Spec) -> Result<()> {
+    use oci_spec::runtime::LinuxNamespaceType as Type;
+    let Some(linux) = spec.linux() else {
+        return Ok(());
+    };
+    let names = linux.sysctl().iter().flatten().map(|(name, _)| name);
+    let Some(name) = names
+        .into_iter()
+        .find(|name| name.starts_with("net.") || name.starts_with("net/"))
+    else {
+        return Ok(());
+    };
+    let list = linux.namespaces().iter().flatten();
+    let joined = list
+        .filter(|ns| ns.typ() == Type::Network)
+        .find_map(|ns| ns.path().as_ref());
+    let Some(path) = joined else { return Ok(()) };
+    let id = |path: &Path| {
+        let stat = nix::sys::stat::stat(path)
+            .context(|| format!("look at namespace {}", path.display()))?;
+        Ok((stat.st_dev, stat.st_ino))
+    };
+    if id(path)? == id(Path::new("/proc/self/ns/net"))? {
+        return Err(Error::invalid(format!(
+            "sysctl {name:?} is not allowed in the hosts namespace"
+        )));
+    }
+    Ok(())
+}
+
+/// Some engines (Podman) add the annotations of an image to the container's. One of these must not bring in layers, which are directories of
+/// the host: an engine that means them leaves the root to us, in the bundle that it wrote, while those others mount a root elsewhere.
+fn overlay_is_the_bundles(rootfs: &Path, bundle: &Path) -> Result<()> {
+    let bundle = bundle
+        .canonicalize()
+        .context(|| format!("find bundle {}", bundle.display()))?;
+    if rootfs.starts_with(&bundle) {
+        return Ok(());
+    }
+    let text = format!(
+        "annotations dev.caisson.overlay.* are taken only with a root.path in the bundle, not with {}",
+        rootfs.display()
+    );
+    Err(Error::invalid(text))
 }
 
 fn driver(context: &Context<'_>) -> Result<plan::cgroup::Driver> {
@@ -311,6 +364,7 @@ fn construct(
         state.cgroup = serde_json::Value::Null;
     }
     let plan = make_plan(prepared, state, made.cgroup.as_ref())?;
+    context.log_plan(&plan);
     state.namespaces = own_namespaces(&prepared.spec);
     directory.save_config(&prepared.config)?;
     if let Some(bytes) = plan.steps.iter().find_map(filter_bytes) {
@@ -366,7 +420,7 @@ fn explain(error: Error, cgroup: Option<&Cgroup>) -> Error {
 fn run_hooks(spec: &Spec, state: &State, pid: i32) -> Result<()> {
     let text = hook_state(state, Status::Creating, &pid.to_string())?;
     for kind in [HookKind::Prestart, HookKind::CreateRuntime] {
-        crate::hooks::run_all(kind, hooks(spec, kind), &text, None)?;
+        crate::hooks::run_all(kind, hooks(spec, kind), &text, Some(&state.bundle))?;
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
     let terminal = process.terminal().unwrap_or(false);
     let console_socket =
         console_socket(request.console_socket.as_deref(), terminal, request.detach)?;
-    spawn::check_preserved(request.preserve_fds)?;
+    context.inherited.check(request.preserve_fds)?;
     let host = context.host()?;
     let plan = plan::exec::exec(
         &process,
@@ -59,6 +59,7 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             seccomp: seccomp(&directory)?,
         },
     )?;
+    context.log_plan(&plan);
     let cgroup = cgroup(context, request, &state)?;
     let mut child = spawn::spawn(
         plan,

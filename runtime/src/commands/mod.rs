@@ -21,6 +21,7 @@ mod state;
 use crate::cgroup::{Cgroup, Saved};
 use crate::cli::{Command, Global};
 use crate::host::Host;
+use crate::inherited::Inherited;
 use crate::log::Log;
 use crate::output::print;
 use crate::report::{Error, Kind, Result};
@@ -32,14 +33,21 @@ use oci_spec::runtime::Spec;
 struct Context<'a> {
     global: &'a Global,
     log: &'a Log,
+    inherited: Inherited,
     root: Root,
 }
 
 /// Carries a command out and returns the exit code.
-pub(crate) fn execute(global: &Global, command: Command, log: &Log) -> Result<u8> {
+pub(crate) fn execute(
+    global: &Global,
+    command: Command,
+    inherited: Inherited,
+    log: &Log,
+) -> Result<u8> {
     let context = Context {
         global,
         log,
+        inherited,
         root: Root::open(&global.root, global.root_is_xdg)?,
     };
     match command {
@@ -96,6 +104,13 @@ impl Context<'_> {
 
     fn status(&self, directory: &Directory, state: &State) -> Result<Status> {
         directory.status(state, |state| self.frozen(state))
+    }
+
+    /// At debug level, what init is going to do.
+    fn log_plan(&self, plan: &crate::plan::Plan) {
+        for (number, step) in plan.steps.iter().enumerate() {
+            self.log.debug(|| format!("step {number}: {step}"));
+        }
     }
 
     fn frozen(&self, state: &State) -> Result<bool> {
@@ -167,14 +182,9 @@ fn hook_state(state: &State, status: Status, pid: &str) -> Result<Vec<u8>> {
 /// The hooks of one kind in a config.
 fn hooks(spec: &Spec, kind: crate::hooks::Kind) -> &[oci_spec::runtime::Hook] {
     use crate::hooks::Kind as K;
-    #[expect(
-        deprecated,
-        reason = "the specification deprecates prestart hooks, but engines still use them"
-    )]
     let list = spec.hooks().as_ref().and_then(|hooks| match kind {
         K::Prestart => hooks.prestart().as_deref(),
         K::CreateRuntime => hooks.create_runtime().as_deref(),
-        K::CreateContainer => hooks.create_container().as_deref(),
         K::StartContainer => hooks.start_container().as_deref(),
         K::Poststart => hooks.poststart().as_deref(),
         K::Poststop => hooks.poststop().as_deref(),

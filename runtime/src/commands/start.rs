@@ -9,7 +9,6 @@ use crate::state::{ContainerId, Init, State, Status};
 use crate::sync::{self, Failure, Message, RECORD};
 use crate::sys::process::{pidfd_open, pidfd_send_signal};
 use crate::sys::{Errno, fs};
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::Spec;
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,9 +36,9 @@ pub(super) fn run(context: &Context<'_>, id: &ContainerId) -> Result<()> {
     let pidfd = open_init(&init)?
         .ok_or_else(|| wrong_state("cannot start a container that has stopped"))?;
     let spec = spec::parse(&directory.config()?).context(story)?.value;
-    let fifo = directory.open_fifo(OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
-    let fifo = fifo.ok_or_else(|| wrong_state("cannot start an already running container"))?;
-    directory.remove_fifo()?;
+    let fifo = directory
+        .take_fifo()?
+        .ok_or_else(|| wrong_state("cannot start an already running container"))?;
     await_program(&fifo, &pidfd, &spec).context(story)?;
     poststart(&spec, &state, &pidfd).context(story)
 }
@@ -85,7 +84,7 @@ fn await_program(fifo: &OwnedFd, pidfd: &OwnedFd, spec: &Spec) -> Result<()> {
     }
 }
 
-/// What init wrote into the fifo. It counts steps from the end: the execve is the last, before it come the closing of descriptors and the
+/// What init wrote into the fifo. It counts steps from the end: the execve is the last, before it come the
 /// startContainer hooks.
 fn failure(record: &[u8], spec: &Spec) -> Error {
     let Some(Message::Failed(failure)) = sync::decode(record) else {
@@ -104,11 +103,10 @@ fn failure(record: &[u8], spec: &Spec) -> Error {
     let hooks = hooks(spec, HookKind::StartContainer);
     match failure.step {
         1 => process::exec_error(program, op, errno),
-        2 => Error::os("close inherited file descriptors", errno),
         step => hook_failure(
             &failure,
             hooks,
-            hooks.len() + 2 - (step as usize).min(hooks.len() + 2),
+            (hooks.len() + 1).saturating_sub(step as usize),
         ),
     }
 }

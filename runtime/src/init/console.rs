@@ -6,20 +6,16 @@
 use super::root::{Missing, Root};
 use super::{At, Done, Files};
 use crate::plan::{Console, Op};
-use crate::sync::{self, Message};
+use crate::sync;
 use crate::sys::mount::{attach, clone_tree};
-use crate::sys::{Errno, fs, socket, tty};
+use crate::sys::{fs, socket, tty};
 use std::os::fd::AsFd;
 
 /// Opens a pty, sends its master away, and makes its slave the controlling terminal and the standard streams.
 pub(crate) fn set_up(root: &Root, console: &Console, files: &Files) -> Done {
     let master = root
-        .open(c"/dev/ptmx", libc::O_RDWR | libc::O_NOCTTY)
+        .open_device(c"/dev/ptmx", libc::makedev(5, 2), files)
         .at(Op::OpenPty)?;
-    let stat = fs::stat(&master)?;
-    if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(5, 2) {
-        return Err(Errno::ENODEV).at(Op::OpenPty);
-    }
     tty::unlock(&master).at(Op::OpenPty)?;
     let slave = tty::peer(&master).at(Op::OpenPty)?;
     if console.rows != 0 || console.columns != 0 {
@@ -38,9 +34,7 @@ pub(crate) fn set_up(root: &Root, console: &Console, files: &Files) -> Done {
     }
     match &files.console_socket {
         Some(to) => socket::send_master(to, master.as_fd(), c"/dev/ptmx").at(Op::SendPty)?,
-        None => {
-            sync::tell(&files.sync, &Message::Terminal, Some(master.as_fd())).at(Op::SendPty)?
-        }
+        None => sync::hand_over(&files.sync, master.as_fd()).at(Op::SendPty)?,
     }
     tty::set_controlling(&slave).at(Op::TakePty)?;
     for number in 0..=2 {

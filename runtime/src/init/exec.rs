@@ -6,6 +6,7 @@
 use super::{At, Digits, Done, Fail, Init};
 use crate::plan::{Exec, Op};
 use crate::sync::{self, Message};
+use crate::sys::mount::fs_magic;
 use crate::sys::process::{self, MAX_HOME};
 use crate::sys::{Errno, fs};
 use std::ffi::CStr;
@@ -50,7 +51,10 @@ impl Init {
         ) else {
             return Ok(());
         };
-        if fs::stat(&file)?.st_mode & libc::S_IFMT != libc::S_IFREG {
+        // Nor is a link to a file of /proc followed up: that is of this process (its environment is the host's), or not to be read lightly.
+        if fs::stat(&file)?.st_mode & libc::S_IFMT != libc::S_IFREG
+            || fs_magic(&file)? == libc::PROC_SUPER_MAGIC
+        {
             return Ok(());
         }
         let mut lines = [0; 8192];
@@ -117,8 +121,8 @@ impl Init {
             process::clear_cloexec(number)?;
         }
         match process::cloexec_from(first) {
-            // KERNEL(5.11): drop this.
-            Err(Errno::EINVAL | Errno::ENOSYS) => self.close_each_from(first),
+            // KERNEL(5.11): drop this, but for profiles that do not know the call.
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => self.close_each_from(first),
             other => Ok(other?),
         }
     }
@@ -141,13 +145,18 @@ impl Init {
         Ok(())
     }
 
+    /// Signals as the caller had them. From here on, the parent's death shows as the end of the socket only, until the program runs.
+    pub(crate) fn restore_signals(&self) -> Done {
+        process::set_parent_death_signal(0)?;
+        crate::sys::signal::set_default(libc::SIGPIPE)?;
+        self.files.signal_mask.thread_set_mask()?;
+        Ok(())
+    }
+
     /// Executes the program.
     pub(crate) fn execute(&self, exec: &Exec) -> Done {
-        process::set_parent_death_signal(0)?;
-        process::reset_sigpipe()?;
-        self.files.signal_mask.thread_set_mask()?;
         if self.fifo.is_none() {
-            sync::tell(&self.files.sync, &Message::Executing, None).at(Op::Protocol)?;
+            sync::tell(&self.files.sync, &Message::Executing).at(Op::Protocol)?;
         }
         let program = exec.candidates.get(self.program).ok_or(Errno::ENOENT)?;
         Err(Fail::from(process::execve(program, &exec.argv, &exec.envp)))
@@ -160,7 +169,7 @@ fn executable(path: &CStr) -> Result<(), Errno> {
     if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
         return Err(Errno::EISDIR);
     }
-    fs::access(fs::CWD, path, libc::X_OK)
+    fs::access(path, libc::X_OK)
 }
 
 /// The home directory in a line of passwd(5), if the line is the user's.

@@ -6,10 +6,10 @@
 use super::{At, Digits, Done, Fail, Files, TEXT};
 use crate::plan::{HookCall, Op};
 use crate::sys::process::{self, CloneArgs, Cloned};
+use crate::sys::signal::{self, Exit};
 use crate::sys::{Errno, Result, fs};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::time::TimeValLike;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::time::{ClockId, clock_gettime};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -57,7 +57,7 @@ fn execute(
         fs::dup_onto(output, 2)?;
         process::cloexec_from(3)
             .or_else(|_| process::set_cloexec(std::os::fd::AsRawFd::as_raw_fd(error)))?;
-        process::reset_sigpipe()?;
+        crate::sys::signal::set_default(libc::SIGPIPE)?;
         files.signal_mask.thread_set_mask()?;
         Err(process::execve(&call.path, &call.argv, &call.envp))
     };
@@ -182,16 +182,15 @@ fn drain(output: &OwnedFd, tail: &mut Tail) -> bool {
     }
 }
 
-fn reap(pidfd: &OwnedFd) -> Result<WaitStatus> {
-    waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED)
+fn reap(pidfd: &OwnedFd) -> Result<Exit> {
+    signal::wait_pidfd(pidfd).map(|exited| exited.exit)
 }
 
-fn judge(status: WaitStatus, tail: &Tail) -> Done {
-    match status {
-        WaitStatus::Exited(_, 0) => Ok(()),
-        WaitStatus::Exited(_, code) => Err(with_tail(Op::HookExit, code, tail)),
-        WaitStatus::Signaled(_, signal, _) => Err(with_tail(Op::HookSignal, signal as i32, tail)),
-        _ => Err(Fail::from(Errno::ECHILD)),
+fn judge(exit: Exit, tail: &Tail) -> Done {
+    match exit {
+        Exit::Code(0) => Ok(()),
+        Exit::Code(code) => Err(with_tail(Op::HookExit, code, tail)),
+        Exit::Signal { number, .. } => Err(with_tail(Op::HookSignal, number, tail)),
     }
 }
 

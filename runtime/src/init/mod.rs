@@ -144,6 +144,7 @@ pub(crate) fn run_stage(plan: &mut Plan, files: Files, stage: &Stage, flags: u64
         .and_then(|()| sync::await_go(&files.sync))
         .at(Op::Protocol)
         .and_then(|()| prepare_birth(stage, &files))
+        .and_then(|()| hide_from_birth(plan, stage))
         .and_then(|()| {
             process::clone3(CloneArgs {
                 flags: flags | libc::CLONE_PARENT as u64,
@@ -155,7 +156,7 @@ pub(crate) fn run_stage(plan: &mut Plan, files: Files, stage: &Stage, flags: u64
         Ok(Cloned::Child) => run(plan, files),
         Ok(Cloned::Parent { pid, .. }) => {
             // The parent sees the end of file if this cannot be told.
-            sync::tell(&files.sync, &Message::Born { pid }, None).ok();
+            sync::tell(&files.sync, &Message::Born { pid }).ok();
             process::exit(0)
         }
         Err(cause) => fail(&files.sync, None, STAGE, &cause),
@@ -181,6 +182,15 @@ fn prepare_birth(stage: &Stage, files: &Files) -> Done {
     Ok(())
 }
 
+/// Whoever is in the pid namespace already sees init from its first moment on. Unless an unprivileged parent has to write its id maps, it
+/// is born as what it will be: not dumpable.
+fn hide_from_birth(plan: &Plan, stage: &Stage) -> Done {
+    if plan.birth.id_maps.is_none() || stage.new_user {
+        process::set_dumpable(false)?;
+    }
+    Ok(())
+}
+
 /// Reports the failure to whoever waits for init, and ends.
 fn fail(socket: &OwnedFd, fifo: Option<&OwnedFd>, step: u32, cause: &Fail) -> ! {
     let failure = Failure {
@@ -195,13 +205,13 @@ fn fail(socket: &OwnedFd, fifo: Option<&OwnedFd>, step: u32, cause: &Fail) -> ! 
     // Nobody is left to tell if this fails.
     match fifo {
         Some(fifo) => crate::sys::fs::write(fifo, &sync::encode(&message)).ok(),
-        None => sync::tell(socket, &message, None).ok(),
+        None => sync::tell(socket, &message).ok(),
     };
     process::exit(1)
 }
 
 fn ask(socket: &OwnedFd, request: Request) -> Done {
-    sync::tell(socket, &Message::Ask(request), None).at(Op::Protocol)?;
+    sync::tell(socket, &Message::Ask(request)).at(Op::Protocol)?;
     sync::await_go(socket).at(Op::Protocol)
 }
 
@@ -212,20 +222,10 @@ impl Init {
 
     fn apply(&mut self, step: &Step, exec: &mut Exec) -> Done {
         match step {
-            Step::Ask(request) => {
-                if *request == Request::Start {
-                    // From the answer on, the container lives without the command that created it, which may end at once. If that
-                    // dies before it has answered, the socket tells.
-                    process::set_parent_death_signal(0)?;
-                }
-                ask(&self.files.sync, *request)?;
-            }
+            Step::Ask(request) => ask(&self.files.sync, *request)?,
             Step::Join(join) => process::setns(&self.files.slots[join.slot.0], join.flags)?,
             Step::Unshare(flags) => process::unshare(*flags)?,
-            Step::BecomeRoot => {
-                cred::set_gid(0)?;
-                cred::set_uid(0)?;
-            }
+            Step::BecomeRoot => identity::become_root()?,
             Step::NotDumpable => process::set_dumpable(false)?,
             // A process that leads its group already has a session to keep only if it is a session leader: never after clone.
             Step::NewSession => nix::unistd::setsid().map(drop)?,
@@ -236,6 +236,7 @@ impl Init {
             Step::Home { uid } => self.find_home(*uid, exec)?,
             Step::LookUp => self.look_up(exec)?,
             Step::CloseFrom(first) => self.close_from(*first)?,
+            Step::RestoreSignals => self.restore_signals()?,
             Step::Exec => self.execute(exec)?,
             Step::Hook(call) => hook::run(call, &self.files)?,
             _ => return self.apply_to_files(step),
@@ -260,7 +261,7 @@ impl Init {
             Step::RootPropagation(flags) => {
                 crate::sys::mount::mount(None, c"/", None, *flags, None)?
             }
-            Step::ReopenNull => devices::reopen_null(self.root()?)?,
+            Step::ReopenNull => devices::reopen_null(self.root()?, &self.files)?,
             Step::MakeDirectory(path) => self.root()?.make_directory(path).map(drop)?,
             Step::Console(console) => console::set_up(self.root()?, console, &self.files)?,
             Step::LateReadonly => self.late_readonly()?,

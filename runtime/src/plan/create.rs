@@ -58,7 +58,7 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
     if let Some(list) = hooks.and_then(|h| h.create_container().as_ref()) {
         steps.extend(hook_calls("createContainer", list, None, &create_state)?);
     }
-    change_root(spec, linux, process, &ns, &options, &mut steps)?;
+    change_root(spec, process, &ns, &options, &mut steps)?;
     restrict(spec, linux, process, &mut steps)?;
     let mut before_exec = vec![Step::Ask(Request::Start)];
     if options.start_by_fifo {
@@ -113,10 +113,6 @@ fn empty<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_none_or(Vec::is_empty)
 }
 
-#[expect(
-    deprecated,
-    reason = "the specification deprecates prestart hooks, but engines still use them"
-)]
 fn has_prestart(hooks: &oci_spec::runtime::Hooks) -> bool {
     !empty(hooks.prestart())
 }
@@ -170,7 +166,11 @@ fn assemble(
         }));
         return Ok(());
     }
-    let inherited = propagation.unwrap_or(libc::MS_SLAVE) & !libc::MS_REC;
+    let inherited = match propagation.unwrap_or(libc::MS_SLAVE) & !libc::MS_REC {
+        // What is unbindable could not be cloned as the root; private keeps the same from propagating.
+        libc::MS_UNBINDABLE => libc::MS_PRIVATE,
+        flag => flag,
+    };
     steps.push(Step::Propagation(inherited | libc::MS_REC));
     if inherited == libc::MS_SHARED {
         steps.push(Step::RootParentPrivate(path.clone()));
@@ -204,6 +204,12 @@ fn assemble(
     };
     for entry in spec.mounts().iter().flatten() {
         let mut mount = mounts::plan(entry, &around)?;
+        let recursive = propagation.filter(|flags| flags & libc::MS_REC != 0);
+        if let Some(flags) = recursive.filter(|flags| flags & libc::MS_UNBINDABLE == 0)
+            && mount.propagation.is_empty()
+        {
+            mount.propagation.push((flags & !libc::MS_REC, true));
+        }
         if let mounts::Kind::Bind {
             source,
             recursive,
@@ -225,7 +231,6 @@ fn assemble(
 /// The container's root becomes the root, and what happens in it before restrictions begin.
 fn change_root(
     spec: &Spec,
-    linux: &Linux,
     process: &Process,
     ns: &Namespaces,
     options: &Options<'_>,
@@ -237,11 +242,6 @@ fn change_root(
         (true, true) => Step::MoveRoot,
         (true, false) => Step::PivotRoot,
     });
-    if let Some(flags) =
-        rootfs::propagation(linux.rootfs_propagation().as_deref())?.filter(|_| private)
-    {
-        steps.push(Step::RootPropagation(flags));
-    }
     steps.push(Step::ReopenNull);
     if process.cwd() != Path::new("/") {
         steps.push(Step::MakeDirectory(c_path(mounts::clean_target(
@@ -277,7 +277,6 @@ pub(crate) fn console(process: &Process, bind: bool) -> Console {
         rows,
         columns,
         bind,
-        uid: process.user().uid(),
     }
 }
 
@@ -306,6 +305,10 @@ fn restrict(spec: &Spec, linux: &Linux, process: &Process, steps: &mut Vec<Step>
     }
     for path in linux.masked_paths().iter().flatten() {
         steps.push(Step::MaskedPath(target(path)?));
+    }
+    // Late, since what is unbindable cannot be cloned for a read-only path. The root's own mount only: the others have theirs.
+    if let Some(flags) = rootfs::propagation(linux.rootfs_propagation().as_deref())? {
+        steps.push(Step::RootPropagation(flags & !libc::MS_REC));
     }
     if let Some(personality) = linux.personality() {
         if personality

@@ -205,6 +205,8 @@ pub(crate) enum Step {
     AwaitStart,
     /// Marks every descriptor from this one on close-on-exec.
     CloseFrom(u32),
+    /// Signal mask and dispositions as the caller had them; the parent's death is no signal any more.
+    RestoreSignals,
     Exec,
 }
 
@@ -233,7 +235,6 @@ pub(crate) struct Console {
     pub(crate) columns: u16,
     /// Whether the slave also appears as /dev/console (not for exec).
     pub(crate) bind: bool,
-    pub(crate) uid: u32,
 }
 
 /// A hook that init runs itself, since it belongs into the container's namespaces.

@@ -157,9 +157,11 @@ pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, rlimits: &mut Vec<Rlim
         steps.push(Step::Ambient(caps.ambient));
     }
     steps.push(Step::LookUp);
+    steps.push(Step::CloseFrom(tail.close_from));
+    steps.push(Step::RestoreSignals);
+    // What follows calls write, read, openat and execve only: a profile that does without them runs nothing.
     steps.extend(late.map(Step::Seccomp));
     steps.extend(tail.before_exec);
-    steps.push(Step::CloseFrom(tail.close_from));
     steps.push(Step::Exec);
     Ok(())
 }

@@ -101,6 +101,7 @@ impl Step {
             Step::LookUp => write!(f, "look the program up"),
             Step::AwaitStart => write!(f, "wait for the start command"),
             Step::CloseFrom(_) => write!(f, "close inherited file descriptors"),
+            Step::RestoreSignals => write!(f, "restore the signals"),
             Step::Exec => write!(f, "execute the program"),
             _ => write!(f, "set the container up"),
         }

@@ -129,7 +129,12 @@ impl Init {
     pub fn is_alive(&self) -> Result<bool> {
         let stat = stat(self.pid)?;
         Ok(stat.is_some_and(|stat| {
-            stat.starttime == self.start_time && !matches!(stat.state, 'Z' | 'X' | 'x')
+            // A process whose first thread has ended looks like a zombie for as long as others run.
+            let ended = match stat.state {
+                'Z' => stat.num_threads <= 1,
+                state => matches!(state, 'X' | 'x'),
+            };
+            stat.starttime == self.start_time && !ended
         }))
     }
 }

@@ -183,20 +183,10 @@ pub(crate) fn stat_at(dir: impl AsFd, path: &CStr, flags: c_int) -> Result<libc:
     Ok(unsafe { buf.assume_init() })
 }
 
-/// faccessat2(2) with the effective ids.
-pub(crate) fn access(dir: impl AsFd, path: &CStr, mode: c_int) -> Result<()> {
-    let fd = dir.as_fd().as_raw_fd();
+/// access(2): with the real ids, which in the runtime and in init are the effective ones.
+pub(crate) fn access(path: &CStr, mode: c_int) -> Result<()> {
     // SAFETY: the path is NUL-terminated.
-    let ret = unsafe {
-        libc::syscall(
-            libc::SYS_faccessat2,
-            fd,
-            path.as_ptr(),
-            mode,
-            libc::AT_EACCESS,
-        )
-    };
-    Errno::result(ret).map(drop)
+    Errno::result(unsafe { libc::access(path.as_ptr(), mode) }).map(drop)
 }
 
 /// write(2), all of `data` in one call: a partial write counts as EIO, since cgroup and proc files take a value whole.

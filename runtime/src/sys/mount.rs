@@ -1,7 +1,7 @@
 //! The mount calls: file-system contexts, detached mounts, mount attributes, and the few of mount(2) that have no successor.
 
 use super::{Errno, Result};
-use std::ffi::{CStr, c_int, c_uint};
+use std::ffi::{CStr, c_uint};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// struct mount_attr of linux/mount.h: the fourth field (`userns_fd`) is the user namespace of MOUNT_ATTR_IDMAP.

@@ -183,6 +183,12 @@ pub(crate) fn clear_cloexec(fd: i32) -> Result<()> {
     Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }).map(drop)
 }
 
+/// Whether a descriptor of this number is open.
+pub(crate) fn is_open(fd: i32) -> bool {
+    // SAFETY: F_GETFD takes no argument.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) }).is_ok()
+}
+
 /// prctl(2) for the options that take one integer.
 fn prctl(option: c_int, arg: c_ulong) -> Result<c_int> {
     // SAFETY: every caller passes an option whose arguments are integers.
@@ -394,13 +400,4 @@ pub(crate) fn set_key_permissions(serial: i32, permissions: u32) -> Result<()> {
 pub(crate) fn set_domainname(name: &[u8]) -> Result<()> {
     // SAFETY: pointer and length describe `name`.
     Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
-}
-
-/// Gives SIGPIPE its default action back: Rust's runtime ignores it, and what is ignored stays so over execve.
-pub(crate) fn reset_sigpipe() -> Result<()> {
-    // SAFETY: SIG_DFL installs no handler.
-    match unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) } {
-        libc::SIG_ERR => Err(Errno::last()),
-        _ => Ok(()),
-    }
 }

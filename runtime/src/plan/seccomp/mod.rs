@@ -196,8 +196,10 @@ impl Compiler<'_> {
         let mut calls = Vec::with_capacity(self.names.len());
         let multiplexers = abi::multiplexers(abi);
         let table = abi::table(abi).expect("machines() lists only interfaces that have a table");
+        let mut places = Vec::new();
         for (nr, name) in table.calls() {
-            let places = self.places(name, multiplexers.iter().find(|m| m.name == name));
+            let multiplexer = multiplexers.iter().find(|m| m.name == name);
+            self.places(name, multiplexer, &mut places);
             if places.is_empty() {
                 continue;
             }
@@ -214,18 +216,19 @@ impl Compiler<'_> {
         Ok(calls)
     }
 
-    /// The places in the profile that say something about a call, in order. A place that is about a call that goes through this one
-    /// comes with that call's number.
+    /// Fills in the places in the profile that say something about a call, in order. A place that is about a call that goes through
+    /// this one comes with that call's number.
     fn places(
         &self,
         name: &str,
         multiplexer: Option<&Multiplexer>,
-    ) -> Vec<(Occurrence, Option<u32>)> {
+        places: &mut Vec<(Occurrence, Option<u32>)>,
+    ) {
+        places.clear();
         let calls = multiplexer
             .into_iter()
             .flat_map(|multiplexer| multiplexer.calls);
         let through = calls.map(|&(call, number)| (call, Some(number)));
-        let mut places = Vec::new();
         for (name, number) in through.chain([(name, None)]) {
             if let Some(named) = self.names.get(name) {
                 named.found.set(true);
@@ -238,7 +241,6 @@ impl Compiler<'_> {
             }
         }
         places.sort_unstable();
-        places
     }
 
     /// The rules at these places of the profile. A call that is made through a multiplexer has its number in the first argument, and

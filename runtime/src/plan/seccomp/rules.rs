@@ -92,6 +92,10 @@ impl Rules {
         let Rules::Depends(level) = self else {
             return Ok(());
         };
+        if conditions.is_empty() {
+            *self = Rules::Always(action);
+            return Ok(());
+        }
         let mut by_argument = [None; ARGUMENTS];
         for condition in conditions {
             let condition = condition.narrowed(wide);

@@ -1,0 +1,427 @@
+//! `hooks`: which run when, where, with what, and what their failure does.
+
+use integration::place::probe;
+use integration::{Bundle, Seen, beyond, host, require};
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+/// In the order of a container's life.
+const KINDS: [&str; 6] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+];
+
+/// What a hook noted.
+struct Note {
+    label: String,
+    state: Value,
+    seen: Seen,
+}
+
+#[test]
+fn hooks_run_in_order_each_at_its_time() {
+    require!(containers);
+    beyond!(
+        hooks_run_in_order_each_at_its_time,
+        [runc("runs poststart hooks at create")]
+    );
+    let mut bundle = with_notes();
+    for kind in KINDS {
+        hook(&mut bundle, kind, &[]);
+    }
+    let labels = |bundle: &Bundle| {
+        notes(bundle)
+            .into_iter()
+            .map(|note| note.label)
+            .collect::<Vec<_>>()
+    };
+    bundle.config.probe(&["pause"]);
+    let mut container = bundle.create();
+    assert_eq!(labels(&bundle), KINDS[..3]);
+    container.start().success();
+    container.stdout.line();
+    assert_eq!(labels(&bundle), KINDS[..5]);
+    container.kill("KILL").success();
+    container.wait();
+    assert_eq!(labels(&bundle), KINDS[..5]);
+    container.delete().success();
+    assert_eq!(labels(&bundle), KINDS);
+}
+
+#[test]
+fn hooks_of_one_kind_run_in_the_order_given() {
+    require!(containers);
+    let mut bundle = with_notes();
+    for label in ["first", "second", "third"] {
+        labelled(&mut bundle, "createRuntime", label, &[]);
+    }
+    bundle.create();
+    let labels: Vec<String> = notes(&bundle).into_iter().map(|note| note.label).collect();
+    assert_eq!(labels, ["first", "second", "third"]);
+}
+
+#[test]
+fn hooks_get_the_state_on_standard_input() {
+    require!(containers);
+    beyond!(
+        hooks_get_the_state_on_standard_input,
+        [crun("says that the bundle is / to startContainer hooks")]
+    );
+    let mut bundle = with_notes();
+    bundle
+        .config
+        .set("/annotations", json!({ "org.example.key": "value" }));
+    for kind in KINDS {
+        hook(&mut bundle, kind, &[]);
+    }
+    bundle.config.probe(&["pause"]);
+    let mut container = bundle.create();
+    container.start().success();
+    container.kill("KILL").success();
+    container.wait();
+    container.delete().success();
+    for note in notes(&bundle) {
+        let Note { label, state, .. } = note;
+        assert_eq!(state["id"], container.id.as_str(), "{label}");
+        assert_eq!(state["bundle"], bundle.path().to_str().unwrap(), "{label}");
+        assert_eq!(state["annotations"]["org.example.key"], "value", "{label}");
+        assert!(
+            state["ociVersion"].as_str().unwrap().starts_with("1."),
+            "{label}: {state}"
+        );
+        if ["prestart", "createRuntime", "poststart"].contains(&label.as_str()) {
+            assert_eq!(state["pid"], container.pid, "{label}");
+        }
+    }
+}
+
+#[test]
+fn the_state_that_hooks_get_has_the_status_of_the_moment() {
+    require!(containers);
+    beyond!(
+        the_state_that_hooks_get_has_the_status_of_the_moment,
+        [
+            runc("runs poststart hooks at create"),
+            crun("says created where the specification says creating")
+        ]
+    );
+    let mut bundle = with_notes();
+    for kind in KINDS {
+        hook(&mut bundle, kind, &[]);
+    }
+    bundle.config.probe(&["exit", "0"]);
+    let mut container = bundle.create();
+    container.start().success();
+    container.wait();
+    container.delete().success();
+    let statuses: Vec<String> = notes(&bundle)
+        .iter()
+        .map(|note| format!("{} {}", note.label, note.state["status"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        statuses[..3],
+        [
+            "prestart creating",
+            "createRuntime creating",
+            "createContainer creating"
+        ]
+    );
+    assert_eq!(
+        (statuses[3].as_str(), statuses[5].as_str()),
+        ("startContainer created", "poststop stopped")
+    );
+    // The process may have ended by the time its poststart hooks run.
+    assert!(
+        ["poststart running", "poststart stopped"].contains(&statuses[4].as_str()),
+        "{}",
+        statuses[4]
+    );
+}
+
+#[test]
+fn hooks_run_in_their_namespaces() {
+    require!(containers);
+    let mut bundle = with_notes();
+    for kind in KINDS {
+        hook(&mut bundle, kind, &[]);
+    }
+    bundle.config.probe(&["pause"]);
+    let mut container = bundle.create();
+    let inside = host::namespace(container.pid, "mnt");
+    container.start().success();
+    container.delete_by_force().success();
+    for note in notes(&bundle) {
+        let expected = match note.label.as_str() {
+            "createContainer" | "startContainer" => inside.clone(),
+            _ => host::namespace("self", "mnt"),
+        };
+        assert_eq!(note.seen.namespaces["mnt"], expected, "{}", note.label);
+    }
+}
+
+#[test]
+fn create_container_hooks_run_before_the_root_changes() {
+    require!(containers);
+    let mut bundle = with_notes();
+    // The note is written to a path of the host, and the program is one of the host.
+    hook(&mut bundle, "createContainer", &[]);
+    bundle.create();
+    let note = notes(&bundle).remove(0);
+    let rootfs = bundle.rootfs();
+    let mounted = note
+        .seen
+        .mounts
+        .iter()
+        .any(|mount| mount.target == rootfs.join("proc").to_str().unwrap());
+    assert!(mounted, "the container's mounts are made by then");
+}
+
+#[test]
+fn hooks_have_their_own_environment_and_arguments() {
+    require!(containers);
+    beyond!(
+        hooks_have_their_own_environment_and_arguments,
+        [
+            runc_before("1.2", "gives its own environment to a hook without one"),
+            crun("adds its own environment")
+        ]
+    );
+    let mut bundle = with_notes();
+    bundle
+        .runtime
+        .env
+        .push(("LEAK".to_owned(), "from the caller".to_owned()));
+    for kind in ["createRuntime", "createContainer", "poststart"] {
+        hook(&mut bundle, kind, &["A=1", "B=2=3"]);
+        labelled(&mut bundle, kind, "bare", &[]);
+    }
+    bundle.config.probe(&["pause"]);
+    let container = bundle.create();
+    container.start().success();
+    let all = notes(&bundle);
+    assert_eq!(all.len(), 6);
+    for note in all {
+        let env: Vec<String> = note
+            .seen
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let expected: &[&str] = if note.label == "bare" {
+            &[]
+        } else {
+            &["A=1", "B=2=3"]
+        };
+        assert_eq!(env, expected, "{}", note.label);
+        assert_eq!(note.seen.args[0], "named-by-test", "{}", note.label);
+    }
+}
+
+#[test]
+fn a_failing_hook_fails_create_and_leaves_nothing() {
+    require!(containers);
+    for kind in &KINDS[..3] {
+        let mut bundle = with_notes();
+        failing(&mut bundle, kind);
+        labelled(&mut bundle, kind, "after", &[]);
+        let finished = bundle.create_fails().failure();
+        finished.says("hook");
+        assert!(
+            notes(&bundle).is_empty(),
+            "{kind}: hooks go on after one that failed"
+        );
+    }
+}
+
+#[test]
+fn the_failure_of_a_hook_names_it_and_shows_what_it_wrote() {
+    require!(containers);
+    beyond!(
+        the_failure_of_a_hook_names_it_and_shows_what_it_wrote,
+        [
+            runc_before("1.2", "does not say of which kind the hook is"),
+            crun("says only that a hook failed")
+        ]
+    );
+    for (kind, name) in [
+        ("prestart", "prestart"),
+        ("createRuntime", "createRuntime"),
+        ("createContainer", "createContainer"),
+    ] {
+        let mut bundle = with_notes();
+        failing(&mut bundle, kind);
+        let finished = bundle.create_fails().failure();
+        finished
+            .says(name)
+            .says("#0")
+            .says("exit status 99")
+            .says("no-such-verb");
+    }
+}
+
+#[test]
+fn a_failing_start_container_hook_fails_start() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    bundle
+        .config
+        .writable()
+        .probe(&["write-file", "/tmp/ran", "1"]);
+    bundle.config.push(
+        "/hooks/startContainer",
+        json!({ "path": "/bin/probe", "args": ["probe", "exit", "4"] }),
+    );
+    let finished = bundle.run();
+    assert!(!finished.status.success(), "{finished}");
+    assert!(
+        !bundle.rootfs().join("tmp/ran").exists(),
+        "the process ran though its hook failed"
+    );
+}
+
+#[test]
+fn a_failing_poststart_hook_fails_start_and_kills_the_container() {
+    require!(containers);
+    beyond!(
+        a_failing_poststart_hook_fails_start_and_kills_the_container,
+        [runc("runs poststart hooks at create"), crun("ignores it")]
+    );
+    let mut bundle = Bundle::new();
+    failing(&mut bundle, "poststart");
+    bundle.config.probe(&["pause"]);
+    let mut container = bundle.create();
+    container.start().failure().says("poststart");
+    assert_eq!(container.wait(), 137);
+}
+
+#[test]
+fn a_failing_poststop_hook_does_not_keep_the_container() {
+    require!(containers);
+    beyond!(
+        a_failing_poststop_hook_does_not_keep_the_container,
+        [crun_race("keeps the state")]
+    );
+    let mut bundle = with_notes();
+    failing(&mut bundle, "poststop");
+    labelled(&mut bundle, "poststop", "after", &[]);
+    bundle.config.probe(&["exit", "0"]);
+    let mut container = bundle.create();
+    container.start().success();
+    container.wait();
+    container.delete();
+    bundle.assert_gone(&container.id);
+}
+
+#[test]
+fn all_poststop_hooks_run_even_after_one_failed() {
+    require!(containers);
+    beyond!(
+        all_poststop_hooks_run_even_after_one_failed,
+        [runc("stops at the first failure")]
+    );
+    let mut bundle = with_notes();
+    failing(&mut bundle, "poststop");
+    labelled(&mut bundle, "poststop", "after", &[]);
+    bundle.create().delete_by_force();
+    let labels: Vec<String> = notes(&bundle).into_iter().map(|note| note.label).collect();
+    assert_eq!(labels, ["after"]);
+}
+
+#[test]
+fn a_hook_is_killed_after_its_timeout() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let pause = json!({ "path": probe(), "args": ["probe", "pause"], "timeout": 1 });
+    bundle.config.push("/hooks/createRuntime", pause);
+    bundle.create_fails().failure();
+}
+
+#[test]
+fn a_hook_in_time_is_no_failure() {
+    require!(containers);
+    let mut bundle = with_notes();
+    hook(&mut bundle, "createRuntime", &[]);
+    bundle.config.set("/hooks/createRuntime/0/timeout", 60);
+    bundle.create();
+    assert_eq!(notes(&bundle).len(), 1);
+}
+
+#[test]
+fn a_hook_that_does_not_exist_fails_create() {
+    require!(containers);
+    for kind in &KINDS[..3] {
+        let mut bundle = Bundle::new();
+        bundle.config.push(
+            &format!("/hooks/{kind}"),
+            json!({ "path": "/no/such/hook" }),
+        );
+        bundle.create_fails().failure().says("hook");
+    }
+}
+
+#[test]
+fn a_hook_with_a_relative_path_is_refused() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    bundle
+        .config
+        .push("/hooks/createRuntime", json!({ "path": "bin/true" }));
+    bundle.create_fails().failure();
+}
+
+/// A bundle with a directory of the host where hooks of every kind can write the same file: /notes is also bound at the
+/// same path inside.
+fn with_notes() -> Bundle {
+    let mut bundle = Bundle::new();
+    let directory = bundle.scratch.dir("notes");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+    let inside = directory.display().to_string();
+    bundle.config.bind(&directory, &inside, &[]);
+    bundle
+}
+
+fn hook(bundle: &mut Bundle, kind: &str, env: &[&str]) {
+    labelled(bundle, kind, kind, env);
+}
+
+fn labelled(bundle: &mut Bundle, kind: &str, label: &str, env: &[&str]) {
+    let program = if kind == "startContainer" {
+        "/bin/probe".into()
+    } else {
+        probe()
+    };
+    let file = bundle.scratch.path().join("notes/log");
+    let mut hook = json!({ "path": program, "args": ["named-by-test", "note", file, label] });
+    if !env.is_empty() {
+        hook["env"] = json!(env);
+    }
+    bundle.config.push(&format!("/hooks/{kind}"), hook);
+}
+
+/// The probe complains about its verb and exits with 99.
+fn failing(bundle: &mut Bundle, kind: &str) {
+    bundle.config.push(
+        &format!("/hooks/{kind}"),
+        json!({ "path": probe(), "args": ["probe", "no-such-verb"] }),
+    );
+}
+
+fn notes(bundle: &Bundle) -> Vec<Note> {
+    let text = fs::read_to_string(bundle.scratch.path().join("notes/log")).unwrap_or_default();
+    let parse = |line: &str| {
+        let note: Value = serde_json::from_str(line).unwrap();
+        let state = note["stdin"].as_str().unwrap();
+        Note {
+            label: note["label"].as_str().unwrap().to_owned(),
+            state: serde_json::from_str(state)
+                .unwrap_or_else(|error| panic!("state on stdin: {error}: {state:?}")),
+            seen: serde_json::from_value(note["seen"].clone()).unwrap(),
+        }
+    };
+    text.lines().map(parse).collect()
+}
