@@ -382,7 +382,6 @@ impl Child {
         // It is our child and nobody has reaped it, so the number is its own.
         self.pidfd = pidfd_open(pid).context(|| format!("open process {pid}"))?;
         self.pid = pid;
-        self.go()?;
         wait_pidfd(&stage)
             .map(drop)
             .context(|| "reap the process between")?;

@@ -3,11 +3,13 @@
 
 # cached NAME BUILDER ARG...: prints the directory of NAME, which BUILDER fills (it gets the directory and ARGs) if it does not exist yet.
 cached() {
-    local name=$1 builder=$2 target part hash
+    name=$1 # not local, like part: the trap below runs after our return
+    local builder=$2 target hash
     shift 2
     # shellcheck disable=SC2046  # a list of words
     hash=$(cd "$parts" && sha256sum $(sources_of "$builder") | sha256sum)
-    target=$cache/$name-${hash:0:16} part=$target.part
+    target=$cache/$name-${hash:0:16}
+    part=$target.part
     if [[ ! -d $target ]]; then
         mkdir -p "$cache"
         exec 9>"$target.lock"
@@ -17,7 +19,7 @@ cached() {
         echo "vm: building $name (a minute or two, once)" >&2
         rm -rf "$part" # what a killed build left
         mkdir "$part"
-        trap 'tail -n 30 "$part/build.log" >&2; rm -rf "$part"' EXIT
+        trap 'tail -n 30 "$part/build.log" >&2; echo "vm: building $name failed" >&2; rm -rf "$part"' EXIT
         "$builder" "$part" "$@" >"$part/build.log" 2>&1
         trap - EXIT
         mv -T "$part" "$target"

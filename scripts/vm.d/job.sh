@@ -15,7 +15,7 @@ make_job() {
         install "$parts/guest-init" "$job/tiny-init"
         echo /run/vm/tiny-init >"$job/init"
     fi
-    for word; do printf "'%s' " "${word//\'/\'\\\'\'}"; done >"$job/command"
+    { printf exec; for word; do printf " '%s'" "${word//\'/\'\\\'\'}"; done } >"$job/command"
     (cd "$run/initrd.d" && find . | busybox cpio -o -H newc 2>/dev/null)
 }
 
@@ -29,5 +29,6 @@ make_payload() {
     fi
     # Room for file system tables and for what the command writes.
     size=$(($(du -sm "$tree" | cut -f 1) * 5 / 4 + 128))
-    mke2fs -q -t ext4 -O ^has_journal -m 0 -d "$tree" "$run/payload" "${size}M"
+    truncate -s "${size}M" "$run/payload"
+    mke2fs -q -t ext4 -O ^has_journal -m 0 -d "$tree" "$run/payload"
 }

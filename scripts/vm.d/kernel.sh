@@ -28,8 +28,8 @@ unpack_kernel() {
             -o Dir::Etc::sourceparts=/dev/null -o Acquire::Languages=none -o APT::Sandbox::User=root
     }
     private_apt apt-get -qq update
-    # Its version is part of a kernel package's name. Newer ones are split into -binary- and -modules-.
-    mapfile -t packages < <(private_apt apt-cache --recurse --important depends linux-image-cloud-amd64 | grep -E '^linux-(image|binary|modules)-[0-9]')
+    # Its version is part of a kernel package's name. Newer ones are split into several.
+    mapfile -t packages < <(private_apt apt-cache --recurse --important depends linux-image-cloud-amd64 | grep -E '^linux-(image|base|binary|modules)-[0-9]')
     (cd "$apt" && private_apt apt-get -qq download "${packages[@]}")
     for deb in "$apt"/*.deb; do dpkg --fsys-tarfile "$deb" | tar -x -C "$tree" --keep-directory-symlink; done
     rm -r "$apt"
