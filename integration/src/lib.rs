@@ -18,7 +18,8 @@
 //! * Nothing sleeps. Every wait is for an event and has a deadline ([`runtime::DEADLINE`]) after which the test fails.
 //!
 //! The environment: `RUNTIME` (a path, or a name to look up in PATH; default: the `caisson` beside this program), `PROBE`,
-//! `ENOSYS`, `BUSYBOX` (paths of those programs, by default beside this program, and /bin/busybox), `MUST_WORK`. The test
+//! `ENOSYS`, `BUSYBOX` (paths of those programs, by default beside this program, and /bin/busybox), `CGROUP` (where cgroup v2
+//! is, on a hybrid host; default: /sys/fs/cgroup), `WITHOUT` (system calls to be missing), `MUST_WORK`. The test
 //! binary uses no path of the machine that built it.
 
 pub mod bundle;
