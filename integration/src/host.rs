@@ -6,9 +6,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-/// Where the harness expects the cgroup v2 hierarchy.
-pub const CGROUP: &str = "/sys/fs/cgroup";
+/// Where the cgroup v2 hierarchy is that the harness looks at: where `CGROUP` says, or else /sys/fs/cgroup.
+pub fn hierarchy() -> &'static Path {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    PLACE.get_or_init(|| std::env::var_os("CGROUP").map_or("/sys/fs/cgroup".into(), PathBuf::from))
+}
 
 /// The host's mounts.
 #[track_caller]
@@ -30,7 +34,7 @@ pub fn cgroup_of(pid: i32) -> PathBuf {
     let path = format!("/proc/{pid}/cgroup");
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {path}: {error}"));
     match text.lines().find_map(|line| line.strip_prefix("0::/")) {
-        Some(group) => Path::new(CGROUP).join(group),
+        Some(group) => hierarchy().join(group),
         None => panic!("{path} has no line of the cgroup v2 hierarchy: {text:?}"),
     }
 }
@@ -215,7 +219,7 @@ fn cgroups(text: &str) -> Vec<PathBuf> {
         }
     }
     let mut found = Vec::new();
-    walk(Path::new(CGROUP), false, text, &mut found);
+    walk(hierarchy(), false, text, &mut found);
     found
 }
 

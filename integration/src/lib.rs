@@ -18,8 +18,9 @@
 //! * Nothing sleeps. Every wait is for an event and has a deadline ([`runtime::deadline`]) after which the test fails.
 //!
 //! The environment: `RUNTIME` (a path, or a name to look up in PATH; default: the `caisson` beside this program), `PROBE`,
-//! `ENOSYS`, `BUSYBOX` (paths of those programs, by default beside this program, and /bin/busybox), `MUST_WORK`,
-//! `WITHOUT` (system calls that the runtime is to find missing), `DEADLINE` (in seconds). The test
+//! `ENOSYS`, `BUSYBOX` (paths of those programs, by default beside this program, and /bin/busybox), `CGROUP` (where cgroup v2
+//! is, on a hybrid host; default: /sys/fs/cgroup), `MUST_WORK`, `WITHOUT` (system calls that the runtime is to find missing),
+//! `DEADLINE` (in seconds). The test
 //! binary uses no path of the machine that built it.
 
 pub mod bundle;

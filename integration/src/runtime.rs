@@ -441,5 +441,6 @@ fn kill(pid: i32) {
 
 /// Writes a line where a person sees it even though the test harness captures what tests print.
 pub(crate) fn announce(line: &str) {
-    writeln!(io::stderr(), "{line}").ok(); // Nobody to tell if even this fails.
+    // In one write, so that what other threads and the harness print stays apart. Nobody to tell if even this fails.
+    io::stderr().write_all(format!("{line}\n").as_bytes()).ok();
 }

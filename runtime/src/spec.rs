@@ -61,7 +61,9 @@ fn parse_amended<T: DeserializeOwned>(
         return Err(first);
     };
     amend(&mut document, &mut warnings);
-    let value = serde_json::from_value(Value::Object(document)).map_err(|_| first)?;
+    // As text again: to read these types from a `Value` too would add a quarter of a megabyte of code for a rare case.
+    let again = serde_json::to_vec(&document).and_then(|text| serde_json::from_slice(&text));
+    let value = again.map_err(|_| first)?;
     Ok(Parsed { value, warnings })
 }
 
