@@ -6,6 +6,7 @@ use crate::place::{self, Scratch};
 use crate::runtime::{Finished, Running, Runtime};
 use crate::seen::Seen;
 use crate::{host, peer};
+use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ pub struct Bundle {
     pub runtime: Runtime,
     /// Holds the bundle, the runtime's state and whatever else the test puts there.
     pub scratch: Scratch,
+    /// Ids that were used with it.
+    ids: RefCell<Vec<String>>,
 }
 
 impl Bundle {
@@ -31,6 +34,7 @@ impl Bundle {
             config: Config::default(),
             runtime,
             scratch,
+            ids: RefCell::default(),
         };
         for directory in [
             "bin",
@@ -230,12 +234,19 @@ impl Bundle {
 
     /// The command line of `create` or `run`.
     fn arguments(&self, verb: &str, flags: &[&str], id: &str) -> Vec<String> {
+        self.ids.borrow_mut().push(id.to_owned());
         let bundle = self.path().display().to_string();
-        [&[verb, "--bundle", &bundle], flags, &[id]]
-            .concat()
-            .into_iter()
-            .map(str::to_owned)
-            .collect()
+        let words = [&[verb, "--bundle", &bundle], flags, &[id]].concat();
+        words.into_iter().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        // Nothing of a failed test outlives it, whatever the runtime did.
+        if std::thread::panicking() {
+            self.ids.borrow().iter().for_each(|id| host::clear(id));
+        }
     }
 }
 

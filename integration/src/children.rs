@@ -5,8 +5,8 @@
 //! namespace goes away only when every process in it is reaped, whoever it was left to. So nobody else may wait for a child:
 //! `std::process::Child::wait` and what builds on it (`output`, `status`) would find it gone.
 
+use crate::runtime::deadline;
 use crate::sys;
-use crate::{peer, runtime::DEADLINE};
 use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
@@ -54,12 +54,7 @@ pub(crate) fn spawn(command: &mut Command) -> (i32, Since) {
 /// Waits until a child, or an orphan, has ended; nothing at the deadline.
 pub fn wait(pid: i32, since: Since) -> Option<ExitStatus> {
     let mut ended = lock();
-    let end = Instant::now()
-        + if peer::is_to_fail() {
-            DEADLINE / 20
-        } else {
-            DEADLINE
-        };
+    let end = Instant::now() + deadline();
     loop {
         if let Some((_, status)) = ended.by_pid.get(&pid).filter(|(when, _)| *when >= since) {
             return Some(*status);

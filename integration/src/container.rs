@@ -5,7 +5,7 @@
 
 use crate::bundle::seen;
 use crate::children::{self, Since};
-use crate::runtime::{self, DEADLINE, Finished, Lines, Runtime};
+use crate::runtime::{self, Finished, Lines, Runtime, deadline};
 use crate::seen::Seen;
 use crate::{host, place};
 use serde_json::Value;
@@ -68,6 +68,8 @@ impl Container {
         verb: &[&str],
         id: &str,
     ) -> Result<Container, Finished> {
+        assert!(place::is_unique(id), "{id:?} is not from place::unique");
+        let _guard = host::Guard(id);
         let pid_file = pid_file(runtime, id);
         let (bundle, pid_path) = (bundle.display().to_string(), pid_file.display().to_string());
         let mut command =
@@ -189,8 +191,10 @@ impl Container {
     pub fn wait(&mut self) -> i32 {
         let status = children::wait(self.pid, self.since).unwrap_or_else(|| {
             panic!(
-                "process {} of {} did not end within {DEADLINE:?}",
-                self.pid, self.id
+                "process {} of {} did not end within {:?}",
+                self.pid,
+                self.id,
+                deadline()
             )
         });
         exit_code(status)
@@ -222,7 +226,7 @@ impl Detached {
     #[track_caller]
     pub fn wait(&self) -> i32 {
         let status = children::wait(self.pid, self.since)
-            .unwrap_or_else(|| panic!("process {} did not end within {DEADLINE:?}", self.pid));
+            .unwrap_or_else(|| panic!("process {} did not end within {:?}", self.pid, deadline()));
         exit_code(status)
     }
 }
@@ -232,7 +236,7 @@ impl Drop for Container {
         let deleted = (!self.gone).then(|| self.runtime.call(&["delete", "--force", &self.id]));
         if !children::has_ended(self.pid, self.since) {
             // A runtime that failed to kill it must not leave it to the next test.
-            host::kill_child(self.pid);
+            host::kill_descendant(self.pid);
         }
         fs::remove_file(pid_file(&self.runtime, &self.id)).ok(); // Part of the scratch directory anyway.
         if !std::thread::panicking() {

@@ -1,14 +1,18 @@
 //! What the host sees of a container: mounts, cgroups, processes.
 
 use crate::seen::Mount;
-use crate::{peer, runtime, sys};
+use crate::{peer, place, runtime, sys};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-/// Where the harness expects the cgroup v2 hierarchy.
-pub const CGROUP: &str = "/sys/fs/cgroup";
+/// Where the cgroup v2 hierarchy is that the harness looks at: where `CGROUP` says, or else /sys/fs/cgroup.
+pub fn hierarchy() -> &'static Path {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    PLACE.get_or_init(|| std::env::var_os("CGROUP").map_or("/sys/fs/cgroup".into(), PathBuf::from))
+}
 
 /// The host's mounts.
 #[track_caller]
@@ -30,7 +34,7 @@ pub fn cgroup_of(pid: i32) -> PathBuf {
     let path = format!("/proc/{pid}/cgroup");
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {path}: {error}"));
     match text.lines().find_map(|line| line.strip_prefix("0::/")) {
-        Some(group) => Path::new(CGROUP).join(group),
+        Some(group) => hierarchy().join(group),
         None => panic!("{path} has no line of the cgroup v2 hierarchy: {text:?}"),
     }
 }
@@ -52,14 +56,14 @@ pub fn namespace(pid: impl std::fmt::Display, kind: &str) -> String {
     link.to_string_lossy().into_owned()
 }
 
-/// Pids of the live processes whose command line or cgroup contains this text.
+/// Pids of the live processes whose command line or cgroup mentions this id.
 pub fn processes(text: &str) -> Vec<i32> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     // A process may end while it is looked at: what cannot be read does not count.
     pids.filter(|pid| {
         let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        let named = |file: &str| String::from_utf8_lossy(&read(file)).contains(text);
+        let named = |file: &str| mentions(&String::from_utf8_lossy(&read(file)), text);
         (named("cmdline") || named("cgroup")) && !zombie(&read("stat"))
     })
     .collect()
@@ -86,7 +90,7 @@ pub fn traces(id: &str, root: &Path) -> Vec<String> {
     let bundle = root.with_file_name("bundle");
     let below = |target: &Path| target.starts_with(root) || target.starts_with(&bundle);
     let mounts = mounts();
-    let ours = |mount: &&Mount| mount.target.contains(id) || below(Path::new(&mount.target));
+    let ours = |mount: &&Mount| mentions(&mount.target, id) || below(Path::new(&mount.target));
     found.extend(
         mounts
             .iter()
@@ -108,8 +112,7 @@ pub fn traces(id: &str, root: &Path) -> Vec<String> {
 #[track_caller]
 pub(crate) fn after_failure(id: &str, root: &Path) {
     if peer::is("crun") {
-        kill_all(id);
-        remove_cgroups(id);
+        clear(id);
         fs::remove_dir_all(root.join(id)).ok(); // Mostly there is none.
         return;
     }
@@ -128,33 +131,73 @@ pub fn assert_no_trace(id: &str, root: &Path) {
     if left.is_empty() {
         return;
     }
-    kill_all(id);
-    remove_cgroups(id);
+    clear(id);
     panic!("left behind of {id}: {left:#?}");
 }
 
+/// Held while a command works on a container: should the test fail meanwhile, as when the command hangs, nothing of the
+/// container outlives it.
+#[derive(Debug)]
+pub(crate) struct Guard<'a>(pub(crate) &'a str);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            clear(self.0);
+        }
+    }
+}
+
+/// Ends the processes and removes the cgroups that bear this id.
+pub(crate) fn clear(id: &str) {
+    kill_all(id);
+    remove_cgroups(id);
+}
+
+/// Kills what bears this id, if the test process started it: as the subreaper, it is an ancestor of all that it started.
 fn kill_all(id: &str) {
-    for pid in processes(id) {
+    if !place::is_unique(id) {
+        return;
+    }
+    for pid in processes(id).into_iter().filter(|pid| is_descendant(*pid)) {
         if let Ok(pidfd) = sys::pidfd_open(pid) {
-            kill(Pid::from_raw(pid), Signal::SIGKILL).ok(); // Ours by its id, or gone.
+            kill(Pid::from_raw(pid), Signal::SIGKILL).ok(); // It may have ended just now.
             runtime::readable(&pidfd);
         }
     }
 }
 
-/// Kills a child of the test process; what is not a child any more is left alone.
-pub(crate) fn kill_child(pid: i32) {
-    let is_child = fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        let after_name = stat.rsplit(") ").next().unwrap_or_default();
-        after_name.split(' ').nth(1) == Some(&std::process::id().to_string())
-    });
-    if is_child {
+/// Kills a process that the test process started; one that is not its descendant is left alone.
+pub(crate) fn kill_descendant(pid: i32) {
+    if is_descendant(pid) {
         kill(Pid::from_raw(pid), Signal::SIGKILL).ok(); // A zombie is as good.
     }
 }
 
+fn is_descendant(pid: i32) -> bool {
+    let parent = |pid: i32| -> Option<i32> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit(") ").next()?.split(' ').nth(1)?.parse().ok()
+    };
+    let own = std::process::id() as i32;
+    let mut ancestors = std::iter::successors(parent(pid), |pid| parent(*pid));
+    ancestors.any(|ancestor| ancestor == own)
+}
+
+/// Whether a text contains an id as a whole: `box-1-2`, but not as part of `box-1-20`.
+fn mentions(text: &str, id: &str) -> bool {
+    let part_of_id = |c: char| c.is_alphanumeric() || c == '-' || c == '_' || c == '+';
+    text.match_indices(id).any(|(start, _)| {
+        let (before, after) = (&text[..start], &text[start + id.len()..]);
+        !before.ends_with(char::is_alphanumeric) && !after.starts_with(part_of_id)
+    })
+}
+
 /// Removes what is left of a container's cgroups.
 pub(crate) fn remove_cgroups(id: &str) {
+    if !place::is_unique(id) {
+        return;
+    }
     for path in cgroups(id) {
         if let Ok(mut file) = fs::OpenOptions::new()
             .write(true)
@@ -166,13 +209,13 @@ pub(crate) fn remove_cgroups(id: &str) {
     }
 }
 
-/// Directories below the hierarchy's root with this text in their name, children before parents.
+/// Directories below the hierarchy's root with this id in their name, children before parents.
 fn cgroups(text: &str) -> Vec<PathBuf> {
     fn walk(directory: &Path, inside: bool, text: &str, found: &mut Vec<PathBuf>) {
         // Groups of other tests come and go.
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                let inside = inside || entry.file_name().to_string_lossy().contains(text);
+                let inside = inside || mentions(&entry.file_name().to_string_lossy(), text);
                 walk(&entry.path(), inside, text, found);
                 if inside {
                     found.push(entry.path());
@@ -181,7 +224,7 @@ fn cgroups(text: &str) -> Vec<PathBuf> {
         }
     }
     let mut found = Vec::new();
-    walk(Path::new(CGROUP), false, text, &mut found);
+    walk(hierarchy(), false, text, &mut found);
     found
 }
 
@@ -192,4 +235,25 @@ fn zombie(stat: &[u8]) -> bool {
             .rsplit(") ")
             .next()
             .is_some_and(|rest| rest.starts_with(['Z', 'X']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mentions;
+
+    #[test]
+    fn an_id_is_found_as_a_whole_only() {
+        for text in [
+            "box-1-2",
+            "/a/box-1-2",
+            "--pid-file\0box-1-2.pid",
+            "runc-box-1-2.scope",
+            "0::/box-1-2\n",
+        ] {
+            assert!(mentions(text, "box-1-2"), "{text}");
+        }
+        for text in ["box-1-20", "/a/box-1-2-3", "outbox-1-2", "crun --root x"] {
+            assert!(!mentions(text, "box-1-2"), "{text}");
+        }
+    }
 }

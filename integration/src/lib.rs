@@ -15,15 +15,18 @@
 //! * What a test needs of the machine it asks of [`mod@require`]; without it the test prints `skipped: ...` and returns, or
 //!   fails if `MUST_WORK=1` is set.
 //! * A test that a peer is known to fail says so with [`beyond!`], which names the peer's fault.
-//! * Nothing sleeps. Every wait is for an event and has a deadline ([`runtime::DEADLINE`]) after which the test fails.
+//! * Nothing sleeps. Every wait is for an event and has a deadline ([`runtime::deadline`]) after which the test fails.
 //!
 //! The environment: `RUNTIME` (a path, or a name to look up in PATH; default: the `caisson` beside this program), `PROBE`,
-//! `ENOSYS`, `BUSYBOX` (paths of those programs, by default beside this program, and /bin/busybox), `MUST_WORK`. The test
+//! `ENOSYS`, `BUSYBOX` (paths of those programs, by default beside this program, and /bin/busybox), `CGROUP` (where cgroup v2
+//! is, on a hybrid host; default: /sys/fs/cgroup), `MUST_WORK`, `WITHOUT` (system calls that the runtime is to find missing),
+//! `DEADLINE` (in seconds). The test
 //! binary uses no path of the machine that built it.
 
 pub mod bundle;
 pub mod children;
 pub mod config;
+pub mod console;
 pub mod container;
 pub mod host;
 pub mod peer;

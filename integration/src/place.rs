@@ -5,9 +5,10 @@
 use nix::unistd::{Gid, Uid, chown};
 use std::env;
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A directory that is removed with everything in it when it goes out of scope.
@@ -72,11 +73,19 @@ impl Drop for Scratch {
 /// A name that no other test and no other run of the suite uses; `word` says what for.
 pub fn unique(word: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "{word}-{}-{}",
-        process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("{word}-{}-{}", run(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A word for this run of the suite. Not the pid: in a pid namespace of its own every run has the same.
+fn run() -> &'static str {
+    static RUN: OnceLock<String> = OnceLock::new();
+    RUN.get_or_init(|| format!("{:08x}", RandomState::new().build_hasher().finish() as u32))
+}
+
+/// Whether an id is one that [`unique`] made in this run. What is left of a container is looked for, and killed, by its
+/// id, so it must not fit anything else.
+pub(crate) fn is_unique(id: &str) -> bool {
+    id.contains(&format!("-{}-", run()))
 }
 
 /// Replaces a file of the test's own scratch directory, which no container can reach while this runs.

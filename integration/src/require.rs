@@ -3,7 +3,7 @@
 //! `require!(containers, controller("memory"));` at the start of a test prints `skipped: ...` and returns if something is missing,
 //! or fails if `MUST_WORK=1` is set. Each function here answers one question by trying, and says what is missing.
 
-use crate::host::CGROUP;
+use crate::host::hierarchy;
 use crate::{peer, place, runtime, sys};
 use std::fs;
 use std::path::Path;
@@ -50,14 +50,15 @@ pub fn root() -> Missing {
     }
 }
 
-/// A cgroup v2 hierarchy is mounted at /sys/fs/cgroup.
+/// A cgroup v2 hierarchy is mounted where the suite looks for it.
 pub fn cgroup2() -> Missing {
-    let there = Path::new(CGROUP).join("cgroup.controllers").is_file();
+    let there = hierarchy().join("cgroup.controllers").is_file();
     if there {
         Ok(())
     } else {
         Err(format!(
-            "no cgroup v2 at {CGROUP}; see the head of tests/it/main.rs"
+            "no cgroup v2 at {}; see the head of tests/it/main.rs",
+            hierarchy().display()
         ))
     }
 }
@@ -66,7 +67,7 @@ pub fn cgroup2() -> Missing {
 pub fn controller(name: &str) -> Missing {
     cgroup2()?;
     let controllers =
-        fs::read_to_string(Path::new(CGROUP).join("cgroup.controllers")).unwrap_or_default();
+        fs::read_to_string(hierarchy().join("cgroup.controllers")).unwrap_or_default();
     let there = controllers.split_whitespace().any(|word| word == name);
     if there {
         Ok(())

@@ -16,10 +16,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for anything before it fails. Long, because a virtual machine without KVM is slow.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+/// How long a test waits for anything before it fails: long, because a virtual machine without KVM is slow; `DEADLINE=N`
+/// makes it N seconds. A test that is to fail, as a peer's does after [`beyond!`](crate::beyond), need not take its time.
+pub fn deadline() -> Duration {
+    static SECONDS: OnceLock<u64> = OnceLock::new();
+    let given = || std::env::var("DEADLINE").ok()?.parse().ok();
+    let seconds = *SECONDS.get_or_init(|| given().unwrap_or(120));
+    Duration::from_secs(if peer::is_to_fail() {
+        seconds.div_ceil(20)
+    } else {
+        seconds
+    })
+}
 
 /// The runtime under test, as one test uses it: which binary, which state directory, which global flags.
 #[derive(Clone, Debug)]
@@ -326,7 +337,8 @@ impl Lines {
     fn fill(&mut self) -> usize {
         assert!(
             readable(&self.pipe),
-            "no output within {DEADLINE:?}; so far: {:?}",
+            "no output within {:?}; so far: {:?}",
+            deadline(),
             self.text()
         );
         let mut chunk = [0; 4096];
@@ -358,13 +370,7 @@ pub fn finish(mut command: Command) -> Finished {
 
 /// Waits until a descriptor is readable (for a pidfd: the process has ended); false at the deadline.
 pub fn readable(fd: &impl AsFd) -> bool {
-    // A test that is to fail, as a peer's does in `beyond!`, need not take its time.
-    let end = Instant::now()
-        + if peer::is_to_fail() {
-            DEADLINE / 20
-        } else {
-            DEADLINE
-        };
+    let end = Instant::now() + deadline();
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
@@ -417,7 +423,7 @@ pub(crate) fn wait_for(pid: i32, since: Since, line: &str) -> ExitStatus {
         None => {
             kill(pid);
             children::wait(pid, since);
-            panic!("killed after {DEADLINE:?}: {line}");
+            panic!("killed after {:?}: {line}", deadline());
         }
     }
 }
@@ -435,5 +441,6 @@ fn kill(pid: i32) {
 
 /// Writes a line where a person sees it even though the test harness captures what tests print.
 pub(crate) fn announce(line: &str) {
-    writeln!(io::stderr(), "{line}").ok(); // Nobody to tell if even this fails.
+    // In one write, so that what other threads and the harness print stays apart. Nobody to tell if even this fails.
+    io::stderr().write_all(format!("{line}\n").as_bytes()).ok();
 }

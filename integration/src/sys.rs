@@ -3,6 +3,8 @@
 //! Used by the harness and by the two programs beside it. One thin function per call; nothing is decided here.
 //! This is the only module of the crate that may contain `unsafe`.
 
+pub mod launch;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -111,15 +113,6 @@ pub fn set_window_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> io:
     .map(drop)
 }
 
-/// Makes a terminal the controlling terminal of the calling session leader.
-pub fn take_controlling_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: TIOCSCTTY takes an integer and touches no memory.
-    checked(i64::from(unsafe {
-        libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0)
-    }))
-    .map(drop)
-}
-
 /// Makes the calling process adopt the orphans among its descendants, so that it can wait for them.
 pub fn become_subreaper() -> io::Result<()> {
     // SAFETY: prctl with this option takes an integer and touches no memory.
@@ -149,6 +142,12 @@ pub fn has_children() -> bool {
     let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::uninit();
     // SAFETY: the pointer is to a writable structure of the type that waitid fills, which nobody reads.
     unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) == 0 }
+}
+
+/// Takes ownership of a descriptor that `recvmsg` has just put into this process.
+pub fn received(fd: std::os::fd::RawFd) -> OwnedFd {
+    // SAFETY: the caller has it from a control message, which the kernel fills with new descriptors that nobody else owns.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// Calls the kernel by number. Only for calls that cannot corrupt the caller's memory with the arguments given.

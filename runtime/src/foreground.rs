@@ -15,10 +15,10 @@
 
 mod relay;
 
-use crate::report::{Context, Error, Result};
+use crate::report::{Context, Result};
 use crate::sys::Errno;
 use crate::sys::process::pidfd_send_signal;
-use crate::sys::signal::{Exit, reap_any};
+use crate::sys::signal::{Exit, reap_any, wait_pidfd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
@@ -84,11 +84,10 @@ pub(crate) fn wait(signals: &Signals, child: Child<'_>, terminal: Option<Termina
         if orphans || !ended.is_empty() {
             match reap(child.pid)? {
                 Some(exit) => break exit,
+                // Traced by a process in its container, it is that one's before it is ours.
                 None if !ended.is_empty() => {
-                    return Err(Error::os(
-                        "wait for the container's process: somebody else did",
-                        Errno::ECHILD,
-                    ));
+                    let waited = wait_pidfd(child.pidfd);
+                    break waited.context(|| "wait for the container's process")?.exit;
                 }
                 None => (),
             }

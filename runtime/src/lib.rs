@@ -7,6 +7,7 @@ mod console;
 mod foreground;
 mod hooks;
 mod host;
+mod inherited;
 mod init;
 mod log;
 mod output;
@@ -59,6 +60,7 @@ fn run(global: &cli::Global, command: cli::Command) -> ExitCode {
     } else {
         1
     };
+    let inherited = inherited::Inherited::count();
     let log = match log::Log::open(&global.log) {
         Ok(log) => log,
         Err(error) => return refuse(&log::Settings::default(), &error, failure),
@@ -72,7 +74,8 @@ fn run(global: &cli::Global, command: cli::Command) -> ExitCode {
     } else {
         Ok(())
     };
-    match sealed.and_then(|()| commands::execute(global, command, &log)) {
+    let begun = sealed.and_then(|()| inherited::Inherited::keep_from_hooks());
+    match begun.and_then(|()| commands::execute(global, command, inherited, &log)) {
         Ok(code) => {
             log.succeed();
             ExitCode::from(code)

@@ -11,7 +11,7 @@ use crate::plan::{Exec, Op, Open, Plan, Request, Rlimit, Step, process};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sync::{self, Failure, Message, STAGE};
 use crate::sys::mount::{MountAttr, clone_tree, fs_magic, mount_setattr};
-use crate::sys::process::{CloneArgs, Cloned, clone3, pidfd_open, set_rlimit, setns};
+use crate::sys::process::{CloneArgs, Cloned, clone3, pidfd_open, set_dumpable, set_rlimit, setns};
 use crate::sys::signal::{Exit, wait_pidfd};
 use crate::sys::{Errno, fs, socket};
 use nix::sys::signal::SigSet;
@@ -47,48 +47,47 @@ pub(crate) struct Child {
     program: String,
     rlimits: Vec<Rlimit>,
     id_maps: Option<IdMaps>,
-    /// The stage before init, until init is born; no requests but its come before that.
-    stage: Option<(i32, OwnedFd)>,
+    /// It is the stage still: `pid` becomes init's when that is born.
+    is_stage: bool,
     executing: bool,
 }
 
 /// Clones the process that carries the plan out. It waits for [`Child::until_created`] or [`Child::until_executed`].
 pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
-    let proc = open_proc()?;
     let (parent_sync, child_sync) = socket::pair().context(|| "create a socket pair")?;
-    let slots = open_all(&plan.opens, around.process.as_ref())?;
-    let kept = Vec::with_capacity(plan.steps.len());
-    let pid_namespace = plan.birth.pid_namespace.map(|slot| &slots[slot.0]);
-    if let Some(namespace) = pid_namespace {
-        let entered = setns(namespace, libc::CLONE_NEWPID as u64);
-        entered.context(|| "enter the pid namespace for the container's process")?;
-    }
-    let stage = plan.birth.stage.take();
-    let flags = if stage.is_some() { 0 } else { plan.birth.flags };
     let files = Files {
-        proc,
+        proc: open_proc()?,
         sync: child_sync,
-        slots,
+        slots: open_all(&plan.opens, around.process.as_ref())?,
         fifo: around.fifo,
         console_socket: around.console_socket,
         signal_mask: around.signal_mask,
-        kept,
+        kept: Vec::with_capacity(plan.steps.len()),
     };
-    let (cloned, in_cgroup) =
-        clone(flags, around.cgroup).map_err(|errno| clone_error(flags, errno))?;
-    let (pid, pidfd) = match cloned {
+    if let Some(slot) = plan.birth.pid_namespace {
+        let entered = setns(&files.slots[slot.0], libc::CLONE_NEWPID as u64);
+        entered.context(|| "enter the pid namespace for the container's process")?;
+    }
+    if around.host.sys_admin {
+        // The child is, too, from its first moment on: those who share its pid namespace see it before its first step.
+        set_dumpable(false).context(|| "hide this process")?;
+    }
+    let flags = if plan.birth.stage.is_some() {
+        0
+    } else {
+        plan.birth.flags
+    };
+    let cloned = clone(flags, around.cgroup).map_err(|errno| clone_error(flags, errno))?;
+    let (pid, pidfd) = match cloned.process {
         Cloned::Child => {
             // First of all: while init holds the parent's end, the parent's death is no end of file.
             drop(parent_sync);
             if let Some(lock) = around.lock {
                 fs::close(lock);
             }
-            match stage {
+            match plan.birth.stage.take() {
                 None => init::run(&mut plan, files),
-                Some(stage) => {
-                    let flags = plan.birth.flags;
-                    init::run_stage(&mut plan, files, &stage, flags)
-                }
+                Some(stage) => init::run_stage(&mut plan, files, &stage),
             }
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
@@ -97,63 +96,53 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         leave_pid_namespace(&files.proc)?;
     }
     drop(files);
-    let Plan {
-        steps,
-        exec,
-        birth,
-        rlimits,
-        ..
-    } = plan;
-    let stage = stage
-        .is_some()
-        .then(|| pidfd.try_clone().map(|pidfd| (pid, pidfd)))
-        .transpose();
-    let mut child = Child {
+    let child = Child {
         pid,
         pidfd,
         terminal: None,
         sync: parent_sync,
-        steps,
-        program: program(&exec),
-        rlimits,
-        id_maps: birth.id_maps,
-        stage: stage.context(|| "duplicate a pidfd")?,
+        steps: plan.steps,
+        program: program(&plan.exec),
+        rlimits: plan.rlimits,
+        id_maps: plan.birth.id_maps,
+        is_stage: plan.birth.stage.is_some(),
         executing: false,
     };
-    match begin(
-        &child,
-        birth.oom_score_adj,
-        around.cgroup.filter(|_| !in_cgroup),
-        around.host,
-    ) {
-        Ok(()) => Ok(child),
-        Err(error) => {
-            child.kill();
-            Err(error)
-        }
-    }
+    let join = around.cgroup.filter(|_| !cloned.in_cgroup);
+    begin(&child, plan.birth.oom_score_adj, join, around.host).inspect_err(|_| child.kill())?;
+    Ok(child)
+}
+
+/// Where clone3 returned, and whether the new process is in the cgroup already.
+struct Birth {
+    process: Cloned,
+    in_cgroup: bool,
 }
 
 /// Directly into the cgroup where the kernel can; else the caller moves the process before it begins.
-fn clone(flags: u64, cgroup: Option<&Cgroup>) -> std::result::Result<(Cloned, bool), Errno> {
-    let into = CloneArgs {
+fn clone(flags: u64, cgroup: Option<&Cgroup>) -> std::result::Result<Birth, Errno> {
+    let outside = CloneArgs {
+        flags,
+        cgroup: None,
+    };
+    let inside = CloneArgs {
         flags,
         cgroup: cgroup.map(Cgroup::fd),
     };
-    match clone3(into) {
+    match clone3(inside) {
         // A threaded group, a group whose children have the controllers, a kernel before 5.7, or one where we may only migrate.
         Err(Errno::EOPNOTSUPP | Errno::EBUSY | Errno::E2BIG | Errno::EACCES)
             if cgroup.is_some() =>
         {
-            Ok((
-                clone3(CloneArgs {
-                    flags,
-                    cgroup: None,
-                })?,
-                false,
-            ))
+            Ok(Birth {
+                process: clone3(outside)?,
+                in_cgroup: false,
+            })
         }
-        other => Ok((other?, cgroup.is_some())),
+        process => Ok(Birth {
+            process: process?,
+            in_cgroup: cgroup.is_some(),
+        }),
     }
 }
 
@@ -333,12 +322,7 @@ impl Child {
     }
 
     /// Kills init and reaps it. For a container that failed to be created.
-    pub(crate) fn kill(&mut self) {
-        if let Some((_, stage)) = self.stage.take() {
-            crate::sys::process::pidfd_send_signal(&stage, libc::SIGKILL).ok(); // dead already
-            wait_pidfd(&stage).ok(); // reaped already
-            return;
-        }
+    pub(crate) fn kill(&self) {
         crate::sys::process::pidfd_send_signal(&self.pidfd, libc::SIGKILL).ok(); // dead already
         wait_pidfd(&self.pidfd).ok(); // reaped already
     }
@@ -372,15 +356,16 @@ impl Child {
 
     /// The stage has given birth and ends.
     fn adopt(&mut self, pid: i32) -> Result<()> {
-        let Some((_, stage)) = self.stage.take() else {
+        if !std::mem::take(&mut self.is_stage) {
             return Err(self.unexpected());
-        };
+        }
         // It is our child and nobody has reaped it, so the number is its own.
-        self.pidfd = pidfd_open(pid).context(|| format!("open process {pid}"))?;
+        let init = pidfd_open(pid).context(|| format!("open process {pid}"))?;
+        let stage = std::mem::replace(&mut self.pidfd, init);
         self.pid = pid;
-        wait_pidfd(&stage)
-            .map(drop)
-            .context(|| "reap the process between")
+        wait_pidfd(&stage).context(|| "reap the process between")?;
+        // What precedes its first step was done to the stage, and it has inherited that.
+        self.go()
     }
 
     fn serve(&self, request: Request, host: &Host) -> Result<()> {
@@ -526,18 +511,4 @@ fn run_map_helper(name: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
         Kind::System,
         format!("{name} refused the id mappings ({}): {text}", output.status),
     ))
-}
-
-/// For messages about descriptors that a caller should have passed on.
-pub(crate) fn check_preserved(count: u32) -> Result<()> {
-    for number in 3..3 + count {
-        if fs::stat_fd(number.cast_signed()).is_err() {
-            let text = format!(
-                "unable to stat preserved-fd {} (of {count}): it is not open",
-                number - 2
-            );
-            return Err(Error::new(Kind::Usage, text));
-        }
-    }
-    Ok(())
 }

@@ -61,7 +61,9 @@ fn parse_amended<T: DeserializeOwned>(
         return Err(first);
     };
     amend(&mut document, &mut warnings);
-    let value = serde_json::from_value(Value::Object(document)).map_err(|_| first)?;
+    // As text again: to read these types from a `Value` too would add a quarter of a megabyte of code for a rare case.
+    let again = serde_json::to_vec(&document).and_then(|text| serde_json::from_slice(&text));
+    let value = again.map_err(|_| first)?;
     Ok(Parsed { value, warnings })
 }
 
@@ -74,12 +76,13 @@ fn amend_process(process: &mut Map<String, Value>, warnings: &mut Vec<String>) {
         .and_then(|s| s.get_mut("flags"))
         .and_then(Value::as_array_mut)
     {
-        // oci-spec 0.10 spells this one otherwise than the specification.
-        for flag in flags
-            .iter_mut()
-            .filter(|flag| **flag == "SCHED_FLAG_DL_OVERRUN")
-        {
-            *flag = "SCHED_FLAG_D_L_OVERRUN".into();
+        // oci-spec 0.10 spells these otherwise than the specification.
+        for flag in flags.iter_mut() {
+            match flag.as_str() {
+                Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+                Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+                _ => {}
+            }
         }
     }
     let Some(sets) = process

@@ -21,7 +21,7 @@ boot() {
     if [[ -s $run/status ]]; then exit "$(<"$run/status")"; fi
     {
         cat "$run/qemu"
-        if [[ -f $run/console ]]; then tail -n 40 "$run/console" | tr -d '\r'; fi
+        if [[ -f $run/console ]]; then tail -n 80 "$run/console" | tr -d '\r'; fi
         if [[ $end == 124 || $end == 137 ]]; then echo "vm: no end after $timeout s"; else echo "vm: the machine ended before the command"; fi
     } >&2
     exit 125
@@ -40,7 +40,8 @@ start_machine() {
     port output
     port status
     export TMPDIR=$run # for what snapshot=on writes
-    exec timeout -k 5 "$timeout" "${qemu[@]}" -nodefaults -no-user-config -display none -no-reboot -nic none \
+    # The signal reaches QEMU through timeout if this script is killed.
+    exec setpriv --pdeathsig TERM timeout -k 5 "$timeout" "${qemu[@]}" -nodefaults -no-user-config -display none -no-reboot -nic none \
         -accel "$(accelerator)" -cpu max -smp "$cpus" -m "$memory" -kernel "$kernel_dir/vmlinuz" -initrd "$run/initrd" \
         -append 'console=ttyS0 quiet panic=-1 oops=panic cgroup_no_v1=all mitigations=off systemd.getty_auto=0' \
         -chardev "file,id=console,path=$run/console" -serial chardev:console "${words[@]}"

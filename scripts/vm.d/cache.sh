@@ -23,7 +23,10 @@ cached() {
         "$builder" "$part" "$@" >"$part/build.log" 2>&1
         trap - EXIT
         mv -T "$part" "$target"
+        # What no version of the scripts has used for a week.
+        find "$cache" -maxdepth 1 -name "$name-*" -mtime +7 -exec rm -r {} +
     fi
+    touch "$target"
     echo "$target"
 }
 
@@ -32,5 +35,6 @@ sources_of() {
         build_kernel) echo host.sh kernel.sh initrd-init ;;
         build_image) echo host.sh image.sh packages ;;
         build_qemu) echo host.sh qemu.sh ;;
+        build_peers) echo host.sh peers.sh ;;
     esac
 }

@@ -3,8 +3,8 @@
 
 install_host_tools() {
     local pair log missing=()
-    for pair in mmdebstrap:mmdebstrap busybox:busybox-static mke2fs:e2fsprogs depmod:kmod xz:xz-utils; do
-        PATH=$PATH:/usr/sbin:/sbin command -v "${pair%:*}" >/dev/null || missing+=("${pair#*:}")
+    for pair in mmdebstrap:mmdebstrap busybox:busybox-static mke2fs:e2fsprogs depmod:kmod xz:xz-utils setpriv:util-linux; do
+        command -v "${pair%:*}" >/dev/null || missing+=("${pair#*:}")
     done
     [[ -f $keyring ]] || missing+=(debian-archive-keyring)
     [[ ${#missing[@]} -gt 0 ]] || return 0

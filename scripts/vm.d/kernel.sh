@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154 # scripts/vm sets the options and paths
-# Makes vmlinuz, initrd and modules.img (a disk of /lib/modules) from a suite's cloud kernel package.
+# Makes vmlinuz, initrd and modules.img (a disk of /lib/modules) from a suite's cloud kernel and busybox packages.
 
 build_kernel() {
     local out=$1 suite=$2 tree=$1/tree version
@@ -30,7 +30,7 @@ unpack_kernel() {
     private_apt apt-get -qq update
     # Its version is part of a kernel package's name. Newer ones are split into several.
     mapfile -t packages < <(private_apt apt-cache --recurse --important depends linux-image-cloud-amd64 | grep -E '^linux-(image|base|binary|modules)-[0-9]')
-    (cd "$apt" && private_apt apt-get -qq download "${packages[@]}")
+    (cd "$apt" && private_apt apt-get -qq download "${packages[@]}" busybox-static)
     for deb in "$apt"/*.deb; do dpkg --fsys-tarfile "$deb" | tar -x -C "$tree" --keep-directory-symlink; done
     rm -r "$apt"
 }
@@ -39,7 +39,7 @@ unpack_kernel() {
 make_initrd() {
     local tree=$1 version=$2 dir=$1/initrd module
     mkdir -p "$dir"/{bin,dev,proc,sys,root,modules}
-    install "$(command -v busybox)" "$dir/bin/busybox"
+    install "$(find "$tree" -path "*/bin/busybox" -type f)" "$dir/bin/busybox"
     install "$parts/initrd-init" "$dir/init"
     for module in virtio_pci virtio_blk virtio_console; do
         modprobe -d "$tree" -S "$version" --show-depends "$module"

@@ -15,12 +15,17 @@
 //! | `try ACTION...` | prints a JSON object: action to `ok` or errno name. Actions below |
 //! | `syscall NAME [ARGUMENT...]` | the same for one system call by name or number |
 //! | `exec PROGRAM [ARG...]` | replaces itself |
-//! | `with-files FILE... -- PROGRAM [ARG...]` | the same with these files open as descriptors 3, 4 and so on |
+//! | `with-files FILE... -- PROGRAM [ARG...]` | the same with these files open as descriptors 3, 4 and so on, and LISTEN_PID set if LISTEN_FDS is |
+//! | `spy` | attacks the processes of others that it sees until it is killed, prints what it gets: see `attack` |
+//! | `seize` | traces every copy of itself that it sees, to its end, and prints `seized` for each |
+//! | `leaderless` | prints `ready`; its first thread ends, another one stays |
+//! | `name HEX VERB...` | names itself with these bytes, then does the verb |
 //!
 //! Actions of `try`: `read:PATH`, `write:PATH` (opens, changes nothing), `create:PATH` (creates and removes it), `mkdir:PATH` (the
 //! same), `exec:PATH` (runs it with no arguments), `mknod:PATH:MAJOR:MINOR` (character device; removes it), `syscall:NAME`
 //! (all arguments zero), `hostname:NAME` (sets it), `mount:PATH` (a tmpfs).
 
+mod attack;
 mod attempt;
 mod load;
 mod report;
@@ -90,6 +95,13 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
                 .collect::<io::Result<Vec<u64>>>()?;
             say(&json!({ *name: attempt::system_call(name, &arguments) }).to_string())?;
         }
+        ["spy"] => attack::spy()?,
+        ["seize"] => attack::seize()?,
+        ["leaderless"] => attack::leaderless()?,
+        ["name", hex, rest @ ..] => {
+            attack::rename_self(hex)?;
+            return run(rest);
+        }
         ["exec", program, rest @ ..] => return Err(Command::new(program).args(rest).exec()),
         ["with-files", rest @ ..] => return Err(with_files(rest)?),
         _ => {
@@ -144,7 +156,12 @@ fn with_files(args: &[&str]) -> io::Result<io::Error> {
         fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
         open.push(file);
     }
-    Ok(Command::new(program).args(rest).exec())
+    let mut command = Command::new(program);
+    if std::env::var_os("LISTEN_FDS").is_some() {
+        // By the protocol of socket activation, descriptors are for the process that this names.
+        command.env("LISTEN_PID", std::process::id().to_string());
+    }
+    Ok(command.args(rest).exec())
 }
 
 fn say(line: &str) -> io::Result<()> {

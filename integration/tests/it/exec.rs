@@ -99,7 +99,7 @@ fn exec_has_the_configured_process_properties() {
     bundle.config.set("/process/cwd", "/srv").env("FROM=config");
     bundle.config.set(
         "/process/rlimits",
-        json!([{ "type": "RLIMIT_FSIZE", "soft": 50, "hard": 60 }]),
+        json!([{ "type": "RLIMIT_SIGPENDING", "soft": 50, "hard": 60 }]),
     );
     let container = bundle.pause();
     let seen = container.exec_report(&[], &[]);
@@ -110,7 +110,7 @@ fn exec_has_the_configured_process_properties() {
         (seen.var("FROM"), seen.var("HOME")),
         (Some("config"), Some("/home/worker"))
     );
-    assert_eq!(*seen.rlimits["RLIMIT_FSIZE"], [50, 60]);
+    assert_eq!(*seen.rlimits["RLIMIT_SIGPENDING"], [50, 60]);
     assert!(*seen.no_new_privs);
     assert_eq!(seen.caps.bounding.len(), 3);
 }

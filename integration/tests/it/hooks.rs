@@ -28,7 +28,10 @@ fn hooks_run_in_order_each_at_its_time() {
     require!(containers);
     beyond!(
         hooks_run_in_order_each_at_its_time,
-        [runc("runs poststart hooks at create")]
+        [
+            runc("runs poststart hooks at create"),
+            crun_race("does not wait for startContainer hooks before it runs poststart hooks")
+        ]
     );
     let mut bundle = with_notes();
     for kind in KINDS {

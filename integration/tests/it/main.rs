@@ -16,8 +16,13 @@
 mod binds;
 mod cgroup;
 mod concurrency;
+mod console;
+mod cve;
 mod devices;
+mod errors;
 mod exec;
+mod fds;
+mod groups;
 mod hooks;
 mod ids;
 mod kill;

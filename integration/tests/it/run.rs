@@ -54,6 +54,12 @@ fn run_passes_standard_streams_through() {
 #[test]
 fn run_forwards_signals_to_the_container() {
     require!(containers);
+    beyond!(
+        run_forwards_signals_to_the_container,
+        [runc_race(
+            "forwards the SIGURG that its own scheduler sends"
+        )]
+    );
     let mut bundle = Bundle::new();
     bundle.config.probe(&["pause", "7"]);
     let id = unique("signals");

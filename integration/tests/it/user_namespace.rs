@@ -212,7 +212,7 @@ fn the_parked_process_cannot_be_traced_from_inside() {
     let bundle = mapped();
     let container = bundle.create();
     let exe = std::fs::metadata(format!("/proc/{}/exe", container.pid));
-    let owner = std::fs::metadata(format!("/proc/{}", container.pid)).unwrap();
+    let owner = std::fs::metadata(format!("/proc/{}/stat", container.pid)).unwrap();
     assert!(exe.is_ok());
     assert_eq!(
         std::os::unix::fs::MetadataExt::uid(&owner),

@@ -21,7 +21,8 @@ pub(crate) struct Created {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Where `create` would make the group, for a trail that is laid before anything is made. None where it would make none.
+/// Where `create` would make the group, for a trail that is laid before anything is made. None where it would make none. A group that is
+/// others' is refused already here: who follows the trail kills what is in the group.
 pub(crate) fn locate(plan: &CgroupPlan) -> Result<Option<Saved>> {
     if plan.driver == Driver::Disabled {
         return Ok(None);
@@ -29,11 +30,15 @@ pub(crate) fn locate(plan: &CgroupPlan) -> Result<Option<Saved>> {
     let Some(hierarchy) = Hierarchy::find()? else {
         return Ok(None);
     };
-    Ok(Some(Saved {
+    let saved = Saved {
         driver: plan.driver,
         mountpoint: hierarchy.mountpoint,
         path: resolve(&plan.place)?,
-    }))
+    };
+    if let Some(cgroup) = Cgroup::open(&saved)? {
+        cgroup.refuse_unless_idle()?;
+    }
+    Ok(Some(saved))
 }
 
 /// Carries out the plan.

@@ -1,3 +1,4 @@
+use super::values::User;
 use super::*;
 use crate::report::Kind;
 use crate::state::ContainerId;

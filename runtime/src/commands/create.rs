@@ -72,22 +72,23 @@ pub(super) fn create(
     mode: Mode,
     signal_mask: SigSet,
 ) -> Result<Created> {
-    let prepared = prepare(context, request, mode, signal_mask).context(|| failed(request))?;
+    let mut prepared = prepare(context, request, mode, signal_mask).context(|| failed(request))?;
     let directory = context.root.create(&request.id)?;
+    let mut state = initial_state(&prepared);
     let mut made = Made {
         cgroup: None,
         child: None,
     };
-    match build(context, prepared, &directory, &mut made) {
-        Ok((state, spec, host, child)) => Ok(Created {
+    match construct(context, &mut prepared, &directory, &mut made, &mut state) {
+        Ok(child) => Ok(Created {
             directory,
             state,
-            spec,
+            spec: prepared.spec,
             child,
-            host,
+            host: prepared.host,
         }),
-        Err((error, spec, state)) => {
-            take_back(context, made, directory, &spec, &state);
+        Err(error) => {
+            take_back(context, made, directory, &prepared.spec, &state);
             Err(error.context(failed(request)))
         }
     }
@@ -111,8 +112,8 @@ fn prepare<'a>(
         .iter()
         .for_each(|warning| context.log.warn(warning));
     let mut spec = parsed.value;
-    let preserved_fds = listen_fds(&mut spec) + request.preserve_fds;
-    spawn::check_preserved(preserved_fds)?;
+    let preserved_fds = listen_fds(&mut spec).saturating_add(request.preserve_fds);
+    context.inherited.check(preserved_fds)?;
     let terminal = spec
         .process()
         .as_ref()
@@ -128,6 +129,7 @@ fn prepare<'a>(
     let host = context.host()?;
     let rootfs = root_directory(&spec, &bundle)?;
     let linux = spec.linux().as_ref();
+    refuse_host_sysctls(&spec)?;
     let cgroup = plan::cgroup::plan(&plan::cgroup::Request {
         id: request.id.as_str(),
         driver: driver(context)?,
@@ -223,7 +225,57 @@ fn root_directory(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
             rootfs.display()
         )));
     }
+    if plan::rootfs::wants_overlay(spec.annotations().as_ref()) {
+        overlay_is_the_bundles(&rootfs, bundle)?;
+    }
     Ok(rootfs)
+}
+
+/// A network namespace that is joined may be the host's own: its sysctls are the host's then.
+fn refuse_host_sysctls(spec: &Spec) -> Result<()> {
+    use oci_spec::runtime::LinuxNamespaceType as Type;
+    let Some(linux) = spec.linux() else {
+        return Ok(());
+    };
+    let names = linux.sysctl().iter().flatten().map(|(name, _)| name);
+    let Some(name) = names
+        .into_iter()
+        .find(|name| name.starts_with("net.") || name.starts_with("net/"))
+    else {
+        return Ok(());
+    };
+    let list = linux.namespaces().iter().flatten();
+    let joined = list
+        .filter(|ns| ns.typ() == Type::Network)
+        .find_map(|ns| ns.path().as_ref());
+    let Some(path) = joined else { return Ok(()) };
+    let id = |path: &Path| {
+        let stat = nix::sys::stat::stat(path)
+            .context(|| format!("look at namespace {}", path.display()))?;
+        Ok((stat.st_dev, stat.st_ino))
+    };
+    if id(path)? == id(Path::new("/proc/self/ns/net"))? {
+        return Err(Error::invalid(format!(
+            "sysctl {name:?} is not allowed in the hosts namespace"
+        )));
+    }
+    Ok(())
+}
+
+/// Some engines (Podman) add the annotations of an image to the container's. One of these must not bring in layers, which are directories of
+/// the host: an engine that means them leaves the root to us, in the bundle that it wrote, while those others mount a root elsewhere.
+fn overlay_is_the_bundles(rootfs: &Path, bundle: &Path) -> Result<()> {
+    let bundle = bundle
+        .canonicalize()
+        .context(|| format!("find bundle {}", bundle.display()))?;
+    if rootfs.starts_with(&bundle) {
+        return Ok(());
+    }
+    let text = format!(
+        "annotations dev.caisson.overlay.* are taken only with a root.path in the bundle, not with {}",
+        rootfs.display()
+    );
+    Err(Error::invalid(text))
 }
 
 fn driver(context: &Context<'_>) -> Result<plan::cgroup::Driver> {
@@ -275,21 +327,7 @@ struct Made {
     child: Option<Child>,
 }
 
-type Outcome = std::result::Result<(State, Spec, Host, Child), (Error, Spec, State)>;
-
-fn build(
-    context: &Context<'_>,
-    mut prepared: Prepared<'_>,
-    directory: &Locked,
-    made: &mut Made,
-) -> Outcome {
-    let mut state = initial_state(&prepared);
-    match construct(context, &mut prepared, directory, made, &mut state) {
-        Ok(child) => Ok((state, prepared.spec, prepared.host, child)),
-        Err(error) => Err((error, prepared.spec, state)),
-    }
-}
-
+/// Makes the container, noting what exists in `made` and `state`.
 fn construct(
     context: &Context<'_>,
     prepared: &mut Prepared<'_>,
@@ -391,6 +429,7 @@ fn initial_state(prepared: &Prepared<'_>) -> State {
             .into_iter()
             .collect(),
         namespaces: 0,
+        no_new_keyring: prepared.request.no_new_keyring,
         cgroup: serde_json::Value::Null,
     }
 }
@@ -479,7 +518,7 @@ fn take_back(context: &Context<'_>, made: Made, directory: Locked, spec: &Spec, 
         }
     };
     let had_child = made.child.is_some();
-    if let Some(mut child) = made.child {
+    if let Some(child) = made.child {
         child.kill();
     }
     if let Some(cgroup) = made.cgroup {

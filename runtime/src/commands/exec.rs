@@ -44,7 +44,7 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
     let terminal = process.terminal().unwrap_or(false);
     let console_socket =
         console_socket(request.console_socket.as_deref(), terminal, request.detach)?;
-    spawn::check_preserved(request.preserve_fds)?;
+    context.inherited.check(request.preserve_fds)?;
     let host = context.host()?;
     let plan = plan::exec::exec(
         &process,
@@ -52,8 +52,8 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             id: request.id.as_str(),
             host: &host,
             namespaces: state.namespaces,
-            new_keyring: true,
-            keep_groups: false,
+            new_keyring: !state.no_new_keyring,
+            keep_groups: plan::keeps_groups(state.annotations.get(plan::KEEP_GROUPS)),
             may_set_groups: may_set_groups(&host, &state)?,
             preserved_fds: request.preserve_fds,
             seccomp: seccomp(&directory)?,

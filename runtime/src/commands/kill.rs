@@ -6,6 +6,7 @@ use crate::report::{Context as _, Error, Kind, Result};
 use crate::state::{ContainerId, State};
 use crate::sys::Errno;
 use crate::sys::process::pidfd_send_signal;
+use std::os::fd::OwnedFd;
 
 /// The `kill` command.
 pub(super) fn run(
@@ -14,16 +15,33 @@ pub(super) fn run(
     signal: Signal,
     all: bool,
 ) -> Result<()> {
+    let story = || format!("kill container '{id}'");
     let state = context.root.load(id)?;
+    // Asked first: the signal to all may be init's end.
+    let init = open_init(&state);
     // Without a pid namespace of its own, killing init leaves the others alive.
     let shared = state.namespaces & libc::CLONE_NEWPID as u64 == 0;
     if all || (shared && signal == Signal::KILL) {
-        signal_all(context, &state, signal)?;
+        signal_all(context, &state, signal).context(story)?;
     }
-    match signal_init(&state, signal) {
+    match init {
         Err(error) if all && error.kind() == Kind::State => Ok(()),
-        other => other.context(|| format!("kill container '{id}'")),
+        init => match pidfd_send_signal(init.context(story)?, signal.number()) {
+            Err(Errno::ESRCH) if all || shared => Ok(()),
+            Err(Errno::ESRCH) => Err(not_running()).context(story),
+            other => other.context(|| format!("{}: send signal {}", story(), signal.number())),
+        },
     }
+}
+
+/// Engines look for these words.
+fn not_running() -> Error {
+    Error::new(Kind::State, "container not running")
+}
+
+fn open_init(state: &State) -> Result<OwnedFd> {
+    let init = state.init.ok_or_else(not_running)?;
+    start::open_init(&init)?.ok_or_else(not_running)
 }
 
 fn signal_all(context: &Context<'_>, state: &State, signal: Signal) -> Result<()> {
@@ -52,16 +70,4 @@ fn signal_all(context: &Context<'_>, state: &State, signal: Signal) -> Result<()
         }
     }
     Ok(())
-}
-
-fn signal_init(state: &State, signal: Signal) -> Result<()> {
-    let not_running = || Error::new(Kind::State, "container not running");
-    let init = state.init.ok_or_else(not_running)?;
-    let pidfd = start::open_init(&init)?.ok_or_else(not_running)?;
-    match pidfd_send_signal(&pidfd, signal.number()) {
-        Err(Errno::ESRCH) => Err(not_running()),
-        other => {
-            other.context(|| format!("send signal {} to process {}", signal.number(), init.pid))
-        }
-    }
 }

@@ -21,6 +21,7 @@ mod state;
 use crate::cgroup::{Cgroup, Saved};
 use crate::cli::{Command, Global};
 use crate::host::Host;
+use crate::inherited::Inherited;
 use crate::log::Log;
 use crate::output::print;
 use crate::report::{Error, Kind, Result};
@@ -32,14 +33,21 @@ use oci_spec::runtime::Spec;
 struct Context<'a> {
     global: &'a Global,
     log: &'a Log,
+    inherited: Inherited,
     root: Root,
 }
 
 /// Carries a command out and returns the exit code.
-pub(crate) fn execute(global: &Global, command: Command, log: &Log) -> Result<u8> {
+pub(crate) fn execute(
+    global: &Global,
+    command: Command,
+    inherited: Inherited,
+    log: &Log,
+) -> Result<u8> {
     let context = Context {
         global,
         log,
+        inherited,
         root: Root::open(&global.root, global.root_is_xdg)?,
     };
     match command {

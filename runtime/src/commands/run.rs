@@ -53,7 +53,7 @@ fn begin(context: &Context<'_>, mut created: Created) -> Result<(State, Child)> 
     let Created {
         directory,
         state,
-        mut child,
+        child,
         ..
     } = created;
     match started {

@@ -9,7 +9,6 @@ use crate::state::{ContainerId, Init, State, Status};
 use crate::sync::{self, Failure, Message, RECORD};
 use crate::sys::process::{pidfd_open, pidfd_send_signal};
 use crate::sys::{Errno, fs};
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::Spec;
 use std::os::fd::{AsFd, OwnedFd};
@@ -37,9 +36,9 @@ pub(super) fn run(context: &Context<'_>, id: &ContainerId) -> Result<()> {
     let pidfd = open_init(&init)?
         .ok_or_else(|| wrong_state("cannot start a container that has stopped"))?;
     let spec = spec::parse(&directory.config()?).context(story)?.value;
-    let fifo = directory.open_fifo(OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
-    let fifo = fifo.ok_or_else(|| wrong_state("cannot start an already running container"))?;
-    directory.remove_fifo()?;
+    let fifo = directory
+        .take_fifo()?
+        .ok_or_else(|| wrong_state("cannot start an already running container"))?;
     await_program(&fifo, &pidfd, &spec).context(story)?;
     poststart(&spec, &state, &pidfd).context(story)
 }

@@ -7,19 +7,15 @@ use super::root::{Missing, Root};
 use super::{At, Done, Files};
 use crate::plan::{Console, Op};
 use crate::sync;
-use crate::sys::mount::{attach, clone_tree};
+use crate::sys::mount::{attach, clone_tree, fs_magic};
 use crate::sys::{Errno, fs, socket, tty};
 use std::os::fd::AsFd;
 
 /// Opens a pty, sends its master away, and makes its slave the controlling terminal and the standard streams.
 pub(crate) fn set_up(root: &Root, console: &Console, files: &Files) -> Done {
     let master = root
-        .open(c"/dev/ptmx", libc::O_RDWR | libc::O_NOCTTY)
+        .open_device(c"/dev/ptmx", libc::makedev(5, 2), files)
         .at(Op::OpenPty)?;
-    let stat = fs::stat(&master)?;
-    if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(5, 2) {
-        return Err(Errno::ENODEV).at(Op::OpenPty);
-    }
     tty::unlock(&master).at(Op::OpenPty)?;
     let slave = tty::peer(&master).at(Op::OpenPty)?;
     if console.rows != 0 || console.columns != 0 {
@@ -34,6 +30,10 @@ pub(crate) fn set_up(root: &Root, console: &Console, files: &Files) -> Done {
     if console.bind {
         let tree = clone_tree(&slave, c"", false).at(Op::CloneSource)?;
         let target = root.make(c"/dev/console", Missing::File)?;
+        // A link of the image may lead there, before paths are masked and made read-only.
+        if fs_magic(&target).at(Op::Verify)? == libc::PROC_SUPER_MAGIC {
+            return Err(Errno::EINVAL).at(Op::Forbidden);
+        }
         attach(tree, target).at(Op::Attach)?;
     }
     match &files.console_socket {

@@ -43,7 +43,7 @@ fn copy_entry(source: &OwnedFd, target: &OwnedFd, name: &CStr, depth: u32) -> Re
             fs::chmod(target, name, mode)
         }
         libc::S_IFREG => {
-            let from = fs::open(source, name, libc::O_RDONLY)?;
+            let from = open_file(source, name)?;
             let to = fs::create(target, name, libc::O_WRONLY, 0o600)?;
             copy_data(&from, &to)?;
             fs::chown(&to, stat.st_uid, stat.st_gid)?;
@@ -58,6 +58,15 @@ fn copy_entry(source: &OwnedFd, target: &OwnedFd, name: &CStr, depth: u32) -> Re
             fs::chown(made, stat.st_uid, stat.st_gid)
         }
         _ => Ok(()),
+    }
+}
+
+/// Opens a regular file. Where others write to the source, it may no longer be the one that was looked at: a fifo must not block us.
+fn open_file(source: &OwnedFd, name: &CStr) -> Result<OwnedFd> {
+    let file = fs::open(source, name, libc::O_RDONLY | libc::O_NONBLOCK)?;
+    match fs::stat(&file)?.st_mode & libc::S_IFMT {
+        libc::S_IFREG => Ok(file),
+        _ => Err(Errno::EAGAIN),
     }
 }
 

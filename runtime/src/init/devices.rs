@@ -4,7 +4,7 @@
 //! place of the image at most (CVE-2026-41579).
 
 use super::root::{Missing, Root};
-use super::{At, Done};
+use super::{At, Done, Files};
 use crate::plan::Op;
 use crate::plan::rootfs::Device;
 use crate::sys::mount::{attach, clone_tree};
@@ -27,6 +27,11 @@ pub(crate) fn create(root: &Root, device: &Device) -> Done {
     }
     if device.uid != 0 || device.gid != 0 {
         let node = fs::open(&parent, name, libc::O_PATH).at(Op::Verify)?;
+        let stat = fs::stat(&node)?;
+        // Where others may write, the name may stand for another file by now.
+        if stat.st_mode & libc::S_IFMT != device.mode & libc::S_IFMT || stat.st_rdev != number {
+            return Err(Errno::ENODEV).at(Op::Verify);
+        }
         fs::chown(node, device.uid, device.gid)?;
     }
     Ok(())
@@ -59,7 +64,7 @@ pub(crate) fn link(root: &Root, target: &CStr, path: &CStr) -> Done {
 }
 
 /// Standard streams that are the host's /dev/null become the container's: its mount and its cgroup device rules apply.
-pub(crate) fn reopen_null(root: &Root) -> Done {
+pub(crate) fn reopen_null(root: &Root, files: &Files) -> Done {
     let null = libc::makedev(1, 3);
     let mut inside = None;
     for number in 0..=2 {
@@ -71,17 +76,14 @@ pub(crate) fn reopen_null(root: &Root) -> Done {
             continue;
         }
         if inside.is_none() {
-            match root.open(c"/dev/null", libc::O_RDWR) {
+            match root.open_device(c"/dev/null", null, files) {
                 // An image without /dev/null, under a bind-mounted /dev: the host's stays.
                 Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+                Err(Errno::ENODEV) => return Err(Errno::ENODEV).at(Op::Verify),
                 other => inside = Some(other.at(Op::Resolve)?),
             }
         }
         let Some(file) = &inside else { continue };
-        let stat = fs::stat(file)?;
-        if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != null {
-            return Err(Errno::ENODEV).at(Op::Verify);
-        }
         fs::dup_onto(file, number)?;
     }
     Ok(())

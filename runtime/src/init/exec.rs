@@ -6,6 +6,7 @@
 use super::{At, Digits, Done, Fail, Init};
 use crate::plan::{Exec, Op};
 use crate::sync::{self, Message};
+use crate::sys::mount::fs_magic;
 use crate::sys::process::{self, MAX_HOME};
 use crate::sys::{Errno, fs};
 use std::ffi::CStr;
@@ -50,7 +51,10 @@ impl Init {
         ) else {
             return Ok(());
         };
-        if fs::stat(&file)?.st_mode & libc::S_IFMT != libc::S_IFREG {
+        // Nor is a link to a file of /proc followed up: that is of this process (its environment is the host's), or not to be read lightly.
+        if fs::stat(&file)?.st_mode & libc::S_IFMT != libc::S_IFREG
+            || fs_magic(&file)? == libc::PROC_SUPER_MAGIC
+        {
             return Ok(());
         }
         let mut lines = [0; 8192];

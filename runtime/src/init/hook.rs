@@ -8,6 +8,7 @@ use crate::plan::{HookCall, Op};
 use crate::sys::process::{self, CloneArgs, Cloned};
 use crate::sys::signal::{self, Exit};
 use crate::sys::{Errno, Result, fs};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_gettime};
@@ -15,12 +16,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Runs a hook to its end.
 pub(crate) fn run(call: &HookCall, files: &Files) -> Done {
-    let (input_read, input_write) =
-        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).at(Op::Spawn)?;
-    let (output_read, output_write) =
-        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).at(Op::Spawn)?;
-    let (error_read, error_write) =
-        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).at(Op::Spawn)?;
+    let (input_read, input_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).at(Op::Spawn)?;
+    let (output_read, output_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).at(Op::Spawn)?;
+    let (error_read, error_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).at(Op::Spawn)?;
     let pidfd = match process::clone3(CloneArgs {
         flags: 0,
         cgroup: None,
@@ -94,38 +92,16 @@ fn supervise(
         .timeout_ms
         .map(|ms| now_ms().saturating_add(i64::from(ms)));
     let pid = Digits::new("", nix::unistd::getpid().as_raw().cast_unsigned(), 10);
-    let parts = [
-        &call.state[0][..],
-        pid.as_c_str().to_bytes(),
-        &call.state[1][..],
-    ];
-    let mut input = Some(input);
-    let (mut part, mut sent) = (0, 0);
-    if let Some(input) = &input {
-        nix::fcntl::fcntl(
-            input,
-            nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
-        )
-        .at(Op::Spawn)?;
+    let mut feed = Feed {
+        pipe: Some(input),
+        parts: [&call.state[0], pid.as_c_str().to_bytes(), &call.state[1]],
+    };
+    for pipe in feed.pipe.iter().chain([output]) {
+        fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).at(Op::Spawn)?;
     }
-    nix::fcntl::fcntl(
-        output,
-        nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
-    )
-    .at(Op::Spawn)?;
     let mut drained = false;
     loop {
-        while let Some(to) = input.as_ref().filter(|_| part < parts.len()) {
-            match nix::unistd::write(to, &parts[part][sent..]) {
-                Ok(n) if sent + n == parts[part].len() => (part, sent) = (part + 1, 0),
-                Ok(n) => sent += n,
-                Err(Errno::EAGAIN) => break,
-                Err(_) => part = parts.len(), // the hook does not read its input: its right
-            }
-        }
-        if part == parts.len() {
-            input = None;
-        }
+        feed.write();
         let timeout = match deadline.map(|at| (at - now_ms()).clamp(0, i64::from(i32::MAX)) as i32)
         {
             Some(0) => {
@@ -136,27 +112,18 @@ fn supervise(
             Some(ms) => PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX),
             None => PollTimeout::NONE,
         };
-        let writable = if input.is_some() {
-            PollFlags::POLLOUT
-        } else {
-            PollFlags::empty()
-        };
-        let readable = if drained {
-            PollFlags::empty()
-        } else {
-            PollFlags::POLLIN
-        };
+        // What is not waited for stands as the pidfd again, without events.
+        let idle = || PollFd::new(pidfd.as_fd(), PollFlags::empty());
         let mut fds = [
             PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
-            PollFd::new(
-                if drained {
-                    pidfd.as_fd()
-                } else {
-                    output.as_fd()
-                },
-                readable,
-            ),
-            PollFd::new(input.as_ref().map_or(pidfd.as_fd(), AsFd::as_fd), writable),
+            if drained {
+                idle()
+            } else {
+                PollFd::new(output.as_fd(), PollFlags::POLLIN)
+            },
+            feed.pipe
+                .as_ref()
+                .map_or_else(idle, |pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)),
         ];
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -167,6 +134,30 @@ fn supervise(
         if ended {
             return judge(reap(pidfd)?, tail);
         }
+    }
+}
+
+/// The state on its way into the hook's standard input.
+struct Feed<'a> {
+    /// Closed when all is written, or when the hook does not want to read it: its right.
+    pipe: Option<OwnedFd>,
+    parts: [&'a [u8]; 3],
+}
+
+impl Feed<'_> {
+    /// Writes as much as the pipe takes.
+    fn write(&mut self) {
+        let Some(pipe) = &self.pipe else { return };
+        for part in &mut self.parts {
+            while !part.is_empty() {
+                match nix::unistd::write(pipe, part) {
+                    Ok(n) => *part = &part[n..],
+                    Err(Errno::EAGAIN) => return,
+                    Err(_) => *part = &[],
+                }
+            }
+        }
+        self.pipe = None;
     }
 }
 

@@ -60,6 +60,21 @@ pub(crate) fn become_user(uid: u32, gid: u32) -> Done {
     cred::set_gid(gid)?;
     cred::set_uid(uid)?;
     process::set_keep_caps(false)?;
+    guard()
+}
+
+/// Takes id 0 in the user namespace.
+pub(crate) fn become_root() -> Done {
+    cred::set_gid(0)?;
+    cred::set_uid(0)?;
+    guard()
+}
+
+/// What the kernel takes back when ids change: init dies with its parent, and nobody may look into it. The latter becomes what the
+/// host's fs.suid_dumpable says (prctl(2)).
+fn guard() -> Done {
+    process::set_parent_death_signal(libc::SIGKILL)?;
+    process::set_dumpable(false)?;
     Ok(())
 }
 

@@ -137,16 +137,17 @@ pub(crate) fn run(plan: &mut Plan, files: Files) -> ! {
 }
 
 /// Runs the stage: joins or makes what init must be born into, then clones init as the parent's child and ends.
-pub(crate) fn run_stage(plan: &mut Plan, files: Files, stage: &Stage, flags: u64) -> ! {
+pub(crate) fn run_stage(plan: &mut Plan, files: Files, stage: &Stage) -> ! {
     let guarded = process::set_parent_death_signal(libc::SIGKILL);
     process::set_name(c"caisson:[STAGE]").ok(); // only for ps
     let done = guarded
         .and_then(|()| sync::await_go(&files.sync))
         .at(Op::Protocol)
         .and_then(|()| prepare_birth(stage, &files))
+        .and_then(|()| hide_from_birth(plan, stage))
         .and_then(|()| {
             process::clone3(CloneArgs {
-                flags: flags | libc::CLONE_PARENT as u64,
+                flags: plan.birth.flags | libc::CLONE_PARENT as u64,
                 cgroup: None,
             })
             .at(Op::Clone)
@@ -177,6 +178,15 @@ fn prepare_birth(stage: &Stage, files: &Files) -> Done {
     if let Some(offsets) = &stage.time_offsets {
         process::unshare(crate::plan::namespaces::CLONE_NEWTIME as u64)?;
         restrict::write_proc(&files.proc, c"self/timens_offsets", offsets.to_bytes())?;
+    }
+    Ok(())
+}
+
+/// Whoever is in the pid namespace already sees init from its first moment on. Unless an unprivileged parent has to write its id maps, it
+/// is born as what it will be: not dumpable.
+fn hide_from_birth(plan: &Plan, stage: &Stage) -> Done {
+    if plan.birth.id_maps.is_none() || stage.new_user {
+        process::set_dumpable(false)?;
     }
     Ok(())
 }
@@ -215,10 +225,7 @@ impl Init {
             Step::Ask(request) => ask(&self.files.sync, *request)?,
             Step::Join(join) => process::setns(&self.files.slots[join.slot.0], join.flags)?,
             Step::Unshare(flags) => process::unshare(*flags)?,
-            Step::BecomeRoot => {
-                cred::set_gid(0)?;
-                cred::set_uid(0)?;
-            }
+            Step::BecomeRoot => identity::become_root()?,
             Step::NotDumpable => process::set_dumpable(false)?,
             // A process that leads its group already has a session to keep only if it is a session leader: never after clone.
             Step::NewSession => nix::unistd::setsid().map(drop)?,
@@ -254,7 +261,7 @@ impl Init {
             Step::RootPropagation(flags) => {
                 crate::sys::mount::mount(None, c"/", None, *flags, None)?
             }
-            Step::ReopenNull => devices::reopen_null(self.root()?)?,
+            Step::ReopenNull => devices::reopen_null(self.root()?, &self.files)?,
             Step::MakeDirectory(path) => self.root()?.make_directory(path).map(drop)?,
             Step::Console(console) => console::set_up(self.root()?, console, &self.files)?,
             Step::LateReadonly => self.late_readonly()?,

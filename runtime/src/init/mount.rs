@@ -25,11 +25,13 @@ impl Init {
                 recursive,
                 slot,
             } => {
-                let tree = match slot {
-                    Some(slot) => self.files.slots[slot.0]
+                let tree = match (clone_tree(fs::CWD, source, *recursive), slot) {
+                    // Not reachable for the root of this user namespace, but it was for the parent. Flags of the host's mounts are locked
+                    // in what is cloned here, so this way comes first.
+                    (Err(Errno::EACCES), Some(slot)) => self.files.slots[slot.0]
                         .try_clone()
                         .map_err(|_| Errno::EMFILE)?,
-                    None => clone_tree(fs::CWD, source, *recursive).at(Op::OpenSource)?,
+                    (cloned, _) => cloned.at(Op::OpenSource)?,
                 };
                 self.bind(root, mount, &tree)
             }
@@ -39,6 +41,7 @@ impl Init {
             } => match new_filesystem(filesystem, mount, None) {
                 Ok(tree) => {
                     let target = root.make_directory(&mount.target)?;
+                    check_target(&target, mount, false)?;
                     place(
                         &self.files,
                         &tree,

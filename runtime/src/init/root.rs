@@ -4,7 +4,7 @@
 //! the image nor one that another container swaps in meanwhile leads out of it (CVE-2021-30465, CVE-2024-21626, CVE-2024-45310).
 //! What comes back is a descriptor; nothing here hands out a path.
 
-use super::{At, Done, Fail};
+use super::{At, Digits, Done, Fail, Files};
 use crate::plan::Op;
 use crate::sys::{Errno, Result, fs};
 use std::ffi::CStr;
@@ -44,6 +44,18 @@ impl Root {
     /// Opens an existing file, following links inside the root.
     pub(crate) fn open(&self, path: &CStr, flags: i32) -> Result<OwnedFd> {
         fs::openat2(&self.0, path, flags, 0, IN_ROOT)
+    }
+
+    /// Opens a character device for reading and writing if it is this one, else ENODEV. What it is is known before it is opened: in the
+    /// container's tree, anything may be in a device's place, and opening a fifo or a file of FUSE can block for ever.
+    pub(crate) fn open_device(&self, path: &CStr, number: u64, files: &Files) -> Result<OwnedFd> {
+        let found = self.open(path, libc::O_PATH)?;
+        let stat = fs::stat(&found)?;
+        if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != number {
+            return Err(Errno::ENODEV);
+        }
+        let reopen = Digits::fd_path(found.as_fd());
+        fs::open_follow(&files.proc, reopen.as_c_str(), libc::O_RDWR)
     }
 
     /// Opens an existing file without following a link in the last component.

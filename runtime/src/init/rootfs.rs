@@ -12,22 +12,29 @@ use crate::sys::mount::{
 };
 use crate::sys::{Errno, fs};
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// Mounts the root's content over the root directory, in the container's mount namespace only, and opens it.
 pub(crate) fn mount_root(planned: &Planned, files: &Files) -> Done<Root> {
     // A container without a mount namespace takes the directory as it is.
     let target = fs::open_follow(fs::CWD, &planned.path, libc::O_PATH | libc::O_DIRECTORY);
     let tree = match &planned.source {
-        Source::Directory { slot: Some(slot) } => files.slots[slot.0]
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|_| Errno::EMFILE)?,
-        Source::Directory { slot: None } => {
-            let target = target.as_ref().map_err(|errno| *errno).at(Op::OpenSource)?;
-            let tree = clone_tree(target, c"", true).at(Op::CloneSource)?;
-            mount::set_propagation(files, &tree, libc::MS_PRIVATE, false).at(Op::SetPropagation)?;
-            tree
+        Source::Directory { slot } => {
+            let cloned = target.as_ref().map_err(|errno| *errno);
+            match (
+                cloned.and_then(|target| clone_tree(target, c"", true)),
+                slot,
+            ) {
+                (Err(Errno::EACCES), Some(slot)) => {
+                    files.slots[slot.0].try_clone().map_err(|_| Errno::EMFILE)?
+                }
+                (tree, _) => {
+                    let tree = tree.at(Op::CloneSource)?;
+                    mount::set_propagation(files, &tree, libc::MS_PRIVATE, false)
+                        .at(Op::SetPropagation)?;
+                    tree
+                }
+            }
         }
         Source::Overlay(layers) => overlay::assemble(
             layers,

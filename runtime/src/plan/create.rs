@@ -58,7 +58,7 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
     if let Some(list) = hooks.and_then(|h| h.create_container().as_ref()) {
         steps.extend(hook_calls("createContainer", list, None, &create_state)?);
     }
-    change_root(spec, linux, process, &ns, &options, &mut steps)?;
+    change_root(spec, process, &ns, &options, &mut steps)?;
     restrict(spec, linux, process, &mut steps)?;
     let mut before_exec = vec![Step::Ask(Request::Start)];
     if options.start_by_fifo {
@@ -79,7 +79,11 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
         seccomp: options.seccomp.take(),
         ask_for_rlimits: userns,
         may_set_groups: may_set_groups(&ns, options.host),
-        keep_groups: keeps_groups(spec),
+        keep_groups: super::keeps_groups(
+            spec.annotations()
+                .as_ref()
+                .and_then(|a| a.get(super::KEEP_GROUPS)),
+        ),
         close_from: 3 + options.preserved_fds,
         before_exec,
     };
@@ -100,13 +104,6 @@ pub(crate) fn single_map(maps: &namespaces::IdMaps) -> bool {
 
 fn may_set_groups(ns: &Namespaces, host: &Host) -> bool {
     host.sys_admin || !ns.birth.id_maps.as_ref().is_some_and(single_map)
-}
-
-fn keeps_groups(spec: &Spec) -> bool {
-    spec.annotations()
-        .as_ref()
-        .and_then(|a| a.get("run.oci.keep_original_groups"))
-        .is_some_and(|v| v == "1")
 }
 
 fn empty<T>(list: &Option<Vec<T>>) -> bool {
@@ -166,27 +163,25 @@ fn assemble(
         }));
         return Ok(());
     }
-    let inherited = propagation.unwrap_or(libc::MS_SLAVE) & !libc::MS_REC;
+    let inherited = match propagation.unwrap_or(libc::MS_SLAVE) & !libc::MS_REC {
+        // What is unbindable could not be cloned as the root; private keeps the same from propagating.
+        libc::MS_UNBINDABLE => libc::MS_PRIVATE,
+        flag => flag,
+    };
     steps.push(Step::Propagation(inherited | libc::MS_REC));
     if inherited == libc::MS_SHARED {
         steps.push(Step::RootParentPrivate(path.clone()));
     }
     // A container with a user namespace may have no way to its sources; a privileged parent opens them for it.
-    let parent_opens = userns && options.host.sys_admin;
-    let mut open_tree = |path: &CString, recursive: bool, propagation: u64| {
-        opens.push(Open::Tree {
-            path: path.clone(),
-            recursive,
-            propagation,
-        });
-        Slot(opens.len() - 1)
+    let mut trees = Trees {
+        opens,
+        wanted: userns && options.host.sys_admin,
     };
     let source = match overlay {
         Some(overlay) => Source::Overlay(overlay),
-        None => {
-            let slot = parent_opens.then(|| open_tree(&path, true, libc::MS_PRIVATE));
-            Source::Directory { slot }
-        }
+        None => Source::Directory {
+            slot: trees.open(&path, true, libc::MS_PRIVATE),
+        },
     };
     steps.push(Step::Root(Root { path, source }));
     let around = Surroundings {
@@ -200,14 +195,14 @@ fn assemble(
     };
     for entry in spec.mounts().iter().flatten() {
         let mut mount = mounts::plan(entry, &around)?;
+        inherit_propagation(&mut mount, propagation);
         if let mounts::Kind::Bind {
             source,
             recursive,
             slot,
         } = &mut mount.kind
-            && parent_opens
         {
-            *slot = Some(open_tree(source, *recursive, inherited));
+            *slot = trees.open(source, *recursive, inherited);
         }
         steps.push(Step::Mount(Box::new(mount)));
     }
@@ -218,10 +213,39 @@ fn assemble(
     Ok(())
 }
 
+/// The trees that the parent opens, if it does.
+struct Trees<'a> {
+    opens: &'a mut Vec<Open>,
+    wanted: bool,
+}
+
+impl Trees<'_> {
+    fn open(&mut self, path: &CString, recursive: bool, propagation: u64) -> Option<Slot> {
+        if !self.wanted {
+            return None;
+        }
+        self.opens.push(Open::Tree {
+            path: path.clone(),
+            recursive,
+            propagation,
+        });
+        Some(Slot(self.opens.len() - 1))
+    }
+}
+
+/// A recursive rootfsPropagation holds for mounts that say nothing themselves. But for unbindable: masks and read-only paths are clones.
+fn inherit_propagation(mount: &mut mounts::Mount, propagation: Option<u64>) {
+    let Some(flags) = propagation.filter(|flags| flags & libc::MS_REC != 0) else {
+        return;
+    };
+    if flags & libc::MS_UNBINDABLE == 0 && mount.propagation.is_empty() {
+        mount.propagation.push((flags & !libc::MS_REC, true));
+    }
+}
+
 /// The container's root becomes the root, and what happens in it before restrictions begin.
 fn change_root(
     spec: &Spec,
-    linux: &Linux,
     process: &Process,
     ns: &Namespaces,
     options: &Options<'_>,
@@ -233,11 +257,6 @@ fn change_root(
         (true, true) => Step::MoveRoot,
         (true, false) => Step::PivotRoot,
     });
-    if let Some(flags) =
-        rootfs::propagation(linux.rootfs_propagation().as_deref())?.filter(|_| private)
-    {
-        steps.push(Step::RootPropagation(flags));
-    }
     steps.push(Step::ReopenNull);
     if process.cwd() != Path::new("/") {
         steps.push(Step::MakeDirectory(c_path(mounts::clean_target(
@@ -301,6 +320,10 @@ fn restrict(spec: &Spec, linux: &Linux, process: &Process, steps: &mut Vec<Step>
     }
     for path in linux.masked_paths().iter().flatten() {
         steps.push(Step::MaskedPath(target(path)?));
+    }
+    // Late, since what is unbindable cannot be cloned for a read-only path. The root's own mount only: the others have theirs.
+    if let Some(flags) = rootfs::propagation(linux.rootfs_propagation().as_deref())? {
+        steps.push(Step::RootPropagation(flags & !libc::MS_REC));
     }
     if let Some(personality) = linux.personality() {
         if personality

@@ -1,8 +1,6 @@
 //! The plan of `exec`: one more process in a running container.
 
-use super::{
-    Birth, Join, Open, Plan, Request, Slot, Step, create, mounts, namespaces, process, seccomp,
-};
+use super::{Birth, Join, Open, Plan, Slot, Step, create, mounts, process, seccomp};
 use crate::host::Host;
 use crate::report::Result;
 use oci_spec::runtime::Process;
@@ -24,41 +22,11 @@ pub(crate) struct Options<'a> {
 
 /// Plans a process in a container.
 pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> {
-    let slot = Slot(0);
-    let pid = libc::CLONE_NEWPID as u64;
-    let userns = options.namespaces & libc::CLONE_NEWUSER as u64 != 0;
-    let mut birth = Birth {
-        oom_score_adj: process.oom_score_adj(),
-        ..Birth::default()
-    };
-    let path = format!("of container {:?}", options.id);
-    let join = |flags| Join {
-        slot,
-        flags,
-        path: path.clone(),
-    };
     let mut steps = Vec::with_capacity(32);
-    if options.host.sys_admin {
-        // The parent enters the pid namespace for its child, which joins the others at once: one fork.
-        birth.pid_namespace = (options.namespaces & pid != 0).then_some(slot);
-        steps.push(Step::NotDumpable);
-        let rest = options.namespaces & !pid;
-        if rest != 0 {
-            steps.push(Step::Join(join(rest)));
-        }
-    } else {
-        // Without rights over the pid namespace before the user namespace is joined, a process in between has to join both.
-        let stage = super::Stage {
-            join: vec![join(options.namespaces)],
-            become_root: userns,
-            ..Default::default()
-        };
-        birth.stage = Some(stage);
-        steps.push(Step::NotDumpable);
-    }
-    if userns {
-        steps.push(Step::BecomeRoot);
-    }
+    let birth = Birth {
+        oom_score_adj: process.oom_score_adj(),
+        ..enter(&options, &mut steps)
+    };
     steps.push(Step::NewSession);
     if options.new_keyring {
         steps.push(Step::Keyring(mounts::c_string(format!(
@@ -82,19 +50,13 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
     let tail = process::Tail {
         process,
         seccomp: options.seccomp.take(),
-        ask_for_rlimits: userns,
+        ask_for_rlimits: options.namespaces & USER != 0,
         may_set_groups: options.may_set_groups,
         keep_groups: options.keep_groups,
         close_from: 3 + options.preserved_fds,
         before_exec: Vec::new(),
     };
     process::tail(tail, &mut steps, &mut rlimits)?;
-    debug_assert!(
-        !steps
-            .iter()
-            .any(|step| matches!(step, Step::Ask(Request::IdMaps)))
-    );
-    debug_assert_eq!(birth.flags & namespaces::CLONE_NEWTIME as u64, 0);
     Ok(Plan {
         birth,
         opens: vec![Open::Process],
@@ -102,4 +64,41 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
         exec: process::exec(process)?,
         rlimits,
     })
+}
+
+const USER: u64 = libc::CLONE_NEWUSER as u64;
+const PID: u64 = libc::CLONE_NEWPID as u64;
+
+/// Into the container's namespaces, by the pidfd of its init.
+fn enter(options: &Options<'_>, steps: &mut Vec<Step>) -> Birth {
+    let slot = Slot(0);
+    let join = |flags| Join {
+        slot,
+        flags,
+        path: format!("of container {:?}", options.id),
+    };
+    let userns = options.namespaces & USER != 0;
+    let mut birth = Birth::default();
+    if options.host.sys_admin {
+        // The parent enters the pid namespace for its child, which joins the others at once: one fork.
+        birth.pid_namespace = (options.namespaces & PID != 0).then_some(slot);
+        steps.push(Step::NotDumpable);
+        let rest = options.namespaces & !PID;
+        if rest != 0 {
+            steps.push(Step::Join(join(rest)));
+        }
+    } else {
+        // Without rights over the pid namespace before the user namespace is joined, a process in between has to join both.
+        let join = vec![join(options.namespaces)];
+        birth.stage = Some(super::Stage {
+            join,
+            become_root: userns,
+            ..Default::default()
+        });
+        steps.push(Step::NotDumpable);
+    }
+    if userns {
+        steps.push(Step::BecomeRoot);
+    }
+    birth
 }

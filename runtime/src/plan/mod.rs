@@ -284,6 +284,14 @@ pub(crate) enum Op {
     Protocol,
 }
 
+/// crun's annotation for a process that keeps the groups of its caller (Podman's `--group-add keep-groups`).
+pub(crate) const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+
+/// Whether the value of [`KEEP_GROUPS`] asks for it.
+pub(crate) fn keeps_groups(value: Option<&String>) -> bool {
+    value.is_some_and(|value| value == "1")
+}
+
 /// `linux.memoryPolicy`: see set_mempolicy(2).
 fn memory_policy(policy: &oci_spec::runtime::LinuxMemoryPolicy) -> Result<Step> {
     use oci_spec::runtime::{MemoryPolicyFlagType as Flag, MemoryPolicyModeType as Mode};

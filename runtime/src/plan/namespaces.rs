@@ -173,14 +173,8 @@ fn map_ids(linux: &Linux, ns: &mut Namespaces) -> Result<()> {
         uids: id_maps(linux.uid_mappings().as_ref()),
         gids: id_maps(linux.gid_mappings().as_ref()),
     };
-    let empty = maps.uids.is_empty() && maps.gids.is_empty();
     if ns.new & libc::CLONE_NEWUSER as u64 == 0 {
-        let joined = ns.joined & libc::CLONE_NEWUSER as u64 != 0;
-        if !empty && !joined {
-            return Err(Error::invalid(
-                "user namespace mappings specified, but USER namespace isn't enabled in the config",
-            ));
-        }
+        // Engines leave mappings in configs without a user namespace; runc ignores them too.
         return Ok(());
     }
     if maps.uids.is_empty() || maps.gids.is_empty() {

@@ -91,23 +91,8 @@ pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, rlimits: &mut Vec<Rlim
         steps.push(Step::NoNewPrivileges);
     }
     attributes(process, steps)?;
-    let limits = self::rlimits(process.rlimits().as_deref().unwrap_or_default())?;
-    if tail.ask_for_rlimits {
-        if !limits.is_empty() {
-            steps.push(Step::Ask(super::Request::Rlimits));
-            *rlimits = limits;
-        }
-    } else {
-        steps.extend(limits.into_iter().map(Step::Rlimit));
-    }
-    if !process
-        .env()
-        .iter()
-        .flatten()
-        .any(|var| var.starts_with("HOME="))
-    {
-        steps.push(Step::Home { uid: user.uid() });
-    }
+    *rlimits = limits(process, tail.ask_for_rlimits, steps)?;
+    look_for_home(process, steps);
     if let Some(label) = process
         .selinux_label()
         .as_deref()
@@ -164,6 +149,32 @@ pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, rlimits: &mut Vec<Rlim
     steps.extend(tail.before_exec);
     steps.push(Step::Exec);
     Ok(())
+}
+
+/// The resource limits: set by init, or returned for the parent, whom init asks.
+fn limits(process: &Process, ask: bool, steps: &mut Vec<Step>) -> Result<Vec<Rlimit>> {
+    let limits = rlimits(process.rlimits().as_deref().unwrap_or_default())?;
+    if !ask {
+        steps.extend(limits.into_iter().map(Step::Rlimit));
+        return Ok(Vec::new());
+    }
+    if !limits.is_empty() {
+        steps.push(Step::Ask(super::Request::Rlimits));
+    }
+    Ok(limits)
+}
+
+fn look_for_home(process: &Process, steps: &mut Vec<Step>) {
+    if !process
+        .env()
+        .iter()
+        .flatten()
+        .any(|var| var.starts_with("HOME="))
+    {
+        steps.push(Step::Home {
+            uid: process.user().uid(),
+        });
+    }
 }
 
 /// 2^32 - 1 means "leave unchanged" to the kernel, so that it would keep root (containerd's CVE-2026-46680 is of this family).

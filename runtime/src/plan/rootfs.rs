@@ -46,6 +46,15 @@ const WORK: &str = "dev.caisson.overlay.work";
 /// Overlayfs stacks at most this many layers (OVL_MAX_STACK).
 const MAX_LAYERS: usize = 500;
 
+/// Whether any of the overlay annotations is there.
+pub(crate) fn wants_overlay(annotations: Option<&HashMap<String, String>>) -> bool {
+    annotations.is_some_and(|a| {
+        [LOWER, UPPER, WORK]
+            .iter()
+            .any(|name| a.contains_key(*name))
+    })
+}
+
 /// Reads the overlay annotations; None if there are none.
 pub(crate) fn overlay(
     annotations: Option<&HashMap<String, String>>,

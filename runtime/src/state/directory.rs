@@ -19,7 +19,7 @@ use std::ffi::{CStr, OsStr};
 use std::fs::{DirBuilder, File};
 use std::io::{Read, Write};
 use std::ops::Deref;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -338,10 +338,22 @@ impl Locked {
         .context(|| format!("change owner of {} to {uid}:{gid}", path()))
     }
 
-    /// Removes the start fifo: the container counts as started.
-    pub fn remove_fifo(&self) -> Result<()> {
+    /// Removes the start fifo and opens it to read; `None` if there is none, because the container was started. In this order: opened,
+    /// it lets init go, and a command that is killed in between must not leave a running container that counts as created.
+    pub fn take_fifo(&self) -> Result<Option<OwnedFd>> {
+        let path = || format!("{:?}", self.path.join(FIFO));
+        let Some(fifo) = self.open_fifo(OFlag::O_PATH)? else {
+            return Ok(None);
+        };
         unlinkat(&self.dir, FIFO, UnlinkatFlags::NoRemoveDir)
-            .context(|| format!("remove {:?}", self.path.join(FIFO)))
+            .context(|| format!("remove {}", path()))?;
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let opened = open(
+            format!("/proc/self/fd/{}", fifo.as_raw_fd()).as_str(),
+            flags,
+            Mode::empty(),
+        );
+        opened.map(Some).context(|| format!("open {}", path()))
     }
 
     /// Removes the directory and all in it. The state goes last: until then a delete that was interrupted can be repeated.

@@ -51,6 +51,9 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
     /// The kernel's `CLONE_NEW*` bits of the namespaces that the container does not share with us.
     pub namespaces: u64,
+    /// Whether its processes keep the caller's session keyring.
+    #[serde(default)]
+    pub no_new_keyring: bool,
     /// What the cgroup module needs to find the container's cgroup again.
     #[serde(default)]
     pub cgroup: serde_json::Value,
@@ -129,7 +132,12 @@ impl Init {
     pub fn is_alive(&self) -> Result<bool> {
         let stat = stat(self.pid)?;
         Ok(stat.is_some_and(|stat| {
-            stat.starttime == self.start_time && !matches!(stat.state, 'Z' | 'X' | 'x')
+            // A process whose first thread has ended looks like a zombie for as long as others run.
+            let ended = match stat.state {
+                'Z' => stat.num_threads <= 1,
+                state => matches!(state, 'X' | 'x'),
+            };
+            stat.starttime == self.start_time && !ended
         }))
     }
 }
@@ -175,6 +183,7 @@ mod tests {
             init,
             annotations: BTreeMap::from([("k".into(), "v".into())]),
             namespaces: 0x2000_0000,
+            no_new_keyring: false,
             cgroup: serde_json::json!({"path": "/x"}),
         }
     }

@@ -266,16 +266,12 @@ pub(crate) fn seals(fd: impl AsFd) -> Result<c_int> {
 }
 
 /// Standard input, output and error. They may be closed: calls on them then say EBADF.
-pub(crate) const STDIO: [BorrowedFd<'static>; 3] = {
-    // SAFETY: the numbers are used as arguments of system calls only, which check them; nobody closes them through this.
-    unsafe {
-        [
-            BorrowedFd::borrow_raw(0),
-            BorrowedFd::borrow_raw(1),
-            BorrowedFd::borrow_raw(2),
-        ]
-    }
-};
+pub(crate) const STDIO: [BorrowedFd<'static>; 3] = [standard(0), standard(1), standard(2)];
+
+const fn standard(number: c_int) -> BorrowedFd<'static> {
+    // SAFETY: the number is used as an argument of system calls only, which check it; nobody closes it through this.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
 
 /// fstat(2) by number, which need not be open.
 pub(crate) fn stat_fd(number: c_int) -> Result<libc::stat> {

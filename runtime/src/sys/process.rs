@@ -183,6 +183,12 @@ pub(crate) fn clear_cloexec(fd: i32) -> Result<()> {
     Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }).map(drop)
 }
 
+/// Whether a descriptor of this number is open.
+pub(crate) fn is_open(fd: i32) -> bool {
+    // SAFETY: F_GETFD takes no argument.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) }).is_ok()
+}
+
 /// prctl(2) for the options that take one integer.
 fn prctl(option: c_int, arg: c_ulong) -> Result<c_int> {
     // SAFETY: every caller passes an option whose arguments are integers.

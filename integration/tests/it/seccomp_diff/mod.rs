@@ -219,17 +219,18 @@ fn without(profile: &Value, unknown: &BTreeSet<String>) -> Value {
 fn dumped(profile: &Value) -> Vec<Instruction> {
     let scratch = Scratch::new();
     let file = scratch.file("profile.json", profile.to_string());
-    let mut command = Command::new(integration::place::runtime());
+    let program = scratch.path().join("program");
+    // The harness captures text; the program is bytes.
+    let mut command = Command::new("/bin/sh");
     command
-        .args(["seccomp", "dump", "--raw", "--profile"])
-        .arg(file);
-    let output = command.output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    bpf::from_bytes(&output.stdout)
+        .args(["-c", r#""$0" seccomp dump --raw --profile "$1" >"$2""#])
+        .args([
+            integration::place::runtime().as_path(),
+            file.as_path(),
+            program.as_path(),
+        ]);
+    integration::runtime::finish(command).success();
+    bpf::from_bytes(&std::fs::read(program).unwrap())
 }
 
 /// The program that a runtime loads for a profile, and the names in the profile that it says it does not know.

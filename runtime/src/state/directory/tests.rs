@@ -39,6 +39,7 @@ fn state(id: &str) -> State {
         init: None,
         annotations: Default::default(),
         namespaces: 0,
+        no_new_keyring: false,
         cgroup: serde_json::Value::Null,
     }
 }
@@ -223,7 +224,8 @@ fn the_fifo_says_whether_the_container_was_started() {
             .unwrap()
             .is_some()
     );
-    locked.remove_fifo().unwrap();
+    assert!(locked.take_fifo().unwrap().is_some());
+    assert!(locked.take_fifo().unwrap().is_none());
     assert_eq!(
         locked.status(&state, |_| Ok(false)).unwrap(),
         Status::Running

@@ -152,6 +152,7 @@ fn the_first_rule_without_conditions_wins() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a flat table of cases")]
 fn of_rules_that_all_hold_the_order_of_libseccomp_chooses() {
     let trapped = 0x0003_0000;
     for (rules, args, expected) in [

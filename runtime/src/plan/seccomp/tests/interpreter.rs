@@ -40,7 +40,7 @@ fn word(call: &Call, offset: u32, little_endian: bool) -> u32 {
     match offset {
         0 => call.nr,
         4 => call.arch,
-        16..64 if offset % 4 == 0 => {
+        16..64 if offset.is_multiple_of(4) => {
             let arg = call.args[(offset as usize - 16) / 8];
             let high = (offset % 8 == 4) == little_endian;
             (if high { arg >> 32 } else { arg }) as u32

@@ -1,0 +1,194 @@
+//! The engine's side of a terminal: the socket that receives one from a runtime, and a terminal to run a command on.
+
+use crate::children::{self, Since};
+use crate::runtime::{self, Lines};
+use crate::sys;
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
+use std::fs::File;
+use std::io::{IoSliceMut, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+
+/// A listening console socket.
+#[derive(Debug)]
+pub struct ConsoleSocket {
+    /// What to pass as `--console-socket`.
+    pub path: PathBuf,
+    listener: UnixListener,
+}
+
+/// A terminal's master.
+#[derive(Debug)]
+pub struct Terminal {
+    master: File,
+    /// What comes out of the terminal; its lines end in CR LF, which are taken off.
+    pub output: Lines,
+}
+
+/// A command that runs on a terminal.
+#[derive(Debug)]
+pub struct OnTerminal {
+    /// The terminal.
+    pub terminal: Terminal,
+    pid: i32,
+    since: Since,
+    command: String,
+}
+
+impl OnTerminal {
+    /// Starts a command with a terminal of this size as its three standard streams.
+    #[track_caller]
+    pub fn start(mut command: Command, rows: u16, columns: u16) -> OnTerminal {
+        let (terminal, slave) = Terminal::open(rows, columns);
+        let slave = File::from(slave);
+        command
+            .stdin(runtime::share(&slave))
+            .stdout(runtime::share(&slave))
+            .stderr(slave);
+        let line = runtime::describe(&command);
+        let (pid, since) = children::spawn(&mut command);
+        // What stays open here of the slave would keep the terminal from ending.
+        drop(command);
+        OnTerminal {
+            terminal,
+            pid,
+            since,
+            command: line,
+        }
+    }
+
+    /// Sends the command a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        let sent = kill(Pid::from_raw(self.pid), signal);
+        sent.unwrap_or_else(|errno| panic!("{signal} to {}: {errno}", self.command));
+    }
+
+    /// Waits until it ends.
+    #[track_caller]
+    pub fn wait(self) -> ExitStatus {
+        runtime::wait_for(self.pid, self.since, &self.command)
+    }
+}
+
+impl ConsoleSocket {
+    /// Listens on a socket of this path, which should be short: 107 bytes is the most that the kernel takes.
+    #[track_caller]
+    pub fn listen(path: PathBuf) -> ConsoleSocket {
+        let listener = UnixListener::bind(&path)
+            .unwrap_or_else(|error| panic!("listen on {}: {error}", path.display()));
+        ConsoleSocket { path, listener }
+    }
+
+    /// Takes one connection and what it sends: a name, and exactly one descriptor that must be a terminal's master.
+    #[track_caller]
+    pub fn receive(&self) -> (String, Terminal) {
+        assert!(
+            runtime::readable(&self.listener),
+            "nobody connected to the console socket"
+        );
+        let (stream, _) = self
+            .listener
+            .accept()
+            .unwrap_or_else(|error| panic!("accept: {error}"));
+        assert!(
+            runtime::readable(&stream),
+            "nothing came over the console socket"
+        );
+        let mut name = [0u8; 4096];
+        // Room for more than the one that there should be.
+        let mut space = cmsg_space!([RawFd; 8]);
+        let (length, fds) = {
+            let mut parts = [IoSliceMut::new(&mut name)];
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), flags)
+                .unwrap_or_else(|errno| panic!("receive from the console socket: {errno}"));
+            let control = message
+                .cmsgs()
+                .unwrap_or_else(|errno| panic!("control messages: {errno}"));
+            let fds: Vec<RawFd> = control
+                .filter_map(|message| match message {
+                    ControlMessageOwned::ScmRights(fds) => Some(fds),
+                    _ => None,
+                })
+                .flatten()
+                .collect();
+            (message.bytes, fds)
+        };
+        let mut fds: Vec<OwnedFd> = fds.into_iter().map(sys::received).collect();
+        assert_eq!(
+            fds.len(),
+            1,
+            "the console socket gets exactly one descriptor"
+        );
+        assert!(
+            (1..4096).contains(&length),
+            "the console socket gets a name: {length} bytes"
+        );
+        (
+            String::from_utf8_lossy(&name[..length]).into_owned(),
+            Terminal::new(fds.remove(0)),
+        )
+    }
+}
+
+impl Terminal {
+    /// A new terminal: its master as a value, and its slave to give to a command.
+    #[track_caller]
+    pub fn open(rows: u16, columns: u16) -> (Terminal, OwnedFd) {
+        // Never without close-on-exec: other tests start commands at any time.
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let open = || {
+            let master = posix_openpt(flags)?;
+            grantpt(&master)?;
+            unlockpt(&master)?;
+            let slave = nix::fcntl::open(ptsname_r(&master)?.as_str(), flags, Mode::empty())?;
+            let master = master
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(|_| Errno::EMFILE)?;
+            Ok::<_, Errno>((master, slave))
+        };
+        let (master, slave) = open().unwrap_or_else(|errno| panic!("open a terminal: {errno}"));
+        let terminal = Terminal::new(master);
+        terminal.resize(rows, columns);
+        (terminal, slave)
+    }
+
+    /// Types something.
+    #[track_caller]
+    pub fn write(&self, text: &str) {
+        let mut master = &self.master;
+        master
+            .write_all(text.as_bytes())
+            .unwrap_or_else(|error| panic!("write to the terminal: {error}"));
+    }
+
+    /// Changes the size.
+    #[track_caller]
+    pub fn resize(&self, rows: u16, columns: u16) {
+        sys::set_window_size(self.master.as_fd(), rows, columns)
+            .unwrap_or_else(|error| panic!("resize the terminal: {error}"));
+    }
+
+    #[track_caller]
+    fn new(master: OwnedFd) -> Terminal {
+        let master = File::from(master);
+        let reading = master
+            .try_clone()
+            .unwrap_or_else(|error| panic!("duplicate a descriptor: {error}"));
+        Terminal {
+            master,
+            output: Lines::new(reading.into()),
+        }
+    }
+}

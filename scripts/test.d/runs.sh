@@ -1,0 +1,59 @@
+# shellcheck shell=bash disable=SC2154 # scripts/test sets the options and paths
+# One run of something that has tests, what it is run in, and the sum of all runs.
+
+logs=$scripts/../target/test-logs
+rm -rf "$logs"
+mkdir -p "$logs"
+
+# run NAME COMMAND...: keeps the output in a log, says how it went, and shows what failed. Always succeeds.
+run() {
+    local name=$1 log=$logs/$1 status=0 start=$SECONDS
+    shift
+    "$@" </dev/null >"$log" 2>&1 || status=$?
+    echo "run ended with status $status" >>"$log"
+    if [[ $status != 0 ]]; then
+        # From libtest's own list of failures on; whatever else failed said so last.
+        if grep -q '^failures:$' "$log"; then sed -n '/^failures:$/,$p' "$log"; else tail -n 60 "$log"; fi
+    fi
+    printf '== %s: %s (%d s)\n' "$name" "$(count "$log" | tail -n 1)" $((SECONDS - start))
+}
+
+run_natively() {
+    local hybrid=/sys/fs/cgroup/unified
+    run native isolated pure "$@"
+    # What differs there is where a container's group is; the rest of the suite would only say the same again.
+    if [[ -d $hybrid ]]; then run hybrid isolated hybrid CGROUP=$hybrid "$@" -- lifecycle:: run:: kill:: exec:: freeze:: cgroup; fi
+}
+
+# isolated LAYOUT [NAME=VALUE]... [TEST-ARG]...
+isolated() {
+    local layout=$1 variables=()
+    shift
+    while [[ ${1-} == *=* ]]; do variables+=("$1"); shift; done
+    "$scripts/test.d/isolated" "$layout" env "${variables[@]}" "$programs/it" --test-threads=2 "$@"
+}
+
+# machine KERNEL PEERS [TEST-ARG]...
+machine() {
+    local kernel=$1 peers=$2
+    shift 2
+    # With one thread the names of tests and what they say would share lines.
+    "$scripts/vm" --kernel "$kernel" --peers "$peers" --cpus 1 --timeout 3000 --payload "$programs" -- \
+        env ${RUNTIME:+RUNTIME="$RUNTIME"} /payload/it --test-threads=2 "$@"
+}
+
+# The last line is 'N passed, N failed, N skipped'; before it, the names of the tests that ran nowhere.
+count() { awk -f "$scripts/test.d/count.awk" "$@"; }
+
+sum_up() {
+    local sum passed failed skipped nowhere=()
+    mapfile -t nowhere < <(count "$logs"/* | head -n -1)
+    sum=$(count "$logs"/* | tail -n 1)
+    read -r passed _ failed _ skipped _ <<<"$sum"
+    if [[ ${#nowhere[@]} -gt 0 && -n $all ]]; then
+        printf 'skipped wherever it ran: %s\n' "${nowhere[@]}"
+        failed=$((failed + ${#nowhere[@]})) skipped=$((skipped - ${#nowhere[@]}))
+    fi
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [[ $failed == 0 ]]
+}
