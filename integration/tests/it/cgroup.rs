@@ -1,6 +1,6 @@
-//! What a container's cgroup is after `create`: its place, the value of every file that the config asks for, and refusals.
+//! What the files of a container's cgroup hold after `create`, for each field of the config, and what is refused.
 //!
-//! That the kernel then keeps to these values is shown in `limits`.
+//! That the kernel then keeps to these values is shown in `limits`; where the group is, in `groups`.
 
 use integration::{Bundle, Container, beyond, host, place, require};
 use serde_json::{Value, json};
@@ -356,70 +356,6 @@ fn a_limit_that_cannot_be_met_leaves_nothing_behind() {
 }
 
 #[test]
-fn an_absolute_path_is_below_the_root() {
-    require!(containers);
-    let mut bundle = Bundle::new();
-    let (tree, leaf) = (place::unique("tree"), place::unique("leaf"));
-    bundle
-        .config
-        .set("/linux/cgroupsPath", format!("/{tree}/{leaf}"));
-    let container = bundle.create();
-    let expected = host::hierarchy().join(&tree).join(&leaf);
-    assert_eq!(container.cgroup(), expected);
-    drop(container);
-    assert!(!expected.exists(), "the group outlives the container");
-    remove_tree(&host::hierarchy().join(&tree));
-}
-
-#[test]
-fn a_path_cannot_leave_the_hierarchy() {
-    require!(containers);
-    beyond!(
-        a_path_cannot_leave_the_hierarchy,
-        [crun("joins the path as it is")]
-    );
-    let mut bundle = Bundle::new();
-    let leaf = place::unique("leaf");
-    bundle
-        .config
-        .set("/linux/cgroupsPath", format!("/../../../{leaf}"));
-    let container = bundle.create();
-    assert_eq!(container.cgroup(), host::hierarchy().join(&leaf));
-}
-
-#[test]
-fn without_a_path_the_group_has_the_containers_id_in_its_name() {
-    require!(containers);
-    let bundle = Bundle::new();
-    let container = bundle.create();
-    let cgroup = container.cgroup();
-    let name = cgroup.file_name().unwrap().to_string_lossy();
-    assert!(name.contains(&container.id), "{name}");
-    assert_eq!(
-        host::cgroup_file(&cgroup, "cgroup.procs"),
-        container.pid.to_string(),
-        "nobody else is in it"
-    );
-}
-
-#[test]
-fn a_group_with_processes_is_refused() {
-    require!(containers);
-    beyond!(
-        a_group_with_processes_is_refused,
-        [runc_before("1.2", "only warns"), crun("joins it")]
-    );
-    let mut bundle = Bundle::new();
-    let group = format!("/{}", place::unique("shared"));
-    bundle.config.set("/linux/cgroupsPath", &*group);
-    let first = bundle.pause();
-    let mut second = Bundle::new();
-    second.config.set("/linux/cgroupsPath", &*group);
-    second.create_fails().says("not empty");
-    assert_eq!(first.status(), "running");
-}
-
-#[test]
 fn only_the_limits_of_the_config_need_controllers() {
     require!(containers);
     // The group of a container that asks for nothing costs its siblings nothing.
@@ -490,24 +426,6 @@ fn a_read_only_cgroup_mount_gives_no_group_away() {
     bundle.config.user_namespace(100_000, 65536);
     let container = bundle.create();
     assert_eq!(fs::metadata(container.cgroup()).unwrap().uid(), 0);
-}
-
-#[test]
-fn groups_that_the_container_made_are_deleted_with_it() {
-    require!(containers);
-    let mut bundle = Bundle::new();
-    bundle.config.privileged().unmount("/sys/fs/cgroup").mount(
-        "/sys/fs/cgroup",
-        "cgroup",
-        "cgroup",
-        &[],
-    );
-    let mut container = bundle.pause();
-    let cgroup = container.cgroup();
-    fs::create_dir_all(cgroup.join("a/b/c")).unwrap();
-    fs::create_dir(cgroup.join("d")).unwrap();
-    container.delete_by_force().success();
-    assert!(!cgroup.exists());
 }
 
 #[test]

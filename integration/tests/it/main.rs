@@ -24,6 +24,7 @@ mod exec;
 mod fds;
 mod groups;
 mod hooks;
+mod hybrid;
 mod ids;
 mod kill;
 mod lifecycle;
