@@ -378,7 +378,7 @@ fn a_limit_that_cannot_be_met_leaves_nothing_behind() {
         json!({ "pids": { "limit": 9 }, "unified": { "memory.max": "nonsense" } }),
     );
     bundle.create_fails().says("memory.max");
-    let top = Path::new(host::CGROUP).join(group.split('/').nth(1).unwrap());
+    let top = host::hierarchy().join(group.split('/').nth(1).unwrap());
     // The peers leave the groups above, which they made as well.
     if integration::peer::is("caisson") {
         assert!(!top.exists(), "{} is left", top.display());
@@ -396,11 +396,11 @@ fn an_absolute_path_is_below_the_root() {
         .config
         .set("/linux/cgroupsPath", format!("/{tree}/{leaf}"));
     let container = bundle.create();
-    let expected = Path::new(host::CGROUP).join(&tree).join(&leaf);
+    let expected = host::hierarchy().join(&tree).join(&leaf);
     assert_eq!(container.cgroup(), expected);
     drop(container);
     assert!(!expected.exists(), "the group outlives the container");
-    remove_tree(&Path::new(host::CGROUP).join(&tree));
+    remove_tree(&host::hierarchy().join(&tree));
 }
 
 #[test]
@@ -416,7 +416,7 @@ fn a_path_cannot_leave_the_hierarchy() {
         .config
         .set("/linux/cgroupsPath", format!("/../../../{leaf}"));
     let container = bundle.create();
-    assert_eq!(container.cgroup(), Path::new(host::CGROUP).join(&leaf));
+    assert_eq!(container.cgroup(), host::hierarchy().join(&leaf));
 }
 
 #[test]
@@ -462,7 +462,7 @@ fn only_the_limits_of_the_config_need_controllers() {
         .set("/linux/cgroupsPath", format!("/{tree}/leaf"))
         .remove("/linux/resources");
     let container = bundle.create();
-    let top = Path::new(host::CGROUP).join(&tree);
+    let top = host::hierarchy().join(&tree);
     if integration::peer::is("caisson") {
         assert_eq!(host::cgroup_file(&top, "cgroup.subtree_control"), "");
     }
