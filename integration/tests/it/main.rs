@@ -13,11 +13,15 @@
 // What a test unwraps it expects to be there; the panic is the failure. Outside of #[test] functions clippy needs to be told.
 #![allow(clippy::unwrap_used)]
 
+mod attack;
+mod attack_engine;
 mod binds;
 mod concurrency;
+mod crash;
 mod cve;
 mod devices;
 mod exec;
+mod failing;
 mod hooks;
 mod ids;
 mod kill;

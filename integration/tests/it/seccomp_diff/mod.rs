@@ -224,7 +224,11 @@ fn dumped(profile: &Value) -> Vec<Instruction> {
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", r#""$0" seccomp dump --raw --profile "$1" >"$2""#])
-        .args([integration::place::runtime().as_path(), file.as_path(), program.as_path()]);
+        .args([
+            integration::place::runtime().as_path(),
+            file.as_path(),
+            program.as_path(),
+        ]);
     integration::runtime::finish(command).success();
     bpf::from_bytes(&std::fs::read(program).unwrap())
 }
