@@ -3,7 +3,7 @@
 //! A command is killed at moments spread evenly over the time that it takes. At every one of its system calls it will be, too.
 
 use integration::place::unique;
-use integration::runtime::{DEADLINE, Running, readable};
+use integration::runtime::{Running, deadline, readable};
 use integration::{Bundle, beyond, host, require, sys};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::Signal;
@@ -160,7 +160,7 @@ mod killed {
             first.signal(Signal::SIGKILL);
             first.wait_for_exit();
             let second = bundle.runtime.start(&["start", id]);
-            assert!(ends_within(&second, DEADLINE), "start does not end");
+            assert!(ends_within(&second, deadline()), "start does not end");
             second
         });
     }

@@ -3,7 +3,6 @@
 use integration::place::{probe, unique};
 use integration::{Bundle, Config, beyond, host, require};
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// What is wrong, and how that is said in the config.
 type Wrong = (&'static str, fn(&mut Config) -> &mut Config);
@@ -146,7 +145,7 @@ fn create_and_run_leave_nothing() {
             assert!(!finished.stderr.is_empty(), "{what}: {finished}");
             bundle.assert_gone(&id);
             // Nor the groups above its own, which were made for it.
-            let group = Path::new(host::CGROUP).join(&top);
+            let group = host::hierarchy().join(&top);
             assert!(!group.exists(), "{what}: {}", group.display());
         }
         assert_eq!(host::mounts().len(), mounts, "{what}");
