@@ -19,7 +19,6 @@ mod binds;
 mod cgroup;
 mod concurrency;
 mod console;
-mod crash;
 mod cve;
 mod devices;
 mod errors;
