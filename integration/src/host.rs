@@ -122,7 +122,12 @@ pub(crate) fn after_failure(id: &str, root: &Path) {
 /// Fails the test if anything is left of a container.
 #[track_caller]
 pub fn assert_no_trace(id: &str, root: &Path) {
-    let left = traces(id, root);
+    let mut left = traces(id, root);
+    if peer::is("runc") {
+        // `delete --force` gives up on a group whose last process takes a third of a second to end, and still exits with 0.
+        left.retain(|trace| !trace.starts_with("cgroup "));
+        remove_cgroups(id);
+    }
     if left.is_empty() {
         return;
     }

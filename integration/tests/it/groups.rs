@@ -18,7 +18,7 @@ fn the_group_is_at_the_configured_path() {
         .set("/linux/cgroupsPath", path.as_str())
         .probe(&["pause"]);
     let mut container = bundle.create();
-    let group = PathBuf::from(format!("{}{path}", host::CGROUP));
+    let group = PathBuf::from(format!("{}{path}", host::hierarchy().display()));
     assert_eq!(container.cgroup(), group);
     container.delete().success();
     assert!(!group.exists());
@@ -28,7 +28,7 @@ fn the_group_is_at_the_configured_path() {
 fn parents_of_the_group_are_made() {
     require!(containers);
     let mut bundle = Bundle::new();
-    let top = Path::new(host::CGROUP).join(unique("top"));
+    let top = host::hierarchy().join(unique("top"));
     let path = format!("/{}/middle/leaf", top.file_name().unwrap().display());
     bundle.config.set("/linux/cgroupsPath", path.as_str());
     let mut container = bundle.create();
@@ -66,7 +66,13 @@ fn a_path_cannot_climb_out_of_the_hierarchy() {
         .set("/linux/cgroupsPath", format!("/../../../../{name}"))
         .probe(&["exit", "0"]);
     bundle.run(); // It may be refused, or cleaned.
-    let made = ["/", "/sys", "/sys/fs", host::CGROUP].map(|parent| Path::new(parent).join(&name));
+    let made = [
+        Path::new("/"),
+        Path::new("/sys"),
+        Path::new("/sys/fs"),
+        host::hierarchy(),
+    ]
+    .map(|parent| parent.join(&name));
     let made: Vec<&PathBuf> = made
         .iter()
         .filter(|path| fs::remove_dir(path).is_ok())
@@ -78,7 +84,7 @@ fn a_path_cannot_climb_out_of_the_hierarchy() {
 fn an_empty_group_that_exists_is_used() {
     require!(containers);
     let mut bundle = Bundle::new();
-    let group = Path::new(host::CGROUP).join(unique("existing"));
+    let group = host::hierarchy().join(unique("existing"));
     fs::create_dir(&group).unwrap();
     bundle.config.set(
         "/linux/cgroupsPath",
@@ -116,7 +122,7 @@ fn a_frozen_group_is_refused() {
         [crun("hangs or starts a frozen container")]
     );
     let mut bundle = Bundle::new();
-    let group = Path::new(host::CGROUP).join(unique("frozen"));
+    let group = host::hierarchy().join(unique("frozen"));
     fs::create_dir(&group).unwrap();
     set(&group, "cgroup.freeze", "1");
     bundle.config.set(

@@ -4,6 +4,7 @@
 //! probe prints around its work, so that what the runtime takes to start it does not count.
 
 use crate::cgroup::scratch_disk;
+use integration::runtime::Lines;
 use integration::{Bundle, Container, beyond, host, require};
 use serde_json::json;
 use std::fs;
@@ -148,7 +149,7 @@ fn a_cpu_hog_is_throttled_to_its_quota() {
         .set("/linux/resources/unified", first_served());
     let mut container = bundle.create();
     container.start().success();
-    let used = cpu_share(&mut container);
+    let used = cpu_share(&container.cgroup(), &mut container.stdout);
     assert!((0.18..=0.22).contains(&used), "used {used} of a CPU");
 }
 
@@ -158,17 +159,20 @@ fn all_processes_of_a_container_share_its_quota() {
     let mut bundle = Bundle::new();
     bundle
         .config
-        .probe(&["burn", "1000"])
         .set(
             "/linux/resources/cpu",
             json!({ "quota": 20_000, "period": 50_000 }),
         )
         .set("/linux/resources/unified", first_served());
-    let mut container = bundle.create();
-    container.start().success();
+    let container = bundle.pause();
     container.exec_detached(&[], &["/bin/probe", "spin"]);
-    let used = cpu_share(&mut container);
+    let mut burning =
+        container
+            .runtime
+            .start(&["exec", &container.id, "/bin/probe", "burn", "1000"]);
+    let used = cpu_share(&container.cgroup(), &mut burning.stdout);
     assert!((0.36..=0.44).contains(&used), "used {used} of a CPU");
+    burning.wait().success();
 }
 
 #[test]
@@ -288,10 +292,7 @@ fn huge_pages_stop_at_the_limit() {
     );
     beyond!(
         huge_pages_stop_at_the_limit,
-        [
-            runc_before("1.2", "does not limit the reservation"),
-            crun_before("1.9", "does not limit the reservation")
-        ]
+        [crun("does not limit the reservation")]
     );
     fs::OpenOptions::new()
         .write(true)
@@ -327,10 +328,9 @@ fn a_container_lives_with_half_a_mebibyte_and_one_process() {
     require!(containers, controller("memory"), controller("pids"));
     beyond!(
         a_container_lives_with_half_a_mebibyte_and_one_process,
-        [
-            runc("needs megabytes and several threads before the container's program runs"),
-            crun("creates processes in the container's group before its program runs")
-        ]
+        [runc(
+            "needs megabytes and several threads before the container's program runs"
+        )]
     );
     let mut bundle = Bundle::new();
     bundle.config.probe(&["echo", "alive"]).set(
@@ -356,13 +356,6 @@ fn a_container_lives_with_half_a_mebibyte_and_one_process() {
 #[test]
 fn a_memory_limit_that_is_too_small_to_start_with_is_named() {
     require!(containers, controller("memory"));
-    beyond!(
-        a_memory_limit_that_is_too_small_to_start_with_is_named,
-        [
-            runc_before("1.1", "says that a pipe ended"),
-            crun("says that a socket was closed")
-        ]
-    );
     let mut bundle = Bundle::new();
     bundle.config.set(
         "/linux/resources/memory",
@@ -414,17 +407,16 @@ fn first_served() -> serde_json::Value {
     json!({ "cpu.weight": "10000" })
 }
 
-/// How much of a CPU the group used while its `probe burn` ran, by the kernel's count.
+/// How much of a CPU the group used while the `probe burn` with this output ran, by the kernel's count.
 #[track_caller]
-fn cpu_share(container: &mut Container) -> f64 {
-    let cgroup = container.cgroup();
-    let used = || (Instant::now(), count(&cgroup, "cpu.stat", "usage_usec"));
-    assert_eq!(container.stdout.line(), "begin");
+fn cpu_share(cgroup: &Path, output: &mut Lines) -> f64 {
+    let used = || (Instant::now(), count(cgroup, "cpu.stat", "usage_usec"));
+    assert_eq!(output.line(), "begin");
     let (begin, before) = used();
-    assert_eq!(container.stdout.line(), "done");
+    assert_eq!(output.line(), "done");
     let (end, after) = used();
-    assert!(count(&cgroup, "cpu.stat", "nr_throttled") > 0);
-    assert!(count(&cgroup, "cpu.stat", "throttled_usec") > 0);
+    assert!(count(cgroup, "cpu.stat", "nr_throttled") > 0);
+    assert!(count(cgroup, "cpu.stat", "throttled_usec") > 0);
     Duration::from_micros(after - before).as_secs_f64() / (end - begin).as_secs_f64()
 }
 
