@@ -32,6 +32,7 @@ mod limits;
 mod list;
 mod mounts;
 mod namespaces;
+mod overlay;
 mod paths;
 mod process;
 mod run;
