@@ -94,9 +94,14 @@ pub fn write(path: &Path, contents: impl AsRef<[u8]>) {
     let parent = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent)
         .unwrap_or_else(|error| panic!("create {}: {error}", parent.display()));
-    fs::remove_file(path).ok(); // Absent the first time; any other trouble shows in the next line.
-    let written = fs::File::create_new(path)
-        .and_then(|mut file| std::io::Write::write_all(&mut file, contents.as_ref()));
+    // A command that was started with the file before must find either text, whole.
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    fs::remove_file(&new).ok(); // There is none unless a write failed; any other trouble shows in the next line.
+    let written = fs::File::create_new(&new)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, contents.as_ref()))
+        .and_then(|()| fs::rename(&new, path));
     written.unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
 }
 

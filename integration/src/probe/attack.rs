@@ -152,14 +152,13 @@ impl Spy {
 
     /// A process that has ended tells nothing, nor does one that has become a program of the container by now.
     fn outcome(&mut self, pid: u32, what: &str, found: io::Result<String>) -> io::Result<()> {
+        let exe = identity(&format!("/proc/{pid}/exe"));
+        let ended =
+            |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH));
         match found {
-            Ok(_) if identity(&format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == self.own) => {
-                Ok(())
-            }
+            Ok(_) if exe.as_ref().map_or_else(ended, |exe| *exe == self.own) => Ok(()),
             Ok(found) => self.say(format!("{what} {found}")),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
-                Ok(())
-            }
+            Err(error) if ended(&error) => Ok(()),
             Err(error) => self.say(format!("{what} {}", attempt::name(&error))),
         }
     }

@@ -13,14 +13,18 @@
 // What a test unwraps it expects to be there; the panic is the failure. Outside of #[test] functions clippy needs to be told.
 #![allow(clippy::unwrap_used)]
 
+mod attack;
+mod attack_engine;
 mod binds;
 mod cgroup;
 mod concurrency;
 mod console;
+mod crash;
 mod cve;
 mod devices;
 mod errors;
 mod exec;
+mod failing;
 mod fds;
 mod groups;
 mod hooks;

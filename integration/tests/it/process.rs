@@ -394,7 +394,7 @@ fn the_process_may_run_on_all_the_cpus_of_its_caller() {
 
 #[test]
 fn there_is_no_seccomp_filter_unless_configured() {
-    require!(containers);
+    require!(containers, no_filter);
     assert_eq!(*Bundle::new().report(&[]).seccomp, 0);
 }
 
