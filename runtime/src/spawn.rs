@@ -346,8 +346,10 @@ impl Child {
                 };
             match message {
                 Message::Born { pid } => self.adopt(pid)?,
-                // Before the program runs, which may look at the size at once.
-                Message::Terminal => self.terminal = fd.map(Terminal::new).transpose()?,
+                Message::Terminal => {
+                    self.terminal = fd.map(Terminal::new).transpose()?;
+                    self.go()?;
+                }
                 Message::Executing => self.executing = true,
                 Message::Failed(failure) => return Err(self.failed(&failure)),
                 Message::Ask(_) => return Ok(Some(message)),

@@ -3,16 +3,15 @@
 //! A command is killed at moments spread evenly over the time that it takes. At every one of its system calls it will be, too.
 
 use integration::place::unique;
-use integration::runtime::{DEADLINE, Running, readable};
+use integration::runtime::{Running, deadline, readable};
 use integration::{Bundle, beyond, host, require, sys};
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::sys::time::TimeSpec;
 use nix::unistd::mkfifo;
 use serde_json::json;
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 /// How long one command is killed over and over, and how often at most and at least.
@@ -74,9 +73,17 @@ fn kill_over_and_over(bundle: &Bundle, mut prepare: impl FnMut(&str) -> Running)
 
 /// Kills the command if it still runs, deletes the container and expects that nothing is left.
 fn finish(bundle: &Bundle, id: &str, command: Running) {
-    command.signal(Signal::SIGKILL);
-    command.wait_for_exit();
+    kill(command);
     delete(bundle, id);
+}
+
+/// Kills the command if it still runs.
+fn kill(command: Running) {
+    if let Ok(pidfd) = sys::pidfd_open(command.pid()) {
+        let arguments = [pidfd.as_raw_fd() as u64, libc::SIGKILL as u64, 0, 0, 0, 0];
+        sys::call(libc::SYS_pidfd_send_signal, arguments).ok(); // It may have ended just now.
+    }
+    command.wait_for_exit();
 }
 
 fn delete(bundle: &Bundle, id: &str) {
@@ -157,10 +164,9 @@ mod killed {
                 &first,
                 Duration::from_micros(u64::from(first.pid() as u32 % 97) * 200),
             );
-            first.signal(Signal::SIGKILL);
-            first.wait_for_exit();
+            kill(first);
             let second = bundle.runtime.start(&["start", id]);
-            assert!(ends_within(&second, DEADLINE), "start does not end");
+            assert!(ends_within(&second, deadline()), "start does not end");
             second
         });
     }
@@ -268,8 +274,7 @@ mod killed {
         };
         // Returns when the hook has opened it to read.
         let hook_runs = OpenOptions::new().write(true).open(&fifo).unwrap();
-        command.signal(Signal::SIGKILL);
-        command.wait_for_exit();
+        kill(command);
         if kind == "poststop" {
             // It runs again, and must be able to end.
             drop(hook_runs);
@@ -381,8 +386,7 @@ mod at_once {
             .collect();
         for (n, command) in commands.into_iter().enumerate() {
             ends_within(&command, Duration::from_millis(n as u64 * 5));
-            command.signal(Signal::SIGKILL);
-            command.wait_for_exit();
+            kill(command);
         }
         let deletes: Vec<Running> = ids
             .iter()
