@@ -35,6 +35,7 @@ mod limits;
 mod list;
 mod mounts;
 mod namespaces;
+mod overlay;
 mod paths;
 mod process;
 mod run;
