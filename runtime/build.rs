@@ -1,4 +1,4 @@
-//! Finds out which commit is being built, for `--version`, and names the entry of the program.
+//! Finds out which commit is being built, for `--version`.
 
 #![allow(
     clippy::print_stdout,
@@ -9,10 +9,6 @@ use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-env-changed=CAISSON_COMMIT");
-    // See src/sys/entry.rs.
-    if std::env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("x86_64") {
-        println!("cargo::rustc-link-arg-bin=caisson=-Wl,--entry=caisson_entry");
-    }
     // A new checkout changes HEAD. A new commit on the same branch does not, and is not worth building everything again.
     if let Some(head) = git(&["rev-parse", "--git-path", "HEAD"]) {
         println!("cargo::rerun-if-changed={head}");

@@ -4,8 +4,6 @@
 //! execve then runs this very file, and a process that holds it open can write to it once nobody executes it
 //! (CVE-2019-5736). So the program executes itself once more from a read-only mount of its own file, which nobody sees and nobody
 //! can make writable; an unprivileged user, who cannot mount, from a sealed copy in memory.
-//!
-//! On x86_64 a privileged command has done so already when it gets here, before its C library started: see `sys::entry`. Here it is made sure of.
 
 use crate::report::{Context, Error, Kind, Result};
 use crate::sys::mount::{MountAttr, clone_tree, mount_flags, mount_setattr};

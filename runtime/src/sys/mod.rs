@@ -7,8 +7,6 @@
 
 pub(crate) mod bpf;
 pub(crate) mod cred;
-#[cfg(target_arch = "x86_64")]
-mod entry;
 pub(crate) mod fs;
 pub(crate) mod mount;
 pub(crate) mod net;
