@@ -545,9 +545,12 @@ fn upper_in_scratch(bundle: &mut Bundle) -> PathBuf {
     set_upper(bundle, &place)
 }
 
+/// What of a file a change would show in.
+type Attributes = (u32, u32, u32, u64, i64, i64, u64);
+
 /// Everything below a directory: kind, mode, owner, size, time of change, and content.
 #[track_caller]
-fn tree(top: &Path) -> BTreeMap<PathBuf, (u32, u32, u32, u64, i64, i64, u64)> {
+fn tree(top: &Path) -> BTreeMap<PathBuf, Attributes> {
     let mut found = BTreeMap::new();
     let mut left = vec![top.to_owned()];
     while let Some(path) = left.pop() {
