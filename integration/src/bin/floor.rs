@@ -8,8 +8,6 @@
 //! What is not in, because a runtime that did without it would still start this container: reading config.json, saying what failed, state on
 //! disk, signals passed on, protection against links in the image and against a container that overwrites the runtime, a search in PATH.
 
-#![no_main]
-
 use integration::sys::{self, launch};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -18,15 +16,13 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid};
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::process::ExitCode;
 
-/// Without Rust's own entry: its signal stack and its look at the standard streams are not needed.
-#[expect(unsafe_code, reason = "the C library calls this symbol")]
-#[unsafe(no_mangle)]
-extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
     let done = match words[..] {
@@ -35,10 +31,10 @@ extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
         _ => Err(io::Error::other("usage: run ROOTFS NAME | exec PID CGROUP")),
     };
     match done {
-        Ok(()) => 0,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             writeln!(io::stderr(), "floor: {error}").ok();
-            1
+            ExitCode::FAILURE
         }
     }
 }
