@@ -1,6 +1,6 @@
 //! `mounts` of config.json: option words into mount attributes, propagation and file-system parameters.
 //!
-//! Pure. How a mount is made is in [`crate::init::mount`]. Words and their meaning: runtime-spec, config.md "Mounts" and mount(8).
+//! Pure. How a mount is made is in `init::mount`. Words and their meaning: runtime-spec, config.md "Mounts" and mount(8).
 
 use super::Slot;
 use crate::report::{Error, Result};

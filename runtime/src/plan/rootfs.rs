@@ -1,6 +1,6 @@
 //! The root file system, device nodes and links of a container: config into data.
 //!
-//! Pure. Made by [`crate::init::rootfs`] and [`crate::init::devices`].
+//! Pure. Made by `init::rootfs` and `init::devices`.
 
 use super::mounts::{c_path, c_string, clean_target};
 use super::{Slot, Step};
