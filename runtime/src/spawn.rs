@@ -63,6 +63,7 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         console_socket: around.console_socket,
         signal_mask: around.signal_mask,
         kept: Vec::with_capacity(plan.steps.len()),
+        layers: Vec::with_capacity(plan.steps.len()),
     };
     if let Some(slot) = plan.birth.pid_namespace {
         let entered = setns(&files.slots[slot.0], libc::CLONE_NEWPID as u64);
@@ -345,8 +346,10 @@ impl Child {
                 };
             match message {
                 Message::Born { pid } => self.adopt(pid)?,
-                // Before the program runs, which may look at the size at once.
-                Message::Terminal => self.terminal = fd.map(Terminal::new).transpose()?,
+                Message::Terminal => {
+                    self.terminal = fd.map(Terminal::new).transpose()?;
+                    self.go()?;
+                }
                 Message::Executing => self.executing = true,
                 Message::Failed(failure) => return Err(self.failed(&failure)),
                 Message::Ask(_) => return Ok(Some(message)),

@@ -6,7 +6,8 @@
 //!   Born(pid)              ────────────────▶         only from a stage: init is there, as the parent's child
 //!   Ask(request)           ────────────────▶         does it
 //!                          ◀──────────────── Go
-//!   Terminal + descriptor  ────────────────▶         keeps the pty's master (foreground only)
+//!   Terminal + descriptor  ────────────────▶         keeps the pty's master and sets its size (foreground only)
+//!                          ◀──────────────── Go
 //!   Ask(Start)             ────────────────▶         the container is created: state and pid file are written,
 //!                          ◀──────────────── Go      and either init waits at the start fifo now or it is started
 //!   Executing              ────────────────▶         one system call is left

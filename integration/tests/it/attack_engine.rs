@@ -3,7 +3,7 @@
 //! Some of it comes from an image by way of an engine: Podman copies an image's annotations into the config, and working
 //! directory, environment and arguments are the image's with all engines.
 
-use integration::host::{CGROUP, cgroup_of, processes};
+use integration::host::{cgroup_of, hierarchy, processes};
 use integration::place::{probe, unique};
 use integration::{Bundle, Finished, Seen, beyond, require};
 use nix::sys::stat::Mode;
@@ -222,7 +222,7 @@ mod paths {
             let container = bundle.create();
             assert_eq!(
                 cgroup_of(container.pid),
-                Path::new(CGROUP).join(place.replace("NAME", &name))
+                hierarchy().join(place.replace("NAME", &name))
             );
         }
         for path in ["/", "..", "/..", "/a/..", "/../.."] {

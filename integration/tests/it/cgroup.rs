@@ -272,7 +272,10 @@ fn huge_pages_are_limited_in_use_and_in_reservation() {
     );
     beyond!(
         huge_pages_are_limited_in_use_and_in_reservation,
-        [crun("limits their use only")]
+        [
+            runc_before("1.1.15", "limits their use only"),
+            crun("limits their use only")
+        ]
     );
     let container = limited(json!({ "hugepageLimits": [{ "pageSize": "2MB", "limit": 4 << 20 }] }));
     assert_eq!(container.file("hugetlb.2MB.max"), "4194304");

@@ -292,7 +292,10 @@ fn huge_pages_stop_at_the_limit() {
     );
     beyond!(
         huge_pages_stop_at_the_limit,
-        [crun("does not limit the reservation")]
+        [
+            runc_before("1.1.15", "does not limit the reservation"),
+            crun("does not limit the reservation")
+        ]
     );
     fs::OpenOptions::new()
         .write(true)

@@ -12,6 +12,14 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Cgroup {
+    /// Removes the group unless it has processes or groups below it. True: it is gone.
+    pub(crate) fn remove_if_empty(&self) -> Result<bool> {
+        match self.rmdir() {
+            Err(Errno::EBUSY) => Ok(false),
+            result => self.explain(result).map(|()| true),
+        }
+    }
+
     /// Removes the group. Its processes must have ended or have been killed: this waits for the kernel's word that the last one is
     /// gone. A group that is gone already is no error.
     pub(crate) fn remove(&self) -> Result<()> {

@@ -27,30 +27,40 @@ pub(super) fn run(context: &Context<'_>, id: &ContainerId, force: bool) -> Resul
         let text = format!("cannot delete container {id} that is not stopped: {status}");
         return Err(Error::new(Kind::State, text));
     }
-    destroy(context, directory, &state).context(|| format!("delete container '{id}'"))
+    destroy(context, directory, &state, None).context(|| format!("delete container '{id}'"))
 }
 
-/// Removes a container that `run` has seen end. Another command may have been faster.
-pub(super) fn remove_ended(context: &Context<'_>, id: &ContainerId) -> Result<()> {
-    match context.root.lock(id) {
-        Err(error) if error.kind() == Kind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(directory) => {
-            let state = directory.load()?;
-            destroy(context, directory, &state)
-        }
+/// Removes a container that `run` has seen end. Another command may have been faster, and a container of the same name be there now.
+pub(super) fn remove_ended(context: &Context<'_>, ended: &State, spec: &Spec) -> Result<()> {
+    let directory = match context.root.lock(&ended.id) {
+        Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let state = directory.load()?;
+    if state.init != ended.init {
+        return Ok(());
     }
+    destroy(context, directory, &state, Some(spec))
 }
 
 /// Kills what lives, removes the cgroup, runs the poststop hooks and removes the directory, in this order: interrupted at any point, it can be
-/// repeated.
-pub(super) fn destroy(context: &Context<'_>, directory: Locked, state: &State) -> Result<()> {
+/// repeated. Who has the config at hand passes it on.
+pub(super) fn destroy(
+    context: &Context<'_>,
+    directory: Locked,
+    state: &State,
+    spec: Option<&Spec>,
+) -> Result<()> {
     kill_init(state)?;
-    if let Some(cgroup) = context.cgroup(state)? {
+    if let Some(cgroup) = context.cgroup(state)?
+        && !cgroup.remove_if_empty()?
+    {
         cgroup.kill()?;
         cgroup.remove()?;
     }
-    if let Ok(config) = directory.config() {
+    if let Some(spec) = spec {
+        run_poststop(context, spec, state);
+    } else if let Ok(config) = directory.config() {
         let spec = spec::parse(&config)?.value;
         run_poststop(context, &spec, state);
     }

@@ -8,6 +8,7 @@ use crate::report::{Context as _, Result};
 use crate::spawn::Child;
 use crate::state::State;
 use nix::sys::signal::SigSet;
+use oci_spec::runtime::Spec;
 use std::os::fd::AsFd;
 
 /// The `run` command. Returns the container's exit status.
@@ -29,7 +30,7 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
         Mode::Foreground,
         *signals.original(),
     )?;
-    let (state, child) = begin(context, created)?;
+    let (state, spec, child) = begin(context, created)?;
     let status = foreground::wait(
         &signals,
         foreground::Child {
@@ -39,13 +40,13 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
         child.terminal,
     );
     if !request.keep {
-        delete::remove_ended(context, &state.id)?;
+        delete::remove_ended(context, &state, &spec)?;
     }
     status
 }
 
 /// Starts the container and lets other commands at it. What cannot be started is removed.
-fn begin(context: &Context<'_>, mut created: Created) -> Result<(State, Child)> {
+fn begin(context: &Context<'_>, mut created: Created) -> Result<(State, Spec, Child)> {
     let started = created
         .child
         .start(&created.host)
@@ -53,14 +54,15 @@ fn begin(context: &Context<'_>, mut created: Created) -> Result<(State, Child)> 
     let Created {
         directory,
         state,
+        spec,
         child,
         ..
     } = created;
     match started {
-        Ok(()) => Ok((state, child)),
+        Ok(()) => Ok((state, spec, child)),
         Err(error) => {
             child.kill();
-            delete::destroy(context, directory, &state)?;
+            delete::destroy(context, directory, &state, Some(&spec))?;
             Err(error.context(format!("run container '{}'", state.id)))
         }
     }

@@ -38,7 +38,10 @@ pub(crate) fn set_up(root: &Root, console: &Console, files: &Files) -> Done {
     }
     match &files.console_socket {
         Some(to) => socket::send_master(to, master.as_fd(), c"/dev/ptmx").at(Op::SendPty)?,
-        None => sync::hand_over(&files.sync, master.as_fd()).at(Op::SendPty)?,
+        // The program may look at the size at once: the parent sets it first.
+        None => sync::hand_over(&files.sync, master.as_fd())
+            .and_then(|()| sync::await_go(&files.sync))
+            .at(Op::SendPty)?,
     }
     tty::set_controlling(&slave).at(Op::TakePty)?;
     for number in 0..=2 {

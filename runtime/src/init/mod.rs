@@ -40,6 +40,8 @@ pub(crate) struct Files {
     pub(crate) signal_mask: nix::sys::signal::SigSet,
     /// How many mounts and masks init will keep open at most: room is reserved before the clone.
     pub(crate) kept: Vec<OwnedFd>,
+    /// The directories of an overlay root. Room is reserved as well.
+    pub(crate) layers: Vec<OwnedFd>,
 }
 
 /// Why a step failed.
@@ -250,7 +252,11 @@ impl Init {
             Step::UseRoot => self.root = Some(Root::here()?),
             Step::Propagation(flags) => crate::sys::mount::mount(None, c"/", None, *flags, None)?,
             Step::RootParentPrivate(path) => rootfs::make_parent_private(path)?,
-            Step::Root(root) => self.root = Some(rootfs::mount_root(root, &self.files)?),
+            Step::OpenLayer(path) => self.files.layers.push(overlay::open(path)?),
+            Step::Root(root) => {
+                self.root = Some(rootfs::mount_root(root, &self.files)?);
+                self.files.layers.clear();
+            }
             Step::Mount(mount) => self.mount(mount)?,
             Step::Device(device) => devices::create(self.root()?, device)?,
             Step::Symlink { target, path } => devices::link(self.root()?, target, path)?,

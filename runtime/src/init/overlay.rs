@@ -3,7 +3,7 @@
 //! Runs in init, in the container's mount namespace: the host's mount table never shows it. Layers are named by descriptor, so their number
 //! and the length of their paths do not matter: one mount option holds at most 255 bytes, and mount(2) takes one page.
 
-use super::{At, Digits, Done, Files, mount};
+use super::{At, Digits, Done, Fail, Files, mount};
 use crate::plan::Op;
 use crate::plan::rootfs::Overlay;
 use crate::sys::mount::{
@@ -13,32 +13,31 @@ use crate::sys::{Errno, fs};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// As many layers as the plan allows, so that the descriptors have room on the stack.
-const MAX_LAYERS: usize = 500;
+/// Opens a layer, or the upper or work directory.
+pub(crate) fn open(path: &CStr) -> Done<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    fs::open_follow(fs::CWD, path, flags).at(Op::Whole)
+}
 
 /// Makes a detached overlay mount. `target` is the root directory, over which a tmpfs goes first if the upper layer is temporary: the kernel takes
 /// layers only from mounts of this namespace. The overlay then covers it.
 pub(crate) fn assemble(overlay: &Overlay, target: &OwnedFd, files: &Files) -> Done<OwnedFd> {
-    let mut lower: [Option<OwnedFd>; MAX_LAYERS] = [const { None }; MAX_LAYERS];
-    for (layer, path) in lower.iter_mut().zip(&overlay.lower) {
-        *layer = Some(
-            fs::open_follow(fs::CWD, path, libc::O_PATH | libc::O_DIRECTORY).at(Op::OpenSource)?,
-        );
-    }
-    let upper = match &overlay.upper {
-        Some([upper, work]) => {
-            let open = |path: &CStr| {
-                fs::open_follow(fs::CWD, path, libc::O_PATH | libc::O_DIRECTORY).at(Op::OpenSource)
-            };
-            [open(upper)?, open(work)?]
-        }
-        None => temporary(target)?,
+    let (layers, upper) = files.layers.split_at(overlay.lower.len());
+    let temporary = match upper {
+        [] => Some(temporary(target)?),
+        _ => None,
     };
-    let layers = lower.iter().flatten();
-    match with_context(overlay, layers.clone(), &upper, files) {
+    let upper = match (&temporary, upper) {
+        (Some([upper, work]), _) | (None, [upper, work]) => [upper, work],
+        _ => return Err(Fail::from(Errno::EINVAL)),
+    };
+    if fs::stat(upper[0])?.st_dev != fs::stat(upper[1])?.st_dev {
+        return Err(Errno::EXDEV).at(Op::UpperAndWork);
+    }
+    match with_context(overlay, layers, upper, files) {
         // KERNEL(6.5): drop this. Before, all layers come in one string.
         Err(fail) if fail.op == Op::Configure && fail.errno == Errno::EINVAL => {
-            in_one_string(overlay, layers, &upper, target, files)
+            in_one_string(overlay, layers, upper, target, files)
         }
         other => other,
     }
@@ -59,10 +58,10 @@ fn temporary(target: &OwnedFd) -> Done<[OwnedFd; 2]> {
 }
 
 /// fsconfig(2) with one `lowerdir+` for each layer.
-fn with_context<'a>(
+fn with_context(
     overlay: &Overlay,
-    layers: impl Iterator<Item = &'a OwnedFd>,
-    [upper, work]: &[OwnedFd; 2],
+    layers: &[OwnedFd],
+    [upper, work]: [&OwnedFd; 2],
     files: &Files,
 ) -> Done<OwnedFd> {
     let context = fsopen(c"overlay").at(Op::OpenFilesystem)?;
@@ -88,10 +87,10 @@ fn with_context<'a>(
 
 /// mount(2) with `lowerdir=10:11:…`, names in `/proc/self/fd` as the working directory, over `target`; then its mount as a detached copy would be,
 /// opened. 500 layers fit into the page that mount(2) takes.
-fn in_one_string<'a>(
+fn in_one_string(
     overlay: &Overlay,
-    layers: impl Iterator<Item = &'a OwnedFd>,
-    [upper, work]: &[OwnedFd; 2],
+    layers: &[OwnedFd],
+    [upper, work]: [&OwnedFd; 2],
     target: &OwnedFd,
     files: &Files,
 ) -> Done<OwnedFd> {
@@ -103,7 +102,7 @@ fn in_one_string<'a>(
         length: 0,
     };
     data.push(b"lowerdir=");
-    for (at, layer) in layers.enumerate() {
+    for (at, layer) in layers.iter().enumerate() {
         data.push(if at > 0 { b":" } else { b"" });
         data.push_fd(layer);
     }

@@ -36,19 +36,23 @@ pub(crate) fn mount_root(planned: &Planned, files: &Files) -> Done<Root> {
                 }
             }
         }
-        Source::Overlay(layers) => overlay::assemble(
-            layers,
-            target.as_ref().map_err(|errno| *errno).at(Op::OpenSource)?,
-            files,
-        )?,
+        Source::Overlay(layers) => {
+            let target = reachable(target).at(Op::OpenSource)?;
+            let tree = overlay::assemble(layers, &target, files)?;
+            attach(&tree, &target).at(Op::Attach)?;
+            return Ok(Root::new(tree));
+        }
     };
-    // Where the user namespace may not reach the directory, `/` serves as well: only hooks that look for the path would notice.
-    let target = match target {
+    attach(&tree, reachable(target).at(Op::OpenSource)?).at(Op::Attach)?;
+    Ok(Root::new(tree))
+}
+
+/// Where the user namespace may not reach the directory, `/` serves as well: only hooks that look for the path would notice.
+fn reachable(target: crate::sys::Result<OwnedFd>) -> crate::sys::Result<OwnedFd> {
+    match target {
         Err(Errno::EACCES) => fs::open(fs::CWD, c"/", libc::O_PATH | libc::O_DIRECTORY),
         other => other,
-    };
-    attach(&tree, target.at(Op::OpenSource)?).at(Op::Attach)?;
-    Ok(Root::new(tree))
+    }
 }
 
 /// Makes the mount that holds the root directory private: pivot_root(2) refuses a shared parent.

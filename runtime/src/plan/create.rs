@@ -2,7 +2,7 @@
 
 use super::mounts::{self, Surroundings, c_path, c_string};
 use super::namespaces::{self, Namespaces};
-use super::rootfs::{self, Root, Source};
+use super::rootfs::{self, Overlay, Root, Source};
 use super::{Console, HookCall, Open, Plan, Request, Slot, Step, process, seccomp, validate};
 use crate::host::Host;
 use crate::report::{Error, Result};
@@ -47,9 +47,10 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
     let mut opens = std::mem::take(&mut ns.opens);
     let mut steps = Vec::with_capacity(96);
     ns.birth.oom_score_adj = process.oom_score_adj();
-    enter(&mut ns, &options, &mut steps)?;
+    let overlay = rootfs::overlay(spec.annotations().as_ref(), ns.has(libc::CLONE_NEWUSER))?;
+    enter(&mut ns, &options, overlay.as_ref(), &mut steps)?;
     let hooks = spec.hooks().as_ref();
-    assemble(spec, linux, &ns, &options, &mut opens, &mut steps)?;
+    assemble(spec, linux, &ns, &options, overlay, &mut opens, &mut steps)?;
     let runtime_hooks = hooks.is_some_and(|h| !empty(h.create_runtime()) || has_prestart(h));
     if runtime_hooks {
         steps.push(Step::Ask(Request::Hooks));
@@ -115,11 +116,22 @@ fn has_prestart(hooks: &oci_spec::runtime::Hooks) -> bool {
 }
 
 /// Into the namespaces: the first steps of init.
-fn enter(ns: &mut Namespaces, options: &Options<'_>, steps: &mut Vec<Step>) -> Result<()> {
+fn enter(
+    ns: &mut Namespaces,
+    options: &Options<'_>,
+    overlay: Option<&Overlay>,
+    steps: &mut Vec<Step>,
+) -> Result<()> {
     let maps_ids =
         ns.birth.id_maps.is_some() && !ns.birth.stage.as_ref().is_some_and(|stage| stage.new_user);
     if maps_ids {
         steps.push(Step::Ask(Request::IdMaps));
+    }
+    // As the caller, who can reach layers in directories of his own that the container's root may not enter. The kernel takes layers
+    // only from mounts of its own mount namespace, so not before that is joined.
+    let mut layers = overlay.into_iter().flat_map(Overlay::open);
+    if ns.joined & libc::CLONE_NEWNS as u64 == 0 {
+        steps.extend(layers.by_ref());
     }
     if ns.has(libc::CLONE_NEWUSER) {
         steps.push(Step::BecomeRoot);
@@ -127,6 +139,7 @@ fn enter(ns: &mut Namespaces, options: &Options<'_>, steps: &mut Vec<Step>) -> R
     // Not before: an unprivileged parent could not write the id maps of a process that is not dumpable.
     steps.push(Step::NotDumpable);
     steps.extend(std::mem::take(&mut ns.joins).into_iter().map(Step::Join));
+    steps.extend(layers);
     if ns.new & libc::CLONE_NEWCGROUP as u64 != 0 {
         steps.push(Step::Unshare(libc::CLONE_NEWCGROUP as u64));
     }
@@ -146,13 +159,13 @@ fn assemble(
     linux: &Linux,
     ns: &Namespaces,
     options: &Options<'_>,
+    overlay: Option<Overlay>,
     opens: &mut Vec<Open>,
     steps: &mut Vec<Step>,
 ) -> Result<()> {
     let userns = ns.has(libc::CLONE_NEWUSER);
     let propagation = rootfs::propagation(linux.rootfs_propagation().as_deref())?;
     let path = c_path(options.rootfs)?;
-    let overlay = rootfs::overlay(spec.annotations().as_ref(), userns)?;
     if !ns.has(libc::CLONE_NEWNS) {
         if overlay.is_some() {
             return Err(Error::invalid("an overlay root needs a mount namespace"));

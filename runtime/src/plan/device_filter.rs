@@ -10,6 +10,7 @@
 
 use crate::report::{Error, Result};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A program ready for bpf(2).
@@ -200,7 +201,8 @@ impl Policy {
         Ok(())
     }
 
-    /// One block for each exception: on a match it returns, else it falls to the next block.
+    /// Tests of the kind, inside them tests of the major number, inside them those of the minor: the fewer ways lead through a program, the less
+    /// the kernel's verifier has to walk. All exceptions have the same verdict, so their order means nothing.
     fn compile(&self) -> Vec<u64> {
         if self.allow && self.exceptions.is_empty() {
             return Vec::new();
@@ -213,35 +215,47 @@ impl Policy {
             load_word(MAJOR, CTX, 4),
             load_word(MINOR, CTX, 8),
         ];
-        for exception in &self.exceptions {
-            let mut tests = vec![(TYPE, exception.kind as u32)];
-            tests.extend(exception.major.map(|n| (MAJOR, n)));
-            tests.extend(exception.minor.map(|n| (MINOR, n)));
-            let verdict = [move_imm(RESULT, u32::from(!self.allow)), exit()];
-            // If everything else is denied, an access must be allowed in all its parts. If everything else is allowed, one denied part
-            // denies it: opening for reading and writing is a single access of both kinds, and denying writes must stop it.
-            let access_test = match (exception.access, self.allow) {
-                (ALL, _) => Vec::new(),
-                (access, false) => vec![jump_if_bits(
-                    ACCESS,
-                    0xffff & !u32::from(access),
-                    verdict.len(),
-                )],
-                (access, true) => vec![
-                    jump_if_bits(ACCESS, u32::from(access), 1),
-                    jump(verdict.len()),
-                ],
-            };
-            let length = tests.len() + access_test.len() + verdict.len();
-            for (i, (register, value)) in tests.into_iter().enumerate() {
-                program.push(jump_if_not(register, value, length - i - 1));
-            }
-            program.extend(access_test);
-            program.extend(verdict);
+        for kind in [Kind::Block, Kind::Char] {
+            let of_kind: Vec<_> = self.exceptions.iter().filter(|e| e.kind == kind).collect();
+            let majors: BTreeSet<_> = of_kind.iter().map(|e| e.major).collect();
+            let by_major = majors.into_iter().flat_map(|major| {
+                let minors = of_kind.iter().filter(|e| e.major == major);
+                let by_minor = minors.flat_map(|e| within(MINOR, e.minor, self.verdict(e.access)));
+                within(MAJOR, major, by_minor.collect())
+            });
+            program.extend(within(TYPE, Some(kind as u32), by_major.collect()));
         }
         program.extend([move_imm(RESULT, u32::from(self.allow)), exit()]);
         program
     }
+
+    /// Returns if the exception's access is asked for, else goes on behind.
+    fn verdict(&self, exception: Access) -> Vec<u64> {
+        let verdict = [move_imm(RESULT, u32::from(!self.allow)), exit()];
+        // If everything else is denied, an access must be allowed in all its parts. If everything else is allowed, one denied part
+        // denies it: opening for reading and writing is a single access of both kinds, and denying writes must stop it.
+        let mut code = match (exception, self.allow) {
+            (ALL, _) => Vec::new(),
+            (access, false) => {
+                let others = 0xffff & !u32::from(access);
+                vec![jump_if_bits(ACCESS, others, verdict.len())]
+            }
+            (access, true) => vec![
+                jump_if_bits(ACCESS, u32::from(access), 1),
+                jump(verdict.len()),
+            ],
+        };
+        code.extend(verdict);
+        code
+    }
+}
+
+/// Code to be run if a register has this value; code for all values without a test.
+fn within(register: u8, value: Option<u32>, mut code: Vec<u64>) -> Vec<u64> {
+    if let Some(value) = value.filter(|_| !code.is_empty()) {
+        code.insert(0, jump_if_not(register, value, code.len()));
+    }
+    code
 }
 
 fn parse_access(letters: &str) -> Result<Access> {

@@ -130,6 +130,8 @@ pub(crate) enum Step {
     Propagation(u64),
     /// Makes the mount that holds the root directory private, which pivot_root(2) wants where mounts are shared.
     RootParentPrivate(CString),
+    /// Opens a layer of an overlay root, or its upper or work directory, for [`Step::Root`].
+    OpenLayer(CString),
     Root(rootfs::Root),
     Mount(Box<Mount>),
     Device(rootfs::Device),
@@ -282,6 +284,7 @@ pub(crate) enum Op {
     Unreachable,
     Clone,
     Protocol,
+    UpperAndWork,
 }
 
 /// crun's annotation for a process that keeps the groups of its caller (Podman's `--group-add keep-groups`).

@@ -38,6 +38,14 @@ pub(crate) struct Overlay {
     pub(crate) userxattr: bool,
 }
 
+impl Overlay {
+    /// The steps that open its directories: the layers, then upper and work directory.
+    pub(crate) fn open(&self) -> impl Iterator<Item = Step> {
+        let paths = self.lower.iter().chain(self.upper.iter().flatten());
+        paths.cloned().map(Step::OpenLayer)
+    }
+}
+
 /// The annotations that ask for an overlay.
 const LOWER: &str = "dev.caisson.overlay.lower";
 const UPPER: &str = "dev.caisson.overlay.upper";

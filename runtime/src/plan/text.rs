@@ -22,6 +22,9 @@ impl fmt::Display for Step {
             Step::RootParentPrivate(path) => {
                 write!(f, "make the mount below {} private", path.to_string_lossy())
             }
+            Step::OpenLayer(path) => {
+                write!(f, "open layer {} of the root", path.to_string_lossy())
+            }
             Step::Root(root) => write!(
                 f,
                 "mount the root file system {}",
@@ -132,7 +135,7 @@ pub(crate) fn names(flags: u64) -> String {
 impl Op {
     /// The operation with this number, as init reported it.
     pub(crate) fn from_number(number: u32) -> Op {
-        const ALL: [Op; 27] = [
+        const ALL: [Op; 28] = [
             Op::Whole,
             Op::OpenSource,
             Op::CloneSource,
@@ -160,6 +163,7 @@ impl Op {
             Op::Unreachable,
             Op::Clone,
             Op::Protocol,
+            Op::UpperAndWork,
         ];
         ALL.get(number as usize).copied().unwrap_or(Op::Whole)
     }
@@ -193,6 +197,7 @@ impl Op {
             }
             Op::Clone => "clone",
             Op::Protocol => "talk to the runtime command",
+            Op::UpperAndWork => "upper and work directory must be on the same file system",
         })
     }
 }
