@@ -41,7 +41,7 @@ machine() {
     shift 2
     # With one thread the names of tests and what they say would share lines.
     "$scripts/vm" --kernel "$kernel" --peers "$peers" --cpus 1 --timeout 3000 --payload "$programs" -- \
-        env SECCOMP_PROFILES=/payload/profiles ${RUNTIME:+RUNTIME="$RUNTIME"} /payload/it --test-threads=2 "$@"
+        env --default-signal SECCOMP_PROFILES=/payload/profiles ${RUNTIME:+RUNTIME="$RUNTIME"} /payload/it --test-threads=2 "$@"
 }
 
 # The last line is 'N passed, N failed, N skipped'; before it, the names of the tests that ran nowhere.
