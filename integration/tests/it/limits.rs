@@ -176,38 +176,6 @@ fn all_processes_of_a_container_share_its_quota() {
 }
 
 #[test]
-fn a_cpu_is_shared_by_weight() {
-    require!(containers, controller("cpu"), controller("cpuset"));
-    let hog = |verb: &[&str], weight: &str| {
-        let mut bundle = Bundle::new();
-        bundle.config.probe(verb).set(
-            "/linux/resources",
-            json!({ "cpu": { "cpus": "0" }, "unified": { "cpu.weight": weight } }),
-        );
-        bundle
-    };
-    let (light, heavy) = (hog(&["spin"], "2500"), hog(&["burn", "2000"], "10000"));
-    let (spinning, mut burning) = (light.create(), heavy.create());
-    spinning.start().success();
-    burning.start().success();
-    let groups = [spinning.cgroup(), burning.cgroup()];
-    let used = || {
-        groups
-            .each_ref()
-            .map(|group| count(group, "cpu.stat", "usage_usec"))
-    };
-    assert_eq!(burning.stdout.line(), "begin");
-    let before = used();
-    assert_eq!(burning.stdout.line(), "done");
-    let after = used();
-    let ratio = (after[1] - before[1]) as f64 / (after[0] - before[0]) as f64;
-    assert!(
-        (3.0..=5.0).contains(&ratio),
-        "four times the weight got {ratio} times the time"
-    );
-}
-
-#[test]
 fn a_fork_bomb_stops_at_the_limit() {
     require!(containers, controller("pids"));
     let mut bundle = Bundle::new();
