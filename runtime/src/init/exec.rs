@@ -10,7 +10,7 @@ use crate::sys::mount::fs_magic;
 use crate::sys::process::{self, MAX_HOME};
 use crate::sys::{Errno, fs};
 use std::ffi::CStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 impl Init {
     /// Enters the working directory. The first time before the identity changes, when a directory that only root may enter is opened; the second
@@ -120,29 +120,7 @@ impl Init {
         for number in 3..first.cast_signed() {
             process::clear_cloexec(number)?;
         }
-        match process::cloexec_from(first) {
-            // KERNEL(5.11): drop this, but for profiles that do not know the call.
-            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => self.close_each_from(first),
-            other => Ok(other?),
-        }
-    }
-
-    fn close_each_from(&self, first: u32) -> Done {
-        let directory = fs::open(
-            &self.files.proc,
-            c"self/fd",
-            libc::O_RDONLY | libc::O_DIRECTORY,
-        )
-        .at(Op::OpenProc)?;
-        let mut buffer = [0; 4096];
-        fs::for_each_entry(&directory, &mut buffer, |name| {
-            let number = name.to_str().ok().and_then(|name| name.parse::<u32>().ok());
-            match number.filter(|number| *number >= first) {
-                Some(number) => process::set_cloexec(number.cast_signed()),
-                None => Ok(()),
-            }
-        })?;
-        Ok(())
+        Ok(mark_from(&self.files.proc, first)?)
     }
 
     /// Signals as the caller had them. From here on, the parent's death shows as the end of the socket only, until the program runs.
@@ -161,6 +139,24 @@ impl Init {
         let program = exec.candidates.get(self.program).ok_or(Errno::ENOENT)?;
         Err(Fail::from(process::execve(program, &exec.argv, &exec.envp)))
     }
+}
+
+/// Marks every descriptor from `first` on as close-on-exec. `proc` is a procfs.
+pub(super) fn mark_from(proc: &OwnedFd, first: u32) -> Result<(), Errno> {
+    match process::cloexec_from(first) {
+        // KERNEL(5.11): drop this, but for profiles that do not know the call.
+        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => {}
+        other => return other,
+    }
+    let directory = fs::open(proc, c"self/fd", libc::O_RDONLY | libc::O_DIRECTORY)?;
+    let mut buffer = [0; 4096];
+    fs::for_each_entry(&directory, &mut buffer, |name| {
+        let number = name.to_str().ok().and_then(|name| name.parse::<u32>().ok());
+        match number.filter(|number| *number >= first) {
+            Some(number) => process::set_cloexec(number.cast_signed()),
+            None => Ok(()),
+        }
+    })
 }
 
 /// Whether execve would take this file, as far as one can know before.

@@ -53,8 +53,7 @@ fn execute(
         fs::dup_onto(input, 0)?;
         fs::dup_onto(output, 1)?;
         fs::dup_onto(output, 2)?;
-        process::cloexec_from(3)
-            .or_else(|_| process::set_cloexec(std::os::fd::AsRawFd::as_raw_fd(error)))?;
+        super::exec::mark_from(&files.proc, 3)?;
         crate::sys::signal::set_default(libc::SIGPIPE)?;
         files.signal_mask.thread_set_mask()?;
         Err(process::execve(&call.path, &call.argv, &call.envp))
