@@ -191,3 +191,12 @@ pub fn give_one(path: &Path, uid: u32, gid: u32) {
     chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
         .unwrap_or_else(|errno| panic!("chown {}: {errno}", path.display()));
 }
+
+/// Makes a character device that everybody may use.
+#[track_caller]
+pub fn node(path: &Path, major: u64, minor: u64) {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    let mode = Mode::from_bits_truncate(0o666);
+    mknod(path, SFlag::S_IFCHR, mode, makedev(major, minor))
+        .unwrap_or_else(|errno| panic!("mknod {}: {errno}", path.display()));
+}

@@ -174,6 +174,18 @@ pub fn path(path: &str) -> Missing {
     }
 }
 
+/// The machine itself lets its root use this character device: a filter around the whole suite would hide the container's own.
+pub fn device(major: u64, minor: u64) -> Missing {
+    root()?;
+    let scratch = place::Scratch::new();
+    let node = scratch.path().join("node");
+    place::node(&node, major, minor);
+    let opened = fs::OpenOptions::new().write(true).open(&node);
+    opened
+        .map(drop)
+        .map_err(|error| format!("device {major}:{minor} of this machine: {error}"))
+}
+
 /// The runtime under test can load the device filter. crun raises RLIMIT_MEMLOCK for that, whether or not the kernel needs
 /// it, and fails where it may not.
 pub fn device_filter() -> Missing {

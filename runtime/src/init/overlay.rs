@@ -35,9 +35,13 @@ pub(crate) fn assemble(overlay: &Overlay, target: &OwnedFd, files: &Files) -> Do
         return Err(Errno::EXDEV).at(Op::UpperAndWork);
     }
     match with_context(overlay, layers, upper, files) {
-        // KERNEL(6.5): drop this. Before, all layers come in one string.
-        Err(fail) if fail.op == Op::Configure && fail.errno == Errno::EINVAL => {
-            in_one_string(overlay, layers, upper, target, files)
+        // KERNEL(6.5): drop this. Before, all layers come in one string, and what a lone option makes wrong shows only now. A later
+        // kernel says the same of layers that it does not take: then its own word stands, which is the clearer one.
+        Err(fail) if fail.errno == Errno::EINVAL => {
+            match in_one_string(overlay, layers, upper, target, files) {
+                Err(second) if second.errno == Errno::EINVAL => Err(fail),
+                other => other,
+            }
         }
         other => other,
     }
