@@ -24,11 +24,12 @@ pub(crate) fn open(path: &CStr) -> Done<OwnedFd> {
 pub(crate) fn assemble(overlay: &Overlay, target: &OwnedFd, files: &Files) -> Done<OwnedFd> {
     let (layers, upper) = files.layers.split_at(overlay.lower.len());
     let temporary = match upper {
-        [] => Some(temporary(target)?),
+        [] => Some(Temporary::over(target)?),
         _ => None,
     };
     let upper = match (&temporary, upper) {
-        (Some([upper, work]), _) | (None, [upper, work]) => [upper, work],
+        (Some(temporary), _) => [&temporary.upper, &temporary.work],
+        (None, [upper, work]) => [upper, work],
         _ => return Err(Fail::from(Errno::EINVAL)),
     };
     if fs::stat(upper[0])?.st_dev != fs::stat(upper[1])?.st_dev {
@@ -38,7 +39,11 @@ pub(crate) fn assemble(overlay: &Overlay, target: &OwnedFd, files: &Files) -> Do
         // KERNEL(6.5): drop this. Before, all layers come in one string, and what a lone option makes wrong shows only now. A later
         // kernel says the same of layers that it does not take: then its own word stands, which is the clearer one.
         Err(fail) if fail.errno == Errno::EINVAL => {
-            match in_one_string(overlay, layers, upper, target, files) {
+            let place = match &temporary {
+                Some(temporary) => &temporary.tmpfs,
+                None => &Temporary::over(target)?.tmpfs,
+            };
+            match in_one_string(overlay, layers, upper, place, files) {
                 Err(second) if second.errno == Errno::EINVAL => Err(fail),
                 other => other,
             }
@@ -47,18 +52,30 @@ pub(crate) fn assemble(overlay: &Overlay, target: &OwnedFd, files: &Files) -> Do
     }
 }
 
-/// Upper and work directory on a tmpfs that dies with the mount namespace.
-fn temporary(target: &OwnedFd) -> Done<[OwnedFd; 2]> {
-    let context = fsopen(c"tmpfs").at(Op::OpenFilesystem)?;
-    fsconfig_string(&context, c"mode", c"0755").at(Op::Configure)?;
-    fsconfig_create(&context).at(Op::CreateSuperblock)?;
-    let tmpfs = fsmount(&context, 0).at(Op::MakeMount)?;
-    attach(&tmpfs, target).at(Op::Attach)?;
-    let make = |name: &CStr| {
-        fs::mkdir(&tmpfs, name, 0o755).at(Op::Create)?;
-        fs::open(&tmpfs, name, libc::O_PATH | libc::O_DIRECTORY).at(Op::Create)
-    };
-    Ok([make(c"upper")?, make(c"work")?])
+/// Directories on a tmpfs that dies with the mount namespace.
+struct Temporary {
+    tmpfs: OwnedFd,
+    upper: OwnedFd,
+    work: OwnedFd,
+}
+
+impl Temporary {
+    fn over(target: &OwnedFd) -> Done<Temporary> {
+        let context = fsopen(c"tmpfs").at(Op::OpenFilesystem)?;
+        fsconfig_string(&context, c"mode", c"0755").at(Op::Configure)?;
+        fsconfig_create(&context).at(Op::CreateSuperblock)?;
+        let tmpfs = fsmount(&context, 0).at(Op::MakeMount)?;
+        attach(&tmpfs, target).at(Op::Attach)?;
+        let make = |name: &CStr| {
+            fs::mkdir(&tmpfs, name, 0o755).at(Op::Create)?;
+            fs::open(&tmpfs, name, libc::O_PATH | libc::O_DIRECTORY).at(Op::Create)
+        };
+        Ok(Temporary {
+            upper: make(c"upper")?,
+            work: make(c"work")?,
+            tmpfs,
+        })
+    }
 }
 
 /// fsconfig(2) with one `lowerdir+` for each layer.
@@ -89,22 +106,19 @@ fn with_context(
     fsmount(&context, 0).at(Op::MakeMount)
 }
 
-/// mount(2) with `lowerdir=10:11:…`, names in `/proc/self/fd` as the working directory, over `target`; then its mount as a detached copy would be,
-/// opened. 500 layers fit into the page that mount(2) takes.
+/// mount(2) with `lowerdir=10:11:…`, names in `/proc/self/fd` as the working directory, on a directory of the tmpfs `place`; then a detached
+/// copy of that mount. 500 layers fit into the page that mount(2) takes.
 fn in_one_string(
     overlay: &Overlay,
     layers: &[OwnedFd],
     [upper, work]: [&OwnedFd; 2],
-    target: &OwnedFd,
+    place: &OwnedFd,
     files: &Files,
 ) -> Done<OwnedFd> {
     let directory =
         fs::open(&files.proc, c"self/fd", libc::O_PATH | libc::O_DIRECTORY).at(Op::OpenProc)?;
     fs::chdir(&directory)?;
-    let mut data = Data {
-        bytes: [0; 4096],
-        length: 0,
-    };
+    let mut data = Data::new();
     data.push(b"lowerdir=");
     for (at, layer) in layers.iter().enumerate() {
         data.push(if at > 0 { b":" } else { b"" });
@@ -117,27 +131,22 @@ fn in_one_string(
     if overlay.userxattr {
         data.push(b",userxattr");
     }
-    let name = Digits::new(
-        "",
-        std::os::fd::AsRawFd::as_raw_fd(target).cast_unsigned(),
-        10,
-    );
+    // Not on `place` itself: a mount over what a descriptor names is not reached through that descriptor.
+    let name = c"merged";
+    fs::mkdir(place, name, 0o755).at(Op::Create)?;
+    let mut target = Data::new();
+    target.push_fd(place);
+    target.push(b"/");
+    target.push(name.to_bytes());
     mount2(
         Some(c"overlay"),
-        name.as_c_str(),
+        target.as_c_str().at(Op::Configure)?,
         Some(c"overlay"),
         0,
         Some(data.as_c_str().at(Op::Configure)?),
     )
     .at(Op::MakeMount)?;
-    // `target` was opened before and lies below the overlay: a copy of the overlay's mount is taken through the name again.
-    let covered = fs::open_follow(
-        &directory,
-        name.as_c_str(),
-        libc::O_PATH | libc::O_DIRECTORY,
-    )
-    .at(Op::OpenSource)?;
-    crate::sys::mount::clone_tree(&covered, c"", false).at(Op::CloneSource)
+    crate::sys::mount::clone_tree(place, name, false).at(Op::CloneSource)
 }
 
 /// Mount data on the stack.
@@ -147,6 +156,13 @@ struct Data {
 }
 
 impl Data {
+    fn new() -> Self {
+        Data {
+            bytes: [0; 4096],
+            length: 0,
+        }
+    }
+
     fn push(&mut self, text: &[u8]) {
         let end = self.length + text.len();
         if let Some(room) = self.bytes.get_mut(self.length..end) {
