@@ -86,6 +86,7 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
             if let Some(lock) = around.lock {
                 fs::close(lock);
             }
+            init::close_others(&plan, &files);
             match plan.birth.stage.take() {
                 None => init::run(&mut plan, files),
                 Some(stage) => init::run_stage(&mut plan, files, &stage),

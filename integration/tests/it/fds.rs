@@ -26,6 +26,35 @@ fn descriptors_of_the_caller_are_not_passed_on() {
 }
 
 #[test]
+fn a_container_that_waits_for_its_start_keeps_no_file_of_the_host_open() {
+    require!(containers);
+    let what = "keeps directories of the host open, which are close-on-exec";
+    beyond!(
+        a_container_that_waits_for_its_start_keeps_no_file_of_the_host_open,
+        [crun(what), runc_before("1.3.0", what)]
+    );
+    let mut bundle = Bundle::new();
+    let directory = bundle.scratch.dir("open");
+    bundle.runtime = bundle.runtime.with_files(&[&directory]);
+    let container = bundle.create();
+    let links = std::fs::read_dir(format!("/proc/{}/fd", container.pid)).unwrap();
+    let targets = links.flatten().map(|link| {
+        let target = std::fs::read_link(link.path()).unwrap();
+        (link.file_name(), target.display().to_string())
+    });
+    // Beside the standard streams: the fifo it waits at, a socket, and the procfs that its last steps may need.
+    let unexpected = |(name, target): &(std::ffi::OsString, String)| {
+        let expected = target.ends_with("/exec.fifo")
+            || target.starts_with("socket:[")
+            || target.starts_with("anon_inode:[")
+            || ["/", "/proc", "/runc"].contains(&&**target);
+        !["0", "1", "2"].iter().any(|stream| name == stream) && !expected
+    };
+    let kept: Vec<_> = targets.filter(unexpected).collect();
+    assert!(kept.is_empty(), "{kept:?}");
+}
+
+#[test]
 fn a_working_directory_cannot_be_a_descriptor_of_the_runtime() {
     require!(containers);
     beyond!(

@@ -3,7 +3,7 @@
 //! Runs in init, in the container's root, at the end as the container's user. Here alone paths are walked from `/`: with no more rights
 //! than the program will have.
 
-use super::{At, Digits, Done, Fail, Init};
+use super::{At, Digits, Done, Fail, Init, rootfs};
 use crate::plan::{Exec, Op};
 use crate::sync::{self, Message};
 use crate::sys::mount::fs_magic;
@@ -103,8 +103,14 @@ impl Init {
         Err(if by_path { Errno::ENOENT } else { failure }).at(Op::Resolve)
     }
 
-    /// Opens the start fifo for writing: it blocks until `start` opens it for reading. From then on, failures go there.
+    /// Opens the start fifo for writing: it blocks until `start` opens it for reading. From then on, failures go there. What the file system
+    /// was made with is closed: this may take long.
     pub(crate) fn await_start(&mut self) -> Done {
+        self.files.slots.clear();
+        self.files.kept.clear();
+        self.files.console_socket = None;
+        (self.root, self.cwd) = (None, None);
+        self.masks = rootfs::Masks::default();
         let fifo = self.files.fifo.as_ref().ok_or(Errno::EBADF)?;
         let path = Digits::fd_path(fifo.as_fd());
         self.fifo = Some(fs::open_follow(

@@ -44,6 +44,16 @@ pub(crate) struct Files {
     pub(crate) layers: Vec<OwnedFd>,
 }
 
+impl Files {
+    /// The descriptors that init was given.
+    fn numbers(&self) -> impl Iterator<Item = u32> {
+        let always = [&self.proc, &self.sync];
+        let rest = self.fifo.iter().chain(&self.console_socket);
+        let all = always.into_iter().chain(&self.slots).chain(rest);
+        all.map(|fd| std::os::fd::AsRawFd::as_raw_fd(fd).cast_unsigned())
+    }
+}
+
 /// Why a step failed.
 #[derive(Debug)]
 pub(crate) struct Fail {
@@ -136,6 +146,30 @@ pub(crate) fn run(plan: &mut Plan, files: Files) -> ! {
         }
     }
     process::exit(0)
+}
+
+/// Closes what the command had open and init has no use for: the container's directory, its cgroup, the log. They are close-on-exec, but a
+/// container that waits for its start would keep them for as long as it waits.
+pub(crate) fn close_others(plan: &Plan, files: &Files) {
+    let preserved = |step: &Step| match step {
+        Step::CloseFrom(first) => Some(*first),
+        _ => None,
+    };
+    let Some(mut first) = plan.steps.iter().rev().find_map(preserved) else {
+        return;
+    };
+    loop {
+        let next = files.numbers().filter(|number| *number >= first).min();
+        let last = next.map_or(u32::MAX, |number| number - 1);
+        if first <= last {
+            // ENOSYS in a sandbox whose filter is older than the call: they then wait for the execve, as said.
+            process::close_range(first, last).ok();
+        }
+        match next {
+            Some(number) => first = number + 1,
+            None => return,
+        }
+    }
 }
 
 /// Runs the stage: joins or makes what init must be born into, then clones init as the parent's child and ends.

@@ -161,6 +161,12 @@ pub(crate) fn fexecve(file: BorrowedFd<'_>, argv: &CStringArray, envp: &CStringA
     Errno::last()
 }
 
+/// close_range(2): closes every descriptor from `first` to `last`. For a process that owns none of them and never returns: after clone.
+pub(crate) fn close_range(first: u32, last: u32) -> Result<()> {
+    // SAFETY: takes no pointers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
 /// close_range(2) with CLOSE_RANGE_CLOEXEC (kernel 5.11): marks every descriptor from `first` on. EINVAL or ENOSYS before.
 pub(crate) fn cloexec_from(first: u32) -> Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
