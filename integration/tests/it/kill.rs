@@ -101,6 +101,29 @@ fn kill_of_a_created_container_ends_it() {
 }
 
 #[test]
+fn what_outlives_the_init_of_a_container_without_a_pid_namespace_can_be_killed() {
+    require!(containers);
+    beyond!(
+        what_outlives_the_init_of_a_container_without_a_pid_namespace_can_be_killed,
+        [
+            runc_before("1.2", "`kill KILL` needs --all for that"),
+            crun("`kill KILL` needs --all for that")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.no_namespace("pid");
+    let mut container = bundle.pause();
+    let second = container.exec_detached(&[], &["/bin/probe", "pause"]);
+    let init = nix::unistd::Pid::from_raw(container.pid);
+    nix::sys::signal::kill(init, nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert_eq!(container.wait(), 137);
+    assert_eq!(container.status(), "stopped");
+    assert!(alive(second.pid));
+    container.kill("KILL").success();
+    assert_eq!(second.wait(), 137);
+}
+
+#[test]
 fn killing_a_container_without_a_pid_namespace_kills_all_its_processes() {
     require!(containers);
     beyond!(

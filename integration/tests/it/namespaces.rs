@@ -302,6 +302,29 @@ fn a_time_namespace_shifts_the_clocks() {
 }
 
 #[test]
+fn a_time_namespace_belongs_to_the_new_user_namespace() {
+    require!(containers, userns, namespace("time"));
+    beyond!(
+        a_time_namespace_belongs_to_the_new_user_namespace,
+        [
+            runc_before("1.2", "knows no time namespaces"),
+            crun_before("1.9", "its first process dies")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    bundle
+        .config
+        .user_namespace(100_000, 65536)
+        .namespace("time")
+        .set(
+            "/linux/timeOffsets",
+            json!({ "boottime": { "secs": 777_777 } }),
+        );
+    let before = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap().tv_sec();
+    assert!(*bundle.report(&[]).boottime >= before + 777_777);
+}
+
+#[test]
 fn a_time_namespace_is_joined() {
     require!(containers, namespace("time"));
     beyond!(

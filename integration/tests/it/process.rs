@@ -117,6 +117,24 @@ fn another_user_than_root_keeps_only_ambient_capabilities() {
 }
 
 #[test]
+fn an_ambient_capability_that_cannot_be_raised_is_warned_of() {
+    require!(containers);
+    beyond!(
+        an_ambient_capability_that_cannot_be_raised_is_warned_of,
+        [
+            runc_before("1.3", "says so at debug level only"),
+            crun("fails")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.capabilities(&["ambient"], &["CAP_CHOWN"]);
+    bundle
+        .run()
+        .success()
+        .says("can't raise ambient capability CAP_CHOWN: ");
+}
+
+#[test]
 fn no_capabilities_means_none() {
     require!(containers);
     let mut bundle = Bundle::new();
@@ -328,6 +346,7 @@ fn the_execution_domain_is_as_configured() {
         .config
         .set("/linux/personality", json!({ "domain": "LINUX32" }));
     assert_eq!(*bundle.report(&[]).personality, 8);
+    assert_eq!(*bundle.pause().exec_report(&[], &[]).personality, 8);
     bundle
         .config
         .set("/linux/personality", json!({ "domain": "LINUX" }));

@@ -151,6 +151,8 @@ fn home_comes_from_the_containers_passwd_unless_configured() {
     }
     bundle.config.env("HOME=/elsewhere");
     assert_eq!(bundle.report(&[]).var("HOME"), Some("/elsewhere"));
+    bundle.config.env("HOME=");
+    assert_eq!(bundle.report(&[]).var("HOME"), Some("/"), "empty is none");
 }
 
 #[test]
@@ -357,6 +359,31 @@ fn a_program_without_execute_permission_is_reported_as_permission_denied() {
         .create_fails()
         .says("/etc/passwd")
         .says("permission denied");
+}
+
+#[test]
+fn a_program_that_a_capability_makes_executable_is_executed() {
+    require!(containers);
+    beyond!(
+        a_program_that_a_capability_makes_executable_is_executed,
+        [crun("looks for it with root's rights, and create succeeds")]
+    );
+    let mut bundle = Bundle::new();
+    let program = bundle.rootfs().join("bin/own");
+    fs::copy(bundle.rootfs().join("bin/probe"), &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    bundle.config.set("/process/user/uid", 1000);
+    bundle.config.args(&["/bin/own", "report"]);
+    bundle.create_fails().failure().says("permission denied");
+    let sets = [
+        "bounding",
+        "effective",
+        "permitted",
+        "inheritable",
+        "ambient",
+    ];
+    bundle.config.capabilities(&sets, &["CAP_DAC_OVERRIDE"]);
+    bundle.run().success();
 }
 
 #[test]

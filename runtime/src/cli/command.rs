@@ -264,7 +264,7 @@ fn cgroup(found: &Matches) -> Result<Option<PathBuf>> {
             .any(|c| c == Component::ParentDir)
     {
         return Err(usage(format!(
-            "invalid --cgroup argument: {path:?} is not a path below the container's cgroup"
+            "invalid --cgroup argument: {path} is not a sub cgroup path"
         )));
     }
     Ok(Some(path.into()))

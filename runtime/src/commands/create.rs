@@ -126,6 +126,9 @@ fn prepare<'a>(
         .map(|path| bundle.join(path));
     let console_socket =
         console_socket(socket_path.as_deref(), terminal, mode != Mode::Foreground)?;
+    let unraised = spec.process().as_ref().map(plan::process::ambient_warnings);
+    let unraised = unraised.iter().flatten();
+    unraised.for_each(|warning| context.log.warn(warning));
     let host = context.host()?;
     let rootfs = root_directory(&spec, &bundle)?;
     let linux = spec.linux().as_ref();

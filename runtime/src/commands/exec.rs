@@ -41,6 +41,10 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
     let pidfd = running(context, request, &directory, &state)?;
     let config = spec::parse(&directory.config()?)?.value;
     let process = process(context, request, &config)?;
+    let unraised = plan::process::ambient_warnings(&process);
+    unraised
+        .iter()
+        .for_each(|warning| context.log.warn(warning));
     let terminal = process.terminal().unwrap_or(false);
     let console_socket =
         console_socket(request.console_socket.as_deref(), terminal, request.detach)?;
@@ -57,6 +61,10 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             may_set_groups: may_set_groups(&host, &state)?,
             preserved_fds: request.preserve_fds,
             seccomp: seccomp(&directory)?,
+            personality: config
+                .linux()
+                .as_ref()
+                .and_then(|linux| linux.personality().as_ref()),
         },
     )?;
     context.log_plan(&plan);

@@ -21,11 +21,11 @@ pub(super) fn run(
     let init = open_init(&state);
     // Without a pid namespace of its own, killing init leaves the others alive.
     let shared = state.namespaces & libc::CLONE_NEWPID as u64 == 0;
-    if all || (shared && signal == Signal::KILL) {
-        signal_all(context, &state, signal).context(story)?;
-    }
+    let everybody = all || (shared && signal == Signal::KILL);
+    let signalled = everybody && signal_all(context, &state, signal).context(story)?;
     match init {
-        Err(error) if all && error.kind() == Kind::State => Ok(()),
+        // They may have outlived it.
+        Err(error) if (all || signalled) && error.kind() == Kind::State => Ok(()),
         init => match pidfd_send_signal(init.context(story)?, signal.number()) {
             Err(Errno::ESRCH) if all || shared => Ok(()),
             Err(Errno::ESRCH) => Err(not_running()).context(story),
@@ -44,12 +44,14 @@ fn open_init(state: &State) -> Result<OwnedFd> {
     start::open_init(&init)?.ok_or_else(not_running)
 }
 
-fn signal_all(context: &Context<'_>, state: &State, signal: Signal) -> Result<()> {
+/// Says whether there was a group whose processes could be signalled.
+fn signal_all(context: &Context<'_>, state: &State, signal: Signal) -> Result<bool> {
     let Some(cgroup) = context.cgroup(state)? else {
-        return Ok(());
+        return Ok(false);
     };
     if signal == Signal::KILL {
-        return cgroup.kill();
+        cgroup.kill()?;
+        return Ok(true);
     }
     let init = state.pid();
     for pid in cgroup
@@ -69,5 +71,5 @@ fn signal_all(context: &Context<'_>, state: &State, signal: Signal) -> Result<()
             }
         }
     }
-    Ok(())
+    Ok(true)
 }

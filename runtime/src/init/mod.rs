@@ -200,6 +200,14 @@ pub(crate) fn run_stage(plan: &mut Plan, files: Files, stage: &Stage) -> ! {
 }
 
 fn prepare_birth(stage: &Stage, files: &Files) -> Done {
+    // Root of another user namespace may not open what belongs to a process that is not dumpable, but the kernel asks for the rights of who opened.
+    let offsets = match &stage.time_offsets {
+        Some(text) => Some((
+            restrict::open_proc(&files.proc, c"self/timens_offsets")?,
+            text,
+        )),
+        None => None,
+    };
     for join in &stage.join {
         process::setns(&files.slots[join.slot.0], join.flags).at(Op::Attach)?;
     }
@@ -211,9 +219,9 @@ fn prepare_birth(stage: &Stage, files: &Files) -> Done {
         cred::set_gid(0)?;
         cred::set_uid(0)?;
     }
-    if let Some(offsets) = &stage.time_offsets {
+    if let Some((file, text)) = offsets {
         process::unshare(crate::plan::namespaces::CLONE_NEWTIME as u64)?;
-        restrict::write_proc(&files.proc, c"self/timens_offsets", offsets.to_bytes())?;
+        crate::sys::fs::write(file, text.to_bytes()).at(Op::Write)?;
     }
     Ok(())
 }

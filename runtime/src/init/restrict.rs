@@ -13,8 +13,12 @@ const BENEATH: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_XDEV | libc::RESOL
 
 /// Writes a value to a file below the procfs.
 pub(crate) fn write_proc(proc: &OwnedFd, path: &CStr, value: &[u8]) -> Done {
-    let file = fs::openat2(proc, path, libc::O_WRONLY, 0, BENEATH).at(Op::OpenProc)?;
-    fs::write(file, value).at(Op::Write)
+    fs::write(open_proc(proc, path)?, value).at(Op::Write)
+}
+
+/// Opens a file below the procfs for writing.
+pub(crate) fn open_proc(proc: &OwnedFd, path: &CStr) -> Done<OwnedFd> {
+    fs::openat2(proc, path, libc::O_WRONLY, 0, BENEATH).at(Op::OpenProc)
 }
 
 /// Makes the next execve change to an AppArmor profile. The attribute has a directory of its own since kernel 5.8.

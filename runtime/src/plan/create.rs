@@ -338,22 +338,7 @@ fn restrict(spec: &Spec, linux: &Linux, process: &Process, steps: &mut Vec<Step>
     if let Some(flags) = rootfs::propagation(linux.rootfs_propagation().as_deref())? {
         steps.push(Step::RootPropagation(flags & !libc::MS_REC));
     }
-    if let Some(personality) = linux.personality() {
-        if personality
-            .flags()
-            .as_ref()
-            .is_some_and(|flags| !flags.is_empty())
-        {
-            return Err(Error::invalid(
-                "linux.personality.flags is not supported by any runtime: leave it out",
-            ));
-        }
-        let linux32 = matches!(
-            personality.domain(),
-            oci_spec::runtime::LinuxPersonalityDomain::PerLinux32
-        );
-        steps.push(Step::Personality(if linux32 { 8 } else { 0 }));
-    }
+    steps.extend(super::personality(linux.personality().as_ref())?);
     if let Some(policy) = linux.memory_policy() {
         steps.push(super::memory_policy(policy)?);
     }

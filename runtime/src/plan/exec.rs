@@ -3,7 +3,7 @@
 use super::{Birth, Join, Open, Plan, Slot, Step, create, mounts, process, seccomp};
 use crate::host::Host;
 use crate::report::Result;
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{LinuxPersonality, Process};
 
 /// What the container and the command line add to the process document.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Options<'a> {
     pub(crate) may_set_groups: bool,
     pub(crate) preserved_fds: u32,
     pub(crate) seccomp: Option<seccomp::Filter>,
+    /// The container's.
+    pub(crate) personality: Option<&'a LinuxPersonality>,
 }
 
 /// Plans a process in a container.
@@ -46,6 +48,7 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
     {
         steps.push(Step::Apparmor(mounts::c_string(profile)?));
     }
+    steps.extend(super::personality(options.personality)?);
     let mut rlimits = Vec::new();
     let tail = process::Tail {
         process,

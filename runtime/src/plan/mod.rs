@@ -295,6 +295,23 @@ pub(crate) fn keeps_groups(value: Option<&String>) -> bool {
     value.is_some_and(|value| value == "1")
 }
 
+/// `linux.personality`: see personality(2).
+fn personality(personality: Option<&oci_spec::runtime::LinuxPersonality>) -> Result<Option<Step>> {
+    use oci_spec::runtime::LinuxPersonalityDomain as Domain;
+    let Some(personality) = personality else {
+        return Ok(None);
+    };
+    if personality.flags().iter().flatten().next().is_some() {
+        return Err(Error::invalid(
+            "linux.personality.flags is not supported by any runtime: leave it out",
+        ));
+    }
+    Ok(Some(Step::Personality(match personality.domain() {
+        Domain::PerLinux => 0,
+        Domain::PerLinux32 => 8,
+    })))
+}
+
 /// `linux.memoryPolicy`: see set_mempolicy(2).
 fn memory_policy(policy: &oci_spec::runtime::LinuxMemoryPolicy) -> Result<Step> {
     use oci_spec::runtime::{MemoryPolicyFlagType as Flag, MemoryPolicyModeType as Mode};

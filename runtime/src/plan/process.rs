@@ -35,7 +35,7 @@ pub(crate) fn exec(process: &Process) -> Result<Exec> {
     })
 }
 
-/// The environment with each name once, where the last one of equal names wins.
+/// The environment with each name once, where the last one of equal names wins. An empty HOME is none: see [`look_for_home`].
 fn environment(env: &[String]) -> Result<Vec<&str>> {
     let mut seen = std::collections::HashSet::new();
     let mut unique = Vec::with_capacity(env.len());
@@ -45,7 +45,7 @@ fn environment(env: &[String]) -> Result<Vec<&str>> {
                 "invalid environment variable {var:?}: not NAME=VALUE"
             )));
         };
-        if seen.insert(name) {
+        if seen.insert(name) && var != "HOME=" {
             unique.push(var.as_str());
         }
     }
@@ -164,13 +164,11 @@ fn limits(process: &Process, ask: bool, steps: &mut Vec<Step>) -> Result<Vec<Rli
     Ok(limits)
 }
 
+/// A process that is not told its home directory gets it from the container's /etc/passwd.
 fn look_for_home(process: &Process, steps: &mut Vec<Step>) {
-    if !process
-        .env()
-        .iter()
-        .flatten()
-        .any(|var| var.starts_with("HOME="))
-    {
+    let told = |var: &&String| var.starts_with("HOME=");
+    let home = process.env().iter().flatten().rfind(told);
+    if home.is_none_or(|var| var == "HOME=") {
         steps.push(Step::Home {
             uid: process.user().uid(),
         });
@@ -277,6 +275,22 @@ struct Caps {
     sets: CapSets,
 }
 
+/// What the kernel will not raise, in runc's words: a capability that is to be ambient has to be permitted and inheritable, too.
+pub(crate) fn ambient_warnings(process: &Process) -> Vec<String> {
+    let wanted = process.capabilities().as_ref();
+    let raised = capabilities(wanted).ambient;
+    let lost = |cap: &caps::Capability| cap.bitmask() & !raised != 0;
+    let wanted = wanted.and_then(|sets| sets.ambient().as_ref());
+    let known = |cap: &oci_spec::runtime::Capability| format!("CAP_{cap}").parse().ok();
+    wanted
+        .into_iter()
+        .flatten()
+        .filter_map(known)
+        .filter(lost)
+        .map(|cap| format!("can't raise ambient capability {cap}: operation not permitted"))
+        .collect()
+}
+
 /// A process without `capabilities` has none.
 fn capabilities(capabilities: Option<&LinuxCapabilities>) -> Caps {
     let Some(capabilities) = capabilities else {
@@ -354,16 +368,19 @@ fn rlimits(rlimits: &[PosixRlimit]) -> Result<Vec<Rlimit>> {
 /// What `exec:` errors say, in runc's words: engines turn these into the exit codes 126 and 127.
 pub(crate) fn exec_error(program: &str, op: Op, errno: crate::sys::Errno) -> Error {
     use crate::sys::Errno;
+    if op != Op::Resolve {
+        // What could only be seen by executing it: a script whose interpreter is missing, a format without a handler.
+        let reason = errno.desc().to_lowercase();
+        return Error::invalid(format!(
+            "unable to start container process: exec {program}: {reason}"
+        ));
+    }
     let reason = match errno {
-        Errno::ENOENT if !program.contains('/') && op == Op::Resolve => {
-            "executable file not found in $PATH".to_owned()
-        }
-        Errno::ENOENT if op == Op::Resolve => format!("stat {program}: no such file or directory"),
-        Errno::ENOENT => "no such file or directory".to_owned(),
+        Errno::ENOENT if !program.contains('/') => "executable file not found in $PATH".to_owned(),
+        Errno::ENOENT => format!("stat {program}: no such file or directory"),
         Errno::EACCES => "permission denied".to_owned(),
         Errno::EISDIR => "is a directory".to_owned(),
         Errno::ENOTDIR => format!("stat {program}: not a directory"),
-        Errno::ENOEXEC => "exec format error".to_owned(),
         _ => errno.desc().to_lowercase(),
     };
     Error::invalid(format!(

@@ -184,7 +184,9 @@ impl Op {
             Op::SetPropagation => "set the mount's propagation",
             Op::Attach => "attach the mount",
             Op::CopyUp => "copy the directory's content",
-            Op::Forbidden => "the destination is inside /proc or not an ordinary directory",
+            Op::Forbidden => {
+                "it must be mounted on ordinary directory, and nothing but known files inside /proc"
+            }
             Op::OpenProc => "open the file in /proc",
             Op::Write => "write the value",
             Op::OpenPty => "open a pty",

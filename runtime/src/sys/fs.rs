@@ -183,10 +183,27 @@ pub(crate) fn stat_at(dir: impl AsFd, path: &CStr, flags: c_int) -> Result<libc:
     Ok(unsafe { buf.assume_init() })
 }
 
-/// access(2): with the real ids, which in the runtime and in init are the effective ones.
+/// faccessat2(2) with AT_EACCESS (kernel 5.8): what execve will say. By the real ids, access(2) leaves the capabilities of a user that is not
+/// root aside.
 pub(crate) fn access(path: &CStr, mode: c_int) -> Result<()> {
     // SAFETY: the path is NUL-terminated.
-    Errno::result(unsafe { libc::access(path.as_ptr(), mode) }).map(drop)
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_faccessat2,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            mode,
+            libc::AT_EACCESS,
+        )
+    };
+    match Errno::result(ret) {
+        // A filter that is older than the call answers so.
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            // SAFETY: the path is NUL-terminated.
+            Errno::result(unsafe { libc::access(path.as_ptr(), mode) }).map(drop)
+        }
+        other => other.map(drop),
+    }
 }
 
 /// write(2), all of `data` in one call: a partial write counts as EIO, since cgroup and proc files take a value whole.
