@@ -6,10 +6,13 @@
 //! can make writable; an unprivileged user, who cannot mount, from a sealed copy in memory.
 
 use crate::report::{Context, Error, Kind, Result};
-use crate::sys::mount::{MountAttr, clone_tree, mount_flags, mount_setattr};
-use crate::sys::process::{CStringArray, fexecve};
+use crate::sys::mount::{
+    MountAttr, attach, clone_tree, mount as mount2, mount_flags, mount_setattr,
+};
+use crate::sys::process::{CStringArray, CloneArgs, Cloned, clone3, exit, fexecve};
+use crate::sys::signal::{Exit, wait_pidfd};
 use crate::sys::{Errno, fs};
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
@@ -26,8 +29,8 @@ pub(crate) fn seal() -> Result<()> {
         return Ok(());
     }
     let sealed = match read_only_mount(&exe) {
-        // Not our mount namespace, or a kernel before 5.12.
-        Err(Errno::EPERM | Errno::ENOSYS | Errno::EINVAL) => {
+        // Not our mount namespace.
+        Err(Errno::EPERM | Errno::EINVAL) => {
             // Neither this user nor anybody in a container of his may write to the file.
             if fs::access(c"/proc/self/exe", libc::W_OK).is_err() {
                 return Ok(());
@@ -70,11 +73,40 @@ fn read_only_mount(exe: &OwnedFd) -> std::result::Result<OwnedFd, Errno> {
         set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID,
         ..MountAttr::default()
     };
-    mount_setattr(&mount, false, &attr)?;
+    match mount_setattr(&mount, false, &attr) {
+        // KERNEL(5.12): drop this.
+        Err(Errno::ENOSYS) => remount_elsewhere(&mount)?,
+        other => other?,
+    }
     // Executing it would otherwise begin anew for ever.
     match mount_flags(&mount)? & libc::ST_RDONLY {
         0 => Err(Errno::EINVAL),
         _ => Ok(mount),
+    }
+}
+
+/// Makes a detached mount read-only with mount(2), which wants it attached: in a mount namespace that ends with the process that does it. The
+/// mount stays what it has become.
+fn remount_elsewhere(mount: &OwnedFd) -> std::result::Result<(), Errno> {
+    /// Any file will do that is there and can be mounted on.
+    const TARGET: &CStr = c"/proc/version";
+    let attach_and_remount = || {
+        mount2(None, c"/", None, libc::MS_REC | libc::MS_SLAVE, None)?;
+        attach(mount, fs::open(fs::CWD, TARGET, libc::O_PATH)?)?;
+        let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | libc::MS_NOSUID;
+        mount2(None, TARGET, None, flags, None)
+    };
+    let cloned = clone3(CloneArgs {
+        flags: libc::CLONE_NEWNS as u64,
+        cgroup: None,
+    })?;
+    match cloned {
+        Cloned::Child => exit(attach_and_remount().map_or_else(|errno| errno as i32, |()| 0)),
+        Cloned::Parent { pidfd, .. } => match wait_pidfd(&pidfd)?.exit {
+            Exit::Code(0) => Ok(()),
+            Exit::Code(errno) => Err(Errno::from_raw(errno)),
+            Exit::Signal { .. } => Err(Errno::ECHILD),
+        },
     }
 }
 

@@ -113,13 +113,12 @@ impl Init {
                     clear: mount.clear,
                     ..MountAttr::default()
                 };
-                place(
-                    &self.files,
-                    tree,
-                    target,
-                    &with_recursive(asked, mount),
-                    &mount.propagation,
-                )
+                let (attrs, propagation) = (with_recursive(asked, mount), &mount.propagation);
+                match mount_setattr(tree, false, &asked) {
+                    // KERNEL(5.12): drop this. It is attached already.
+                    Err(Errno::ENOSYS) => change(&self.files, tree, &attrs, propagation),
+                    _ => place(&self.files, tree, target, &attrs, propagation),
+                }
             }
             other => other,
         }
@@ -284,24 +283,37 @@ pub(crate) fn place(
     attrs: &[(MountAttr, bool)],
     propagation: &[(u64, bool)],
 ) -> Done {
-    let attrs = attrs
-        .iter()
-        .filter(|(attr, _)| *attr != MountAttr::default());
-    for (at, (attr, recursive)) in attrs.clone().enumerate() {
+    for (at, (attr, recursive)) in changes(attrs).enumerate() {
         match mount_setattr(tree, *recursive, attr) {
             // KERNEL(5.12): drop this. mount(2) knows attached mounts only; nothing runs in the container yet that could use the moment.
             Err(Errno::ENOSYS) if at == 0 => {
                 attach(tree, target).at(Op::Attach)?;
-                for (attr, recursive) in attrs {
-                    set_attributes(files, tree, attr, *recursive).at(Op::SetAttributes)?;
-                }
-                return propagate(files, tree, propagation);
+                return change(files, tree, attrs, propagation);
             }
             other => other.at(Op::SetAttributes)?,
         }
     }
     attach(tree, target).at(Op::Attach)?;
     propagate(files, tree, propagation)
+}
+
+/// The attributes that say anything.
+fn changes(attrs: &[(MountAttr, bool)]) -> impl Iterator<Item = &(MountAttr, bool)> {
+    let none = MountAttr::default();
+    attrs.iter().filter(move |(attr, _)| *attr != none)
+}
+
+/// Gives an attached mount its attributes and propagation.
+fn change(
+    files: &Files,
+    mount: &OwnedFd,
+    attrs: &[(MountAttr, bool)],
+    propagation: &[(u64, bool)],
+) -> Done {
+    for (attr, recursive) in changes(attrs) {
+        set_attributes(files, mount, attr, *recursive).at(Op::SetAttributes)?;
+    }
+    propagate(files, mount, propagation)
 }
 
 fn propagate(files: &Files, tree: &OwnedFd, propagation: &[(u64, bool)]) -> Done {
@@ -351,7 +363,9 @@ pub(crate) fn set_propagation(
 
 /// mount(2) with MS_REMOUNT and MS_BIND, which replaces all flags of an attached mount.
 fn remount(files: &Files, mount: impl AsFd, attr: &MountAttr) -> Result<()> {
-    const FLAGS: [(u64, u64, u64); 5] = [
+    /// linux/statfs.h
+    const ST_NOSYMFOLLOW: u64 = 0x2000;
+    const FLAGS: [(u64, u64, u64); 6] = [
         (libc::ST_RDONLY, libc::MOUNT_ATTR_RDONLY, libc::MS_RDONLY),
         (libc::ST_NOSUID, libc::MOUNT_ATTR_NOSUID, libc::MS_NOSUID),
         (libc::ST_NODEV, libc::MOUNT_ATTR_NODEV, libc::MS_NODEV),
@@ -361,6 +375,11 @@ fn remount(files: &Files, mount: impl AsFd, attr: &MountAttr) -> Result<()> {
             libc::MOUNT_ATTR_NODIRATIME,
             libc::MS_NODIRATIME,
         ),
+        (
+            ST_NOSYMFOLLOW,
+            libc::MOUNT_ATTR_NOSYMFOLLOW,
+            crate::plan::mounts::MS_NOSYMFOLLOW,
+        ),
     ];
     let current = mount_flags(&mount)?;
     let mut flags = libc::MS_REMOUNT | libc::MS_BIND;
@@ -369,10 +388,16 @@ fn remount(files: &Files, mount: impl AsFd, attr: &MountAttr) -> Result<()> {
             flags |= ms;
         }
     }
-    flags |= match attr.set & libc::MOUNT_ATTR__ATIME {
-        libc::MOUNT_ATTR_NOATIME => libc::MS_NOATIME,
-        libc::MOUNT_ATTR_STRICTATIME => libc::MS_STRICTATIME,
-        _ => 0,
+    // Each mode is named: the kernel keeps the one that was there only if no flag of access times is given.
+    flags |= match (attr.clear & libc::MOUNT_ATTR__ATIME, attr.set) {
+        (0, _) if current & libc::ST_NOATIME != 0 => libc::MS_NOATIME,
+        (0, _) if current & libc::ST_RELATIME != 0 => libc::MS_RELATIME,
+        (0, _) => libc::MS_STRICTATIME,
+        (_, set) => match set & libc::MOUNT_ATTR__ATIME {
+            libc::MOUNT_ATTR_NOATIME => libc::MS_NOATIME,
+            libc::MOUNT_ATTR_STRICTATIME => libc::MS_STRICTATIME,
+            _ => libc::MS_RELATIME,
+        },
     };
     with_fd_path(files, mount, |path| mount2(None, path, None, flags, None))
 }

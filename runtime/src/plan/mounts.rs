@@ -426,7 +426,7 @@ fn recursive_effect(word: &str) -> Option<Effect> {
 }
 
 /// linux/mount.h; kernel 5.10.
-const MS_NOSYMFOLLOW: u64 = 256;
+pub(crate) const MS_NOSYMFOLLOW: u64 = 256;
 const MS_LAZYTIME: u64 = 1 << 25;
 
 /// The option words that the mounts of this runtime understand, for `features`.
