@@ -354,6 +354,44 @@ fn the_execution_domain_is_as_configured() {
 }
 
 #[test]
+fn flags_of_the_execution_domain_are_set() {
+    require!(containers);
+    beyond!(
+        flags_of_the_execution_domain_are_set,
+        [runc("knows no flags"), crun("knows no flags")]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.set(
+        "/linux/personality",
+        json!({ "domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"] }),
+    );
+    assert_eq!(*bundle.report(&[]).personality, 0x4_0000);
+    let container = bundle.pause();
+    assert_eq!(*container.exec_report(&[], &[]).personality, 0x4_0000);
+}
+
+#[test]
+fn a_flag_of_the_execution_domain_that_nobody_knows_is_named_and_ignored() {
+    require!(containers);
+    beyond!(
+        a_flag_of_the_execution_domain_that_nobody_knows_is_named_and_ignored,
+        [
+            runc_before("1.2", "knows no personality"),
+            crun("ignores it silently")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.set(
+        "/linux/personality",
+        json!({ "domain": "LINUX", "flags": ["SHORT_TEMPER"] }),
+    );
+    bundle.config.probe(&["echo", "ran"]);
+    let finished = bundle.run().success();
+    assert_eq!(finished.stdout, "ran\n");
+    finished.says("SHORT_TEMPER");
+}
+
+#[test]
 fn the_container_has_a_session_keyring_of_its_own() {
     require!(containers);
     beyond!(

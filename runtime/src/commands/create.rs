@@ -142,6 +142,8 @@ fn prepare<'a>(
         in_user_namespace: !host.initial_user_namespace,
         owner: cgroup_owner(&spec),
     })?;
+    let unknown = linux.into_iter().flat_map(plan::personality::warnings);
+    unknown.for_each(|warning| context.log.warn(&warning));
     let profile = linux.and_then(|linux| linux.seccomp().as_ref());
     let seccomp = profile
         .map(seccomp::compile)

@@ -3,7 +3,9 @@
 use super::mounts::{self, Surroundings, c_path, c_string};
 use super::namespaces::{self, Namespaces};
 use super::rootfs::{self, Overlay, Root, Source};
-use super::{Console, HookCall, Open, Plan, Request, Slot, Step, process, seccomp, validate};
+use super::{
+    Console, HookCall, Open, Plan, Request, Slot, Step, personality, process, seccomp, validate,
+};
 use crate::host::Host;
 use crate::report::{Error, Result};
 use crate::sys::process::CStringArray;
@@ -338,7 +340,7 @@ fn restrict(spec: &Spec, linux: &Linux, process: &Process, steps: &mut Vec<Step>
     if let Some(flags) = rootfs::propagation(linux.rootfs_propagation().as_deref())? {
         steps.push(Step::RootPropagation(flags & !libc::MS_REC));
     }
-    steps.extend(super::personality(linux.personality().as_ref())?);
+    steps.extend(personality::step(linux.personality().as_ref()));
     if let Some(policy) = linux.memory_policy() {
         steps.push(super::memory_policy(policy)?);
     }

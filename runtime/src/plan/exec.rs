@@ -48,7 +48,7 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
     {
         steps.push(Step::Apparmor(mounts::c_string(profile)?));
     }
-    steps.extend(super::personality(options.personality)?);
+    steps.extend(super::personality::step(options.personality));
     let mut rlimits = Vec::new();
     let tail = process::Tail {
         process,

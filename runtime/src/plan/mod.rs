@@ -12,6 +12,7 @@ pub(crate) mod exec;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod personality;
 pub(crate) mod process;
 pub(crate) mod rootfs;
 pub(crate) mod seccomp;
@@ -293,23 +294,6 @@ pub(crate) const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 /// Whether the value of [`KEEP_GROUPS`] asks for it.
 pub(crate) fn keeps_groups(value: Option<&String>) -> bool {
     value.is_some_and(|value| value == "1")
-}
-
-/// `linux.personality`: see personality(2).
-fn personality(personality: Option<&oci_spec::runtime::LinuxPersonality>) -> Result<Option<Step>> {
-    use oci_spec::runtime::LinuxPersonalityDomain as Domain;
-    let Some(personality) = personality else {
-        return Ok(None);
-    };
-    if personality.flags().iter().flatten().next().is_some() {
-        return Err(Error::invalid(
-            "linux.personality.flags is not supported by any runtime: leave it out",
-        ));
-    }
-    Ok(Some(Step::Personality(match personality.domain() {
-        Domain::PerLinux => 0,
-        Domain::PerLinux32 => 8,
-    })))
 }
 
 /// `linux.memoryPolicy`: see set_mempolicy(2).
