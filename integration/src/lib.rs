@@ -37,6 +37,7 @@ pub mod runtime;
 pub mod seen;
 #[allow(unsafe_code, reason = "the one module for raw system calls")]
 pub mod sys;
+pub mod user;
 
 pub use bundle::Bundle;
 pub use config::Config;

@@ -83,6 +83,20 @@ pub fn busybox() -> Missing {
     })
 }
 
+/// The runtime under test needs no other file, so that it runs in a container that holds nothing else: no dynamic loader is named in it.
+pub fn static_runtime() -> Missing {
+    const INTERPRETER: &[u8] = b"/ld-linux";
+    let program = fs::read(place::runtime()).map_err(|error| error.to_string())?;
+    let dynamic = program
+        .windows(INTERPRETER.len())
+        .take(4096)
+        .any(|bytes| bytes == INTERPRETER);
+    if dynamic {
+        return Err("the runtime is linked dynamically".to_owned());
+    }
+    Ok(())
+}
+
 /// The kernel has this kind of namespace.
 pub fn namespace(kind: &str) -> Missing {
     let there = Path::new("/proc/self/ns")
@@ -107,9 +121,25 @@ pub fn userns() -> Missing {
     }
 }
 
-/// Users without privileges can make user namespaces, and the tools that map more than one id for them are installed.
+/// The tools that map more than one id for a user without privileges are installed.
+pub fn subordinate_ids() -> Missing {
+    [
+        "/usr/bin/newuidmap",
+        "/usr/bin/newgidmap",
+        "/etc/subuid",
+        "/etc/subgid",
+    ]
+    .into_iter()
+    .try_for_each(path)
+}
+
+/// Users without privileges can make user namespaces, and there is a hierarchy for those of their containers that get a cgroup.
 pub fn unprivileged_user() -> Missing {
-    root()?;
+    containers()?;
+    // Tests put their own in the place of these.
+    ["/etc/passwd", "/etc/group", "/etc/subuid", "/etc/subgid"]
+        .into_iter()
+        .try_for_each(path)?;
     userns()?;
     let knob = fs::read_to_string("/proc/sys/kernel/unprivileged_userns_clone").unwrap_or_default();
     if knob.trim() == "0" {

@@ -120,10 +120,26 @@ impl Runtime {
 
     /// The command line with these arguments after the global ones.
     pub fn command(&self, args: &[impl AsRef<OsStr>]) -> Command {
+        let root = ["--root".into(), self.root.clone().into()];
+        self.words(
+            root.into_iter().chain(self.globals.iter().map(Into::into)),
+            args,
+        )
+    }
+
+    /// The command line with no global arguments at all, so with the runtime's own choice of a state directory.
+    pub fn bare_command(&self, args: &[impl AsRef<OsStr>]) -> Command {
+        self.words(std::iter::empty(), args)
+    }
+
+    fn words(
+        &self,
+        globals: impl Iterator<Item = OsString>,
+        args: &[impl AsRef<OsStr>],
+    ) -> Command {
         let mut words: Vec<OsString> = self.wrapper.clone();
         words.push(self.binary.clone().into());
-        words.extend(["--root".into(), self.root.clone().into()]);
-        words.extend(self.globals.iter().map(Into::into));
+        words.extend(globals);
         words.extend(args.iter().map(Into::into));
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env_clear().env(

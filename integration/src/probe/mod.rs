@@ -16,6 +16,7 @@
 //! | `syscall NAME [ARGUMENT...]` | the same for one system call by name or number |
 //! | `exec PROGRAM [ARG...]` | replaces itself |
 //! | `with-files FILE... -- PROGRAM [ARG...]` | the same with these files open as descriptors 3, 4 and so on, and LISTEN_PID set if LISTEN_FDS is |
+//! | `as-user UID GROUPS ETC CGROUP -- PROGRAM [ARG...]` | enters CGROUP (or none: `-`) and becomes this user with these groups, the first of which is his own, where passwd, group, subuid and subgid are those of the directory ETC |
 //! | `spy` | attacks the processes of others that it sees until it is killed, prints what it gets: see `attack` |
 //! | `seize` | traces every copy of itself that it sees, to its end, and prints `seized` for each |
 //! | `leaderless` | prints `ready`; its first thread ends, another one stays |
@@ -27,6 +28,7 @@
 
 mod attack;
 mod attempt;
+mod become_user;
 mod load;
 mod report;
 
@@ -104,6 +106,19 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
         }
         ["exec", program, rest @ ..] => return Err(Command::new(program).args(rest).exec()),
         ["with-files", rest @ ..] => return Err(with_files(rest)?),
+        [
+            "as-user",
+            user,
+            groups,
+            etc,
+            cgroup,
+            "--",
+            program,
+            rest @ ..,
+        ] => {
+            become_user::become_user(number(user)? as u32, groups, etc, cgroup)?;
+            return Err(Command::new(program).args(rest).exec());
+        }
         _ => {
             return Err(io::Error::other(
                 "no such verb; see the documentation of integration::probe",

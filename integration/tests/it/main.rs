@@ -38,6 +38,7 @@ mod namespaces;
 mod overlay;
 mod paths;
 mod process;
+mod rootless;
 mod run;
 #[cfg(target_arch = "x86_64")]
 mod seccomp_diff;

@@ -5,7 +5,6 @@ use super::{Context, pid_file, start};
 use crate::cgroup::Cgroup;
 use crate::cli::{self, ExecProcess, ProcessChanges};
 use crate::foreground::{self, Signals};
-use crate::host::Host;
 use crate::plan::{self, seccomp};
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::spawn::{self, Child};
@@ -58,7 +57,6 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             namespaces: state.namespaces,
             new_keyring: !state.no_new_keyring,
             keep_groups: plan::keeps_groups(state.annotations.get(plan::KEEP_GROUPS)),
-            may_set_groups: may_set_groups(&host, &state)?,
             preserved_fds: request.preserve_fds,
             seccomp: seccomp(&directory)?,
             personality: config
@@ -151,16 +149,6 @@ fn cgroup(context: &Context<'_>, request: &cli::Exec, state: &State) -> Result<O
         )),
         (cgroup, None) => Ok(cgroup),
     }
-}
-
-/// In a user namespace that an unprivileged user mapped for himself, setgroups(2) may be denied for good.
-fn may_set_groups(host: &Host, state: &State) -> Result<bool> {
-    if host.sys_admin {
-        return Ok(true);
-    }
-    let path = format!("/proc/{}/setgroups", state.pid().unwrap_or_default());
-    let text = std::fs::read_to_string(&path).context(|| format!("read {path}"))?;
-    Ok(text.trim_end() != "deny")
 }
 
 /// The process to run: a document of its own, or the container's process with changes.

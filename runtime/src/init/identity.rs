@@ -2,9 +2,11 @@
 //!
 //! Runs in init. The order is the plan's.
 
-use super::{Done, Fail};
+use super::{At, Done, Fail};
+use crate::plan::{Ids, Op};
 use crate::sys::{Errno, cred, fs, process};
 use std::ffi::CStr;
+use std::os::fd::OwnedFd;
 
 /// Joins the container's session keyring, so that the host's is out of reach, and lets the owner search it.
 pub(crate) fn join_keyring(name: &CStr) -> Done {
@@ -63,11 +65,42 @@ pub(crate) fn become_user(uid: u32, gid: u32) -> Done {
     guard()
 }
 
-/// Takes id 0 in the user namespace.
-pub(crate) fn become_root() -> Done {
-    cred::set_gid(0)?;
-    cred::set_uid(0)?;
+/// Takes id 0 in the user namespace, and guards what it took.
+pub(crate) fn become_root(otherwise: Ids) -> Done {
+    take_root(otherwise)?;
     guard()
+}
+
+/// Takes id 0 in the user namespace, or the other ids where 0 is not mapped.
+pub(crate) fn take_root(otherwise: Ids) -> Done {
+    match cred::set_gid(0) {
+        Err(Errno::EINVAL) => cred::set_gid(otherwise.gid)?,
+        other => other?,
+    }
+    match cred::set_uid(0) {
+        Err(Errno::EINVAL) => cred::set_uid(otherwise.uid)?,
+        other => other?,
+    }
+    Ok(())
+}
+
+/// Sets the supplementary groups. Where setgroups(2) is denied (user_namespaces(7)), those of the caller stay; nothing in there has a name for
+/// them. That is an error only if the process was to have others.
+pub(crate) fn set_groups(proc: &OwnedFd, groups: &[u32]) -> Done {
+    match cred::set_groups(groups) {
+        Err(Errno::EPERM) if setgroups_is_denied(proc) => match groups {
+            [] => Ok(()),
+            _ => Err(Errno::EPERM).at(Op::SetgroupsDenied),
+        },
+        other => Ok(other?),
+    }
+}
+
+fn setgroups_is_denied(proc: &OwnedFd) -> bool {
+    let mut text = [0; 4];
+    fs::open(proc, c"self/setgroups", libc::O_RDONLY)
+        .and_then(|file| fs::read(&file, &mut text))
+        .is_ok_and(|length| &text[..length] == b"deny")
 }
 
 /// What the kernel takes back when ids change: init dies with its parent, and nobody may look into it. The latter becomes what the

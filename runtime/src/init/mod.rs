@@ -216,8 +216,7 @@ fn prepare_birth(stage: &Stage, files: &Files) -> Done {
         ask(&files.sync, Request::IdMaps)?;
     }
     if stage.new_user || stage.become_root {
-        cred::set_gid(0)?;
-        cred::set_uid(0)?;
+        identity::take_root(stage.otherwise)?;
     }
     if let Some((file, text)) = offsets {
         process::unshare(crate::plan::namespaces::CLONE_NEWTIME as u64)?;
@@ -269,7 +268,7 @@ impl Init {
             Step::Ask(request) => ask(&self.files.sync, *request)?,
             Step::Join(join) => process::setns(&self.files.slots[join.slot.0], join.flags)?,
             Step::Unshare(flags) => process::unshare(*flags)?,
-            Step::BecomeRoot => identity::become_root()?,
+            Step::BecomeRoot { otherwise } => identity::become_root(*otherwise)?,
             Step::NotDumpable => process::set_dumpable(false)?,
             // A process that leads its group already has a session to keep only if it is a session leader: never after clone.
             Step::NewSession => nix::unistd::setsid().map(drop)?,
@@ -345,7 +344,7 @@ impl Init {
             Step::Chdir { path, last } => self.change_directory(path, *last)?,
             Step::BoundingSet(keep) => identity::limit_bounding_set(*keep)?,
             Step::ChownStdio { uid } => identity::chown_stdio(*uid)?,
-            Step::Groups(groups) => cred::set_groups(groups)?,
+            Step::Groups(groups) => identity::set_groups(proc, groups)?,
             Step::Ids { uid, gid } => identity::become_user(*uid, *gid)?,
             Step::Caps(sets) => cred::set_caps(sets)?,
             Step::Ambient(mask) => identity::raise_ambient(*mask)?,

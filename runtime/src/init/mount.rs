@@ -31,6 +31,9 @@ impl Init {
                     (Err(Errno::EACCES), Some(slot)) => self.files.slots[slot.0]
                         .try_clone()
                         .map_err(|_| Errno::EMFILE)?,
+                    (Err(Errno::EINVAL), _) if !recursive => {
+                        return Err(Errno::EINVAL).at(Op::LockedBelow);
+                    }
                     (cloned, _) => cloned.at(Op::OpenSource)?,
                 };
                 self.bind(root, mount, &tree)
@@ -51,11 +54,17 @@ impl Init {
                     )
                 }
                 Err(fail) if matches!(fail.errno, Errno::EPERM | Errno::EBUSY) => {
-                    let tree = clone_tree(fs::CWD, fallback, false).at(Op::OpenSource)?;
+                    let tree = match fallback {
+                        Some(fallback) => {
+                            clone_tree(fs::CWD, fallback, false).at(Op::OpenSource)?
+                        }
+                        None => rootfs::empty_directory()?,
+                    };
                     self.bind(root, mount, &tree)
                 }
                 Err(fail) => Err(fail),
             },
+            Kind::Empty => self.bind(root, mount, &rootfs::empty_directory()?),
             Kind::Filesystem(filesystem) => {
                 let kept = self.filesystem(root, filesystem, mount)?;
                 // Room was reserved before the clone.
@@ -247,7 +256,10 @@ fn new_filesystem(filesystem: &Filesystem, mount: &Mount, mode: Option<&Digits>)
         .map_err(told(Op::Configure))?;
     }
     fsconfig_create(&context).map_err(told(Op::CreateSuperblock))?;
-    fsmount(&context, mount.set).map_err(told(Op::MakeMount))
+    match fsmount(&context, mount.set) {
+        Err(Errno::EPERM) => Err(Errno::EPERM).at(Op::TooRevealing),
+        made => made.map_err(told(Op::MakeMount)),
+    }
 }
 
 /// A failure with what the kernel wrote about it into the context: `tmpfs: Bad value for 'size'`.

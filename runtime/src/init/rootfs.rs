@@ -233,7 +233,7 @@ impl Masks {
 }
 
 /// A read-only tmpfs with room for nothing but its root.
-fn empty_directory() -> Done<OwnedFd> {
+pub(crate) fn empty_directory() -> Done<OwnedFd> {
     let tmpfs = fsopen(c"tmpfs").at(Op::OpenFilesystem)?;
     for (key, value) in [
         (c"nr_blocks", c"1"),

@@ -4,7 +4,8 @@ use super::mounts::{self, Surroundings, c_path, c_string};
 use super::namespaces::{self, Namespaces};
 use super::rootfs::{self, Overlay, Root, Source};
 use super::{
-    Console, HookCall, Open, Plan, Request, Slot, Step, personality, process, seccomp, validate,
+    Console, HookCall, Ids, Open, Plan, Request, Slot, Step, personality, process, seccomp,
+    validate,
 };
 use crate::host::Host;
 use crate::report::{Error, Result};
@@ -45,12 +46,16 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
         return Err(Error::invalid("config.json has no process"));
     };
     let mut ns = namespaces::plan(linux, options.host)?;
-    validate::check(spec, &ns)?;
+    validate::check(spec, &ns, options.host)?;
     let mut opens = std::mem::take(&mut ns.opens);
     let mut steps = Vec::with_capacity(96);
     ns.birth.oom_score_adj = process.oom_score_adj();
     let overlay = rootfs::overlay(spec.annotations().as_ref(), ns.has(libc::CLONE_NEWUSER))?;
-    enter(&mut ns, &options, overlay.as_ref(), &mut steps)?;
+    let user = Ids {
+        uid: process.user().uid(),
+        gid: process.user().gid(),
+    };
+    enter(&mut ns, &options, user, overlay.as_ref(), &mut steps)?;
     let hooks = spec.hooks().as_ref();
     assemble(spec, linux, &ns, &options, overlay, &mut opens, &mut steps)?;
     let runtime_hooks = hooks.is_some_and(|h| !empty(h.create_runtime()) || has_prestart(h));
@@ -81,7 +86,6 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
         process,
         seccomp: options.seccomp.take(),
         ask_for_rlimits: userns,
-        may_set_groups: may_set_groups(&ns, options.host),
         keep_groups: super::keeps_groups(
             spec.annotations()
                 .as_ref()
@@ -100,15 +104,6 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
     })
 }
 
-/// An unprivileged user who maps only himself has to give setgroups(2) up (user_namespaces(7)).
-pub(crate) fn single_map(maps: &namespaces::IdMaps) -> bool {
-    maps.gids.len() == 1 && maps.gids[0].size == 1
-}
-
-fn may_set_groups(ns: &Namespaces, host: &Host) -> bool {
-    host.sys_admin || !ns.birth.id_maps.as_ref().is_some_and(single_map)
-}
-
 fn empty<T>(list: &Option<Vec<T>>) -> bool {
     list.as_ref().is_none_or(Vec::is_empty)
 }
@@ -121,9 +116,13 @@ fn has_prestart(hooks: &oci_spec::runtime::Hooks) -> bool {
 fn enter(
     ns: &mut Namespaces,
     options: &Options<'_>,
+    user: Ids,
     overlay: Option<&Overlay>,
     steps: &mut Vec<Step>,
 ) -> Result<()> {
+    if let Some(stage) = &mut ns.birth.stage {
+        stage.otherwise = user;
+    }
     let maps_ids =
         ns.birth.id_maps.is_some() && !ns.birth.stage.as_ref().is_some_and(|stage| stage.new_user);
     if maps_ids {
@@ -136,7 +135,7 @@ fn enter(
         steps.extend(layers.by_ref());
     }
     if ns.has(libc::CLONE_NEWUSER) {
-        steps.push(Step::BecomeRoot);
+        steps.push(Step::BecomeRoot { otherwise: user });
     }
     // Not before: an unprivileged parent could not write the id maps of a process that is not dumpable.
     steps.push(Step::NotDumpable);
@@ -204,6 +203,7 @@ fn assemble(
         label: linux.mount_label().as_deref(),
         user_namespace: userns,
         network_namespace: ns.has(libc::CLONE_NEWNET),
+        pid_namespace: ns.has(libc::CLONE_NEWPID),
         cgroup_namespace: ns.has(libc::CLONE_NEWCGROUP),
         cgroup_root: options.cgroup_root,
         cgroup_path: options.cgroup_path,

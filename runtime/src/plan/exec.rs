@@ -1,6 +1,6 @@
 //! The plan of `exec`: one more process in a running container.
 
-use super::{Birth, Join, Open, Plan, Slot, Step, create, mounts, process, seccomp};
+use super::{Birth, Ids, Join, Open, Plan, Slot, Step, create, mounts, process, seccomp};
 use crate::host::Host;
 use crate::report::Result;
 use oci_spec::runtime::{LinuxPersonality, Process};
@@ -14,8 +14,6 @@ pub(crate) struct Options<'a> {
     pub(crate) namespaces: u64,
     pub(crate) new_keyring: bool,
     pub(crate) keep_groups: bool,
-    /// Whether the container's user namespace allows setgroups(2).
-    pub(crate) may_set_groups: bool,
     pub(crate) preserved_fds: u32,
     pub(crate) seccomp: Option<seccomp::Filter>,
     /// The container's.
@@ -25,9 +23,13 @@ pub(crate) struct Options<'a> {
 /// Plans a process in a container.
 pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> {
     let mut steps = Vec::with_capacity(32);
+    let user = Ids {
+        uid: process.user().uid(),
+        gid: process.user().gid(),
+    };
     let birth = Birth {
         oom_score_adj: process.oom_score_adj(),
-        ..enter(&options, &mut steps)
+        ..enter(&options, user, &mut steps)
     };
     steps.push(Step::NewSession);
     if options.new_keyring {
@@ -54,7 +56,6 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
         process,
         seccomp: options.seccomp.take(),
         ask_for_rlimits: options.namespaces & USER != 0,
-        may_set_groups: options.may_set_groups,
         keep_groups: options.keep_groups,
         close_from: 3 + options.preserved_fds,
         before_exec: Vec::new(),
@@ -73,7 +74,7 @@ const USER: u64 = libc::CLONE_NEWUSER as u64;
 const PID: u64 = libc::CLONE_NEWPID as u64;
 
 /// Into the container's namespaces, by the pidfd of its init.
-fn enter(options: &Options<'_>, steps: &mut Vec<Step>) -> Birth {
+fn enter(options: &Options<'_>, user: Ids, steps: &mut Vec<Step>) -> Birth {
     let slot = Slot(0);
     let join = |flags| Join {
         slot,
@@ -96,12 +97,13 @@ fn enter(options: &Options<'_>, steps: &mut Vec<Step>) -> Birth {
         birth.stage = Some(super::Stage {
             join,
             become_root: userns,
+            otherwise: user,
             ..Default::default()
         });
         steps.push(Step::NotDumpable);
     }
     if userns {
-        steps.push(Step::BecomeRoot);
+        steps.push(Step::BecomeRoot { otherwise: user });
     }
     birth
 }

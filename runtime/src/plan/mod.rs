@@ -64,6 +64,8 @@ pub(crate) struct Stage {
     pub(crate) new_user: bool,
     /// It has root's ids to take in a user namespace it joined.
     pub(crate) become_root: bool,
+    /// For a user namespace without a root.
+    pub(crate) otherwise: Ids,
     /// The text for `/proc/self/timens_offsets`, with a new time namespace; empty for no offsets.
     pub(crate) time_offsets: Option<CString>,
 }
@@ -98,6 +100,13 @@ pub(crate) struct Join {
     pub(crate) path: String,
 }
 
+/// A user and a group, as numbers of the container's user namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ids {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
 /// What init asks of the parent, which answers when it is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
@@ -118,8 +127,10 @@ pub(crate) enum Step {
     Ask(Request),
     Join(Join),
     Unshare(u64),
-    /// Takes id 0 in the user namespace.
-    BecomeRoot,
+    /// Takes id 0 in the user namespace, or these ids where 0 is not mapped: the rights over the namespace are the same.
+    BecomeRoot {
+        otherwise: Ids,
+    },
     /// Hides this process's /proc entries: CVE-2016-9962, CVE-2019-5736.
     NotDumpable,
     NewSession,
@@ -286,6 +297,9 @@ pub(crate) enum Op {
     Clone,
     Protocol,
     UpperAndWork,
+    TooRevealing,
+    SetgroupsDenied,
+    LockedBelow,
 }
 
 /// crun's annotation for a process that keeps the groups of its caller (Podman's `--group-add keep-groups`).

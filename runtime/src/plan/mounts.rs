@@ -46,12 +46,14 @@ pub(crate) enum Kind {
         slot: Option<Slot>,
     },
     Filesystem(Filesystem),
-    /// The cgroup2 hierarchy, seen from the container's cgroup namespace; `fallback` is the host directory to bind where the kernel
-    /// refuses the mount.
+    /// The cgroup2 hierarchy, seen from the container's cgroup namespace. `fallback` is the host directory to bind where the kernel
+    /// refuses the mount; without, an empty directory is.
     Cgroup {
         filesystem: Filesystem,
-        fallback: CString,
+        fallback: Option<CString>,
     },
+    /// An empty read-only directory.
+    Empty,
 }
 
 /// A new superblock (or the one of a namespace, such as proc).
@@ -94,6 +96,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) label: Option<&'a str>,
     pub(crate) user_namespace: bool,
     pub(crate) network_namespace: bool,
+    pub(crate) pid_namespace: bool,
     pub(crate) cgroup_namespace: bool,
     /// The host directory that is the container's view of cgroups where it cannot mount its own, if there is a hierarchy.
     pub(crate) cgroup_root: Option<&'a Path>,
@@ -133,6 +136,11 @@ pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) 
     if late_readonly {
         words.set &= !MOUNT_ATTR_RDONLY;
         words.superblock.retain(|word| *word != "ro");
+    }
+    if cgroup && around.cgroup_path.is_none() {
+        // Not the container's own, but the one of its creator, who may own it (CVE-2023-25809).
+        words.set |= MOUNT_ATTR_RDONLY;
+        words.clear &= !MOUNT_ATTR_RDONLY;
     }
     let (set, clear) = (words.set, words.clear);
     let (recursive, propagation) = (words.recursive, std::mem::take(&mut words.propagation));
@@ -244,24 +252,22 @@ fn bind(
 }
 
 /// A cgroup mount. With its own cgroup namespace, the container mounts the hierarchy and sees its own part. Without, the host's mount is
-/// bound: a new mount in the initial cgroup namespace would reset the hierarchy's options (nsdelegate) for the whole host.
+/// bound: a new mount in the initial cgroup namespace would reset the hierarchy's options (nsdelegate) for the whole host. Of a container
+/// without a cgroup, that is the creator's part, or nothing.
 fn cgroup_kind(around: &Surroundings<'_>) -> Result<Kind> {
-    let Some(root) = around.cgroup_root else {
-        return Err(Error::invalid(
-            "mount of type cgroup: this host has no cgroup2 hierarchy mounted",
-        ));
-    };
     if !around.cgroup_namespace {
         // CVE-2023-25809: what an unprivileged container sees of the host's hierarchy is its own part only.
-        let part = if around.user_namespace {
-            around.cgroup_path.unwrap_or(root)
-        } else {
-            root
+        let part = match around.user_namespace {
+            true => around.cgroup_path,
+            false => around.cgroup_root,
         };
-        return Ok(Kind::Bind {
-            source: c_path(part)?,
-            recursive: false,
-            slot: None,
+        return Ok(match part {
+            Some(part) => Kind::Bind {
+                source: c_path(part)?,
+                recursive: false,
+                slot: None,
+            },
+            None => Kind::Empty,
         });
     }
     let filesystem = Filesystem {
@@ -275,7 +281,7 @@ fn cgroup_kind(around: &Surroundings<'_>) -> Result<Kind> {
     };
     Ok(Kind::Cgroup {
         filesystem,
-        fallback: c_path(around.cgroup_path.unwrap_or(root))?,
+        fallback: around.cgroup_path.map(c_path).transpose()?,
     })
 }
 
@@ -312,6 +318,7 @@ fn filesystem(
         None
     };
     let fallback = match fstype {
+        "proc" if around.user_namespace && !around.pid_namespace => Some(c"/proc".to_owned()),
         "sysfs" if around.user_namespace && !around.network_namespace => Some(c"/sys".to_owned()),
         "mqueue" if around.user_namespace => Some(c"/dev/mqueue".to_owned()),
         _ => None,
@@ -563,8 +570,11 @@ impl Words {
 impl fmt::Display for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = match &self.kind {
-            Kind::Bind { source, .. } => source,
-            Kind::Filesystem(filesystem) | Kind::Cgroup { filesystem, .. } => &filesystem.source,
+            Kind::Bind { source, .. } => source.as_c_str(),
+            Kind::Filesystem(filesystem) | Kind::Cgroup { filesystem, .. } => {
+                filesystem.source.as_c_str()
+            }
+            Kind::Empty => c"nothing",
         };
         let words = self.words.trim();
         write!(

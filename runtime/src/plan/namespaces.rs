@@ -2,7 +2,7 @@
 //!
 //! Pure. See namespaces(7), user_namespaces(7), time_namespaces(7) and clone(2).
 
-use super::{Birth, Join, Open, Slot, Stage};
+use super::{Birth, Ids, Join, Open, Slot, Stage};
 use crate::host::Host;
 use crate::report::{Error, Result};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
@@ -164,6 +164,7 @@ fn settle(ns: &mut Namespaces, offsets: Option<CString>, host: &Host) {
         join,
         new_user,
         become_root: joins_user,
+        otherwise: Ids::default(),
         time_offsets: offsets,
     });
 }

@@ -72,8 +72,6 @@ pub(crate) struct Tail<'a> {
     pub(crate) seccomp: Option<seccomp::Filter>,
     /// The limits need the parent's rights.
     pub(crate) ask_for_rlimits: bool,
-    /// Whether setgroups(2) is allowed: not in a user namespace that an unprivileged user mapped for himself.
-    pub(crate) may_set_groups: bool,
     /// `run.oci.keep_original_groups` of crun.
     pub(crate) keep_groups: bool,
     /// Close-on-exec starts at this descriptor.
@@ -122,7 +120,7 @@ pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, rlimits: &mut Vec<Rlim
     let caps = capabilities(process.capabilities().as_ref());
     steps.push(Step::BoundingSet(caps.bounding));
     steps.push(Step::ChownStdio { uid: user.uid() });
-    if tail.may_set_groups && !tail.keep_groups {
+    if !tail.keep_groups {
         steps.push(Step::Groups(
             user.additional_gids().clone().unwrap_or_default(),
         ));
@@ -423,7 +421,6 @@ mod tests {
             process: &process,
             seccomp: Some(filter),
             ask_for_rlimits: false,
-            may_set_groups: true,
             keep_groups: false,
             close_from: 3,
             before_exec: vec![Step::AwaitStart],

@@ -12,7 +12,7 @@ impl fmt::Display for Step {
             Step::Ask(Request::Start) => write!(f, "wait to be started"),
             Step::Join(join) => write!(f, "join the {} namespace {}", names(join.flags), join.path),
             Step::Unshare(flags) => write!(f, "create the {} namespace", names(*flags)),
-            Step::BecomeRoot => write!(f, "become root in the user namespace"),
+            Step::BecomeRoot { .. } => write!(f, "become root in the user namespace"),
             Step::NotDumpable => write!(f, "clear the dumpable flag"),
             Step::NewSession => write!(f, "create a session"),
             Step::Keyring(name) => write!(f, "join the session keyring {name:?}"),
@@ -135,7 +135,7 @@ pub(crate) fn names(flags: u64) -> String {
 impl Op {
     /// The operation with this number, as init reported it.
     pub(crate) fn from_number(number: u32) -> Op {
-        const ALL: [Op; 28] = [
+        const ALL: [Op; 31] = [
             Op::Whole,
             Op::OpenSource,
             Op::CloneSource,
@@ -164,6 +164,9 @@ impl Op {
             Op::Clone,
             Op::Protocol,
             Op::UpperAndWork,
+            Op::TooRevealing,
+            Op::SetgroupsDenied,
+            Op::LockedBelow,
         ];
         ALL.get(number as usize).copied().unwrap_or(Op::Whole)
     }
@@ -199,6 +202,15 @@ impl Op {
             }
             Op::Clone => "clone",
             Op::Protocol => "talk to the runtime command",
+            Op::TooRevealing => {
+                "the kernel gives a user namespace no more than its creator sees, whose own is covered in part (by masked paths, for example)"
+            }
+            Op::SetgroupsDenied => {
+                "setgroups is denied in this user namespace, as where an unprivileged user maps but one group"
+            }
+            Op::LockedBelow => {
+                "open the source (a user namespace may not uncover what mounts below it cover: rbind takes them along)"
+            }
             Op::UpperAndWork => "upper and work directory must be on the same file system",
         })
     }

@@ -3,12 +3,18 @@
 //! Pure. Each rule names its origin; where the specification is silent, what runc refuses is refused.
 
 use super::namespaces::{self, Namespaces};
+use crate::host::Host;
 use crate::report::{Error, Kind, Result};
 use oci_spec::runtime::Spec;
 
 /// Checks a config against its own namespaces.
-pub(crate) fn check(spec: &Spec, ns: &Namespaces) -> Result<()> {
+pub(crate) fn check(spec: &Spec, ns: &Namespaces, host: &Host) -> Result<()> {
     version(spec.version())?;
+    if !host.sys_admin && !ns.has(libc::CLONE_NEWUSER) {
+        return Err(Error::invalid(
+            "rootless container requires user namespaces: add one to linux.namespaces, with uidMappings and gidMappings",
+        ));
+    }
     let Some(root) = spec.root() else {
         return Err(Error::invalid("Root must be specified"));
     };
