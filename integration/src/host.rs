@@ -48,6 +48,16 @@ pub fn cgroup_file(cgroup: &Path, name: &str) -> String {
     text.trim_end().to_owned()
 }
 
+/// Writes to a file of the kernel's.
+#[track_caller]
+pub fn set(path: &Path, value: &str) {
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, value.as_bytes()));
+    written.unwrap_or_else(|error| panic!("write {value:?} to {}: {error}", path.display()));
+}
+
 /// A namespace of a process, as the link in /proc says it: `pid:[4026531836]`.
 #[track_caller]
 pub fn namespace(pid: impl std::fmt::Display, kind: &str) -> String {

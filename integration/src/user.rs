@@ -110,8 +110,7 @@ impl Bundle {
             .unwrap_or_else(|error| panic!("create {}: {error}", own.display()));
         for controller in controllers {
             let control = host::hierarchy().join("cgroup.subtree_control");
-            fs::write(&control, format!("+{controller}"))
-                .unwrap_or_else(|error| panic!("enable {controller}: {error}"));
+            host::set(&control, &format!("+{controller}"));
         }
         for directory in [&group, &own] {
             for name in [

@@ -2,6 +2,8 @@
 //!
 //! Runs in the runtime command. What init does meanwhile is [`crate::init`]'s; how the two talk is drawn in [`crate::sync`].
 
+mod reach;
+
 use crate::cgroup::Cgroup;
 use crate::foreground::Terminal;
 use crate::host::Host;
@@ -55,6 +57,14 @@ pub(crate) struct Child {
 /// Clones the process that carries the plan out. It waits for [`Child::until_created`] or [`Child::until_executed`].
 pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
     let (parent_sync, child_sync) = socket::pair().context(|| "create a socket pair")?;
+    let lent = reach::unreachable(&plan, around.host);
+    let lending = match (lent.is_empty(), around.lock) {
+        (false, Some(directory)) => {
+            plan.birth.stage.get_or_insert_default().lent = lent;
+            Some(lending_directory(directory)?)
+        }
+        _ => None,
+    };
     let files = Files {
         proc: open_proc()?,
         sync: child_sync,
@@ -62,6 +72,7 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         fifo: around.fifo,
         console_socket: around.console_socket,
         signal_mask: around.signal_mask,
+        lending,
         kept: Vec::with_capacity(plan.steps.len()),
         layers: Vec::with_capacity(plan.steps.len()),
     };
@@ -113,6 +124,13 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
     let join = around.cgroup.filter(|_| !cloned.in_cgroup);
     begin(&child, plan.birth.oom_score_adj, join, around.host).inspect_err(|_| child.kill())?;
     Ok(child)
+}
+
+/// Removed with the container's directory.
+fn lending_directory(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
+    fs::mkdir(directory, c"lent", 0o700)
+        .and_then(|()| fs::open(directory, c"lent", libc::O_PATH | libc::O_DIRECTORY))
+        .context(|| "make a directory for mount sources in the container's directory")
 }
 
 /// Where clone3 returned, and whether the new process is in the cgroup already.

@@ -38,6 +38,14 @@ pub(super) fn one(action: &str) -> String {
             None::<&str>,
         )
         .map_err(io::Error::from),
+        "remount" => mount(
+            None::<&str>,
+            argument,
+            None::<&str>,
+            MsFlags::MS_REMOUNT | MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .map_err(io::Error::from),
         _ => return format!("no such action: {action}"),
     };
     outcome.map_or_else(|error| name(&error), |()| "ok".to_owned())

@@ -3,12 +3,17 @@
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 use std::path::Path;
 
 pub(super) fn become_user(uid: u32, groups: &str, etc: &str, cgroup: &str) -> io::Result<()> {
     if cgroup != "-" {
-        std::fs::write(Path::new(cgroup).join("cgroup.procs"), "0")?;
+        let procs = Path::new(cgroup).join("cgroup.procs");
+        OpenOptions::new()
+            .write(true)
+            .open(procs)?
+            .write_all(b"0")?;
     }
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none = None::<&str>;

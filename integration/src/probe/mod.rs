@@ -24,7 +24,7 @@
 //!
 //! Actions of `try`: `read:PATH`, `write:PATH` (opens, changes nothing), `create:PATH` (creates and removes it), `mkdir:PATH` (the
 //! same), `exec:PATH` (runs it with no arguments), `mknod:PATH:MAJOR:MINOR` (character device; removes it), `syscall:NAME`
-//! (all arguments zero), `hostname:NAME` (sets it), `mount:PATH` (a tmpfs).
+//! (all arguments zero), `hostname:NAME` (sets it), `mount:PATH` (a tmpfs), `remount:PATH` (the same mount without any flag).
 
 mod attack;
 mod attempt;

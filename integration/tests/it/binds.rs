@@ -251,6 +251,53 @@ fn a_user_namespace_cannot_clear_flags_that_the_host_set() {
 }
 
 #[test]
+fn flags_that_the_host_set_are_locked_in_what_only_root_can_reach() {
+    require!(containers, userns);
+    beyond!(
+        flags_that_the_host_set_are_locked_in_what_only_root_can_reach,
+        [runc_before("1.2", "fails to remount"), crun("clears them")]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.user_namespace(100_000, 65536).privileged();
+    let closed = bundle.scratch.dir("closed");
+    // Neither the container's root nor, without rights over all files, the host's can pass.
+    integration::place::give_one(&closed, 4321, 4321);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&closed, mode).unwrap();
+    let source = Mounted::tmpfs(bundle.scratch.dir("closed/host"), NO_SUID_DEV_EXEC);
+    let below = Mounted::tmpfs(source.dir("below"), NO_SUID_DEV_EXEC);
+    bundle.scratch.file("closed/host/file", "content");
+    for name in ["plain", "more", "all"] {
+        bundle.dir(name);
+    }
+    bundle
+        .config
+        .bind(&source.0, "/plain", &[])
+        .bind(&source.0, "/more", &["ro"])
+        .mount(
+            "/all",
+            "bind",
+            source.0.to_str().unwrap(),
+            &["rbind", "rprivate"],
+        )
+        .bind(source.0.join("file"), "/etc/bound", &["ro"]);
+    bundle.file("etc/bound", "");
+    let places = ["/plain", "/more", "/all", "/all/below", "/etc/bound"];
+    let questions = places.map(|place| format!("try=remount:{place}"));
+    let mut questions: Vec<&str> = questions.iter().map(String::as_str).collect();
+    questions.push("cat=/etc/bound");
+    let seen = bundle.report(&questions);
+    for place in places {
+        let mount = seen.mounted(place);
+        let kept = mount.has(&["nosuid", "nodev", "noexec"]);
+        assert!(kept, "{place}: {:?}", mount.options);
+        assert_eq!(seen.tried(&format!("remount:{place}")), "EPERM", "{place}");
+    }
+    assert_eq!(*seen.files["/etc/bound"], "content");
+    drop(below);
+}
+
+#[test]
 fn rbind_takes_the_mounts_below_and_bind_does_not() {
     require!(containers);
     let mut bundle = Bundle::new();

@@ -10,6 +10,7 @@ mod devices;
 mod exec;
 mod hook;
 mod identity;
+mod lend;
 mod mount;
 mod overlay;
 mod restrict;
@@ -36,6 +37,8 @@ pub(crate) struct Files {
     pub(crate) fifo: Option<OwnedFd>,
     /// Where the pty's master goes; without, it goes to the parent.
     pub(crate) console_socket: Option<OwnedFd>,
+    /// An empty directory to lend mount sources in.
+    pub(crate) lending: Option<OwnedFd>,
     /// The signal mask to run with.
     pub(crate) signal_mask: nix::sys::signal::SigSet,
     /// How many mounts and masks init will keep open at most: room is reserved before the clone.
@@ -49,7 +52,8 @@ impl Files {
     fn numbers(&self) -> impl Iterator<Item = u32> {
         let always = [&self.proc, &self.sync];
         let rest = self.fifo.iter().chain(&self.console_socket);
-        let all = always.into_iter().chain(&self.slots).chain(rest);
+        let rest = rest.chain(&self.slots).chain(&self.lending);
+        let all = always.into_iter().chain(rest);
         all.map(|fd| std::os::fd::AsRawFd::as_raw_fd(fd).cast_unsigned())
     }
 }
@@ -173,13 +177,13 @@ pub(crate) fn close_others(plan: &Plan, files: &Files) {
 }
 
 /// Runs the stage: joins or makes what init must be born into, then clones init as the parent's child and ends.
-pub(crate) fn run_stage(plan: &mut Plan, files: Files, stage: &Stage) -> ! {
+pub(crate) fn run_stage(plan: &mut Plan, mut files: Files, stage: &Stage) -> ! {
     let guarded = process::set_parent_death_signal(libc::SIGKILL);
     process::set_name(c"caisson:[STAGE]").ok(); // only for ps
     let done = guarded
         .and_then(|()| sync::await_go(&files.sync))
         .at(Op::Protocol)
-        .and_then(|()| prepare_birth(stage, &files))
+        .and_then(|()| prepare_birth(stage, &mut files))
         .and_then(|()| hide_from_birth(plan, stage))
         .and_then(|()| {
             process::clone3(CloneArgs {
@@ -189,7 +193,10 @@ pub(crate) fn run_stage(plan: &mut Plan, files: Files, stage: &Stage) -> ! {
             .at(Op::Clone)
         });
     match done {
-        Ok(Cloned::Child) => run(plan, files),
+        Ok(Cloned::Child) => match lend::take(&mut files, &stage.lent) {
+            Ok(()) => run(plan, files),
+            Err(cause) => fail(&files.sync, None, STAGE, &cause),
+        },
         Ok(Cloned::Parent { pid, .. }) => {
             // The parent sees the end of file if this cannot be told.
             sync::tell(&files.sync, &Message::Born { pid }).ok();
@@ -199,7 +206,10 @@ pub(crate) fn run_stage(plan: &mut Plan, files: Files, stage: &Stage) -> ! {
     }
 }
 
-fn prepare_birth(stage: &Stage, files: &Files) -> Done {
+fn prepare_birth(stage: &Stage, files: &mut Files) -> Done {
+    if !stage.lent.is_empty() {
+        lend::place(files, &stage.lent)?;
+    }
     // Root of another user namespace may not open what belongs to a process that is not dumpable, but the kernel asks for the rights of who opened.
     let offsets = match &stage.time_offsets {
         Some(text) => Some((

@@ -26,8 +26,7 @@ impl Init {
                 slot,
             } => {
                 let tree = match (clone_tree(fs::CWD, source, *recursive), slot) {
-                    // Not reachable for the root of this user namespace, but it was for the parent. Flags of the host's mounts are locked
-                    // in what is cloned here, so this way comes first.
+                    // Not reachable for the root of this user namespace: it was lent.
                     (Err(Errno::EACCES), Some(slot)) => self.files.slots[slot.0]
                         .try_clone()
                         .map_err(|_| Errno::EMFILE)?,

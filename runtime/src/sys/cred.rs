@@ -23,6 +23,14 @@ pub(crate) fn set_uid(uid: u32) -> Result<()> {
     Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
 }
 
+/// setfsgid(2) and setfsuid(2): the ids that files are accessed with. They report no failure; with a privileged caller there is none.
+pub(crate) fn set_fs_ids(uid: u32, gid: u32) {
+    // SAFETY: takes no pointers.
+    unsafe { libc::syscall(libc::SYS_setfsgid, gid) };
+    // SAFETY: takes no pointers.
+    unsafe { libc::syscall(libc::SYS_setfsuid, uid) };
+}
+
 /// The three capability sets of capset(2), bit n for the capability with number n.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CapSets {

@@ -329,9 +329,9 @@ fn without_the_right_to_make_user_namespaces_the_knob_is_named() {
     let bundle = Bundle::of_user();
     let knob = "/proc/sys/user/max_user_namespaces";
     let before = std::fs::read_to_string(knob).unwrap();
-    std::fs::write(knob, "0").unwrap();
+    host::set(knob.as_ref(), "0");
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bundle.create_fails()));
-    std::fs::write(knob, before).unwrap();
+    host::set(knob.as_ref(), before.trim());
     result.unwrap().failure().says("max_user_namespaces");
 }
 
