@@ -1,11 +1,11 @@
-//! `config.json` and `process.json` into oci-spec's types. Parses only: [`crate::plan::validate`] judges.
+//! `config.json`, `process.json` and the resources of `update` into oci-spec's types. Parses only: [`crate::plan::validate`] judges.
 //!
 //! What runc accepts, we accept: where oci-spec's types are narrower than runc's (a capability that this version does not know, a process
 //! without `user`), the document is amended and a warning says so. Amending costs a second parse, so it happens only when
 //! the first one fails.
 
 use crate::report::{Context, Error, Result};
-use oci_spec::runtime::{Capability, Process, Spec};
+use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -46,6 +46,20 @@ pub(crate) fn parse(text: &[u8]) -> Result<Parsed<Spec>> {
 /// Parses the text of a process document, as `exec --process` takes it.
 pub(crate) fn parse_process(text: &[u8]) -> Result<Parsed<Process>> {
     parse_amended(text, amend_process)
+}
+
+/// Parses the text of a `linux.resources` object, as `update --resources` takes it.
+pub(crate) fn parse_resources(text: &[u8]) -> Result<LinuxResources> {
+    let wrong = |error: serde_json::Error| Error::invalid(error.to_string());
+    let mut document: Map<String, Value> = serde_json::from_slice(text).map_err(wrong)?;
+    let limit = document.get("pids").and_then(|pids| pids.get("limit"));
+    if document.contains_key("pids") && limit.is_none_or(Value::is_null) {
+        // An engine that leaves the limit alone. In oci-spec 0.10 it would be 0, which is a limit.
+        document.remove("pids");
+        let text = serde_json::to_vec(&document).map_err(wrong)?;
+        return serde_json::from_slice(&text).map_err(wrong);
+    }
+    serde_json::from_slice(text).map_err(wrong)
 }
 
 fn parse_amended<T: DeserializeOwned>(
@@ -127,6 +141,32 @@ mod tests {
             [r#"unknown capability "CAP_TIME_TRAVEL" in bounding, ignoring"#]
         );
         assert_eq!(process.user().uid(), 0);
+    }
+
+    #[test]
+    fn resources_without_a_pids_limit_leave_it_alone() {
+        for text in [
+            r#"{"pids":{}}"#,
+            r#"{"pids":{"limit":null}}"#,
+            r#"{"pids":null}"#,
+            "{}",
+        ] {
+            assert_eq!(
+                parse_resources(text.as_bytes()).unwrap().pids(),
+                &None,
+                "{text}"
+            );
+        }
+        let pids = *parse_resources(br#"{"pids":{"limit":0}}"#).unwrap().pids();
+        assert_eq!(pids.unwrap().limit(), 0);
+        for text in [
+            "",
+            "[]",
+            r#"{"pids":{"limit":"5"}}"#,
+            r#"{"cpu":{"shares":-1}}"#,
+        ] {
+            assert!(parse_resources(text.as_bytes()).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -9,7 +9,9 @@ mod help;
 mod values;
 mod verbs;
 
-pub(crate) use command::{Command, Create, Exec, ExecProcess, ProcessChanges, Run};
+pub(crate) use command::{
+    Command, Create, Exec, ExecProcess, ProcessChanges, Resources, Run, Update,
+};
 pub(crate) use values::{Format, Signal};
 
 use crate::log;
