@@ -398,12 +398,11 @@ mod tests {
         );
     }
 
-    /// A log file with this much in it.
-    fn old_log(test: &str, length: usize) -> (PathBuf, Settings) {
+    /// A log file with this text in it.
+    fn old_log(test: &str, text: &str) -> (PathBuf, Settings) {
         let path = std::env::temp_dir().join(format!("caisson-log-{}-{test}", std::process::id()));
-        let record =
-            r#"{"level":"error","msg":"old","time":"2026-01-01T00:00:00Z"}"#.to_owned() + "\n";
-        std::fs::write(&path, record.repeat(length / record.len())).unwrap();
+        let mut file = File::create_new(&path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
         let settings = Settings {
             file: Some(path.clone()),
             format: Format::Json,
@@ -412,9 +411,15 @@ mod tests {
         (path, settings)
     }
 
+    fn full() -> String {
+        const RECORD: &str =
+            "{\"level\":\"error\",\"msg\":\"old\",\"time\":\"2026-01-01T00:00:00Z\"}\n";
+        RECORD.repeat(LIMIT as usize / RECORD.len())
+    }
+
     #[test]
     fn a_full_log_is_cut_to_its_last_whole_records() {
-        let (path, settings) = old_log("full", LIMIT as usize);
+        let (path, settings) = old_log("full", &full());
         Log::open(&settings).unwrap().fail(&error());
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(
@@ -436,7 +441,7 @@ mod tests {
 
     #[test]
     fn who_finds_the_log_locked_appends() {
-        let (path, settings) = old_log("locked", LIMIT as usize);
+        let (path, settings) = old_log("locked", &full());
         let other = File::options().append(true).open(&path).unwrap();
         let lock = Flock::lock(other, FlockArg::LockExclusive).unwrap();
         Log::open(&settings).unwrap().fail(&error());
@@ -449,8 +454,7 @@ mod tests {
 
     #[test]
     fn a_log_of_one_endless_line_is_emptied() {
-        let (path, settings) = old_log("line", 0);
-        std::fs::write(&path, vec![b'x'; LIMIT as usize]).unwrap();
+        let (path, settings) = old_log("line", &"x".repeat(LIMIT as usize));
         Log::open(&settings).unwrap().fail(&error());
         assert_eq!(objects(&std::fs::read_to_string(&path).unwrap()).len(), 1);
         std::fs::remove_file(path).unwrap();

@@ -66,7 +66,7 @@ fn a_log_that_is_not_full_is_only_appended_to() {
     let container = bundle.pause();
     let (file, runtime) = full_log(&bundle);
     let start = OLD.repeat(MIB / 2 / OLD.len());
-    fs::write(&file, &start).unwrap();
+    bundle.scratch.file("full.json", &start);
     fails(&runtime, &container, "no-such-program");
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.starts_with(&start) && text.len() > start.len());

@@ -324,7 +324,10 @@ fn a_container_without_a_cgroup_has_no_resources_to_update() {
         [runc("has no --cgroup-manager"), crun("has another text")]
     );
     let mut bundle = Bundle::new();
-    bundle.config.remove("/linux/resources");
+    bundle
+        .config
+        .remove("/linux/resources")
+        .unmount("/sys/fs/cgroup");
     bundle.runtime = bundle.runtime.with(&["--cgroup-manager", "disabled"]);
     let container = bundle.create();
     update(&container, &["--pids-limit", "5"])
@@ -404,16 +407,16 @@ fn device_rules_are_updated() {
     bundle.config.privileged().push("/linux/devices", kmsg);
     let container = bundle.pause();
     let access = || {
-        let args = ["/bin/probe", "try", "read:/dev/log-of-kernel"];
+        let args = ["/bin/probe", "try", "write:/dev/log-of-kernel"];
         let tried = container.exec(&[], &args).success().json();
-        tried["read:/dev/log-of-kernel"]
+        tried["write:/dev/log-of-kernel"]
             .as_str()
             .unwrap()
             .to_owned()
     };
     assert_eq!(access(), "EPERM");
     let deny = json!({ "allow": false, "access": "rwm" });
-    let allow = json!({ "allow": true, "type": "c", "major": 1, "minor": 11, "access": "r" });
+    let allow = json!({ "allow": true, "type": "c", "major": 1, "minor": 11, "access": "w" });
     document(&container, &json!({ "devices": [deny, allow] })).success();
     assert_eq!(access(), "ok");
     document(

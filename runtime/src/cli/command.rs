@@ -1,11 +1,11 @@
 //! The commands as values, and how they are made from flags and arguments.
 
 use super::flags::{Matches, usage};
+use super::resources::{self, Update};
 use super::values::{self, Format, Signal, User};
 use super::verbs::Verb;
 use crate::report::{Error, Kind, Result};
 use crate::state::ContainerId;
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -132,25 +132,6 @@ pub(crate) struct ProcessChanges {
     pub(crate) capabilities: Vec<String>,
 }
 
-/// `update`.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Update {
-    pub(crate) id: ContainerId,
-    pub(crate) resources: Resources,
-    /// Set a memory limit that processes have to be killed for.
-    pub(crate) force: bool,
-    /// Flags that were given and that nothing comes of.
-    pub(crate) ignored: Vec<&'static str>,
-}
-
-/// What `update` changes.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Resources {
-    /// What the JSON object in this file says, `-` being standard input, and nothing else.
-    Document(PathBuf),
-    Given(Box<LinuxResources>),
-}
-
 /// Makes the command that `verb` and what was found after it mean.
 pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
     let path = |name| found.value(name).map(PathBuf::from);
@@ -185,7 +166,7 @@ pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
             options: found.args.split_off(1),
         },
         "exec" => Command::Exec(exec(&found)?),
-        "update" => Command::Update(update(&found)?),
+        "update" => Command::Update(resources::update(&found, id(&found)?)?),
         "events" => Command::Events {
             id: id(&found)?,
             interval: interval(&found)?,
@@ -279,92 +260,6 @@ fn process_changes(found: &Matches) -> Result<ProcessChanges> {
         no_new_privileges: found.switch("no-new-privs"),
         capabilities: found.texts("cap")?.into_iter().map(str::to_owned).collect(),
     })
-}
-
-fn update(found: &Matches) -> Result<Update> {
-    // Before anything is read: resource control of Intel CPUs is no part of this runtime, and runc says this where the host has none.
-    for (flag, text) in [
-        (
-            "l3-cache-schema",
-            "Intel RDT/CAT: l3 cache schema is not enabled",
-        ),
-        (
-            "mem-bw-schema",
-            "Intel RDT/MBA: memory bandwidth schema is not enabled",
-        ),
-    ] {
-        if found.value(flag).is_some_and(|value| !value.is_empty()) {
-            return Err(Error::new(Kind::Unsupported, text));
-        }
-    }
-    let document = found.value("resources").filter(|path| !path.is_empty());
-    Ok(Update {
-        id: id(found)?,
-        resources: match document {
-            Some(path) => Resources::Document(path.into()),
-            None => Resources::Given(Box::new(resources(found)?)),
-        },
-        force: found.on("force"),
-        ignored: ["kernel-memory", "kernel-memory-tcp"]
-            .into_iter()
-            .filter(|flag| found.value(flag).is_some_and(|value| !value.is_empty()))
-            .collect(),
-    })
-}
-
-/// An empty value is the same as none, as it is for runc.
-fn resources(found: &Matches) -> Result<LinuxResources> {
-    let text = |name| Ok::<_, Error>(found.text(name)?.filter(|text| !text.is_empty()));
-    let unsigned = |name| {
-        text(name)?
-            .map(|text| values::number(name, text))
-            .transpose()
-    };
-    let signed = |name| {
-        text(name)?
-            .map(|text| values::number(name, text))
-            .transpose()
-    };
-    let bytes = |name| {
-        text(name)?
-            .map(|text| values::bytes(name, text))
-            .transpose()
-    };
-
-    let mut cpu = LinuxCpu::default();
-    cpu.set_shares(unsigned("cpu-share")?)
-        .set_period(unsigned("cpu-period")?)
-        .set_burst(unsigned("cpu-burst")?)
-        .set_realtime_period(unsigned("cpu-rt-period")?)
-        .set_quota(signed("cpu-quota")?)
-        .set_realtime_runtime(signed("cpu-rt-runtime")?)
-        .set_idle(signed("cpu-idle")?)
-        .set_cpus(text("cpuset-cpus")?.map(str::to_owned))
-        .set_mems(text("cpuset-mems")?.map(str::to_owned));
-    let mut memory = LinuxMemory::default();
-    memory
-        .set_limit(bytes("memory")?)
-        .set_reservation(bytes("memory-reservation")?)
-        .set_swap(bytes("memory-swap")?);
-    let mut block_io = LinuxBlockIo::default();
-    block_io.set_weight(
-        text("blkio-weight")?
-            .map(|text| values::number("blkio-weight", text))
-            .transpose()?,
-    );
-    let pids = signed("pids-limit")?.map(|limit| {
-        let mut pids = LinuxPids::default();
-        pids.set_limit(limit);
-        pids
-    });
-
-    let mut resources = LinuxResources::default();
-    resources
-        .set_cpu(Some(cpu))
-        .set_memory(Some(memory))
-        .set_block_io(Some(block_io))
-        .set_pids(pids);
-    Ok(resources)
 }
 
 fn interval(found: &Matches) -> Result<Duration> {
