@@ -36,11 +36,16 @@ pub(crate) fn load(bundle: &Path) -> Result<(Parsed<Spec>, Vec<u8>)> {
 
 /// Parses the text of a `config.json`.
 pub(crate) fn parse(text: &[u8]) -> Result<Parsed<Spec>> {
-    parse_amended(text, |document, warnings| {
+    let mut parsed: Parsed<Spec> = parse_amended(text, |document, warnings| {
         if let Some(process) = document.get_mut("process").and_then(Value::as_object_mut) {
             amend_process(process, warnings);
         }
-    })
+    })?;
+    let linux = parsed.value.linux_mut().as_mut();
+    if let Some(resources) = linux.and_then(|linux| linux.resources_mut().as_mut()) {
+        drop_unsaid_pids_limit(resources, text, "/linux/resources/pids/limit");
+    }
+    Ok(parsed)
 }
 
 /// Parses the text of a process document, as `exec --process` takes it.
@@ -50,16 +55,20 @@ pub(crate) fn parse_process(text: &[u8]) -> Result<Parsed<Process>> {
 
 /// Parses the text of a `linux.resources` object, as `update --resources` takes it.
 pub(crate) fn parse_resources(text: &[u8]) -> Result<LinuxResources> {
-    let wrong = |error: serde_json::Error| Error::invalid(error.to_string());
-    let mut document: Map<String, Value> = serde_json::from_slice(text).map_err(wrong)?;
-    let limit = document.get("pids").and_then(|pids| pids.get("limit"));
-    if document.contains_key("pids") && limit.is_none_or(Value::is_null) {
-        // An engine that leaves the limit alone. In oci-spec 0.10 it would be 0, which is a limit.
-        document.remove("pids");
-        let text = serde_json::to_vec(&document).map_err(wrong)?;
-        return serde_json::from_slice(&text).map_err(wrong);
+    let parsed = serde_json::from_slice(text);
+    let mut resources: LinuxResources = parsed.map_err(|e| Error::invalid(e.to_string()))?;
+    drop_unsaid_pids_limit(&mut resources, text, "/pids/limit");
+    Ok(resources)
+}
+
+/// A `pids` without `limit` leaves it alone; oci-spec 0.10 reads 0 then, which is a limit.
+fn drop_unsaid_pids_limit(resources: &mut LinuxResources, text: &[u8], pointer: &str) {
+    if resources.pids().is_some_and(|pids| pids.limit() == 0) {
+        let document: Value = serde_json::from_slice(text).unwrap_or_default();
+        if document.pointer(pointer).is_none() {
+            resources.set_pids(None);
+        }
     }
-    serde_json::from_slice(text).map_err(wrong)
 }
 
 fn parse_amended<T: DeserializeOwned>(
@@ -144,24 +153,35 @@ mod tests {
     }
 
     #[test]
-    fn resources_without_a_pids_limit_leave_it_alone() {
-        for text in [
-            r#"{"pids":{}}"#,
-            r#"{"pids":{"limit":null}}"#,
-            r#"{"pids":null}"#,
-            "{}",
-        ] {
-            assert_eq!(
-                parse_resources(text.as_bytes()).unwrap().pids(),
-                &None,
-                "{text}"
-            );
-        }
-        let pids = *parse_resources(br#"{"pids":{"limit":0}}"#).unwrap().pids();
-        assert_eq!(pids.unwrap().limit(), 0);
+    fn pids_without_a_limit_are_none() {
+        let limit = |text: &str| {
+            let config = format!(r#"{{"ociVersion":"1.0.2","linux":{{"resources":{text}}}}}"#);
+            let spec = parse(config.as_bytes()).unwrap().value;
+            let created = spec
+                .linux()
+                .as_ref()
+                .unwrap()
+                .resources()
+                .as_ref()
+                .unwrap()
+                .pids()
+                .map(|pids| pids.limit());
+            let resources = parse_resources(text.as_bytes()).unwrap();
+            assert_eq!(created, resources.pids().map(|pids| pids.limit()), "{text}");
+            created
+        };
+        assert_eq!(limit(r#"{"pids":{}}"#), None);
+        assert_eq!(limit(r#"{"pids":null}"#), None);
+        assert_eq!(limit("{}"), None);
+        assert_eq!(limit(r#"{"pids":{"limit":0}}"#), Some(0));
+        assert_eq!(limit(r#"{"pids":{"limit":-1}}"#), Some(-1));
+    }
+
+    #[test]
+    fn resources_that_are_none_are_refused() {
         for text in [
             "",
-            "[]",
+            "7",
             r#"{"pids":{"limit":"5"}}"#,
             r#"{"cpu":{"shares":-1}}"#,
         ] {
