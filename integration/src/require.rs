@@ -224,3 +224,11 @@ pub fn device_filter() -> Missing {
     }
     containers()
 }
+
+/// The runtime under test can stream events. runc wants the memory controller for that, to watch its file.
+pub fn event_stream() -> Missing {
+    if peer::is("runc") {
+        return controller("memory");
+    }
+    Ok(())
+}

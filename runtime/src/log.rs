@@ -6,18 +6,33 @@
 //! error; Podman decodes the whole file as one object. So warnings wait until the end: a failure is exactly one object which has
 //! them in it, a success is one object for each. Who asks for debug records gets everything at once, as a stream. Every record
 //! is one `write` to a file opened for appending, because BuildKit has many containers share one.
+//!
+//! A probe that fails every few seconds for weeks must not fill /run, where containerd has this file. So a record that would make the
+//! file larger than a mebibyte first cuts it down to its last whole records, in place: readers know the file by its name, and other
+//! writers have it open, so it can neither be renamed nor be replaced. What is kept and the new record are one `write` to the emptied
+//! file, so at every moment the file holds whole records, the newest of this command last. Of commands that want to cut at the same
+//! time one does (flock, without waiting: nobody may keep a command from its work by holding a lock) and the others append. Lost can
+//! only be a record that somebody else appends between the last look at the length and the cut.
 
 use crate::report::{Context, Error, Kind, Result};
 use crate::timestamp;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::sys::stat::Mode;
 use serde::Serialize;
 use std::cell::RefCell;
 use std::fmt::{self, Display};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+/// How large a log file gets.
+const LIMIT: u64 = 1 << 20;
+
+/// How much of it stays when it is cut.
+const KEPT: u64 = 1 << 16;
 
 /// Where the log goes and what it holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -147,10 +162,53 @@ impl Log {
         };
         // A full disk must not keep the command from doing its work, and a failure is on standard error as well.
         match self.file.as_ref() {
-            Some(mut file) => file.write_all(line.as_bytes()).ok(),
+            Some(file) => append(file, line.into_bytes()).ok(),
             None => io::stderr().write_all(line.as_bytes()).ok(),
         };
     }
+}
+
+/// Writes a record, and cuts the file first if it would get too large. Pipes and terminals have no length.
+fn append(mut file: &File, record: Vec<u8>) -> io::Result<()> {
+    let full = |file: &File| {
+        let metadata = file.metadata()?;
+        Ok::<_, io::Error>(metadata.is_file() && metadata.len() + record.len() as u64 > LIMIT)
+    };
+    if full(file)? {
+        // Locked until it is dropped. A duplicate: the lock takes its file for itself.
+        if let Ok(locked) = Flock::lock(file.try_clone()?, FlockArg::LockExclusiveNonblock)
+            && full(&locked)?
+        {
+            return cut(&locked, record);
+        }
+    }
+    file.write_all(&record)
+}
+
+/// Empties the file but for its newest records, and adds one.
+fn cut(mut file: &File, record: Vec<u8>) -> io::Result<()> {
+    let mut kept = Vec::new();
+    // It is open for writing only. Without /proc, what is old goes.
+    if let Ok(old) = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())) {
+        loop {
+            let length = file.metadata()?.len();
+            let start = length.saturating_sub(KEPT);
+            kept.resize((length - start) as usize, 0);
+            old.read_exact_at(&mut kept, start)?;
+            if start > 0 {
+                // From the first record that is there as a whole.
+                let end = kept.iter().position(|byte| *byte == b'\n');
+                kept.drain(..end.map_or(kept.len(), |end| end + 1));
+            }
+            // Somebody may have added to it meanwhile.
+            if file.metadata()?.len() == length {
+                break;
+            }
+        }
+    }
+    file.set_len(0)?;
+    kept.extend(record);
+    file.write_all(&kept)
 }
 
 /// The first three keys are those of logrus, which runc writes and engines read; the others are ours.
@@ -338,6 +396,68 @@ mod tests {
             lines[1].1,
             "level=error msg=\"mount \\\"proc\\\": Operation not permitted\""
         );
+    }
+
+    /// A log file with this text in it.
+    fn old_log(test: &str, text: &str) -> (PathBuf, Settings) {
+        let path = std::env::temp_dir().join(format!("caisson-log-{}-{test}", std::process::id()));
+        let mut file = File::create_new(&path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let settings = Settings {
+            file: Some(path.clone()),
+            format: Format::Json,
+            level: Level::Warning,
+        };
+        (path, settings)
+    }
+
+    fn full() -> String {
+        const RECORD: &str =
+            "{\"level\":\"error\",\"msg\":\"old\",\"time\":\"2026-01-01T00:00:00Z\"}\n";
+        RECORD.repeat(LIMIT as usize / RECORD.len())
+    }
+
+    #[test]
+    fn a_full_log_is_cut_to_its_last_whole_records() {
+        let (path, settings) = old_log("full", &full());
+        Log::open(&settings).unwrap().fail(&error());
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            (KEPT / 2..KEPT * 2).contains(&(text.len() as u64)),
+            "{}",
+            text.len()
+        );
+        let objects = objects(&text);
+        assert_eq!(objects[0]["msg"], "old");
+        assert_eq!(objects.last().unwrap()["errno"], 1);
+        Log::open(&settings).unwrap().fail(&error());
+        let longer = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            longer.starts_with(&text) && longer.len() > text.len(),
+            "it is cut only when it is full"
+        );
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn who_finds_the_log_locked_appends() {
+        let (path, settings) = old_log("locked", &full());
+        let other = File::options().append(true).open(&path).unwrap();
+        let lock = Flock::lock(other, FlockArg::LockExclusive).unwrap();
+        Log::open(&settings).unwrap().fail(&error());
+        assert!(std::fs::metadata(&path).unwrap().len() > LIMIT - KEPT);
+        drop(lock);
+        Log::open(&settings).unwrap().fail(&error());
+        assert!(std::fs::metadata(&path).unwrap().len() < KEPT * 2);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_log_of_one_endless_line_is_emptied() {
+        let (path, settings) = old_log("line", &"x".repeat(LIMIT as usize));
+        Log::open(&settings).unwrap().fail(&error());
+        assert_eq!(objects(&std::fs::read_to_string(&path).unwrap()).len(), 1);
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

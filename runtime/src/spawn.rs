@@ -26,6 +26,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) host: &'a Host,
     /// The group it is born in.
     pub(crate) cgroup: Option<&'a Cgroup>,
+    /// The process in whose group it is born if `cgroup` takes none: the container's init, which may have moved to a group below.
+    pub(crate) beside: Option<i32>,
     /// The start fifo, O_PATH.
     pub(crate) fifo: Option<OwnedFd>,
     pub(crate) console_socket: Option<OwnedFd>,
@@ -89,7 +91,11 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
     } else {
         plan.birth.flags
     };
-    let cloned = clone(flags, around.cgroup).map_err(|errno| clone_error(flags, errno))?;
+    let home = Home {
+        cgroup: around.cgroup,
+        beside: around.beside,
+    };
+    let cloned = clone(flags, &home).map_err(|errno| clone_error(flags, errno))?;
     let (pid, pidfd) = match cloned.process {
         Cloned::Child => {
             // First of all: while init holds the parent's end, the parent's death is no end of file.
@@ -121,7 +127,7 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         is_stage: plan.birth.stage.is_some(),
         executing: false,
     };
-    let join = around.cgroup.filter(|_| !cloned.in_cgroup);
+    let join = Some(&home).filter(|_| !cloned.in_cgroup);
     begin(&child, plan.birth.oom_score_adj, join, around.host).inspect_err(|_| child.kill())?;
     Ok(child)
 }
@@ -139,30 +145,65 @@ struct Birth {
     in_cgroup: bool,
 }
 
-/// Directly into the cgroup where the kernel can; else the caller moves the process before it begins.
-fn clone(flags: u64, cgroup: Option<&Cgroup>) -> std::result::Result<Birth, Errno> {
-    let outside = CloneArgs {
-        flags,
-        cgroup: None,
-    };
-    let inside = CloneArgs {
-        flags,
-        cgroup: cgroup.map(Cgroup::fd),
-    };
-    match clone3(inside) {
-        // A threaded group, a group whose children have the controllers, a kernel before 5.7, or one where we may only migrate.
-        Err(Errno::EOPNOTSUPP | Errno::EBUSY | Errno::E2BIG | Errno::EACCES)
-            if cgroup.is_some() =>
-        {
-            Ok(Birth {
-                process: clone3(outside)?,
-                in_cgroup: false,
-            })
+/// Where a process is to be.
+struct Home<'a> {
+    cgroup: Option<&'a Cgroup>,
+    beside: Option<i32>,
+}
+
+impl Home<'_> {
+    /// Moves a process there.
+    fn take(&self, pid: i32) -> Result<()> {
+        /// How often init may move on while it is followed.
+        const TRIES: usize = 10;
+        let Some(cgroup) = self.cgroup else {
+            return Ok(());
+        };
+        let pid = nix::unistd::Pid::from_raw(pid);
+        let mut added = cgroup.add(pid, &[]);
+        for _ in 0..TRIES {
+            let (Some(init), Err(error)) = (self.beside, &added) else {
+                break;
+            };
+            let refused = matches!(
+                error.errno(),
+                Some(Errno::EBUSY | Errno::EOPNOTSUPP | Errno::ENOENT | Errno::ENODEV)
+            );
+            if !refused {
+                break;
+            }
+            added = cgroup.of(init).and_then(|group| group.add(pid, &[]));
         }
-        process => Ok(Birth {
-            process: process?,
-            in_cgroup: cgroup.is_some(),
-        }),
+        added
+    }
+}
+
+/// Directly into the cgroup where the kernel can; else the caller moves the process before it begins.
+fn clone(flags: u64, home: &Home<'_>) -> std::result::Result<Birth, Errno> {
+    let clone_into = |cgroup: Option<&Cgroup>| {
+        clone3(CloneArgs {
+            flags,
+            cgroup: cgroup.map(Cgroup::fd),
+        })
+    };
+    let born = |process, in_cgroup| Birth { process, in_cgroup };
+    match clone_into(home.cgroup) {
+        // The group's children have the controllers, so it takes no process itself: whoever gave them these has moved init below.
+        Err(Errno::EBUSY) if home.beside.is_some() => {
+            let group = home.cgroup.zip(home.beside);
+            let group = group.and_then(|(cgroup, init)| cgroup.of(init).ok());
+            match group.map(|group| clone_into(Some(&group))) {
+                Some(Ok(process)) => Ok(born(process, true)),
+                _ => Ok(born(clone_into(None)?, false)),
+            }
+        }
+        // A threaded group, a group as above, a kernel before 5.7, or one where we may only migrate.
+        Err(Errno::EOPNOTSUPP | Errno::EBUSY | Errno::E2BIG | Errno::EACCES)
+            if home.cgroup.is_some() =>
+        {
+            Ok(born(clone_into(None)?, false))
+        }
+        process => Ok(born(process?, home.cgroup.is_some())),
     }
 }
 
@@ -170,11 +211,11 @@ fn clone(flags: u64, cgroup: Option<&Cgroup>) -> std::result::Result<Birth, Errn
 fn begin(
     child: &Child,
     oom_score_adj: Option<i32>,
-    join: Option<&Cgroup>,
+    join: Option<&Home<'_>>,
     host: &Host,
 ) -> Result<()> {
-    if let Some(cgroup) = join {
-        cgroup.add(nix::unistd::Pid::from_raw(child.pid), &[])?;
+    if let Some(home) = join {
+        home.take(child.pid)?;
     }
     if let Some(value) = oom_score_adj {
         let written = write_host_file(

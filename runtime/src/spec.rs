@@ -1,11 +1,11 @@
-//! `config.json` and `process.json` into oci-spec's types. Parses only: [`crate::plan::validate`] judges.
+//! `config.json`, `process.json` and the resources of `update` into oci-spec's types. Parses only: [`crate::plan::validate`] judges.
 //!
 //! What runc accepts, we accept: where oci-spec's types are narrower than runc's (a capability that this version does not know, a process
 //! without `user`), the document is amended and a warning says so. Amending costs a second parse, so it happens only when
 //! the first one fails.
 
 use crate::report::{Context, Error, Result};
-use oci_spec::runtime::{Capability, Process, Spec};
+use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -36,16 +36,39 @@ pub(crate) fn load(bundle: &Path) -> Result<(Parsed<Spec>, Vec<u8>)> {
 
 /// Parses the text of a `config.json`.
 pub(crate) fn parse(text: &[u8]) -> Result<Parsed<Spec>> {
-    parse_amended(text, |document, warnings| {
+    let mut parsed: Parsed<Spec> = parse_amended(text, |document, warnings| {
         if let Some(process) = document.get_mut("process").and_then(Value::as_object_mut) {
             amend_process(process, warnings);
         }
-    })
+    })?;
+    let linux = parsed.value.linux_mut().as_mut();
+    if let Some(resources) = linux.and_then(|linux| linux.resources_mut().as_mut()) {
+        drop_unsaid_pids_limit(resources, text, "/linux/resources/pids/limit");
+    }
+    Ok(parsed)
 }
 
 /// Parses the text of a process document, as `exec --process` takes it.
 pub(crate) fn parse_process(text: &[u8]) -> Result<Parsed<Process>> {
     parse_amended(text, amend_process)
+}
+
+/// Parses the text of a `linux.resources` object, as `update --resources` takes it.
+pub(crate) fn parse_resources(text: &[u8]) -> Result<LinuxResources> {
+    let parsed = serde_json::from_slice(text);
+    let mut resources: LinuxResources = parsed.map_err(|e| Error::invalid(e.to_string()))?;
+    drop_unsaid_pids_limit(&mut resources, text, "/pids/limit");
+    Ok(resources)
+}
+
+/// A `pids` without `limit` leaves it alone; oci-spec 0.10 reads 0 then, which is a limit.
+fn drop_unsaid_pids_limit(resources: &mut LinuxResources, text: &[u8], pointer: &str) {
+    if resources.pids().is_some_and(|pids| pids.limit() == 0) {
+        let document: Value = serde_json::from_slice(text).unwrap_or_default();
+        if document.pointer(pointer).is_none() {
+            resources.set_pids(None);
+        }
+    }
 }
 
 fn parse_amended<T: DeserializeOwned>(
@@ -127,6 +150,43 @@ mod tests {
             [r#"unknown capability "CAP_TIME_TRAVEL" in bounding, ignoring"#]
         );
         assert_eq!(process.user().uid(), 0);
+    }
+
+    #[test]
+    fn pids_without_a_limit_are_none() {
+        let limit = |text: &str| {
+            let config = format!(r#"{{"ociVersion":"1.0.2","linux":{{"resources":{text}}}}}"#);
+            let spec = parse(config.as_bytes()).unwrap().value;
+            let created = spec
+                .linux()
+                .as_ref()
+                .unwrap()
+                .resources()
+                .as_ref()
+                .unwrap()
+                .pids()
+                .map(|pids| pids.limit());
+            let resources = parse_resources(text.as_bytes()).unwrap();
+            assert_eq!(created, resources.pids().map(|pids| pids.limit()), "{text}");
+            created
+        };
+        assert_eq!(limit(r#"{"pids":{}}"#), None);
+        assert_eq!(limit(r#"{"pids":null}"#), None);
+        assert_eq!(limit("{}"), None);
+        assert_eq!(limit(r#"{"pids":{"limit":0}}"#), Some(0));
+        assert_eq!(limit(r#"{"pids":{"limit":-1}}"#), Some(-1));
+    }
+
+    #[test]
+    fn resources_that_are_none_are_refused() {
+        for text in [
+            "",
+            "7",
+            r#"{"pids":{"limit":"5"}}"#,
+            r#"{"cpu":{"shares":-1}}"#,
+        ] {
+            assert!(parse_resources(text.as_bytes()).is_err(), "{text}");
+        }
     }
 
     #[test]

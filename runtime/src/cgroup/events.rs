@@ -7,7 +7,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::uio::pread;
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// An open cgroup.events. The kernel signals each change after the last read, so no change between looking and waiting is lost.
@@ -72,6 +72,13 @@ impl<'a> Events<'a> {
             }
         }
         Ok(true)
+    }
+}
+
+impl AsFd for Events<'_> {
+    /// To wait for a change together with other things: POLLPRI.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -7,7 +7,16 @@ use crate::sys::Errno;
 
 impl Cgroup {
     /// Puts the limits in force, in their order, and returns what was ignored.
-    pub(crate) fn apply(&self, limits: &Limits) -> Result<Vec<String>> {
+    pub(super) fn apply(&self, limits: &Limits) -> Result<Vec<String>> {
+        self.apply_each(limits, |_| Ok(()))
+    }
+
+    /// The same with something to be done before each write.
+    pub(super) fn apply_each(
+        &self,
+        limits: &Limits,
+        mut before: impl FnMut(&Write) -> Result<()>,
+    ) -> Result<Vec<String>> {
         let mut warnings = limits.warnings.clone();
         let controllers = limits.controllers();
         if !controllers.is_empty() {
@@ -18,6 +27,7 @@ impl Cgroup {
         }
         let mut refused = None;
         for write in &limits.writes {
+            before(write)?;
             match self.set(write, &mut warnings) {
                 Err(error) if write.retry && error.errno() == Some(Errno::EINVAL) => {
                     refused = Some(write);
@@ -56,22 +66,28 @@ impl Cgroup {
 
     /// The kernel obeys a limit below what is in use by killing processes, so some users want to be refused instead.
     fn check_memory(&self, check: MemoryCheck) -> Result<()> {
-        let Ok(in_use) = self.read("memory.current")?.trim_end().parse::<u64>() else {
+        let Some(in_use) = self.memory_in_use()? else {
             return Ok(());
         };
+        // In the words and the order of runc.
         let limits = [
+            ("memory+swap", check.limit_with_swap),
             ("memory", check.limit),
-            ("memory and swap", check.limit_with_swap),
         ];
         for (what, limit) in limits {
             if let Some(limit) = limit.filter(|limit| *limit <= in_use) {
                 let story = format!(
-                    "a limit of {limit} bytes of {what} is refused: cgroup '/{}' uses {in_use} bytes",
+                    "rejecting {what} limit {limit} <= usage {in_use} of cgroup '/{}'",
                     self.path
                 );
                 return Err(Error::invalid(story));
             }
         }
         Ok(())
+    }
+
+    /// In bytes, with everything below the group.
+    pub(super) fn memory_in_use(&self) -> Result<Option<u64>> {
+        Ok(self.read("memory.current")?.trim_end().parse().ok())
     }
 }

@@ -20,8 +20,12 @@ mod freezer;
 mod limits;
 mod processes;
 mod remove;
+mod stats;
+mod update;
+mod watch;
 
 pub(crate) use create::{create, locate};
+pub(crate) use stats::Stats;
 
 use crate::plan::cgroup::Driver;
 use crate::report::{Context, Error, Kind, Result};

@@ -1,12 +1,14 @@
 //! The processes of a group: listing, adding, killing.
 
 use super::{Cgroup, files};
-use crate::report::{Context, Result};
+use crate::report::{Context, Error, Kind, Result};
 use crate::sys::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 impl Cgroup {
     /// The processes of the group and of all groups below it, by their numbers in the caller's pid namespace.
@@ -18,6 +20,28 @@ impl Cgroup {
             .filter(|pid| *pid > 0)
             .map(Pid::from_raw)
             .collect())
+    }
+
+    /// The group below this one, or this one, that a process is in now. A container moves its processes where it likes, and systemd does
+    /// so first of all. One that is somewhere else is not followed: there the container's limits do not hold.
+    pub(crate) fn of(&self, pid: i32) -> Result<Cgroup> {
+        let file = format!("/proc/{pid}/cgroup");
+        let memberships = files::read(AT_FDCWD, &file).context(|| format!("read {file}"))?;
+        let path = memberships
+            .lines()
+            .find_map(|line| line.strip_prefix("0::/"))
+            .unwrap_or_default();
+        let below = path.strip_prefix(&self.path);
+        match below.filter(|below| below.is_empty() || below.starts_with('/')) {
+            Some(below) => self.below(Path::new(below)),
+            None => Err(Error::new(
+                Kind::State,
+                format!(
+                    "cgroup '/{}' takes no process, and process {pid} is in none below it but in '/{path}'",
+                    self.path
+                ),
+            )),
+        }
     }
 
     /// Moves a process into the group. For kernels and situations without CLONE_INTO_CGROUP: moving costs an RCU grace period, and
@@ -62,24 +86,36 @@ impl Cgroup {
 
     /// As the kernel lists them: 0 for each process of a foreign pid namespace.
     pub(super) fn members(&self) -> Result<Vec<i32>> {
+        let story = || format!("list the processes of cgroup '/{}'", self.path);
         let mut pids = Vec::new();
-        let mut collect = |group: &dyn AsFd| {
-            let text = match files::read(group.as_fd(), "cgroup.procs") {
-                // A group of threads lists only these.
-                Err(Errno::EOPNOTSUPP) => files::read(group.as_fd(), "cgroup.threads"),
-                text => text,
-            };
-            match text {
-                Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
-                text => text.map(|text| {
-                    pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()))
-                }),
+        match collect(&self.dir, "cgroup.procs", &mut pids) {
+            // A group of threads does not know of processes, and neither do those below it.
+            Err(Errno::EOPNOTSUPP) => return self.members_of_threads().context(story),
+            listed => listed.context(story)?,
+        }
+        let walked = files::walk(self.dir.as_fd(), |_, _, group| {
+            match collect(group, "cgroup.procs", &mut pids) {
+                // A group of threads: the group above that is not one lists their processes.
+                Err(Errno::EOPNOTSUPP) => Ok(()),
+                listed => listed,
             }
-        };
-        collect(&self.dir)
-            .and_then(|()| files::walk(self.dir.as_fd(), |_, _, group| collect(group)))
-            .context(|| format!("list the processes of cgroup '/{}'", self.path))?;
+        });
+        walked.context(story)?;
         Ok(pids)
+    }
+
+    fn members_of_threads(&self) -> crate::sys::Result<Vec<i32>> {
+        let mut threads = Vec::new();
+        collect(&self.dir, "cgroup.threads", &mut threads)?;
+        files::walk(self.dir.as_fd(), |_, _, group| {
+            collect(group, "cgroup.threads", &mut threads)
+        })?;
+        // Threads that are foreign, or have ended, are kept as they are: callers tell the ones, and do not mind the others.
+        let processes: BTreeSet<_> = threads
+            .iter()
+            .map(|thread| process_of(*thread).unwrap_or(*thread))
+            .collect();
+        Ok(processes.into_iter().collect())
     }
 
     /// The processes with their names, for an error about them.
@@ -99,4 +135,20 @@ impl Cgroup {
         };
         format!("{} process(es): {}{more}", pids.len(), names.join(", "))
     }
+}
+
+/// Adds what a group lists in a file. Groups that vanish have nothing.
+fn collect(group: impl AsFd, file: &str, pids: &mut Vec<i32>) -> crate::sys::Result<()> {
+    match files::read(group, file) {
+        Err(Errno::ENOENT | Errno::ENODEV) => {}
+        text => pids.extend(text?.lines().filter_map(|line| line.parse::<i32>().ok())),
+    }
+    Ok(())
+}
+
+/// The process that a thread belongs to.
+fn process_of(thread: i32) -> Option<i32> {
+    let status = files::read(AT_FDCWD, &format!("/proc/{thread}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
+    line.trim().parse().ok()
 }

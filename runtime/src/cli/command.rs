@@ -1,12 +1,14 @@
 //! The commands as values, and how they are made from flags and arguments.
 
 use super::flags::{Matches, usage};
+use super::resources::{self, Update};
 use super::values::{self, Format, Signal, User};
 use super::verbs::Verb;
 use crate::report::{Error, Kind, Result};
 use crate::state::ContainerId;
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 /// What to do.
 #[derive(Debug, PartialEq)]
@@ -41,6 +43,13 @@ pub(crate) enum Command {
         force: bool,
     },
     Exec(Exec),
+    Update(Update),
+    Events {
+        id: ContainerId,
+        interval: Duration,
+        /// Print them once.
+        stats: bool,
+    },
     Spec {
         bundle: PathBuf,
         rootless: bool,
@@ -157,6 +166,12 @@ pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
             options: found.args.split_off(1),
         },
         "exec" => Command::Exec(exec(&found)?),
+        "update" => Command::Update(resources::update(&found, id(&found)?)?),
+        "events" => Command::Events {
+            id: id(&found)?,
+            interval: interval(&found)?,
+            stats: found.on("stats"),
+        },
         "spec" => Command::Spec {
             bundle: path("bundle").unwrap_or_else(|| ".".into()),
             rootless: found.on("rootless"),
@@ -245,6 +260,13 @@ fn process_changes(found: &Matches) -> Result<ProcessChanges> {
         no_new_privileges: found.switch("no-new-privs"),
         capabilities: found.texts("cap")?.into_iter().map(str::to_owned).collect(),
     })
+}
+
+fn interval(found: &Matches) -> Result<Duration> {
+    const DEFAULT: Duration = Duration::from_secs(5);
+    found
+        .text("interval")?
+        .map_or(Ok(DEFAULT), values::interval)
 }
 
 /// Version 2 has one hierarchy, so there is one path and no controller in front of it.

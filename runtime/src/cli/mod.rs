@@ -6,10 +6,12 @@
 mod command;
 mod flags;
 mod help;
+mod resources;
 mod values;
 mod verbs;
 
 pub(crate) use command::{Command, Create, Exec, ExecProcess, ProcessChanges, Run};
+pub(crate) use resources::{Resources, Update};
 pub(crate) use values::{Format, Signal};
 
 use crate::log;

@@ -1,9 +1,10 @@
-//! The values of flags and arguments that are more than text: signals, users, formats.
+//! The values of flags and arguments that are more than text: signals, users, formats, amounts, durations.
 
 use super::flags::usage;
 use crate::report::{Error, Result};
 use nix::sys::signal;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// The first real-time signal as programs count them: the C library keeps the kernel's 32 and 33 for itself.
 const RTMIN: i32 = 34;
@@ -121,6 +122,116 @@ pub(super) fn decimal(text: &str) -> Option<u64> {
     }
 }
 
+/// A number of the type that the flag's field has.
+pub(super) fn number<T: FromStr>(flag: &str, text: &str) -> Result<T> {
+    // Rust's and Go's numbers have the same form but for this.
+    let number = text.strip_prefix('+').unwrap_or(text);
+    number.parse().map_err(|_| {
+        usage(format!(
+            "invalid value for {flag}: {text:?} is not a number it can have"
+        ))
+    })
+}
+
+/// An amount of memory as Docker writes it: `512m`, `1.5GiB`, `100 kb`, bytes without a unit; `-1` is no limit.
+pub(super) fn bytes(flag: &str, text: &str) -> Result<i64> {
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let wrong = || usage(format!("invalid value for {flag}: invalid size: '{text}'"));
+    let end = text
+        .rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')
+        .map_or(0, |last| last + 1);
+    let (amount, unit) = text.split_at(end);
+    let amount = amount.strip_suffix(' ').unwrap_or(amount);
+    if amount.is_empty() || !amount.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return Err(wrong());
+    }
+    let unit = unit.to_ascii_lowercase();
+    let prefix = unit
+        .strip_suffix("ib")
+        .or_else(|| unit.strip_suffix('b'))
+        .unwrap_or(&unit);
+    let shift = match prefix {
+        "" if unit != "ib" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        _ => return Err(wrong()),
+    };
+    let factor = 1i64 << shift;
+    let bytes = match amount.parse::<i64>() {
+        Ok(amount) => amount.checked_mul(factor),
+        // A fraction, then; what is left of a byte is cut off.
+        Err(_) => amount
+            .parse::<f64>()
+            .ok()
+            .map(|amount| amount * factor as f64)
+            .filter(|bytes| *bytes < i64::MAX as f64)
+            .map(|bytes| bytes as i64),
+    };
+    bytes.ok_or_else(wrong)
+}
+
+/// How often, in the form of Go's durations: `100ms`, `1m30s`, `1.5h`.
+pub(super) fn interval(text: &str) -> Result<Duration> {
+    let nanoseconds = duration(text).ok_or_else(|| {
+        usage(format!(
+            "invalid value {text:?} for flag -interval: parse error"
+        ))
+    })?;
+    if text.starts_with('-') || nanoseconds == 0 {
+        return Err(usage("duration interval must be greater than 0"));
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// The nanoseconds of a duration without its sign. Go has no longer ones than 2⁶³-1.
+fn duration(text: &str) -> Option<u64> {
+    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if rest == "0" {
+        return Some(0);
+    }
+    let mut total = 0u128;
+    loop {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (amount, after) = rest.split_at(digits);
+        let unit = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit);
+        let unit: u128 = match unit {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return None,
+        };
+        let (whole, fraction) = amount.split_once('.').unwrap_or((amount, ""));
+        if whole.is_empty() && fraction.is_empty() {
+            return None;
+        }
+        // More than 18 digits are below a nanosecond in any unit.
+        let fraction = &fraction[..fraction.len().min(18)];
+        let number = |digits: &str| match digits {
+            "" => Some(0u128),
+            digits => digits.parse().ok(),
+        };
+        let parts = number(fraction)? * unit / 10u128.pow(fraction.len() as u32);
+        total = total
+            .checked_add(number(whole)?.checked_mul(unit)?)?
+            .checked_add(parts)?;
+        if after.is_empty() {
+            return u64::try_from(total).ok().filter(|n| *n <= i64::MAX as u64);
+        }
+        rest = after;
+    }
+}
+
 /// How `list` and `ps` print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -227,6 +338,96 @@ mod tests {
             "1:4294967295",
         ] {
             assert!(text.parse::<User>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn amounts_of_memory_have_units() {
+        for (text, number) in [
+            ("-1", -1),
+            ("0", 0),
+            ("32", 32),
+            ("32b", 32),
+            ("32B", 32),
+            ("32k", 32 << 10),
+            ("32 kB", 32 << 10),
+            ("32 KiB", 32 << 10),
+            ("512m", 512 << 20),
+            ("1.5G", 3 << 29),
+            (".5k", 512),
+            ("2TiB", 2 << 40),
+            ("1p", 1 << 50),
+            ("9223372036854775807", i64::MAX),
+        ] {
+            assert_eq!(bytes("memory", text).unwrap(), number, "{text}");
+        }
+        for text in [
+            "",
+            "m",
+            "x",
+            "-2",
+            "-1m",
+            "+1",
+            "1x",
+            "1kk",
+            "1kib b",
+            "ib",
+            "1ib",
+            "1e3",
+            "1..5",
+            "32  k",
+            "8589934592g",
+            "9223372036854775808",
+            "1mx",
+            " 1",
+        ] {
+            let error = bytes("memory", text).unwrap_err().to_string();
+            assert!(
+                error.starts_with("invalid value for memory"),
+                "{text}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn intervals_are_durations_of_go() {
+        for (text, nanoseconds) in [
+            ("1ns", 1),
+            ("100ms", 100_000_000),
+            ("1m30s", 90_000_000_000),
+            ("1.5h", 5_400_000_000_000),
+            (".5s", 500_000_000),
+            ("+2s", 2_000_000_000),
+            ("5µs", 5_000),
+            ("5μs", 5_000),
+            ("1h1m1s1ms1us1ns", 3_661_001_001_001),
+            ("0.0000000000000000000000001h1s", 1_000_000_000),
+        ] {
+            assert_eq!(
+                interval(text).unwrap(),
+                Duration::from_nanos(nanoseconds),
+                "{text}"
+            );
+        }
+        for text in ["0", "0s", "-5s", "-1h"] {
+            let error = interval(text).unwrap_err().to_string();
+            assert_eq!(error, "duration interval must be greater than 0", "{text}");
+        }
+        for text in [
+            "",
+            "5",
+            "s",
+            "5 s",
+            "5d",
+            "1.2.3s",
+            ".s",
+            "1s5",
+            "-",
+            "9999999999h",
+            "99999999999999999999999999999999999999999s",
+        ] {
+            let error = interval(text).unwrap_err().to_string();
+            assert!(error.ends_with("parse error"), "{text}: {error}");
         }
     }
 

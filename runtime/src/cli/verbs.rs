@@ -134,6 +134,23 @@ pub(super) static VERBS: &[Verb] = &[
         description: "Removes a stopped container's cgroup and state and runs its poststop hooks.",
     },
     Verb {
+        name: "events",
+        summary: "show what a container uses, and when it runs out of memory",
+        arguments: "<container-id>",
+        count: (1, 1),
+        order: Order::Anywhere,
+        flags: &[
+            value(
+                &["interval"],
+                "time between two lines of statistics, such as 100ms or 1m30s (default: 5s)",
+            ),
+            switch(&["stats"], "print the statistics once and end"),
+            HELP,
+        ],
+        description: "Prints JSON objects, one a line: type \"stats\" at each interval, type \"oom\" when the kernel has killed\n\
+                      a process at the memory limit. Ends with the container.",
+    },
+    Verb {
         name: "exec",
         summary: "execute a new process inside a container",
         arguments: "<container-id> <command> [arguments...] | -p process.json <container-id>",
@@ -311,5 +328,63 @@ pub(super) static VERBS: &[Verb] = &[
         order: Order::Anywhere,
         flags: &[HELP],
         description: "",
+    },
+    Verb {
+        name: "update",
+        summary: "change the resources of a container",
+        arguments: "<container-id>",
+        count: (1, 1),
+        order: Order::Anywhere,
+        flags: &[
+            value(
+                &["resources", "r"],
+                "file with an object as linux.resources of config.json, '-' for standard input; other limits are ignored then",
+            ),
+            switch(
+                &["force", "f"],
+                "set a memory limit even if processes have to be killed for it",
+            ),
+            value(&["blkio-weight"], "weight of input and output, 10 to 1000"),
+            value(&["cpu-period"], "period of the CPU quota, in microseconds"),
+            value(
+                &["cpu-quota"],
+                "CPU time in each period, in microseconds; -1 is no limit",
+            ),
+            value(
+                &["cpu-burst"],
+                "unused CPU time that may be saved up, in microseconds",
+            ),
+            value(&["cpu-share"], "weight of CPU time, 2 to 262144"),
+            value(&["cpu-rt-period"], "no effect with cgroup v2"),
+            value(&["cpu-rt-runtime"], "no effect with cgroup v2"),
+            value(&["cpu-idle"], "1: only CPU time that nobody else wants"),
+            value(&["cpuset-cpus"], "CPUs to use, such as 0-2,5"),
+            value(&["cpuset-mems"], "memory nodes to use"),
+            // Old engines pass them.
+            value(&["kernel-memory"], ""),
+            value(&["kernel-memory-tcp"], ""),
+            value(
+                &["memory"],
+                "memory limit, such as 512m; -1 is no limit, neither of memory nor of swap",
+            ),
+            value(
+                &["memory-reservation"],
+                "memory that is not reclaimed while others have some",
+            ),
+            value(
+                &["memory-swap"],
+                "limit of memory and swap together; -1 is no limit of swap",
+            ),
+            value(
+                &["pids-limit"],
+                "how many processes and threads there may be; -1 is no limit",
+            ),
+            value(&["l3-cache-schema"], "not supported: Intel RDT"),
+            value(&["mem-bw-schema"], "not supported: Intel RDT"),
+            HELP,
+        ],
+        description: "What is not given stays as it is. If memory is limited to less than is in use, the rest is reclaimed; if not enough\n\
+                      can be, the limit is refused, unless --force or \"checkBeforeUpdate\": false says to kill processes. With\n\
+                      \"checkBeforeUpdate\": true it is refused at once. Device rules are changed if the file has \"devices\".",
     },
 ];

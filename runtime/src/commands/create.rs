@@ -371,6 +371,7 @@ fn construct(
         spawn::Surroundings {
             host: &prepared.host,
             cgroup: made.cgroup.as_ref(),
+            beside: None,
             fifo,
             console_socket: prepared.console_socket.take(),
             process: None,
@@ -436,6 +437,7 @@ fn initial_state(prepared: &Prepared<'_>) -> State {
         namespaces: 0,
         no_new_keyring: prepared.request.no_new_keyring,
         cgroup: serde_json::Value::Null,
+        resources: None,
     }
 }
 

@@ -72,6 +72,8 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
         spawn::Surroundings {
             host: &host,
             cgroup: cgroup.as_ref(),
+            // Who names a group means it.
+            beside: request.cgroup.is_none().then(|| state.pid()).flatten(),
             fifo: None,
             console_socket,
             process: Some(pidfd),

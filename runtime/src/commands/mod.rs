@@ -5,6 +5,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod freeze;
@@ -17,6 +18,7 @@ mod seccomp;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use crate::cgroup::{Cgroup, Saved};
 use crate::cli::{Command, Global};
@@ -71,6 +73,12 @@ pub(crate) fn execute(
         Command::Kill { id, signal, all } => kill::run(&context, &id, signal, all)?,
         Command::Delete { id, force } => delete::run(&context, &id, force)?,
         Command::Exec(request) => return exec::run(&context, &request),
+        Command::Update(request) => update::run(&context, &request)?,
+        Command::Events {
+            id,
+            interval,
+            stats,
+        } => events::run(&context, &id, interval, stats)?,
         Command::Spec { bundle, rootless } => {
             let host = context.host()?;
             spec::run(

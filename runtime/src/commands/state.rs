@@ -85,6 +85,7 @@ pub(super) mod tests {
             namespaces: 0,
             no_new_keyring: false,
             cgroup: serde_json::Value::Null,
+            resources: None,
         }
     }
 

@@ -17,6 +17,7 @@ pub(crate) mod process;
 pub(crate) mod rootfs;
 pub(crate) mod seccomp;
 mod text;
+pub(crate) mod update;
 pub(crate) mod validate;
 
 use crate::report::{Error, Result};

@@ -19,6 +19,7 @@ pub use id::ContainerId;
 
 use crate::report::{Context, Error, Kind, Result};
 use crate::sys::Errno;
+use oci_spec::runtime::LinuxResources;
 use procfs::FromRead;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -57,6 +58,9 @@ pub struct State {
     /// What the cgroup module needs to find the container's cgroup again.
     #[serde(default)]
     pub cgroup: serde_json::Value,
+    /// `linux.resources` since the last `update`; absent: as in the config.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<LinuxResources>,
 }
 
 /// A process that is told apart from a later one with the same pid.
@@ -185,6 +189,7 @@ mod tests {
             namespaces: 0x2000_0000,
             no_new_keyring: false,
             cgroup: serde_json::json!({"path": "/x"}),
+            resources: None,
         }
     }
 

@@ -41,6 +41,7 @@ fn state(id: &str) -> State {
         namespaces: 0,
         no_new_keyring: false,
         cgroup: serde_json::Value::Null,
+        resources: None,
     }
 }
 

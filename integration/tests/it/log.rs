@@ -1,0 +1,117 @@
+//! The file of `--log` over time: it stays bounded, and at every moment what engines want to read in it.
+
+use integration::{Bundle, Container, Runtime, beyond, require};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const MIB: usize = 1 << 20;
+
+/// Why the peers fail here.
+const GROWS: &str = "lets the file grow for ever";
+
+#[test]
+fn a_full_log_is_cut_and_the_failure_is_its_last_record() {
+    require!(containers);
+    beyond!(
+        a_full_log_is_cut_and_the_failure_is_its_last_record,
+        [runc(GROWS), crun(GROWS)]
+    );
+    let mut bundle = Bundle::new();
+    let container = bundle.pause();
+    let (file, runtime) = full_log(&bundle);
+    fails(&runtime, &container, "no-such-program");
+    let records = records(&file);
+    let last = records.last().unwrap();
+    assert_eq!(last["level"], "error");
+    assert!(last["msg"].as_str().unwrap().contains("no-such-program"));
+    assert_eq!(records[0]["msg"], "old", "some of what was there is kept");
+    let size = fs::metadata(&file).unwrap().len() as usize;
+    assert!(size < MIB / 4, "{size}");
+}
+
+#[test]
+fn failures_at_the_same_time_are_all_in_a_log_that_was_full() {
+    require!(containers);
+    beyond!(
+        failures_at_the_same_time_are_all_in_a_log_that_was_full,
+        [runc(GROWS), crun(GROWS)]
+    );
+    let mut bundle = Bundle::new();
+    let container = bundle.pause();
+    let (file, runtime) = full_log(&bundle);
+    let names: Vec<String> = (0..16).map(|n| format!("missing-{n}-program")).collect();
+    let execs: Vec<_> = names
+        .iter()
+        .map(|name| runtime.start(&["exec", &container.id, name]))
+        .collect();
+    for exec in execs {
+        exec.wait().failure();
+    }
+    let records = records(&file);
+    for name in names {
+        let found = records
+            .iter()
+            .filter(|record| record["msg"].as_str().unwrap().contains(&name));
+        assert_eq!(found.count(), 1, "{name}");
+    }
+    let size = fs::metadata(&file).unwrap().len() as usize;
+    assert!(size < MIB / 4, "{size}");
+}
+
+#[test]
+fn a_log_that_is_not_full_is_only_appended_to() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let container = bundle.pause();
+    let (file, runtime) = full_log(&bundle);
+    let start = OLD.repeat(MIB / 2 / OLD.len());
+    bundle.scratch.file("full.json", &start);
+    fails(&runtime, &container, "no-such-program");
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.starts_with(&start) && text.len() > start.len());
+}
+
+#[test]
+fn a_log_that_is_no_file_has_no_limit() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let container = bundle.pause();
+    let runtime = bundle
+        .runtime
+        .with(&["--log", "/dev/null", "--log-format", "json"]);
+    fails(&runtime, &container, "no-such-program");
+}
+
+const OLD: &str = "{\"level\":\"error\",\"msg\":\"old\",\"time\":\"2026-01-01T00:00:00Z\"}\n";
+
+/// A log to which nothing more can be added, and the runtime with it.
+#[track_caller]
+fn full_log(bundle: &Bundle) -> (PathBuf, Runtime) {
+    let file = bundle
+        .scratch
+        .file("full.json", OLD.repeat(MIB / OLD.len()));
+    let name = file.display().to_string();
+    let runtime = bundle
+        .runtime
+        .with(&["--log", &name, "--log-format", "json"]);
+    (file, runtime)
+}
+
+#[track_caller]
+fn fails(runtime: &Runtime, container: &Container, program: &str) {
+    runtime
+        .call(&["exec", &container.id, program])
+        .failure()
+        .says(program);
+}
+
+/// Each line of the log as an object.
+#[track_caller]
+fn records(file: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(file).unwrap();
+    let parse = |line: &str| -> Value {
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    };
+    text.lines().map(parse).collect()
+}

@@ -1,0 +1,242 @@
+//! Changes the resources of a group that has processes. What fails half-way is put back.
+
+use super::{Cgroup, files};
+use crate::plan::limits::{Absent, Write};
+use crate::plan::update::{Shrink, Update};
+use crate::report::{Context, Error, Kind, Result};
+use crate::sys::Errno;
+
+/// A change that is in force. It can be taken back until the state that goes with it is saved.
+#[derive(Debug)]
+pub(crate) struct Updated<'a> {
+    cgroup: &'a Cgroup,
+    update: &'a Update,
+    former: Vec<Former>,
+    /// What was ignored.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A file of a group, and what to write to it to have what was there before.
+#[derive(Debug, PartialEq, Eq)]
+struct Former {
+    file: String,
+    value: String,
+}
+
+impl Cgroup {
+    /// Carries an update out: the files in their order, then the device filter. The one place for every driver.
+    pub(crate) fn update<'a>(&'a self, update: &'a Update) -> Result<Updated<'a>> {
+        let mut former = Vec::new();
+        let applied = self
+            .apply_each(&update.limits, |write| {
+                former.extend(self.former(write)?);
+                self.prepare(write, update.shrink)
+            })
+            .and_then(|mut warnings| {
+                if let Some(change) = &update.devices {
+                    self.filter_devices(&change.new, false, false)?;
+                    warnings.extend_from_slice(&change.new.warnings);
+                }
+                Ok(warnings)
+            });
+        match applied {
+            Ok(warnings) => Ok(Updated {
+                cgroup: self,
+                update,
+                former,
+                warnings,
+            }),
+            Err(error) => Err(self.put_back(&former, error)),
+        }
+    }
+
+    fn prepare(&self, write: &Write, shrink: Shrink) -> Result<()> {
+        match write.value.parse() {
+            Ok(limit) if write.file == "memory.max" && shrink == Shrink::Reclaim => {
+                self.make_room(limit)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What undoes a write that has not been done yet. None if the file does not exist.
+    fn former(&self, write: &Write) -> Result<Option<Former>> {
+        let file = match files::read(&self.dir, &write.file) {
+            Err(Errno::ENOENT) => match write.absent {
+                Absent::Instead { file, .. } => file,
+                _ => return Ok(None),
+            },
+            // Some files can only be written (memory.reclaim).
+            Err(Errno::EACCES | Errno::EINVAL) => return Ok(None),
+            text => {
+                let text =
+                    text.context(|| format!("read {} of cgroup '/{}'", write.file, self.path))?;
+                return Ok(Some(Former::of(&write.file, &write.value, &text)));
+            }
+        };
+        let text = self.read(file)?;
+        Ok(Some(Former::of(file, "", &text)))
+    }
+
+    /// Writes the former values, the last one first. What fails is told with the error that made it necessary.
+    fn put_back(&self, former: &[Former], error: Error) -> Error {
+        let failed: Vec<_> = former
+            .iter()
+            .rev()
+            .filter_map(|former| self.write(&former.file, &former.value).err())
+            .map(|error| error.to_string())
+            .collect();
+        if failed.is_empty() {
+            return error;
+        }
+        let story = format!("{error}; put the former values back: {}", failed.join(", "));
+        Error::new(error.kind(), story)
+    }
+
+    /// Gets the group's memory below a limit before that is set: the kernel would reclaim too, but kill processes for what it cannot
+    /// reclaim. Sets the limit while memory.high still keeps the processes from taking what was freed.
+    fn make_room(&self, limit: u64) -> Result<()> {
+        let Some(in_use) = self.memory_in_use()?.filter(|in_use| *in_use > limit) else {
+            return Ok(());
+        };
+        let high = self.read("memory.high")?;
+        self.write("memory.high", &limit.to_string())?;
+        let reclaimed = self.reclaim(limit, in_use).and_then(|in_use| {
+            if in_use <= limit {
+                return self.write("memory.max", &limit.to_string());
+            }
+            let story = format!(
+                "rejecting memory limit {limit} <= usage {in_use} of cgroup '/{}', of which no more can be reclaimed: \
+                 processes would be killed (--force sets it nevertheless)",
+                self.path
+            );
+            Err(Error::new(Kind::State, story))
+        });
+        let restored = self.write("memory.high", high.trim_end());
+        reclaimed.and(restored)
+    }
+
+    /// Reclaims for as long as it helps, and returns what is in use then.
+    fn reclaim(&self, limit: u64, mut in_use: u64) -> Result<u64> {
+        loop {
+            let now = self.memory_in_use()?.unwrap_or_default();
+            if now <= limit {
+                return Ok(now);
+            }
+            match files::write(&self.dir, "memory.reclaim", &(now - limit).to_string()) {
+                // Less was reclaimed than asked for.
+                Ok(()) | Err(Errno::EAGAIN) => {}
+                // KERNEL(5.19): drop this. Setting memory.high has reclaimed what it could.
+                Err(Errno::ENOENT) => return Ok(now),
+                Err(errno) => return Err(self.write_error("memory.reclaim", "", errno)),
+            }
+            let after = self.memory_in_use()?.unwrap_or_default();
+            if after >= in_use {
+                return Ok(after);
+            }
+            in_use = after;
+        }
+    }
+}
+
+impl Updated<'_> {
+    /// Puts everything back, since `error` keeps the change from being recorded.
+    pub(crate) fn take_back(self, error: Error) -> Error {
+        let error = self.cgroup.put_back(&self.former, error);
+        let Some(change) = &self.update.devices else {
+            return error;
+        };
+        match self.cgroup.filter_devices(&change.old, false, false) {
+            Ok(()) => error,
+            Err(second) => Error::new(error.kind(), format!("{error}; {second}")),
+        }
+    }
+}
+
+impl Former {
+    /// From the file's text and the value that is about to be written. Files with a line for each device take one line a write, and
+    /// show no line for a device that has the defaults.
+    fn of(file: &str, value: &str, text: &str) -> Former {
+        let device = value.split(' ').next().filter(|word| word.contains(':'));
+        let value = match device {
+            Some(device) => {
+                let mut lines = text.lines();
+                let line = lines.find(|line| line.split(' ').next() == Some(device));
+                line.map_or_else(
+                    || match file {
+                        "io.max" => format!("{device} rbps=max wbps=max riops=max wiops=max"),
+                        _ => format!("{device} default"),
+                    },
+                    str::to_owned,
+                )
+            }
+            None => {
+                let key = value.split(' ').next().unwrap_or_default();
+                let keyed = text
+                    .lines()
+                    .find(|line| value.contains(' ') && line.split(' ').next() == Some(key));
+                let line = keyed.or(text.lines().next()).unwrap_or_default();
+                // A write of no bytes would not reach the kernel's parser.
+                if line.is_empty() {
+                    "\n".to_owned()
+                } else {
+                    line.to_owned()
+                }
+            }
+        };
+        Former {
+            file: file.to_owned(),
+            value,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn former(file: &str, value: &str, text: &str) -> String {
+        Former::of(file, value, text).value
+    }
+
+    #[test]
+    fn the_former_value_is_what_the_file_said() {
+        assert_eq!(former("memory.max", "5", "max\n"), "max");
+        assert_eq!(former("cpu.max", "5 10", "max 100000\n"), "max 100000");
+        assert_eq!(former("cpuset.cpus", "0-1", "\n"), "\n");
+        assert_eq!(
+            former("io.weight", "5", "default 100\n8:0 200\n"),
+            "default 100"
+        );
+    }
+
+    #[test]
+    fn files_of_devices_are_put_back_line_by_line() {
+        let text =
+            "8:0 rbps=5 wbps=max riops=max wiops=max\n8:16 rbps=max wbps=7 riops=max wiops=max\n";
+        assert_eq!(
+            former("io.max", "8:16 wbps=1", text),
+            "8:16 rbps=max wbps=7 riops=max wiops=max"
+        );
+        assert_eq!(
+            former("io.max", "8:1 wbps=1", text),
+            "8:1 rbps=max wbps=max riops=max wiops=max"
+        );
+        assert_eq!(
+            former("io.bfq.weight", "8:1 20", "default 100\n"),
+            "8:1 default"
+        );
+        assert_eq!(
+            former(
+                "rdma.max",
+                "b hca_handle=1",
+                "a hca_handle=max hca_object=max\nb hca_handle=2 hca_object=3\n"
+            ),
+            "b hca_handle=2 hca_object=3"
+        );
+        assert_eq!(
+            former("misc.max", "res_b 1", "res_a max\nres_b 10\n"),
+            "res_b 10"
+        );
+    }
+}
