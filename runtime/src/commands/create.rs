@@ -138,6 +138,7 @@ fn prepare<'a>(
         rootless: rootless(context, &host),
         in_user_namespace: !host.initial_user_namespace,
         owner: cgroup_owner(&spec),
+        annotations: spec.annotations().as_ref(),
     })?;
     let profile = linux.and_then(|linux| linux.seccomp().as_ref());
     let seccomp = profile
@@ -282,10 +283,7 @@ fn driver(context: &Context<'_>) -> Result<plan::cgroup::Driver> {
     match context.global.cgroup_manager {
         cli::CgroupManager::Cgroupfs => Ok(plan::cgroup::Driver::Cgroupfs),
         cli::CgroupManager::Disabled => Ok(plan::cgroup::Driver::Disabled),
-        cli::CgroupManager::Systemd => Err(Error::new(
-            Kind::Unsupported,
-            "the systemd cgroup driver is not supported yet: use the cgroupfs driver",
-        )),
+        cli::CgroupManager::Systemd => Ok(plan::cgroup::Driver::Systemd),
     }
 }
 
@@ -336,12 +334,13 @@ fn construct(
     state: &mut State,
 ) -> Result<Child> {
     // Saved before it is made: a command that is killed from here on leaves a trail for `delete --force`.
-    if let Some(saved) = cgroup::locate(&prepared.cgroup)? {
-        state.cgroup = serde_json::to_value(saved)
+    let located = cgroup::locate(&prepared.cgroup)?;
+    if let Some(located) = &located {
+        state.cgroup = serde_json::to_value(&located.saved)
             .map_err(|e| Error::new(Kind::System, format!("save the cgroup: {e}")))?;
     }
     directory.save(state)?;
-    let created = cgroup::create(&prepared.cgroup)?;
+    let created = cgroup::create(&prepared.cgroup, located)?;
     created
         .warnings
         .iter()
@@ -377,6 +376,9 @@ fn construct(
     child
         .until_created(host, |pid| run_hooks(spec, state, pid))
         .map_err(|e| explain(e, made.cgroup.as_ref()))?;
+    if let Some(cgroup) = &mut made.cgroup {
+        cgroup.release()?;
+    }
     let child = made
         .child
         .as_mut()

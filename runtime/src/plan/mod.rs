@@ -15,8 +15,10 @@ pub(crate) mod namespaces;
 pub(crate) mod process;
 pub(crate) mod rootfs;
 pub(crate) mod seccomp;
+pub(crate) mod systemd;
 mod text;
 pub(crate) mod validate;
+pub(crate) mod variant;
 
 use crate::report::{Error, Result};
 use crate::sys::cred::CapSets;
