@@ -43,4 +43,5 @@ mod run;
 mod seccomp_diff;
 mod start_up;
 mod sysctl;
+mod systemd;
 mod user_namespace;

@@ -25,6 +25,7 @@ use crate::plan::limits::Limits;
 use crate::plan::systemd::{AT_START, Property, RECENT, Unit, properties};
 use crate::plan::variant::Value;
 use crate::report::{Error, Kind, Result};
+use crate::sys::Errno;
 pub(super) use bus::Bus;
 use bus::{Answer, malformed, refused};
 use nix::unistd::Pid;
@@ -184,6 +185,14 @@ fn reset_failed(bus: &mut Bus, unit: &str) -> Result<()> {
 
 /// Stops the unit and has systemd forget it. One that is gone already is no error.
 pub(super) fn stop(unit: &SavedUnit) -> Result<()> {
+    match stop_once(unit) {
+        // systemd has executed itself again, as after an update of its own, and closed its socket meanwhile.
+        Err(error) if error.errno() == Some(Errno::ECONNRESET) => stop_once(unit),
+        result => result,
+    }
+}
+
+fn stop_once(unit: &SavedUnit) -> Result<()> {
     let mut bus = Bus::connect(unit.user)?;
     let arguments = [Value::text(&unit.name), Value::text(MODE)];
     match bus.manager("StopUnit", &arguments)? {
