@@ -50,6 +50,14 @@ pub fn root() -> Missing {
     }
 }
 
+/// systemd is PID 1, and obeys.
+pub fn systemd() -> Missing {
+    containers()?;
+    // sd_booted(3).
+    path("/run/systemd/system").map_err(|_| "systemd is not running".to_owned())?;
+    path("/usr/bin/systemctl")
+}
+
 /// A cgroup v2 hierarchy is mounted where the suite looks for it.
 pub fn cgroup2() -> Missing {
     let there = hierarchy().join("cgroup.controllers").is_file();

@@ -35,12 +35,22 @@ isolated() {
     "$scripts/test.d/isolated" "$layout" env SECCOMP_PROFILES="$programs/profiles" "${variables[@]}" "$programs/it" --test-threads=2 "$@"
 }
 
-# machine KERNEL PEERS [TEST-ARG]...
-machine() {
+# machine KERNEL PEERS [TEST-ARG]...: without systemd, whose boot takes longer, and without the tests that need it.
+machine() { boot tiny "$@" --skip systemd::; }
+
+run_with_systemd() {
     local kernel=$1 peers=$2
     shift 2
+    [[ $# -gt 0 ]] || set -- systemd:: lifecycle:: groups::
+    run vm-systemd boot systemd "$kernel" "$peers" "$@"
+}
+
+# boot INIT KERNEL PEERS [TEST-ARG]...
+boot() {
+    local init=$1 kernel=$2 peers=$3
+    shift 3
     # With one thread the names of tests and what they say would share lines.
-    "$scripts/vm" --kernel "$kernel" --peers "$peers" --cpus 1 --timeout 3000 --payload "$programs" -- \
+    "$scripts/vm" --init "$init" --kernel "$kernel" --peers "$peers" --cpus 1 --timeout 3000 --payload "$programs" -- \
         env --default-signal SECCOMP_PROFILES=/payload/profiles ${RUNTIME:+RUNTIME="$RUNTIME"} /payload/it --test-threads=2 "$@"
 }
 

@@ -47,5 +47,6 @@ mod run;
 mod seccomp_diff;
 mod start_up;
 mod sysctl;
+mod systemd;
 mod update;
 mod user_namespace;

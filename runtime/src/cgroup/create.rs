@@ -3,8 +3,9 @@
 //! What fails half-way is taken back: no group remains that was not there before.
 
 use super::events::Events;
-use super::{Cgroup, Hierarchy, Saved, files};
+use super::{Cgroup, Held, Hierarchy, Saved, files, systemd};
 use crate::plan::cgroup::{CgroupPlan, Driver, Place, clean};
+use crate::plan::systemd::Unit;
 use crate::report::{Context, Error, Kind, Result};
 use crate::sys::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -21,46 +22,70 @@ pub(crate) struct Created {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Where `create` would make the group, for a trail that is laid before anything is made. None where it would make none. A group that is
-/// others' is refused already here: who follows the trail kills what is in the group.
-pub(crate) fn locate(plan: &CgroupPlan) -> Result<Option<Saved>> {
+/// Where `create` makes the group.
+#[derive(Debug)]
+pub(crate) struct Located {
+    hierarchy: Hierarchy,
+    path: String,
+    /// To the systemd that is to make it.
+    bus: Option<systemd::Bus>,
+    /// The trail, to be laid before anything is made.
+    pub(crate) saved: Saved,
+}
+
+/// Finds the place. None where no group is to be made, or can be. A group that is others' is refused already here: who follows the trail
+/// kills what is in the group.
+pub(crate) fn locate(plan: &CgroupPlan) -> Result<Option<Located>> {
     if plan.driver == Driver::Disabled {
         return Ok(None);
     }
     let Some(hierarchy) = Hierarchy::find()? else {
         return Ok(None);
     };
+    let (path, bus, unit) = match &plan.place {
+        Place::BelowRoot(path) => (path.clone(), None, None),
+        Place::BesideOwn(path) => (beside_own(path)?, None, None),
+        Place::Unit(unit) => {
+            let (path, bus) = systemd::locate(unit)?;
+            (path, Some(bus), Some(unit.into()))
+        }
+    };
     let saved = Saved {
         driver: plan.driver,
-        mountpoint: hierarchy.mountpoint,
-        path: resolve(&plan.place)?,
+        mountpoint: hierarchy.mountpoint.clone(),
+        path: path.clone(),
+        unit,
     };
     if let Some(cgroup) = Cgroup::open(&saved)? {
         cgroup.refuse_unless_idle()?;
     }
-    Ok(Some(saved))
+    Ok(Some(Located {
+        hierarchy,
+        path,
+        bus,
+        saved,
+    }))
 }
 
-/// Carries out the plan.
-pub(crate) fn create(plan: &CgroupPlan) -> Result<Created> {
+/// Carries out the plan at the place that `locate` found.
+pub(crate) fn create(plan: &CgroupPlan, located: Option<Located>) -> Result<Created> {
     let without = || Created {
         cgroup: None,
         warnings: plan.limits.warnings.clone(),
     };
-    if plan.driver == Driver::Disabled {
-        return Ok(without());
-    }
-    let Some(hierarchy) = Hierarchy::find()? else {
+    let Some(located) = located else {
         let story =
             "no cgroup v2 hierarchy is mounted at /sys/fs/cgroup or at /sys/fs/cgroup/unified";
-        return if plan.may_do_without {
+        return if plan.may_do_without || plan.driver == Driver::Disabled {
             Ok(without())
         } else {
             Err(Error::new(Kind::Unsupported, story))
         };
     };
-    let path = resolve(&plan.place)?;
-
+    if let (Place::Unit(unit), Some(bus)) = (&plan.place, located.bus) {
+        return create_unit(plan, unit, bus, located.hierarchy, located.path);
+    }
+    let (hierarchy, path) = (located.hierarchy, located.path);
     let mut made = Vec::new();
     let opened = make(&hierarchy, &path, &mut made).and_then(|()| {
         files::open_dir(&hierarchy.root, path.as_str()).context(|| format!("open cgroup '/{path}'"))
@@ -85,6 +110,8 @@ pub(crate) fn create(plan: &CgroupPlan) -> Result<Created> {
         path,
         dir,
         made,
+        unit: None,
+        held: None,
     };
     match cgroup.set_up(plan) {
         Ok(warnings) => Ok(Created {
@@ -98,11 +125,53 @@ pub(crate) fn create(plan: &CgroupPlan) -> Result<Created> {
     }
 }
 
+/// Has systemd make the group, and does the rest as for any other.
+fn create_unit(
+    plan: &CgroupPlan,
+    unit: &Unit,
+    bus: systemd::Bus,
+    hierarchy: Hierarchy,
+    path: String,
+) -> Result<Created> {
+    let started = systemd::start(unit, bus)?;
+    let dir = match files::open_dir(&hierarchy.root, path.as_str()) {
+        Ok(dir) => dir,
+        Err(errno) => {
+            drop(started.holder);
+            systemd::stop(&started.unit).ok(); // It is not where it should be; that is what counts.
+            let story = format!("open cgroup '/{path}' of unit '{}'", unit.name);
+            return Err(Error::os(story, errno));
+        }
+    };
+    let mut cgroup = Cgroup {
+        hierarchy,
+        path,
+        dir,
+        made: Vec::new(),
+        unit: Some(started.unit),
+        held: started.holder.map(|holder| Held {
+            holder,
+            pids_max: None,
+        }),
+    };
+    match cgroup.set_up_unit(plan) {
+        Ok(warnings) => Ok(Created {
+            cgroup: Some(cgroup),
+            warnings,
+        }),
+        Err(error) => {
+            cgroup.discard().ok(); // The other failure came first.
+            Err(error)
+        }
+    }
+}
+
 impl Cgroup {
     /// Takes `create` back: removes the group, if `create` made it, and the ancestors that were made for it, unless others use them by
     /// now. The processes must have been killed.
-    pub(crate) fn discard(self) -> Result<()> {
-        if self.is_fresh() {
+    pub(crate) fn discard(mut self) -> Result<()> {
+        drop(self.held.take());
+        if self.is_fresh() || self.unit.is_some() {
             self.remove()?;
         }
         remove_made(&self.hierarchy, &self.made);
@@ -117,13 +186,41 @@ impl Cgroup {
         if !self.is_fresh() {
             self.refuse_unless_idle()?;
         }
+        self.restrict(plan, self.is_fresh())
+    }
+
+    fn restrict(&self, plan: &CgroupPlan, fresh: bool) -> Result<Vec<String>> {
         let mut warnings = self.apply(&plan.limits)?;
-        self.filter_devices(&plan.devices, self.is_fresh(), plan.device_filter_may_fail)?;
+        self.filter_devices(&plan.devices, fresh, plan.device_filter_may_fail)?;
         warnings.extend_from_slice(&plan.devices.warnings);
         if let Some(owner) = plan.owner {
             self.delegate(Uid::from_raw(owner))?;
         }
         Ok(warnings)
+    }
+
+    /// The same for a group that systemd has just made. A device filter that is there is systemd's own, by an annotation, and stays.
+    fn set_up_unit(&mut self, plan: &CgroupPlan) -> Result<Vec<String>> {
+        let warnings = self.restrict(plan, true)?;
+        let pids_max = plan.limits.writes.iter().rfind(|w| w.file == "pids.max");
+        let pids_max = pids_max.and_then(|write| write.value.parse::<u64>().ok());
+        if let (Some(held), Some(limit)) = (&mut self.held, pids_max) {
+            held.pids_max = Some(limit);
+            self.write("pids.max", &limit.saturating_add(1).to_string())?;
+        }
+        Ok(warnings)
+    }
+
+    /// The container has a process of its own: what has held the group for it until then goes.
+    pub(crate) fn release(&mut self) -> Result<()> {
+        let Some(Held { holder, pids_max }) = self.held.take() else {
+            return Ok(());
+        };
+        drop(holder);
+        match pids_max {
+            Some(limit) => self.write("pids.max", &limit.to_string()),
+            None => Ok(()),
+        }
     }
 
     /// A group that was there before may be used if nobody else uses it: with strangers in it, `kill` and `pause` would hit them, and
@@ -218,19 +315,14 @@ fn remove_made(hierarchy: &Hierarchy, made: &[String]) {
     }
 }
 
-fn resolve(place: &Place) -> Result<String> {
-    match place {
-        Place::BelowRoot(path) => Ok(path.clone()),
-        Place::BesideOwn(path) => {
-            let memberships = std::fs::read_to_string("/proc/self/cgroup")
-                .context(|| "read /proc/self/cgroup")?;
-            beside_own(&memberships, path)
-        }
-    }
+fn beside_own(path: &str) -> Result<String> {
+    let memberships =
+        std::fs::read_to_string("/proc/self/cgroup").context(|| "read /proc/self/cgroup")?;
+    beside(&memberships, path)
 }
 
 /// `path` below the parent of the group that /proc/self/cgroup names for the v2 hierarchy.
-fn beside_own(memberships: &str, path: &str) -> Result<String> {
+fn beside(memberships: &str, path: &str) -> Result<String> {
     let Some(own) = memberships
         .lines()
         .find_map(|line| line.strip_prefix("0::"))
@@ -261,7 +353,7 @@ mod tests {
     #[test]
     fn a_group_beside_the_own_one_shares_its_parent() {
         let beside =
-            |own: &str| beside_own(&format!("4:memory:/other\n0::{own}\n"), "web").unwrap();
+            |own: &str| super::beside(&format!("4:memory:/other\n0::{own}\n"), "web").unwrap();
         assert_eq!(
             beside("/user.slice/user-1000.slice/session-1.scope"),
             "user.slice/user-1000.slice/web"
@@ -273,11 +365,11 @@ mod tests {
     #[test]
     fn an_own_group_that_cannot_be_reached_is_refused() {
         for own in ["/..", "/../other"] {
-            let error = beside_own(&format!("0::{own}\n"), "web").unwrap_err();
+            let error = beside(&format!("0::{own}\n"), "web").unwrap_err();
             assert!(error.to_string().contains("must be absolute"), "{error}");
         }
         assert_eq!(
-            beside_own("4:memory:/a\n", "web").unwrap_err().kind(),
+            beside("4:memory:/a\n", "web").unwrap_err().kind(),
             Kind::Unsupported
         );
     }

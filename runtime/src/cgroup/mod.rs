@@ -4,6 +4,9 @@
 //! all limits and the device filter in force before the first process is in it, and hands out a directory descriptor for
 //! CLONE_INTO_CGROUP, so that no process is ever moved. Later commands reach the group again through [`Saved`].
 //!
+//! Who makes the group is the plan's choice: we, as a directory of the cgroup file system, or systemd, as the group of a unit. Only making,
+//! changing and removing it differ, and only `systemd` talks to systemd.
+//!
 //! Two kinds of hosts have a v2 hierarchy: those where it is all there is, at /sys/fs/cgroup, and hybrid ones, where it is at
 //! /sys/fs/cgroup/unified and most controllers belong to v1 hierarchies. On the latter, groups, freezing, killing and device filters
 //! work all the same, and a limit whose controller is missing is refused.
@@ -21,10 +24,12 @@ mod limits;
 mod processes;
 mod remove;
 mod stats;
+mod systemd;
 mod update;
 mod watch;
 
 pub(crate) use create::{create, locate};
+pub(crate) use remove::destroy;
 pub(crate) use stats::Stats;
 
 use crate::plan::cgroup::Driver;
@@ -34,6 +39,7 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use systemd::{Holder, SavedUnit};
 
 /// A mounted v2 hierarchy.
 #[derive(Debug)]
@@ -51,6 +57,17 @@ pub(crate) struct Cgroup {
     dir: OwnedFd,
     /// The groups that `create` made, ancestors first.
     made: Vec<String>,
+    /// The unit that it belongs to, if systemd made it.
+    unit: Option<SavedUnit>,
+    held: Option<Held>,
+}
+
+/// A group that systemd keeps only because of a process that is not the container's.
+#[derive(Debug)]
+struct Held {
+    holder: Holder,
+    /// What the limit is to be when the holder does not count any more.
+    pids_max: Option<u64>,
 }
 
 /// What state.json keeps of a group.
@@ -59,6 +76,8 @@ pub(crate) struct Saved {
     driver: Driver,
     mountpoint: PathBuf,
     path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unit: Option<SavedUnit>,
 }
 
 impl Hierarchy {
@@ -105,6 +124,8 @@ impl Cgroup {
                     path: saved.path.clone(),
                     dir,
                     made: Vec::new(),
+                    unit: saved.unit.clone(),
+                    held: None,
                 }))
             }
         }
@@ -113,9 +134,13 @@ impl Cgroup {
     /// What `open` needs.
     pub(crate) fn save(&self) -> Saved {
         Saved {
-            driver: Driver::Cgroupfs,
+            driver: match self.unit {
+                Some(_) => Driver::Systemd,
+                None => Driver::Cgroupfs,
+            },
             mountpoint: self.hierarchy.mountpoint.clone(),
             path: self.path.clone(),
+            unit: self.unit.clone(),
         }
     }
 

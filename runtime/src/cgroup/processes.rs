@@ -1,6 +1,6 @@
 //! The processes of a group: listing, adding, killing.
 
-use super::{Cgroup, files};
+use super::{Cgroup, files, systemd};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sys::Errno;
 use nix::fcntl::AT_FDCWD;
@@ -52,9 +52,22 @@ impl Cgroup {
                 self.make_enterable(controllers)?;
                 self.write("cgroup.procs", &pid.to_string())
             }
+            // The boundary between what is the user's and what is his session's.
+            Err(Errno::EACCES | Errno::EPERM) if self.unit.is_some() => self.attach(pid),
             result => result
                 .context(|| format!("write '{pid}' to cgroup.procs of cgroup '/{}'", self.path)),
         }
+    }
+
+    fn attach(&self, pid: Pid) -> Result<()> {
+        let Some(unit) = &self.unit else {
+            return Ok(());
+        };
+        let below = self
+            .path
+            .split_once(unit.name())
+            .map_or("", |(_, below)| below);
+        systemd::attach(unit, below, pid)
     }
 
     /// Sends SIGKILL to every process of the group and of all groups below it, frozen or not. Does not wait: see `remove`.

@@ -1,7 +1,7 @@
-//! Removes a group, with the groups that the container made below it.
+//! Removes a group, with the groups that the container made below it, and the unit that it belongs to.
 
 use super::events::Events;
-use super::{Cgroup, files};
+use super::{Cgroup, Saved, files, systemd};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sys::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -11,12 +11,26 @@ use std::time::Duration;
 /// How long killed processes may take to end. One that is stuck in the kernel may take for ever.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Kills what is in the group, if it is still there, and removes it.
+pub(crate) fn destroy(saved: &Saved) -> Result<()> {
+    match (Cgroup::open(saved)?, &saved.unit) {
+        (Some(cgroup), _) if cgroup.remove_if_empty()? => Ok(()),
+        (Some(cgroup), _) => {
+            cgroup.kill()?;
+            cgroup.remove()
+        }
+        // systemd removes the group of a unit with its last process, but keeps a unit that has failed.
+        (None, Some(unit)) => systemd::forget(unit),
+        (None, None) => Ok(()),
+    }
+}
+
 impl Cgroup {
     /// Removes the group unless it has processes or groups below it. True: it is gone.
-    pub(crate) fn remove_if_empty(&self) -> Result<bool> {
+    fn remove_if_empty(&self) -> Result<bool> {
         match self.rmdir() {
             Err(Errno::EBUSY) => Ok(false),
-            result => self.explain(result).map(|()| true),
+            result => self.finish(result).map(|()| true),
         }
     }
 
@@ -25,11 +39,11 @@ impl Cgroup {
     pub(crate) fn remove(&self) -> Result<()> {
         match self.rmdir() {
             Err(Errno::EBUSY) => {}
-            result => return self.explain(result),
+            result => return self.finish(result),
         }
         let events = match Events::open(self) {
             Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => {
-                return Ok(());
+                return self.finish(Ok(()));
             }
             events => events?,
         };
@@ -49,7 +63,7 @@ impl Cgroup {
             }
         })
         .context(|| format!("remove the groups below cgroup '/{}'", self.path))?;
-        self.explain(self.rmdir())
+        self.finish(self.rmdir())
     }
 
     fn rmdir(&self) -> crate::sys::Result<()> {
@@ -63,7 +77,12 @@ impl Cgroup {
         }
     }
 
-    fn explain(&self, result: crate::sys::Result<()>) -> Result<()> {
-        result.context(|| format!("remove cgroup '/{}'", self.path))
+    /// After the directory. What systemd has of a unit without processes is only its name.
+    fn finish(&self, removed: crate::sys::Result<()>) -> Result<()> {
+        removed.context(|| format!("remove cgroup '/{}'", self.path))?;
+        match &self.unit {
+            Some(unit) => systemd::stop(unit),
+            None => Ok(()),
+        }
     }
 }

@@ -141,6 +141,7 @@ fn prepare<'a>(
         rootless: rootless(context, &host),
         in_user_namespace: !host.initial_user_namespace,
         owner: cgroup_owner(&spec),
+        annotations: spec.annotations().as_ref(),
     })?;
     let unknown = linux.into_iter().flat_map(plan::personality::warnings);
     unknown.for_each(|warning| context.log.warn(&warning));
@@ -287,10 +288,7 @@ fn driver(context: &Context<'_>) -> Result<plan::cgroup::Driver> {
     match context.global.cgroup_manager {
         cli::CgroupManager::Cgroupfs => Ok(plan::cgroup::Driver::Cgroupfs),
         cli::CgroupManager::Disabled => Ok(plan::cgroup::Driver::Disabled),
-        cli::CgroupManager::Systemd => Err(Error::new(
-            Kind::Unsupported,
-            "the systemd cgroup driver is not supported yet: use the cgroupfs driver",
-        )),
+        cli::CgroupManager::Systemd => Ok(plan::cgroup::Driver::Systemd),
     }
 }
 
@@ -341,12 +339,13 @@ fn construct(
     state: &mut State,
 ) -> Result<Child> {
     // Saved before it is made: a command that is killed from here on leaves a trail for `delete --force`.
-    if let Some(saved) = cgroup::locate(&prepared.cgroup)? {
-        state.cgroup = serde_json::to_value(saved)
+    let located = cgroup::locate(&prepared.cgroup)?;
+    if let Some(located) = &located {
+        state.cgroup = serde_json::to_value(&located.saved)
             .map_err(|e| Error::new(Kind::System, format!("save the cgroup: {e}")))?;
     }
     directory.save(state)?;
-    let created = cgroup::create(&prepared.cgroup)?;
+    let created = cgroup::create(&prepared.cgroup, located)?;
     created
         .warnings
         .iter()
@@ -383,6 +382,9 @@ fn construct(
     child
         .until_created(host, |pid| run_hooks(spec, state, pid))
         .map_err(|e| explain(e, made.cgroup.as_ref()))?;
+    if let Some(cgroup) = &mut made.cgroup {
+        cgroup.release()?;
+    }
     let child = made
         .child
         .as_mut()

@@ -1,6 +1,7 @@
 //! `delete`: removes what is left of a container, killing it first if it was never started or if forced to.
 
-use super::{Context, hook_state, hooks, start};
+use super::{Context, hook_state, hooks, saved_cgroup, start};
+use crate::cgroup;
 use crate::hooks::Kind as HookKind;
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::spec;
@@ -52,11 +53,8 @@ pub(super) fn destroy(
     spec: Option<&Spec>,
 ) -> Result<()> {
     kill_init(state)?;
-    if let Some(cgroup) = context.cgroup(state)?
-        && !cgroup.remove_if_empty()?
-    {
-        cgroup.kill()?;
-        cgroup.remove()?;
+    if let Some(saved) = saved_cgroup(state)? {
+        cgroup::destroy(&saved)?;
     }
     if let Some(spec) = spec {
         run_poststop(context, spec, state);

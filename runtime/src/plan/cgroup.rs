@@ -5,9 +5,11 @@
 
 use super::device_filter::{DeviceFilter, device_filter};
 use super::limits::{Limits, limits};
+use super::systemd::{self, Unit};
 use crate::report::{Error, Result};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::path::{Component, Path};
 
 /// Who makes the group.
@@ -16,6 +18,8 @@ use std::path::{Component, Path};
 pub(crate) enum Driver {
     /// The runtime makes a directory in the cgroup file system.
     Cgroupfs,
+    /// systemd starts a unit.
+    Systemd,
     /// Nobody: the container stays in the cgroup of its creator.
     Disabled,
 }
@@ -37,10 +41,12 @@ pub(crate) struct Request<'a> {
     /// The user, as the host sees it, who may manage the group from inside the container. The caller decides whether it may: the spec
     /// asks for a cgroup namespace and a writable cgroup mount.
     pub(crate) owner: Option<u32>,
+    /// Those of the config, which may have properties for systemd.
+    pub(crate) annotations: Option<&'a HashMap<String, String>>,
 }
 
 /// Everything that creating the group takes.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct CgroupPlan {
     pub(crate) driver: Driver,
     pub(crate) place: Place,
@@ -55,12 +61,14 @@ pub(crate) struct CgroupPlan {
 }
 
 /// Where in the hierarchy the group is. The paths have neither `.` nor `..` nor empty components, and no `/` at their ends.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(crate) enum Place {
     /// Below the root of the hierarchy.
     BelowRoot(String),
     /// Below the parent of the runtime's own group: its own holds processes, so it cannot give controllers to children.
     BesideOwn(String),
+    /// Where systemd has the group of this unit.
+    Unit(Unit),
 }
 
 /// Makes the plan. Refuses a path or resources that no host could satisfy.
@@ -69,7 +77,14 @@ pub(crate) fn plan(request: &Request<'_>) -> Result<CgroupPlan> {
     let resources = request.resources.unwrap_or(&none);
     let mut limits = limits(resources)?;
     let devices = device_filter(resources.devices().as_deref().unwrap_or_default())?;
-    let place = place(request.cgroups_path, request.id)?;
+    let (id, path) = (request.id, request.cgroups_path);
+    let place = match request.driver {
+        Driver::Systemd => {
+            let unit = systemd::unit(id, path, request.rootless, &limits, request.annotations)?;
+            Place::Unit(unit)
+        }
+        Driver::Cgroupfs | Driver::Disabled => place(path, id)?,
+    };
 
     if request.driver == Driver::Disabled && !limits.controllers().is_empty() {
         return Err(Error::invalid(format!(
@@ -88,7 +103,10 @@ pub(crate) fn plan(request: &Request<'_>) -> Result<CgroupPlan> {
     Ok(CgroupPlan {
         driver: request.driver,
         place,
-        may_do_without: request.rootless && path.is_empty() && limits.controllers().is_empty(),
+        may_do_without: request.rootless
+            && request.driver != Driver::Systemd
+            && path.is_empty()
+            && limits.controllers().is_empty(),
         limits,
         devices,
         rootless: request.rootless,
@@ -147,6 +165,7 @@ mod tests {
             rootless: false,
             in_user_namespace: false,
             owner: None,
+            annotations: None,
         }
     }
 

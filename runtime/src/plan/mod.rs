@@ -16,9 +16,11 @@ pub(crate) mod personality;
 pub(crate) mod process;
 pub(crate) mod rootfs;
 pub(crate) mod seccomp;
+pub(crate) mod systemd;
 mod text;
 pub(crate) mod update;
 pub(crate) mod validate;
+pub(crate) mod variant;
 
 use crate::report::{Error, Result};
 use crate::sys::cred::CapSets;

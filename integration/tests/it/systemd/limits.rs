@@ -1,0 +1,232 @@
+//! Limits and devices under the systemd driver: systemd knows them, the group has them, and nothing that systemd does undoes them.
+
+use super::{bundle, show, systemctl, unit_of};
+use integration::{Bundle, Container, beyond, host, require};
+use serde_json::json;
+
+#[test]
+fn limits_are_properties_of_the_unit_and_values_of_the_group() {
+    require!(systemd, controller("memory"), controller("cpuset"));
+    let mut bundle = bundle();
+    bundle.config.set(
+        "/linux/resources",
+        json!({
+            "memory": { "limit": 67_108_864, "swap": 134_217_728, "reservation": 33_554_432 },
+            "cpu": { "shares": 2048, "quota": 33_333, "period": 50_000, "cpus": "0", "mems": "0" },
+            "pids": { "limit": 77 },
+            "unified": { "memory.high": "60000000", "memory.min": "4096" },
+        }),
+    );
+    let container = bundle.create();
+    let unit = unit_of(&container);
+    for (property, value) in [
+        ("MemoryMax", "67108864"),
+        ("MemorySwapMax", "67108864"),
+        ("MemoryLow", "33554432"),
+        ("MemoryHigh", "60000000"),
+        ("MemoryMin", "4096"),
+        ("CPUQuotaPeriodUSec", "50ms"),
+        ("CPUQuotaPerSecUSec", "670ms"),
+        ("TasksMax", "77"),
+        ("AllowedCPUs", "0"),
+        ("AllowedMemoryNodes", "0"),
+    ] {
+        assert_eq!(show(&unit, property), value, "{property}");
+    }
+    let group = container.cgroup();
+    let weight = host::cgroup_file(&group, "cpu.weight");
+    assert_eq!(show(&unit, "CPUWeight"), weight);
+    let expected = values(&container);
+    assert_eq!(
+        expected,
+        ["67108864", "67108864", "33554432", "33333 50000", "77", "0"]
+    );
+    // systemd writes its own values again, which must be the same.
+    systemctl(&["daemon-reload"]).success();
+    systemctl(&["set-property", "--runtime", &unit, "Description=again"]);
+    let reloaded = values(&container);
+    assert_eq!(
+        (&reloaded[..3], &reloaded[4..]),
+        (&expected[..3], &expected[4..])
+    );
+    assert_eq!(host::cgroup_file(&group, "cpu.weight"), weight);
+}
+
+fn values(container: &Container) -> Vec<String> {
+    let files = [
+        "memory.max",
+        "memory.swap.max",
+        "memory.low",
+        "cpu.max",
+        "pids.max",
+        "cpuset.cpus",
+    ];
+    files
+        .map(|file| host::cgroup_file(&container.cgroup(), file))
+        .into()
+}
+
+#[test]
+fn no_swap_is_a_limit_that_systemd_knows() {
+    require!(systemd, controller("memory"));
+    beyond!(
+        no_swap_is_a_limit_that_systemd_knows,
+        [runc("tells systemd nothing of a limit of 0")]
+    );
+    let mut bundle = bundle();
+    bundle.config.set(
+        "/linux/resources/memory",
+        json!({ "limit": 67_108_864, "swap": 67_108_864 }),
+    );
+    let container = bundle.create();
+    assert_eq!(show(&unit_of(&container), "MemorySwapMax"), "0");
+    systemctl(&["daemon-reload"]).success();
+    let swap = host::cgroup_file(&container.cgroup(), "memory.swap.max");
+    assert_eq!(swap, "0");
+}
+
+#[test]
+fn limits_are_there_before_the_first_instruction() {
+    require!(systemd, controller("memory"), controller("pids"));
+    let mut bundle = bundle();
+    bundle
+        .config
+        .set("/linux/resources/memory", json!({ "limit": 67_108_864 }))
+        .set("/linux/resources/pids", json!({ "limit": 33 }));
+    let seen = bundle.report(&[
+        "cat=/sys/fs/cgroup/memory.max",
+        "cat=/sys/fs/cgroup/pids.max",
+        "cat=/sys/fs/cgroup/pids.current",
+        "cat=/sys/fs/cgroup/memory.peak",
+    ]);
+    assert_eq!(*seen.files["/sys/fs/cgroup/memory.max"], "67108864\n");
+    assert_eq!(*seen.files["/sys/fs/cgroup/pids.max"], "33\n");
+    assert_eq!(*seen.files["/sys/fs/cgroup/pids.current"], "1\n");
+}
+
+#[test]
+fn a_container_of_one_process_in_little_memory_is_born_in_its_scope() {
+    require!(systemd, controller("memory"), controller("pids"));
+    beyond!(
+        a_container_of_one_process_in_little_memory_is_born_in_its_scope,
+        [
+            runc("needs several megabytes and processes"),
+            crun("needs more than one process")
+        ]
+    );
+    let mut bundle = bundle();
+    bundle
+        .config
+        .set("/linux/resources/memory", json!({ "limit": 524_288 }))
+        .set("/linux/resources/pids", json!({ "limit": 1 }));
+    let mut container = bundle.pause();
+    let group = container.cgroup();
+    assert_eq!(host::cgroup_file(&group, "pids.max"), "1");
+    assert_eq!(host::cgroup_file(&group, "memory.max"), "524288");
+    assert_eq!(show(&unit_of(&container), "TasksMax"), "1");
+    container.kill("TERM").success();
+    assert_eq!(container.stdout.line(), "signal 15");
+    assert_eq!(container.wait(), 0);
+}
+
+#[test]
+fn a_memory_hog_is_killed_at_its_limit_and_its_scope_removed() {
+    require!(systemd, controller("memory"));
+    let mut bundle = bundle();
+    bundle.config.probe(&["eat", "64"]).set(
+        "/linux/resources/memory",
+        json!({ "limit": 33_554_432, "swap": 33_554_432 }),
+    );
+    let mut container = bundle.create();
+    let unit = unit_of(&container);
+    container.start().success();
+    assert_eq!(container.wait(), 137);
+    container.delete().success();
+    assert_eq!(show(&unit, "LoadState"), "not-found");
+}
+
+#[test]
+fn a_group_that_is_killed_as_a_whole_is_so_for_systemd() {
+    require!(systemd, controller("memory"));
+    let mut bundle = bundle();
+    bundle.config.set(
+        "/linux/resources/unified",
+        json!({ "memory.oom.group": "1" }),
+    );
+    let container = bundle.create();
+    let oom_group = || host::cgroup_file(&container.cgroup(), "memory.oom.group");
+    assert_eq!(oom_group(), "1");
+    systemctl(&["daemon-reload"]).success();
+    assert_eq!(oom_group(), "1");
+}
+
+#[test]
+fn what_systemd_does_leaves_the_device_filter_alone() {
+    require!(systemd, device_filter);
+    let mut bundle = bundle();
+    with_devices(&mut bundle);
+    let container = bundle.pause();
+    let unit = unit_of(&container);
+    assert_eq!(tried(&container), ALLOWED_AND_DENIED);
+    for command in [
+        &["daemon-reload"][..],
+        &["set-property", "--runtime", &unit, "CPUWeight=50"],
+        &["set-property", "--runtime", &unit, "TasksMax=50"],
+    ] {
+        systemctl(command).success();
+        assert_eq!(tried(&container), ALLOWED_AND_DENIED, "{command:?}");
+    }
+}
+
+#[test]
+fn a_device_that_systemd_cannot_name_stays_usable() {
+    require!(systemd, device_filter, throwaway_machine);
+    beyond!(
+        a_device_that_systemd_cannot_name_stays_usable,
+        [runc(
+            "lets systemd allow devices by their links in /dev/char"
+        )]
+    );
+    let link = "/dev/char/1:11";
+    // As for devices whose driver makes the nodes, and udev no links.
+    std::fs::remove_file(link).unwrap();
+    let mut bundle = bundle();
+    with_devices(&mut bundle);
+    let container = bundle.pause();
+    let before = tried(&container);
+    systemctl(&["daemon-reload"]).success();
+    let after = tried(&container);
+    std::os::unix::fs::symlink("../kmsg", link).unwrap();
+    assert_eq!(
+        (before, after),
+        (
+            ALLOWED_AND_DENIED.map(Into::into),
+            ALLOWED_AND_DENIED.map(Into::into)
+        )
+    );
+}
+
+const ALLOWED_AND_DENIED: [&str; 3] = ["ok", "EPERM", "ok"];
+
+/// May use kmsg, and not the memory.
+fn with_devices(bundle: &mut Bundle) {
+    bundle.config.privileged().set(
+        "/linux/resources/devices",
+        json!([
+            { "allow": false, "access": "rwm" },
+            { "allow": true, "type": "c", "major": 1, "minor": 11, "access": "rw" },
+        ]),
+    );
+    for (path, minor) in [("/dev/kmsg", 11), ("/dev/mem", 1)] {
+        let node =
+            json!({ "path": path, "type": "c", "major": 1, "minor": minor, "fileMode": 0o666 });
+        bundle.config.push("/linux/devices", node);
+    }
+}
+
+fn tried(container: &Container) -> [String; 3] {
+    let actions = ["write:/dev/kmsg", "write:/dev/mem", "write:/dev/null"];
+    let command = [&["/bin/probe", "try"], &actions[..]].concat();
+    let outcome = container.exec(&[], &command).success().json();
+    actions.map(|action| outcome[action].as_str().unwrap_or_default().to_owned())
+}
