@@ -1,7 +1,7 @@
 //! Changes the resources of a group that has processes. What fails half-way is put back.
 
 use super::{Cgroup, files};
-use crate::plan::limits::{Absent, Write};
+use crate::plan::limits::{Absent, Limits, Write};
 use crate::plan::update::{Shrink, Update};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sys::Errno;
@@ -33,6 +33,10 @@ impl Cgroup {
                 self.prepare(write, update.shrink)
             })
             .and_then(|mut warnings| {
+                // After the files, as memory has room then, and once more the files: systemd rounds what it writes.
+                if self.tell_systemd(&update.limits)? {
+                    self.apply(&update.limits)?;
+                }
                 if let Some(change) = &update.devices {
                     self.filter_devices(&change.new, false, false)?;
                     warnings.extend_from_slice(&change.new.warnings);
@@ -80,12 +84,15 @@ impl Cgroup {
 
     /// Writes the former values, the last one first. What fails is told with the error that made it necessary.
     fn put_back(&self, former: &[Former], error: Error) -> Error {
-        let failed: Vec<_> = former
-            .iter()
-            .rev()
-            .filter_map(|former| self.write(&former.file, &former.value).err())
-            .map(|error| error.to_string())
-            .collect();
+        let restore = |former: &Former| self.write(&former.file, &former.value).err();
+        let mut failed: Vec<_> = former.iter().rev().filter_map(restore).collect();
+        let writes = former.iter().map(Former::write).collect();
+        let limits = Limits {
+            writes,
+            ..Limits::default()
+        };
+        failed.extend(self.tell_systemd(&limits).err());
+        let failed: Vec<_> = failed.iter().map(Error::to_string).collect();
         if failed.is_empty() {
             return error;
         }
@@ -154,6 +161,15 @@ impl Updated<'_> {
 }
 
 impl Former {
+    fn write(&self) -> Write {
+        Write {
+            file: self.file.clone(),
+            value: self.value.clone(),
+            absent: Absent::Ignore,
+            retry: false,
+        }
+    }
+
     /// From the file's text and the value that is about to be written. Files with a line for each device take one line a write, and
     /// show no line for a device that has the defaults.
     fn of(file: &str, value: &str, text: &str) -> Former {

@@ -222,19 +222,18 @@ pub(super) fn forget(unit: &SavedUnit) -> Result<()> {
 }
 
 impl Cgroup {
-    /// Tells systemd of new limits, or it would write the former ones again some day. To be called before [`Cgroup::apply`], which
-    /// writes them as they are and what systemd has no word for. Nothing to do for a group that systemd has not made.
-    #[allow(dead_code, reason = "for `update`")]
-    pub(crate) fn tell_systemd(&self, limits: &Limits) -> Result<()> {
+    /// Tells systemd of new limits, or it would write the former ones again some day. It writes them at once, rounded, where [`Cgroup::apply`]
+    /// writes them as they are, and what systemd has no word for. Returns whether systemd has made this group and was told.
+    pub(super) fn tell_systemd(&self, limits: &Limits) -> Result<bool> {
         let Some(unit) = &self.unit else {
-            return Ok(());
+            return Ok(false);
         };
         let mut properties = properties(limits);
         properties.retain(|(name, _)| name != AT_START);
-        if properties.is_empty() {
-            return Ok(());
+        if !properties.is_empty() {
+            set(unit, properties)?;
         }
-        set(unit, properties)
+        Ok(true)
     }
 }
 
