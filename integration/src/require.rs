@@ -83,6 +83,20 @@ pub fn busybox() -> Missing {
     })
 }
 
+/// The runtime under test needs no other file, so that it runs in a container that holds nothing else: no dynamic loader is named in it.
+pub fn static_runtime() -> Missing {
+    const INTERPRETER: &[u8] = b"/ld-linux";
+    let program = fs::read(place::runtime()).map_err(|error| error.to_string())?;
+    let dynamic = program
+        .windows(INTERPRETER.len())
+        .take(4096)
+        .any(|bytes| bytes == INTERPRETER);
+    if dynamic {
+        return Err("the runtime is linked dynamically".to_owned());
+    }
+    Ok(())
+}
+
 /// The kernel has this kind of namespace.
 pub fn namespace(kind: &str) -> Missing {
     let there = Path::new("/proc/self/ns")

@@ -137,7 +137,7 @@ fn settle(ns: &mut Namespaces, offsets: Option<CString>, host: &Host) {
     ns.birth.flags = ns.new & !(libc::CLONE_NEWCGROUP as u64);
     let joins_user = ns.joined & user != 0;
     let makes_user = ns.new & user != 0;
-    if host.sys_admin && !joins_user {
+    if host.may_return_to_pid_namespace() && !joins_user {
         // The parent can enter the pid namespace for its children.
         if let Some(at) = ns.joins.iter().position(|join| join.flags == pid) {
             ns.birth.pid_namespace = Some(ns.joins.remove(at).slot);
