@@ -39,9 +39,22 @@ isolated() {
 machine() {
     local kernel=$1 peers=$2
     shift 2
+    # Engines take as long as all the rest. They have a machine of their own.
+    [[ $# -gt 0 ]] || set -- --skip engines::
     # With one thread the names of tests and what they say would share lines.
     "$scripts/vm" --kernel "$kernel" --peers "$peers" --cpus 1 --timeout 3000 --payload "$programs" -- \
-        env --default-signal SECCOMP_PROFILES=/payload/profiles ${RUNTIME:+RUNTIME="$RUNTIME"} /payload/it --test-threads=2 "$@"
+        env --default-signal SECCOMP_PROFILES=/payload/profiles ${RUNTIME:+RUNTIME="$RUNTIME"} ${DEADLINE:+DEADLINE="$DEADLINE"} \
+        /payload/it --test-threads=2 "$@"
+}
+
+# run_engines KERNEL PEERS [TEST-ARG]...: nothing if the arguments say which tests to run, and these are no engines'.
+run_engines() {
+    local kernel=$1 peers=$2
+    shift 2
+    [[ $# -gt 0 ]] || set -- engines::
+    [[ "$*" == *engines::* ]] || return 0
+    # An operation is several commands of an engine, and each of them several programs.
+    DEADLINE=300 run "engines-$kernel" machine "$kernel" "$peers" "$@"
 }
 
 # The last line is 'N passed, N failed, N skipped'; before it, the names of the tests that ran nowhere.
