@@ -263,6 +263,19 @@ mod tests {
     }
 
     #[test]
+    fn from_within_a_user_namespace_a_pid_namespace_is_joined_by_a_process_in_between() {
+        let host = Host {
+            initial_user_namespace: false,
+            ..host()
+        };
+        let linux =
+            serde_json::from_str(r#"{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"}]}"#);
+        let ns = plan(&linux.unwrap(), &host).unwrap();
+        assert_eq!(ns.birth.pid_namespace, None);
+        assert_eq!(ns.birth.stage.unwrap().join.len(), 1);
+    }
+
+    #[test]
     fn a_joined_user_namespace_owns_the_new_ones() {
         let ns = planned(r#"{"namespaces":[{"type":"user","path":"/u"},{"type":"network","path":"/n"},{"type":"mount"}]}"#).unwrap();
         let stage = ns.birth.stage.unwrap();
