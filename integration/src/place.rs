@@ -179,7 +179,8 @@ fn own() -> Option<PathBuf> {
     env::current_exe().ok()
 }
 
-fn in_path(name: &Path) -> Option<PathBuf> {
+/// A program of the machine.
+pub fn in_path(name: &Path) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?)
         .map(|directory| directory.join(name))
         .find(|path| path.is_file())

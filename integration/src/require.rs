@@ -203,6 +203,14 @@ pub fn throwaway_machine() -> Missing {
     }
 }
 
+/// A program of the machine.
+pub fn program(name: &str) -> Missing {
+    match place::in_path(Path::new(name)) {
+        Some(_) => Ok(()),
+        None => Err(format!("no {name} in PATH")),
+    }
+}
+
 /// A file or directory of the host.
 pub fn path(path: &str) -> Missing {
     if Path::new(path).exists() {

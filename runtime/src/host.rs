@@ -30,6 +30,12 @@ impl Host {
             kcore: nix::unistd::access("/proc/kcore", nix::unistd::AccessFlags::F_OK).is_ok(),
         })
     }
+
+    /// Whether we may have a child born in another pid namespace and return to our own, which takes CAP_SYS_ADMIN over that one, too: in
+    /// a user namespace, such as Podman makes for its runtime, ours may still be the host's.
+    pub(crate) fn may_return_to_pid_namespace(&self) -> bool {
+        self.sys_admin && self.initial_user_namespace
+    }
 }
 
 /// The initial user namespace maps every id to itself; no other can map all of them, since 2^32 - 1 is not an id (user_namespaces(7)).

@@ -36,7 +36,13 @@ isolated() {
 }
 
 # machine KERNEL PEERS [TEST-ARG]...: without systemd, whose boot takes longer, and without the tests that need it.
-machine() { boot tiny "$@" --skip systemd::; }
+machine() {
+    local kernel=$1 peers=$2
+    shift 2
+    # Engines take as long as all the rest. They have a machine of their own.
+    [[ $# -gt 0 ]] || set -- --skip engines::
+    boot tiny "$kernel" "$peers" "$@" --skip systemd::
+}
 
 run_with_systemd() {
     local kernel=$1 peers=$2
@@ -45,13 +51,24 @@ run_with_systemd() {
     run vm-systemd boot systemd "$kernel" "$peers" "$@"
 }
 
+# run_engines KERNEL PEERS [TEST-ARG]...: nothing if the arguments say which tests to run, and these are no engines'.
+run_engines() {
+    local kernel=$1 peers=$2
+    shift 2
+    [[ $# -gt 0 ]] || set -- engines::
+    [[ "$*" == *engines::* ]] || return 0
+    # An operation is several commands of an engine, and each of them several programs.
+    DEADLINE=300 run "engines-$kernel" machine "$kernel" "$peers" "$@"
+}
+
 # boot INIT KERNEL PEERS [TEST-ARG]...
 boot() {
     local init=$1 kernel=$2 peers=$3
     shift 3
     # With one thread the names of tests and what they say would share lines.
     "$scripts/vm" --init "$init" --kernel "$kernel" --peers "$peers" --cpus 1 --timeout 3000 --payload "$programs" -- \
-        env --default-signal SECCOMP_PROFILES=/payload/profiles ${RUNTIME:+RUNTIME="$RUNTIME"} /payload/it --test-threads=2 "$@"
+        env --default-signal SECCOMP_PROFILES=/payload/profiles ${RUNTIME:+RUNTIME="$RUNTIME"} ${DEADLINE:+DEADLINE="$DEADLINE"} \
+        /payload/it --test-threads=2 "$@"
 }
 
 # The last line is 'N passed, N failed, N skipped'; before it, the names of the tests that ran nowhere.

@@ -1,7 +1,7 @@
 //! `exec`: another process in a running container.
 
-use integration::place::write;
-use integration::{Bundle, Container, beyond, host, require};
+use integration::place::{give, write};
+use integration::{Bundle, Config, Container, beyond, host, require};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -30,6 +30,42 @@ fn exec_enters_every_namespace_and_the_cgroup() {
     );
     assert!(seen.pid > 1);
     assert_eq!(seen.ppid, 0, "its parent is outside");
+}
+
+#[test]
+fn exec_works_in_a_user_namespace_within_the_hosts_pid_namespace() {
+    require!(containers, userns, busybox, static_runtime);
+    // Podman without privileges calls its runtime from such a place. Here it is a container, and the runtime's is inside of it.
+    let mut bundle = Bundle::with_busybox();
+    bundle.config.user_namespace(100_000, 65536);
+    bundle.config.no_namespace("pid").unmount("/proc");
+    bundle.config.bind("/proc", "/proc", &["rbind"]);
+    for list in ["/linux/maskedPaths", "/linux/readonlyPaths"] {
+        bundle.config.set(list, json!([]));
+    }
+    bundle.config.privileged().writable();
+    let binary = &bundle.runtime.binary;
+    fs::copy(binary, bundle.rootfs().join("bin/runtime")).unwrap();
+    let mut inner = Config::default();
+    inner.args(&["/bin/busybox", "sleep", "1000"]);
+    inner.remove("/linux/resources").no_namespace("cgroup");
+    inner.unmount("/sys/fs/cgroup").unmount("/dev/pts");
+    bundle.file("bundle/config.json", &inner.0.to_string());
+    for name in ["bin", "dev", "proc", "sys", "tmp"] {
+        bundle.dir(&format!("bundle/rootfs/{name}"));
+    }
+    let busybox = bundle.rootfs().join("bin/busybox");
+    fs::copy(busybox, bundle.rootfs().join("bundle/rootfs/bin/busybox")).unwrap();
+    give(&bundle.rootfs(), 100_000, 100_000);
+    let script = "runtime='runtime --root /run/inner'
+        $runtime run --detach --bundle /bundle inner >/dev/null </dev/null 2>&1 &&
+        $runtime exec inner /bin/busybox sh -c 'echo $$ of two' && $runtime delete --force inner";
+    bundle.config.args(&["/bin/sh", "-c", script]);
+    let said = bundle.run().success().stdout;
+    assert!(
+        said.ends_with(" of two\n") && said != "1 of two\n",
+        "{said}"
+    );
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn enter(options: &Options<'_>, user: Ids, steps: &mut Vec<Step>) -> Birth {
     };
     let userns = options.namespaces & USER != 0;
     let mut birth = Birth::default();
-    if options.host.sys_admin {
+    if options.host.may_return_to_pid_namespace() {
         // The parent enters the pid namespace for its child, which joins the others at once: one fork.
         birth.pid_namespace = (options.namespaces & PID != 0).then_some(slot);
         steps.push(Step::NotDumpable);
@@ -92,7 +92,8 @@ fn enter(options: &Options<'_>, user: Ids, steps: &mut Vec<Step>) -> Birth {
             steps.push(Step::Join(join(rest)));
         }
     } else {
-        // Without rights over the pid namespace before the user namespace is joined, a process in between has to join both.
+        // Without rights over the pid namespace before the user namespace is joined, or over the one to return to, a process in between has
+        // to join all.
         let join = vec![join(options.namespaces)];
         birth.stage = Some(super::Stage {
             join,

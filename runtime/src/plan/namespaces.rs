@@ -137,7 +137,7 @@ fn settle(ns: &mut Namespaces, offsets: Option<CString>, host: &Host) {
     ns.birth.flags = ns.new & !(libc::CLONE_NEWCGROUP as u64);
     let joins_user = ns.joined & user != 0;
     let makes_user = ns.new & user != 0;
-    if host.sys_admin && !joins_user {
+    if host.may_return_to_pid_namespace() && !joins_user {
         // The parent can enter the pid namespace for its children.
         if let Some(at) = ns.joins.iter().position(|join| join.flags == pid) {
             ns.birth.pid_namespace = Some(ns.joins.remove(at).slot);
@@ -262,6 +262,19 @@ mod tests {
         assert_eq!(ns.birth.pid_namespace, Some(Slot(0)));
         assert!(ns.birth.stage.is_none());
         assert_eq!(ns.joins.len(), 1);
+    }
+
+    #[test]
+    fn from_within_a_user_namespace_a_pid_namespace_is_joined_by_a_process_in_between() {
+        let host = Host {
+            initial_user_namespace: false,
+            ..host()
+        };
+        let linux =
+            serde_json::from_str(r#"{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"}]}"#);
+        let ns = plan(&linux.unwrap(), &host).unwrap();
+        assert_eq!(ns.birth.pid_namespace, None);
+        assert_eq!(ns.birth.stage.unwrap().join.len(), 1);
     }
 
     #[test]
