@@ -220,21 +220,15 @@ fn the_scope_is_gone_when_the_container_is() {
 fn a_scope_that_failed_is_removed_too() {
     require!(systemd);
     let mut bundle = bundle();
+    // Init ignores the signal to end, and to be killed for that is to fail.
     bundle.config.set(
         "/annotations",
-        json!({
-            "org.systemd.property.RuntimeMaxUSec": "uint64 100000",
-            // Init ignores the signal to end.
-            "org.systemd.property.TimeoutStopUSec": "uint64 1",
-        }),
+        json!({ "org.systemd.property.TimeoutStopUSec": "uint64 1" }),
     );
-    bundle.config.args(&["/bin/probe", "spin"]);
     let mut container = bundle.create();
     let unit = unit_of(&container);
-    container.start().success();
-    container.wait();
-    // systemd says so when it has seen the end of the last process.
     systemctl(&["stop", &unit]);
+    container.wait();
     assert_eq!(show(&unit, "ActiveState"), "failed");
     container.delete().success();
     assert_eq!(show(&unit, "LoadState"), "not-found");
