@@ -84,6 +84,10 @@ impl Cgroup {
 
     /// In a frozen group no process can fork, or end and leave its number to a stranger.
     fn kill_one_by_one(&self) -> Result<()> {
+        // A group without this file is gone: systemd removes its units' groups as soon as they are empty.
+        if let Err(Errno::ENOENT | Errno::ENODEV) = files::read(&self.dir, "cgroup.procs") {
+            return Ok(());
+        }
         let frozen = self.freeze();
         for pid in self.processes()? {
             match kill(pid, Signal::SIGKILL) {

@@ -56,12 +56,17 @@ impl Cgroup {
             );
             return Err(Error::new(Kind::System, story));
         }
-        files::walk(self.dir.as_fd(), |parent, name, _| {
+        let walked = files::walk(self.dir.as_fd(), |parent, name, _| {
             match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
                 Err(Errno::ENOENT) => Ok(()),
                 result => result,
             }
-        })
+        });
+        match walked {
+            // systemd was faster.
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
+            walked => walked,
+        }
         .context(|| format!("remove the groups below cgroup '/{}'", self.path))?;
         self.finish(self.rmdir())
     }
