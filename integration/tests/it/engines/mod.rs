@@ -211,15 +211,18 @@ impl Daemon {
         let mut words = line.split(' ');
         let mut command = Command::new(words.next().unwrap());
         command.args(words).env("NOTIFY_SOCKET", &path);
-        let daemon = Daemon(Some(Running::start(command)));
-        assert!(runtime::readable(&socket), "not ready: {line}");
-        daemon
+        let daemon = Running::start(command);
+        if !runtime::readable(&socket) {
+            panic!("not ready: {}", daemon.wait());
+        }
+        Daemon(Some(daemon))
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if let Some(daemon) = self.0.take() {
+        // While a failed test unwinds, its own message is the one to read; the daemon is killed.
+        if let Some(daemon) = self.0.take().filter(|_| !std::thread::panicking()) {
             daemon.signal(Signal::SIGTERM);
             daemon.wait_for_exit();
         }
