@@ -55,8 +55,11 @@ impl Bundle {
         let name = self.runtime.binary.file_name().unwrap_or_default();
         let binary = self.scratch.path().join("bin").join(name);
         self.scratch.dir("bin");
-        fs::copy(&self.runtime.binary, &binary)
-            .unwrap_or_else(|error| panic!("copy the runtime: {error}"));
+        // By a process of its own: a command that another test starts meanwhile would hold our file open for writing, and nobody could
+        // execute it (ETXTBSY).
+        let mut copy = std::process::Command::new("cp");
+        copy.arg(&self.runtime.binary).arg(&binary);
+        crate::runtime::finish(copy).success();
         self.runtime.binary = binary;
         let own = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
         self.config

@@ -332,7 +332,7 @@ fn without_the_right_to_make_user_namespaces_the_knob_is_named() {
     host::set(knob.as_ref(), "0");
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bundle.create_fails()));
     host::set(knob.as_ref(), before.trim());
-    result.unwrap().failure().says("max_user_namespaces");
+    result.unwrap().failure().says("/proc/sys/user/max_");
 }
 
 #[test]
