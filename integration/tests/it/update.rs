@@ -192,7 +192,10 @@ fn an_update_that_fails_half_way_changes_nothing() {
     );
     beyond!(
         an_update_that_fails_half_way_changes_nothing,
-        [crun("leaves what it wrote before the failure")]
+        [
+            runc("puts back what it has just tried to set"),
+            crun("leaves what it wrote before the failure")
+        ]
     );
     let mut bundle = Bundle::new();
     bundle.config.set("/linux/resources", resources());
