@@ -2,6 +2,7 @@
 //!
 //! Runs in the runtime command. What init does meanwhile is [`crate::init`]'s; how the two talk is drawn in [`crate::sync`].
 
+mod open;
 mod reach;
 
 use crate::cgroup::Cgroup;
@@ -9,15 +10,14 @@ use crate::foreground::Terminal;
 use crate::host::Host;
 use crate::init::{self, Files};
 use crate::plan::namespaces::{IdMap, IdMaps, map_text};
-use crate::plan::{Exec, Op, Open, Plan, Request, Rlimit, Step, process};
+use crate::plan::{Exec, Op, Plan, Request, Rlimit, Step, process};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sync::{self, Failure, Message, STAGE};
-use crate::sys::mount::{MountAttr, clone_tree, fs_magic, mount_setattr};
+use crate::sys::mount::fs_magic;
 use crate::sys::process::{CloneArgs, Cloned, clone3, pidfd_open, set_dumpable, set_rlimit, setns};
 use crate::sys::signal::{Exit, wait_pidfd};
 use crate::sys::{Errno, fs, socket};
 use nix::sys::signal::SigSet;
-use std::ffi::CString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// What a process is cloned with, apart from its plan.
@@ -31,7 +31,7 @@ pub(crate) struct Surroundings<'a> {
     /// The start fifo, O_PATH.
     pub(crate) fifo: Option<OwnedFd>,
     pub(crate) console_socket: Option<OwnedFd>,
-    /// For [`Open::Process`].
+    /// For [`crate::plan::Open::Process`].
     pub(crate) process: Option<OwnedFd>,
     pub(crate) signal_mask: SigSet,
     /// The lock on the container's directory: the child must not hold it on.
@@ -70,7 +70,7 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
     let files = Files {
         proc: open_proc()?,
         sync: child_sync,
-        slots: open_all(&plan.opens, around.process.as_ref())?,
+        slots: open::all(&plan.opens, around.process.as_ref(), around.host)?,
         fifo: around.fifo,
         console_socket: around.console_socket,
         signal_mask: around.signal_mask,
@@ -252,49 +252,6 @@ fn leave_pid_namespace(proc: &OwnedFd) -> Result<()> {
     let own = fs::open_follow(proc, c"self/ns/pid", libc::O_RDONLY)
         .context(|| "open our own pid namespace")?;
     setns(own, libc::CLONE_NEWPID as u64).context(|| "return to our own pid namespace")
-}
-
-fn open_all(opens: &[Open], process: Option<&OwnedFd>) -> Result<Vec<OwnedFd>> {
-    let open = |open: &Open| match open {
-        Open::Namespace(path) => fs::open_follow(fs::CWD, path, libc::O_RDONLY)
-            .context(|| format!("open namespace {}", path.to_string_lossy())),
-        Open::Tree {
-            path,
-            recursive,
-            propagation,
-        } => open_tree(path, *recursive, *propagation),
-        Open::Process => match process {
-            Some(pidfd) => pidfd.try_clone().context(|| "duplicate a pidfd"),
-            None => Err(Error::new(
-                Kind::State,
-                "the container has no process to join",
-            )),
-        },
-    };
-    opens.iter().map(open).collect()
-}
-
-fn open_tree(path: &CString, recursive: bool, propagation: u64) -> Result<OwnedFd> {
-    let tree = clone_tree(fs::CWD, path, recursive)
-        .context(|| format!("open mount source {}", path.to_string_lossy()))?;
-    match mount_setattr(
-        &tree,
-        true,
-        &MountAttr {
-            propagation,
-            ..MountAttr::default()
-        },
-    ) {
-        // KERNEL(5.12): drop this. Attaching in another user namespace makes it a slave all the same.
-        Err(Errno::ENOSYS) => {}
-        other => other.context(|| {
-            format!(
-                "set the propagation of mount source {}",
-                path.to_string_lossy()
-            )
-        })?,
-    }
-    Ok(tree)
 }
 
 /// Names the limit that is the likely reason, since the kernel's ENOSPC and EPERM name none.

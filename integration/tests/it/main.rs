@@ -30,6 +30,7 @@ mod fds;
 mod groups;
 mod hooks;
 mod hybrid;
+mod idmap;
 mod ids;
 mod kill;
 mod lifecycle;

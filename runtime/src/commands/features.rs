@@ -124,7 +124,7 @@ pub(crate) fn run() -> Result<String> {
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": false, "schemata": false, "monitoring": false},
             "memoryPolicy": {"modes": MEMORY_POLICY_MODES, "flags": MEMORY_POLICY_FLAGS},
-            "mountExtensions": {"idmap": {"enabled": false}},
+            "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": false},
         },
         "annotations": {

@@ -4,14 +4,13 @@ use super::mounts::{self, Surroundings, c_path, c_string};
 use super::namespaces::{self, Namespaces};
 use super::rootfs::{self, Overlay, Root, Source};
 use super::{
-    Console, HookCall, Ids, Open, Plan, Request, Slot, Step, personality, process, seccomp,
-    validate,
+    Console, HookCall, Ids, Open, Plan, Request, Slot, Step, Tree, idmap, personality, process,
+    seccomp, validate,
 };
 use crate::host::Host;
 use crate::report::{Error, Result};
 use crate::sys::process::CStringArray;
 use oci_spec::runtime::{Hook, Linux, Process, Spec};
-use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -194,7 +193,13 @@ fn assemble(
     let source = match overlay {
         Some(overlay) => Source::Overlay(overlay),
         None => Source::Directory {
-            slot: trees.open(&path, true, libc::MS_PRIVATE),
+            slot: trees.open(|| Tree {
+                path: path.clone(),
+                keep_link: false,
+                recursive: true,
+                propagation: libc::MS_PRIVATE,
+                id_map: None,
+            }),
         },
     };
     steps.push(Step::Root(Root { path, source }));
@@ -207,17 +212,24 @@ fn assemble(
         cgroup_namespace: ns.has(libc::CLONE_NEWCGROUP),
         cgroup_root: options.cgroup_root,
         cgroup_path: options.cgroup_path,
+        id_maps: idmap::Container {
+            maps: ns.birth.id_maps.as_ref(),
+            joined: ns.joined_user,
+            privileged: options.host.sys_admin,
+        },
     };
     for entry in spec.mounts().iter().flatten() {
         let mut mount = mounts::plan(entry, &around)?;
         inherit_propagation(&mut mount, propagation);
-        if let mounts::Kind::Bind {
-            source,
-            recursive,
-            slot,
-        } = &mut mount.kind
-        {
-            *slot = trees.open(source, *recursive, inherited);
+        if let mounts::Kind::Bind(bind) = &mut mount.kind {
+            trees.wanted = userns && options.host.sys_admin || bind.id_map.is_some();
+            bind.slot = trees.open(|| Tree {
+                path: bind.source.clone(),
+                keep_link: bind.links.keep_source,
+                recursive: bind.recursive,
+                propagation: inherited,
+                id_map: bind.id_map.clone(),
+            });
         }
         steps.push(Step::Mount(Box::new(mount)));
     }
@@ -235,15 +247,11 @@ struct Trees<'a> {
 }
 
 impl Trees<'_> {
-    fn open(&mut self, path: &CString, recursive: bool, propagation: u64) -> Option<Slot> {
+    fn open(&mut self, tree: impl FnOnce() -> Tree) -> Option<Slot> {
         if !self.wanted {
             return None;
         }
-        self.opens.push(Open::Tree {
-            path: path.clone(),
-            recursive,
-            propagation,
-        });
+        self.opens.push(Open::Tree(tree()));
         Some(Slot(self.opens.len() - 1))
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod cgroup;
 pub(crate) mod create;
 pub(crate) mod device_filter;
 pub(crate) mod exec;
+pub(crate) mod idmap;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
@@ -84,15 +85,22 @@ pub(crate) struct Slot(pub(crate) usize);
 pub(crate) enum Open {
     /// A namespace file.
     Namespace(CString),
-    /// A detached copy of a tree, for containers with a user namespace that could not reach the source themselves. Its propagation
-    /// becomes what the container's own mounts have (`MS_*`), as if it had been bound inside.
-    Tree {
-        path: CString,
-        recursive: bool,
-        propagation: u64,
-    },
+    Tree(Tree),
     /// The process whose namespaces are joined: its pidfd, supplied by the caller.
     Process,
+}
+
+/// A detached copy of a tree: for containers with a user namespace that could not reach the source themselves, and for id-mapped mounts,
+/// which want privilege over the source's file system.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub(crate) path: CString,
+    /// Takes a link at the path for itself.
+    pub(crate) keep_link: bool,
+    pub(crate) recursive: bool,
+    /// What the container's own mounts have (`MS_*`), as if it had been bound inside.
+    pub(crate) propagation: u64,
+    pub(crate) id_map: Option<idmap::MountIdMap>,
 }
 
 /// One namespace to join.

@@ -174,15 +174,6 @@ fn unsupported(spec: &Spec) -> Result<()> {
     {
         return refuse("linux.netDevices");
     }
-    for mount in spec.mounts().iter().flatten() {
-        if mount
-            .uid_mappings()
-            .as_ref()
-            .is_some_and(|maps| !maps.is_empty())
-        {
-            return refuse("an id-mapped mount (uidMappings)");
-        }
-    }
     Ok(())
 }
 
