@@ -14,7 +14,9 @@ use crate::plan::{Exec, Op, Plan, Request, Rlimit, Step, process};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sync::{self, Failure, Message, STAGE};
 use crate::sys::mount::fs_magic;
-use crate::sys::process::{CloneArgs, Cloned, clone3, pidfd_open, set_dumpable, set_rlimit, setns};
+use crate::sys::process::{
+    CloneArgs, Cloned, clone3, pidfd_open, set_affinity, set_dumpable, set_rlimit, setns,
+};
 use crate::sys::signal::{Exit, wait_pidfd};
 use crate::sys::{Errno, fs, socket};
 use nix::sys::signal::SigSet;
@@ -86,6 +88,7 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         // The child is, too, from its first moment on: those who share its pid namespace see it before its first step.
         set_dumpable(false).context(|| "hide this process")?;
     }
+    let cpus = plan.birth.cpus.take().filter(|cpus| !start_on(cpus));
     let flags = if plan.birth.stage.is_some() {
         0
     } else {
@@ -128,7 +131,8 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         executing: false,
     };
     let join = Some(&home).filter(|_| !cloned.in_cgroup);
-    begin(&child, plan.birth.oom_score_adj, join, around.host).inspect_err(|_| child.kill())?;
+    begin(&child, plan.birth.oom_score_adj, join, cpus, around.host)
+        .inspect_err(|_| child.kill())?;
     Ok(child)
 }
 
@@ -207,15 +211,26 @@ fn clone(flags: u64, home: &Home<'_>) -> std::result::Result<Birth, Errno> {
     }
 }
 
+/// Goes on with these CPUs only, which the child inherits. False where this process may use none of them: exclusive to the container's
+/// cgroup, they are there only for who is in it.
+fn start_on(cpus: &[u64]) -> bool {
+    set_affinity(0, cpus).is_ok()
+}
+
 /// What must precede init's first step.
 fn begin(
     child: &Child,
     oom_score_adj: Option<i32>,
     join: Option<&Home<'_>>,
+    cpus: Option<Vec<u64>>,
     host: &Host,
 ) -> Result<()> {
     if let Some(home) = join {
         home.take(child.pid)?;
+    }
+    if let Some(cpus) = cpus {
+        set_affinity(child.pid, &cpus)
+            .context(|| "set the initial CPU affinity (execCPUAffinity.initial)")?;
     }
     if let Some(value) = oom_score_adj {
         let written = write_host_file(

@@ -13,6 +13,7 @@
 // What a test unwraps it expects to be there; the panic is the failure. Outside of #[test] functions clippy needs to be told.
 #![allow(clippy::unwrap_used)]
 
+mod affinity;
 mod attack;
 mod attack_engine;
 mod binds;

@@ -59,10 +59,7 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             keep_groups: plan::keeps_groups(state.annotations.get(plan::KEEP_GROUPS)),
             preserved_fds: request.preserve_fds,
             seccomp: seccomp(&directory)?,
-            personality: config
-                .linux()
-                .as_ref()
-                .and_then(|linux| linux.personality().as_ref()),
+            linux: config.linux().as_ref(),
         },
     )?;
     context.log_plan(&plan);
@@ -195,6 +192,15 @@ fn inherit(mut process: Process, own: &Process) -> Process {
     }
     if process.oom_score_adj().is_none() {
         process.set_oom_score_adj(own.oom_score_adj());
+    }
+    if process.scheduler().is_none() {
+        process.set_scheduler(own.scheduler().clone());
+    }
+    if process.io_priority().is_none() {
+        process.set_io_priority(own.io_priority().clone());
+    }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(own.exec_cpu_affinity().clone());
     }
     process
 }

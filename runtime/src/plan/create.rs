@@ -4,7 +4,7 @@ use super::mounts::{self, Surroundings, c_path, c_string};
 use super::namespaces::{self, Namespaces};
 use super::rootfs::{self, Overlay, Root, Source};
 use super::{
-    Console, HookCall, Ids, Open, Plan, Request, Slot, Step, Tree, idmap, personality, process,
+    Console, HookCall, Ids, Open, Plan, Request, Slot, Step, Tree, idmap, process,
     seccomp, validate,
 };
 use crate::host::Host;
@@ -122,6 +122,7 @@ fn enter(
     if let Some(stage) = &mut ns.birth.stage {
         stage.otherwise = user;
     }
+    steps.push(Step::Cpus(None));
     let maps_ids =
         ns.birth.id_maps.is_some() && !ns.birth.stage.as_ref().is_some_and(|stage| stage.new_user);
     if maps_ids {
@@ -348,11 +349,7 @@ fn restrict(spec: &Spec, linux: &Linux, process: &Process, steps: &mut Vec<Step>
     if let Some(flags) = rootfs::propagation(linux.rootfs_propagation().as_deref())? {
         steps.push(Step::RootPropagation(flags & !libc::MS_REC));
     }
-    steps.extend(personality::step(linux.personality().as_ref()));
-    if let Some(policy) = linux.memory_policy() {
-        steps.push(super::memory_policy(policy)?);
-    }
-    Ok(())
+    super::of_every_process(linux, steps)
 }
 
 /// Hooks that init runs. Without `env`, a startContainer hook gets the process's.
