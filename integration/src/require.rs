@@ -199,6 +199,18 @@ pub fn id_mapped_mounts() -> Missing {
     mapped().map_err(|error| format!("no id-mapped mounts here: {error}"))
 }
 
+/// Pairs of virtual network devices can be made, in a network namespace of its own.
+pub fn virtual_ethernet() -> Missing {
+    containers()?;
+    let mut command = Command::new("unshare");
+    command.args(["--net", "ip", "link", "add", "one", "type", "veth"]);
+    let tried = runtime::finish(command);
+    match tried.status.success() {
+        true => Ok(()),
+        false => Err(format!("no veth devices: {}", tried.stderr.trim())),
+    }
+}
+
 /// The runtime is not run under a filter that makes system calls fail.
 pub fn no_filter() -> Missing {
     match std::env::var("WITHOUT") {

@@ -10,6 +10,7 @@ mod host;
 mod inherited;
 mod init;
 mod log;
+mod network;
 mod output;
 mod plan;
 pub mod report;

@@ -9,7 +9,9 @@ use crate::cgroup::Cgroup;
 use crate::foreground::Terminal;
 use crate::host::Host;
 use crate::init::{self, Files};
+use crate::network::{self, Moved};
 use crate::plan::namespaces::{IdMap, IdMaps, map_text};
+use crate::plan::net_devices::NetDevice;
 use crate::plan::{Exec, Op, Plan, Request, Rlimit, Step, process};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sync::{self, Failure, Message, STAGE};
@@ -52,6 +54,9 @@ pub(crate) struct Child {
     steps: Vec<Step>,
     program: String,
     rlimits: Vec<Rlimit>,
+    net_devices: Vec<NetDevice>,
+    /// Those that are in the container's network namespace by now.
+    moved: Option<Moved>,
     id_maps: Option<IdMaps>,
     /// It is the stage still: `pid` becomes init's when that is born.
     is_stage: bool,
@@ -126,6 +131,8 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         steps: plan.steps,
         program: program(&plan.exec),
         rlimits: plan.rlimits,
+        net_devices: plan.net_devices,
+        moved: None,
         id_maps: plan.birth.id_maps,
         is_stage: plan.birth.stage.is_some(),
         executing: false,
@@ -322,6 +329,9 @@ impl Child {
             match self.next()? {
                 Some(Message::Ask(Request::Start)) => return Ok(()),
                 Some(Message::Ask(Request::Hooks)) => hooks(self.pid)?,
+                Some(Message::Ask(Request::NetDevices)) => {
+                    self.moved = Some(network::move_devices(&self.net_devices, self.pid)?);
+                }
                 Some(Message::Ask(request)) => self.serve(request, host)?,
                 _ => return Err(self.unexpected()),
             }
@@ -354,8 +364,10 @@ impl Child {
         }
     }
 
-    /// Kills init and reaps it. For a container that failed to be created.
+    /// Kills init and reaps it, and takes its network devices back. For a container that failed to be created.
     pub(crate) fn kill(&self) {
+        // Before its namespace ends, which would take virtual devices with it.
+        self.moved.iter().for_each(Moved::undo);
         crate::sys::process::pidfd_send_signal(&self.pidfd, libc::SIGKILL).ok(); // dead already
         wait_pidfd(&self.pidfd).ok(); // reaped already
     }

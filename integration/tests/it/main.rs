@@ -41,6 +41,7 @@ mod log;
 mod mounts;
 mod namespaces;
 mod nested;
+mod net_devices;
 mod overlay;
 mod paths;
 mod process;

@@ -132,7 +132,7 @@ fn prepare<'a>(
     let host = context.host()?;
     let rootfs = root_directory(&spec, &bundle)?;
     let linux = spec.linux().as_ref();
-    refuse_host_sysctls(&spec)?;
+    refuse_host_network(&spec)?;
     let cgroup = plan::cgroup::plan(&plan::cgroup::Request {
         id: request.id.as_str(),
         driver: driver(context)?,
@@ -237,19 +237,23 @@ fn root_directory(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
     Ok(rootfs)
 }
 
-/// A network namespace that is joined may be the host's own: its sysctls are the host's then.
-fn refuse_host_sysctls(spec: &Spec) -> Result<()> {
+/// A network namespace that is joined may be the host's own: its sysctls and devices are the host's then.
+fn refuse_host_network(spec: &Spec) -> Result<()> {
     use oci_spec::runtime::LinuxNamespaceType as Type;
     let Some(linux) = spec.linux() else {
         return Ok(());
     };
     let names = linux.sysctl().iter().flatten().map(|(name, _)| name);
-    let Some(name) = names
+    let sysctl = names
         .into_iter()
-        .find(|name| name.starts_with("net.") || name.starts_with("net/"))
-    else {
+        .find(|name| name.starts_with("net.") || name.starts_with("net/"));
+    let devices = linux
+        .net_devices()
+        .as_ref()
+        .is_some_and(|map| !map.is_empty());
+    if sysctl.is_none() && !devices {
         return Ok(());
-    };
+    }
     let list = linux.namespaces().iter().flatten();
     let joined = list
         .filter(|ns| ns.typ() == Type::Network)
@@ -260,12 +264,13 @@ fn refuse_host_sysctls(spec: &Spec) -> Result<()> {
             .context(|| format!("look at namespace {}", path.display()))?;
         Ok((stat.st_dev, stat.st_ino))
     };
-    if id(path)? == id(Path::new("/proc/self/ns/net"))? {
-        return Err(Error::invalid(format!(
-            "sysctl {name:?} is not allowed in the hosts namespace"
-        )));
+    if id(path)? != id(Path::new("/proc/self/ns/net"))? {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::invalid(match sysctl {
+        Some(name) => format!("sysctl {name:?} is not allowed in the hosts namespace"),
+        None => "unable to move network devices without a private NET namespace".to_owned(),
+    }))
 }
 
 /// Some engines (Podman) add the annotations of an image to the container's. One of these must not bring in layers, which are directories of

@@ -125,7 +125,7 @@ pub(crate) fn run() -> Result<String> {
             "intelRdt": {"enabled": false, "schemata": false, "monitoring": false},
             "memoryPolicy": {"modes": MEMORY_POLICY_MODES, "flags": MEMORY_POLICY_FLAGS},
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false},
+            "netDevices": {"enabled": true},
         },
         "annotations": {
             "dev.caisson.commit": env!("COMMIT"),

@@ -4,7 +4,7 @@ use super::mounts::{self, Surroundings, c_path, c_string};
 use super::namespaces::{self, Namespaces};
 use super::rootfs::{self, Overlay, Root, Source};
 use super::{
-    Console, HookCall, Ids, Open, Plan, Request, Slot, Step, Tree, idmap, process,
+    Console, HookCall, Ids, Open, Plan, Request, Slot, Step, Tree, idmap, net_devices, process,
     seccomp, validate,
 };
 use crate::host::Host;
@@ -55,6 +55,10 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
         gid: process.user().gid(),
     };
     enter(&mut ns, &options, user, overlay.as_ref(), &mut steps)?;
+    let net_devices = net_devices::plan(linux, &ns, options.host)?;
+    if !net_devices.is_empty() {
+        steps.push(Step::Ask(Request::NetDevices));
+    }
     let hooks = spec.hooks().as_ref();
     assemble(spec, linux, &ns, &options, overlay, &mut opens, &mut steps)?;
     let runtime_hooks = hooks.is_some_and(|h| !empty(h.create_runtime()) || has_prestart(h));
@@ -100,6 +104,7 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
         steps,
         exec: process::exec(process)?,
         rlimits,
+        net_devices,
     })
 }
 

@@ -74,6 +74,7 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
         steps,
         exec: process::exec(process)?,
         rlimits,
+        net_devices: Vec::new(),
     })
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod idmap;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod net_devices;
 pub(crate) mod personality;
 pub(crate) mod process;
 pub(crate) mod rootfs;
@@ -41,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) exec: Exec,
     /// What [`Request::Rlimits`] asks for.
     pub(crate) rlimits: Vec<Rlimit>,
+    /// What [`Request::NetDevices`] asks for.
+    pub(crate) net_devices: Vec<net_devices::NetDevice>,
 }
 
 /// How the container process is cloned.
@@ -127,6 +130,8 @@ pub(crate) struct Ids {
 pub(crate) enum Request {
     /// Write uid_map and gid_map of the new user namespace.
     IdMaps,
+    /// Move network devices into the container's namespace, where init is by now.
+    NetDevices,
     /// Run the `prestart` and `createRuntime` hooks.
     Hooks,
     /// Set the resource limits of init, for which it has no privilege itself.

@@ -7,6 +7,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Step::Ask(Request::IdMaps) => write!(f, "map user and group ids"),
+            Step::Ask(Request::NetDevices) => write!(f, "move network devices"),
             Step::Ask(Request::Hooks) => write!(f, "run the hooks of the runtime namespace"),
             Step::Ask(Request::Rlimits) => write!(f, "set the resource limits"),
             Step::Ask(Request::Start) => write!(f, "wait to be started"),

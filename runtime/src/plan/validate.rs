@@ -167,13 +167,6 @@ fn unsupported(spec: &Spec) -> Result<()> {
     if linux.intel_rdt().is_some() {
         return refuse("linux.intelRdt");
     }
-    if linux
-        .net_devices()
-        .as_ref()
-        .is_some_and(|devices| !devices.is_empty())
-    {
-        return refuse("linux.netDevices");
-    }
     Ok(())
 }
 
