@@ -14,6 +14,7 @@ mod network;
 mod output;
 mod plan;
 pub mod report;
+mod resctrl;
 mod seal;
 mod spawn;
 mod spec;

@@ -14,6 +14,7 @@ use crate::plan::namespaces::{IdMap, IdMaps, map_text};
 use crate::plan::net_devices::NetDevice;
 use crate::plan::{Exec, Op, Plan, Request, Rlimit, Step, process};
 use crate::report::{Context, Error, Kind, Result};
+use crate::resctrl::Group;
 use crate::sync::{self, Failure, Message, STAGE};
 use crate::sys::mount::fs_magic;
 use crate::sys::process::{
@@ -32,6 +33,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cgroup: Option<&'a Cgroup>,
     /// The process in whose group it is born if `cgroup` takes none: the container's init, which may have moved to a group below.
     pub(crate) beside: Option<i32>,
+    /// Its groups in the resctrl file system.
+    pub(crate) resctrl: Option<&'a Group>,
     /// The start fifo, O_PATH.
     pub(crate) fifo: Option<OwnedFd>,
     pub(crate) console_socket: Option<OwnedFd>,
@@ -138,7 +141,9 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         executing: false,
     };
     let join = Some(&home).filter(|_| !cloned.in_cgroup);
-    begin(&child, plan.birth.oom_score_adj, join, cpus, around.host)
+    let grouped = around.resctrl.map_or(Ok(()), |group| group.add(child.pid));
+    grouped
+        .and_then(|()| begin(&child, plan.birth.oom_score_adj, join, cpus, around.host))
         .inspect_err(|_| child.kill())?;
     Ok(child)
 }

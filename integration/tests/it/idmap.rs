@@ -174,7 +174,7 @@ fn idmap_maps_one_mount_and_ridmap_those_below() {
     let mut bundle = bundle(&[("file", 0, 0)]);
     let data = bundle.scratch.path().join("data");
     let below = Below::new(data.join("below"), &bundle.scratch.dir("inner"));
-    std::fs::write(below.0.join("inside"), "").unwrap();
+    place::write(&below.0.join("inside"), "");
     let maps = Some([[0, 5_000, 10]; 2]);
     push(&mut bundle, &data, "/one", &["rbind", "idmap"], maps);
     push(&mut bundle, &data, "/all", &["rbind", "ridmap"], maps);

@@ -45,6 +45,7 @@ mod net_devices;
 mod overlay;
 mod paths;
 mod process;
+mod rdt;
 mod rootless;
 mod run;
 #[cfg(target_arch = "x86_64")]

@@ -229,13 +229,7 @@ fn assemble(
         inherit_propagation(&mut mount, propagation);
         if let mounts::Kind::Bind(bind) = &mut mount.kind {
             trees.wanted = userns && options.host.sys_admin || bind.id_map.is_some();
-            bind.slot = trees.open(|| Tree {
-                path: bind.source.clone(),
-                keep_link: bind.links.keep_source,
-                recursive: bind.recursive,
-                propagation: inherited,
-                id_map: bind.id_map.clone(),
-            });
+            bind.slot = trees.open(|| source_tree(bind, inherited));
         }
         steps.push(Step::Mount(Box::new(mount)));
     }
@@ -244,6 +238,17 @@ fn assemble(
         steps.push(Step::MaskSources);
     }
     Ok(())
+}
+
+/// The source of a bind, as the parent opens it.
+fn source_tree(bind: &mounts::Bind, propagation: u64) -> Tree {
+    Tree {
+        path: bind.source.clone(),
+        keep_link: bind.links.keep_source,
+        recursive: bind.recursive,
+        propagation,
+        id_map: bind.id_map.clone(),
+    }
 }
 
 /// The trees that the parent opens, if it does.

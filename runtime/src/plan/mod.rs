@@ -16,6 +16,7 @@ pub(crate) mod namespaces;
 pub(crate) mod net_devices;
 pub(crate) mod personality;
 pub(crate) mod process;
+pub(crate) mod resctrl;
 pub(crate) mod rootfs;
 pub(crate) mod seccomp;
 pub(crate) mod systemd;
