@@ -398,6 +398,41 @@ fn recursive_flags_can_be_cleared() {
 }
 
 #[test]
+fn recursive_access_times_and_links_go_back_to_the_default() {
+    require!(containers, system_call("mount_setattr"));
+    beyond!(
+        recursive_access_times_and_links_go_back_to_the_default,
+        [
+            runc_before("1.2", "does not know all of them"),
+            crun("does not know all of them")
+        ]
+    );
+    const NOSYMFOLLOW: MsFlags = MsFlags::from_bits_retain(256);
+    let mut bundle = Bundle::new();
+    let flags = MsFlags::MS_NOATIME | MsFlags::MS_NODIRATIME | NOSYMFOLLOW;
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), flags);
+    let _below = Mounted::tmpfs(source.dir("below"), flags);
+    let path = source.0.to_str().unwrap();
+    bundle.dir("data");
+    for word in ["ratime", "rnorelatime", "rnostrictatime"] {
+        let options = ["rbind", word, "rdiratime", "rsymfollow"];
+        let target = format!("/data/{word}");
+        bundle.config.mount(&target, "bind", path, &options);
+    }
+    let seen = bundle.report(&[]);
+    for word in ["ratime", "rnorelatime", "rnostrictatime"] {
+        for target in [format!("/data/{word}"), format!("/data/{word}/below")] {
+            let options = &seen.mounted(&target).options;
+            let left = ["noatime", "nodiratime", "nosymfollow"];
+            assert!(
+                options.contains("relatime") && !left.iter().any(|o| options.contains(*o)),
+                "{target}: {options:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn nosymfollow_reaches_the_mounts_below() {
     require!(containers, system_call("mount_setattr"));
     beyond!(
