@@ -10,9 +10,7 @@ use std::collections::BTreeSet;
 #[test]
 fn exec_runs_on_the_final_cpus_of_its_document() {
     require!(containers);
-    let Some([first, second]) = two_cpus() else {
-        return;
-    };
+    let [first, second] = two_cpus();
     beyond!(
         exec_runs_on_the_final_cpus_of_its_document,
         [
@@ -40,9 +38,7 @@ fn exec_runs_on_the_final_cpus_of_its_document() {
 #[test]
 fn exec_runs_on_the_final_cpus_of_the_config_and_the_container_does_not() {
     require!(containers);
-    let Some([first, second]) = two_cpus() else {
-        return;
-    };
+    let [first, second] = two_cpus();
     beyond!(
         exec_runs_on_the_final_cpus_of_the_config_and_the_container_does_not,
         [
@@ -66,9 +62,7 @@ fn exec_runs_on_the_final_cpus_of_the_config_and_the_container_does_not() {
 #[test]
 fn the_command_itself_goes_on_on_the_initial_cpus() {
     require!(containers, no_filter);
-    let Some([_, second]) = two_cpus() else {
-        return;
-    };
+    let [_, second] = two_cpus();
     beyond!(
         the_command_itself_goes_on_on_the_initial_cpus,
         [
@@ -95,9 +89,7 @@ fn the_command_itself_goes_on_on_the_initial_cpus() {
 #[test]
 fn what_the_caller_is_limited_to_is_no_limit_of_the_container() {
     require!(containers);
-    let Some([first, _]) = two_cpus() else {
-        return;
-    };
+    let [first, _] = two_cpus();
     beyond!(
         what_the_caller_is_limited_to_is_no_limit_of_the_container,
         [
@@ -116,39 +108,59 @@ fn what_the_caller_is_limited_to_is_no_limit_of_the_container() {
     assert_eq!(*second.cpus, all);
 }
 
-/// CPUs that are exclusively the container's are none of the command's, which is outside of its cpuset.
+/// CPUs that are exclusively the container's are none of the command's, which is outside of its cpuset. The last CPU of a machine cannot be
+/// exclusive: there, it is only the one of the cpuset.
 #[test]
 fn exclusive_cpus_of_the_container_are_for_exec() {
     require!(containers, controller("cpuset"), throwaway_machine);
-    let Some([_, second]) = two_cpus() else {
-        return;
-    };
     beyond!(
         exclusive_cpus_of_the_container_are_for_exec,
         [
-            runc("cannot run on them before it is in the cgroup"),
-            crun("cannot run on them before it is in the cgroup")
+            runc_before("1.3", "knows no affinity"),
+            crun_before("1.18", "knows no affinity")
         ]
     );
+    let [first, second] = two_cpus();
     let mut bundle = Bundle::new();
     let list = second.to_string();
-    bundle.config.set(
-        "/linux/resources",
-        json!({
-            "cpu": { "cpus": list, "mems": "0" },
-            "unified": { "cpuset.cpus.partition": "isolated" }
-        }),
-    );
+    bundle
+        .config
+        .set("/linux/resources/cpu", json!({ "cpus": list, "mems": "0" }));
+    if first != second {
+        let partition = json!({ "cpuset.cpus.partition": "isolated" });
+        bundle.config.set("/linux/resources/unified", partition);
+    }
     bundle.config.set(
         "/process/execCPUAffinity",
         json!({ "initial": list, "final": list }),
     );
     let container = bundle.pause();
-    let partition = host::cgroup_file(&container.cgroup(), "cpuset.cpus.partition");
-    assert_eq!(partition, "isolated");
-    assert!(!cpus().contains(&second), "the test may not use it either");
+    if first != second {
+        let partition = host::cgroup_file(&container.cgroup(), "cpuset.cpus.partition");
+        assert_eq!(partition, "isolated");
+        assert!(!cpus().contains(&second), "the test may not use it either");
+    }
     let seen = container.exec_report(&[], &[]);
     assert_eq!(*seen.cpus, BTreeSet::from([second]));
+}
+
+#[test]
+fn initial_cpus_that_nobody_has_are_refused() {
+    require!(containers);
+    beyond!(
+        initial_cpus_that_nobody_has_are_refused,
+        [
+            runc_before("1.3", "knows no affinity"),
+            crun("words it otherwise")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    let container = bundle.pause();
+    let fields = json!({ "execCPUAffinity": { "initial": "1000" } });
+    let document = document(&bundle, fields);
+    let finished = container.exec(&["--process", &document], &[]).failure();
+    let finished = finished.says("execCPUAffinity").says("invalid argument");
+    assert_eq!(finished.code(), 255);
 }
 
 #[test]
@@ -340,17 +352,11 @@ fn cpus() -> BTreeSet<usize> {
         .collect()
 }
 
-/// Two of them, or a word that the test is skipped.
+/// Two of them; on a machine that has only one, that one twice.
 #[track_caller]
-fn two_cpus() -> Option<[usize; 2]> {
+fn two_cpus() -> [usize; 2] {
     let all: Vec<usize> = cpus().into_iter().collect();
-    match all.as_slice() {
-        [first, second, ..] => Some([*first, *second]),
-        _ => {
-            integration::require::skip("only one CPU");
-            None
-        }
-    }
+    [all[0], *all.get(1).unwrap_or(&all[0])]
 }
 
 /// The calling thread on one CPU, and what it starts.
