@@ -305,7 +305,9 @@ fn driver(context: &Context<'_>) -> Result<plan::cgroup::Driver> {
 fn resctrl(spec: &Spec, id: &str) -> Result<Option<plan::resctrl::ResctrlPlan>> {
     let linux = spec.linux().as_ref();
     let config = linux.and_then(|linux| linux.intel_rdt().as_ref());
-    config.map(|config| plan::resctrl::plan(config, id)).transpose()
+    config
+        .map(|config| plan::resctrl::plan(config, id))
+        .transpose()
 }
 
 /// Whether the lack of rights over cgroups is to be expected.
