@@ -81,9 +81,7 @@ impl Init {
         match (clone_tree_with(fs::CWD, &bind.source, flags), bind.slot) {
             // Not reachable for the root of this user namespace: it was lent.
             (Err(Errno::EACCES), Some(slot)) => opened(slot).at(Op::OpenSource),
-            (Err(Errno::EINVAL), _) if !bind.recursive => {
-                Err(Errno::EINVAL).at(Op::LockedBelow)
-            }
+            (Err(Errno::EINVAL), _) if !bind.recursive => Err(Errno::EINVAL).at(Op::LockedBelow),
             (cloned, _) => cloned.at(Op::OpenSource),
         }
     }
