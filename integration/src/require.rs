@@ -4,9 +4,13 @@
 //! or fails if `MUST_WORK=1` is set. Each function here answers one question by trying, and says what is missing.
 
 use crate::host::hierarchy;
+use crate::runtime::Running;
 use crate::{peer, place, runtime, sys};
 use std::fs;
+use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::Path;
+use std::process::Command;
 
 /// The answer: nothing, or what is missing.
 pub type Missing = Result<(), String>;
@@ -172,6 +176,38 @@ pub fn system_call(name: &str) -> Missing {
             Err(format!("kernel without {name}"))
         }
         _ => Ok(()),
+    }
+}
+
+/// Mounts of the file system that tests use can be id-mapped.
+pub fn id_mapped_mounts() -> Missing {
+    containers()?;
+    system_call("mount_setattr")?;
+    let scratch = place::Scratch::new();
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "cat"]);
+    let mut child = Running::start(command);
+    let mut mapped = || {
+        // What it echoes, it got after its user namespace was made.
+        if let Some(stdin) = &mut child.stdin {
+            writeln!(stdin, "made")?;
+        }
+        child.stdout.line();
+        let namespace = fs::File::open(format!("/proc/{}/ns/user", child.pid()))?;
+        sys::id_map(scratch.path(), namespace.as_fd())
+    };
+    mapped().map_err(|error| format!("no id-mapped mounts here: {error}"))
+}
+
+/// Pairs of virtual network devices can be made, in a network namespace of its own.
+pub fn virtual_ethernet() -> Missing {
+    containers()?;
+    let mut command = Command::new("unshare");
+    command.args(["--net", "ip", "link", "add", "one", "type", "veth"]);
+    let tried = runtime::finish(command);
+    match tried.status.success() {
+        true => Ok(()),
+        false => Err(format!("no veth devices: {}", tried.stderr.trim())),
     }
 }
 

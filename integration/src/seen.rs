@@ -99,6 +99,8 @@ pub struct Seen {
     pub session_keyring: Told<String>,
     /// Network interfaces by name, with their `IFF_*` flags.
     pub interfaces: Told<BTreeMap<String, u32>>,
+    /// Their IPv4 and IPv6 addresses with the lengths of the prefixes, `10.0.0.1/8`, sorted.
+    pub addresses: Told<BTreeMap<String, BTreeSet<String>>>,
     /// Seconds since boot, as CLOCK_BOOTTIME and CLOCK_MONOTONIC say.
     pub boottime: Told<i64>,
     pub monotonic: Told<i64>,

@@ -5,8 +5,11 @@
 
 pub mod launch;
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// What `sched_getattr(2)` says of the calling thread; field for field the kernel's `struct sched_attr`.
 #[repr(C)]
@@ -157,6 +160,36 @@ pub fn call(number: i64, arguments: [u64; 6]) -> io::Result<i64> {
     // on the process as a whole; a call that would unmap or overwrite the probe's memory ends the probe, which is its
     // user's wish.
     checked(unsafe { libc::syscall(number, a, b, c, d, e, f) })
+}
+
+/// Makes a detached copy of the mount at a path and id-maps it with a user namespace's maps.
+pub fn id_map(path: &Path, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: the path is NUL-terminated.
+    let tree = checked(unsafe {
+        libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags)
+    })?;
+    // SAFETY: the kernel has just returned this descriptor and nobody else owns it.
+    let tree = unsafe { OwnedFd::from_raw_fd(tree as i32) };
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: user_namespace.as_raw_fd() as u64,
+    };
+    // SAFETY: the path is empty and NUL-terminated; `attributes` is of the size that is passed, and only read.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    })
+    .map(drop)
 }
 
 /// Puts the calling process under a seccomp filter, without `no_new_privs` where the process is privileged enough.

@@ -2,22 +2,27 @@
 //!
 //! Runs in the runtime command. What init does meanwhile is [`crate::init`]'s; how the two talk is drawn in [`crate::sync`].
 
+mod open;
 mod reach;
 
 use crate::cgroup::Cgroup;
 use crate::foreground::Terminal;
 use crate::host::Host;
 use crate::init::{self, Files};
+use crate::network::{self, Moved};
 use crate::plan::namespaces::{IdMap, IdMaps, map_text};
-use crate::plan::{Exec, Op, Open, Plan, Request, Rlimit, Step, process};
+use crate::plan::net_devices::NetDevice;
+use crate::plan::{Exec, Op, Plan, Request, Rlimit, Step, process};
 use crate::report::{Context, Error, Kind, Result};
+use crate::resctrl::Group;
 use crate::sync::{self, Failure, Message, STAGE};
-use crate::sys::mount::{MountAttr, clone_tree, fs_magic, mount_setattr};
-use crate::sys::process::{CloneArgs, Cloned, clone3, pidfd_open, set_dumpable, set_rlimit, setns};
+use crate::sys::mount::fs_magic;
+use crate::sys::process::{
+    CloneArgs, Cloned, clone3, pidfd_open, set_affinity, set_dumpable, set_rlimit, setns,
+};
 use crate::sys::signal::{Exit, wait_pidfd};
 use crate::sys::{Errno, fs, socket};
 use nix::sys::signal::SigSet;
-use std::ffi::CString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// What a process is cloned with, apart from its plan.
@@ -28,10 +33,12 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cgroup: Option<&'a Cgroup>,
     /// The process in whose group it is born if `cgroup` takes none: the container's init, which may have moved to a group below.
     pub(crate) beside: Option<i32>,
+    /// Its groups in the resctrl file system.
+    pub(crate) resctrl: Option<&'a Group>,
     /// The start fifo, O_PATH.
     pub(crate) fifo: Option<OwnedFd>,
     pub(crate) console_socket: Option<OwnedFd>,
-    /// For [`Open::Process`].
+    /// For [`crate::plan::Open::Process`].
     pub(crate) process: Option<OwnedFd>,
     pub(crate) signal_mask: SigSet,
     /// The lock on the container's directory: the child must not hold it on.
@@ -50,6 +57,9 @@ pub(crate) struct Child {
     steps: Vec<Step>,
     program: String,
     rlimits: Vec<Rlimit>,
+    net_devices: Vec<NetDevice>,
+    /// Those that are in the container's network namespace by now.
+    moved: Option<Moved>,
     id_maps: Option<IdMaps>,
     /// It is the stage still: `pid` becomes init's when that is born.
     is_stage: bool,
@@ -70,7 +80,7 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
     let files = Files {
         proc: open_proc()?,
         sync: child_sync,
-        slots: open_all(&plan.opens, around.process.as_ref())?,
+        slots: open::all(&plan.opens, around.process.as_ref(), around.host)?,
         fifo: around.fifo,
         console_socket: around.console_socket,
         signal_mask: around.signal_mask,
@@ -86,6 +96,7 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         // The child is, too, from its first moment on: those who share its pid namespace see it before its first step.
         set_dumpable(false).context(|| "hide this process")?;
     }
+    let cpus = plan.birth.cpus.take().filter(|cpus| !start_on(cpus));
     let flags = if plan.birth.stage.is_some() {
         0
     } else {
@@ -123,12 +134,17 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         steps: plan.steps,
         program: program(&plan.exec),
         rlimits: plan.rlimits,
+        net_devices: plan.net_devices,
+        moved: None,
         id_maps: plan.birth.id_maps,
         is_stage: plan.birth.stage.is_some(),
         executing: false,
     };
     let join = Some(&home).filter(|_| !cloned.in_cgroup);
-    begin(&child, plan.birth.oom_score_adj, join, around.host).inspect_err(|_| child.kill())?;
+    let grouped = around.resctrl.map_or(Ok(()), |group| group.add(child.pid));
+    grouped
+        .and_then(|()| begin(&child, plan.birth.oom_score_adj, join, cpus, around.host))
+        .inspect_err(|_| child.kill())?;
     Ok(child)
 }
 
@@ -207,15 +223,26 @@ fn clone(flags: u64, home: &Home<'_>) -> std::result::Result<Birth, Errno> {
     }
 }
 
+/// Goes on with these CPUs only, which the child inherits. False where this process may use none of them: exclusive to the container's
+/// cgroup, they are there only for who is in it.
+fn start_on(cpus: &[u64]) -> bool {
+    set_affinity(0, cpus).is_ok()
+}
+
 /// What must precede init's first step.
 fn begin(
     child: &Child,
     oom_score_adj: Option<i32>,
     join: Option<&Home<'_>>,
+    cpus: Option<Vec<u64>>,
     host: &Host,
 ) -> Result<()> {
     if let Some(home) = join {
         home.take(child.pid)?;
+    }
+    if let Some(cpus) = cpus {
+        set_affinity(child.pid, &cpus)
+            .context(|| "set the initial CPU affinity (execCPUAffinity.initial)")?;
     }
     if let Some(value) = oom_score_adj {
         let written = write_host_file(
@@ -252,49 +279,6 @@ fn leave_pid_namespace(proc: &OwnedFd) -> Result<()> {
     let own = fs::open_follow(proc, c"self/ns/pid", libc::O_RDONLY)
         .context(|| "open our own pid namespace")?;
     setns(own, libc::CLONE_NEWPID as u64).context(|| "return to our own pid namespace")
-}
-
-fn open_all(opens: &[Open], process: Option<&OwnedFd>) -> Result<Vec<OwnedFd>> {
-    let open = |open: &Open| match open {
-        Open::Namespace(path) => fs::open_follow(fs::CWD, path, libc::O_RDONLY)
-            .context(|| format!("open namespace {}", path.to_string_lossy())),
-        Open::Tree {
-            path,
-            recursive,
-            propagation,
-        } => open_tree(path, *recursive, *propagation),
-        Open::Process => match process {
-            Some(pidfd) => pidfd.try_clone().context(|| "duplicate a pidfd"),
-            None => Err(Error::new(
-                Kind::State,
-                "the container has no process to join",
-            )),
-        },
-    };
-    opens.iter().map(open).collect()
-}
-
-fn open_tree(path: &CString, recursive: bool, propagation: u64) -> Result<OwnedFd> {
-    let tree = clone_tree(fs::CWD, path, recursive)
-        .context(|| format!("open mount source {}", path.to_string_lossy()))?;
-    match mount_setattr(
-        &tree,
-        true,
-        &MountAttr {
-            propagation,
-            ..MountAttr::default()
-        },
-    ) {
-        // KERNEL(5.12): drop this. Attaching in another user namespace makes it a slave all the same.
-        Err(Errno::ENOSYS) => {}
-        other => other.context(|| {
-            format!(
-                "set the propagation of mount source {}",
-                path.to_string_lossy()
-            )
-        })?,
-    }
-    Ok(tree)
 }
 
 /// Names the limit that is the likely reason, since the kernel's ENOSPC and EPERM name none.
@@ -350,6 +334,9 @@ impl Child {
             match self.next()? {
                 Some(Message::Ask(Request::Start)) => return Ok(()),
                 Some(Message::Ask(Request::Hooks)) => hooks(self.pid)?,
+                Some(Message::Ask(Request::NetDevices)) => {
+                    self.moved = Some(network::move_devices(&self.net_devices, self.pid)?);
+                }
                 Some(Message::Ask(request)) => self.serve(request, host)?,
                 _ => return Err(self.unexpected()),
             }
@@ -382,8 +369,10 @@ impl Child {
         }
     }
 
-    /// Kills init and reaps it. For a container that failed to be created.
+    /// Kills init and reaps it, and takes its network devices back. For a container that failed to be created.
     pub(crate) fn kill(&self) {
+        // Before its namespace ends, which would take virtual devices with it.
+        self.moved.iter().for_each(Moved::undo);
         crate::sys::process::pidfd_send_signal(&self.pidfd, libc::SIGKILL).ok(); // dead already
         wait_pidfd(&self.pidfd).ok(); // reaped already
     }

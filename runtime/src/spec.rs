@@ -5,7 +5,9 @@
 //! the first one fails.
 
 use crate::report::{Context, Error, Result};
-use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
+use oci_spec::runtime::{
+    Capability, LinuxResources, MemoryPolicyFlagType, MemoryPolicyModeType, Process, Spec,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -37,8 +39,12 @@ pub(crate) fn load(bundle: &Path) -> Result<(Parsed<Spec>, Vec<u8>)> {
 /// Parses the text of a `config.json`.
 pub(crate) fn parse(text: &[u8]) -> Result<Parsed<Spec>> {
     let mut parsed: Parsed<Spec> = parse_amended(text, |document, warnings| {
-        if let Some(process) = document.get_mut("process").and_then(Value::as_object_mut) {
-            amend_process(process, warnings);
+        if let Some(linux) = document.get_mut("linux").and_then(Value::as_object_mut) {
+            amend_memory_policy(linux)?;
+        }
+        match document.get_mut("process").and_then(Value::as_object_mut) {
+            Some(process) => amend_process(process, warnings),
+            None => Ok(()),
         }
     })?;
     let linux = parsed.value.linux_mut().as_mut();
@@ -73,7 +79,7 @@ fn drop_unsaid_pids_limit(resources: &mut LinuxResources, text: &[u8], pointer: 
 
 fn parse_amended<T: DeserializeOwned>(
     text: &[u8],
-    amend: impl FnOnce(&mut Map<String, Value>, &mut Vec<String>),
+    amend: impl FnOnce(&mut Map<String, Value>, &mut Vec<String>) -> Result<()>,
 ) -> Result<Parsed<T>> {
     let mut warnings = Vec::new();
     let first = match serde_json::from_slice(text) {
@@ -83,14 +89,36 @@ fn parse_amended<T: DeserializeOwned>(
     let Ok(Value::Object(mut document)) = serde_json::from_slice(text) else {
         return Err(first);
     };
-    amend(&mut document, &mut warnings);
+    amend(&mut document, &mut warnings)?;
     // As text again: to read these types from a `Value` too would add a quarter of a megabyte of code for a rare case.
     let again = serde_json::to_vec(&document).and_then(|text| serde_json::from_slice(&text));
     let value = again.map_err(|_| first)?;
     Ok(Parsed { value, warnings })
 }
 
-fn amend_process(process: &mut Map<String, Value>, warnings: &mut Vec<String>) {
+/// An empty policy is none; what is wrong in another is named as runc names it.
+fn amend_memory_policy(linux: &mut Map<String, Value>) -> Result<()> {
+    let Some(policy) = linux.get("memoryPolicy").and_then(Value::as_object) else {
+        return Ok(());
+    };
+    if policy.is_empty() {
+        linux.remove("memoryPolicy");
+        return Ok(());
+    }
+    let mode = policy.get("mode").cloned().unwrap_or_default();
+    if serde_json::from_value::<MemoryPolicyModeType>(mode.clone()).is_err() {
+        return Err(Error::invalid(format!("invalid memory policy mode {mode}")));
+    }
+    let flags = policy.get("flags").and_then(Value::as_array);
+    let known =
+        |flag: &&Value| serde_json::from_value::<MemoryPolicyFlagType>((*flag).clone()).is_ok();
+    match flags.into_iter().flatten().find(|flag| !known(flag)) {
+        Some(flag) => Err(Error::invalid(format!("invalid memory policy flag {flag}"))),
+        None => Ok(()),
+    }
+}
+
+fn amend_process(process: &mut Map<String, Value>, warnings: &mut Vec<String>) -> Result<()> {
     if process.get("user").is_none_or(Value::is_null) {
         process.insert("user".to_owned(), Value::Object(Map::new()));
     }
@@ -108,11 +136,25 @@ fn amend_process(process: &mut Map<String, Value>, warnings: &mut Vec<String>) {
             }
         }
     }
+    if let Some(affinity) = process
+        .get_mut("execCPUAffinity")
+        .and_then(Value::as_object_mut)
+    {
+        // Spaces and empty elements are nothing to runc, and an empty list is none.
+        affinity.retain(|_, list| list.as_str() != Some(""));
+        for list in affinity.values_mut() {
+            let parts = list.as_str().unwrap_or_default().split(',');
+            let parts: Vec<&str> = parts.map(str::trim).filter(|p| !p.is_empty()).collect();
+            if !parts.is_empty() {
+                *list = parts.join(",").into();
+            }
+        }
+    }
     let Some(sets) = process
         .get_mut("capabilities")
         .and_then(Value::as_object_mut)
     else {
-        return;
+        return Ok(());
     };
     for (set, names) in sets {
         let Some(names) = names.as_array_mut() else {
@@ -126,6 +168,7 @@ fn amend_process(process: &mut Map<String, Value>, warnings: &mut Vec<String>) {
             known || !name.is_string()
         });
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::sys;
 use caps::CapSet;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::socket::SockaddrStorage;
 use nix::sys::stat::{Mode, SFlag, major, minor, umask};
 use nix::sys::termios::tcgetsid;
 use nix::time::{ClockId, clock_gettime};
@@ -93,6 +94,7 @@ pub(super) fn seen(questions: &[&str]) -> Seen {
         terminals: terminals(),
         session_keyring: told(sys::session_keyring()),
         interfaces: interfaces(),
+        addresses: addresses(),
         boottime: told(clock_gettime(ClockId::CLOCK_BOOTTIME).map(|time| time.tv_sec())),
         monotonic: told(clock_gettime(ClockId::CLOCK_MONOTONIC).map(|time| time.tv_sec())),
         sysctls: BTreeMap::new(),
@@ -330,6 +332,29 @@ fn interfaces() -> Told<BTreeMap<String, u32>> {
             .collect()
     };
     told(nix::ifaddrs::getifaddrs().map(flags))
+}
+
+fn addresses() -> Told<BTreeMap<String, BTreeSet<String>>> {
+    let text = |address: &SockaddrStorage, mask: &SockaddrStorage| {
+        let bits = match (mask.as_sockaddr_in(), mask.as_sockaddr_in6()) {
+            (Some(v4), _) => v4.ip().to_bits().count_ones(),
+            (_, Some(v6)) => v6.ip().to_bits().count_ones(),
+            _ => return None,
+        };
+        let v4 = address.as_sockaddr_in().map(|a| a.ip().to_string());
+        let v6 = || address.as_sockaddr_in6().map(|a| a.ip().to_string());
+        Some(format!("{}/{bits}", v4.or_else(v6)?))
+    };
+    told(nix::ifaddrs::getifaddrs().map(|list| {
+        let mut found = BTreeMap::<String, BTreeSet<String>>::new();
+        for entry in list {
+            let addresses = found.entry(entry.interface_name).or_default();
+            if let (Some(address), Some(mask)) = (&entry.address, &entry.netmask) {
+                addresses.extend(text(address, mask));
+            }
+        }
+        found
+    }))
 }
 
 fn stat(path: &str) -> io::Result<Stat> {

@@ -398,6 +398,41 @@ fn recursive_flags_can_be_cleared() {
 }
 
 #[test]
+fn recursive_access_times_and_links_go_back_to_the_default() {
+    require!(containers, system_call("mount_setattr"));
+    beyond!(
+        recursive_access_times_and_links_go_back_to_the_default,
+        [
+            runc_before("1.2", "does not know all of them"),
+            crun("does not know all of them")
+        ]
+    );
+    const NOSYMFOLLOW: MsFlags = MsFlags::from_bits_retain(256);
+    let mut bundle = Bundle::new();
+    let flags = MsFlags::MS_NOATIME | MsFlags::MS_NODIRATIME | NOSYMFOLLOW;
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), flags);
+    let _below = Mounted::tmpfs(source.dir("below"), flags);
+    let path = source.0.to_str().unwrap();
+    bundle.dir("data");
+    for word in ["ratime", "rnorelatime", "rnostrictatime"] {
+        let options = ["rbind", word, "rdiratime", "rsymfollow"];
+        let target = format!("/data/{word}");
+        bundle.config.mount(&target, "bind", path, &options);
+    }
+    let seen = bundle.report(&[]);
+    for word in ["ratime", "rnorelatime", "rnostrictatime"] {
+        for target in [format!("/data/{word}"), format!("/data/{word}/below")] {
+            let options = &seen.mounted(&target).options;
+            let left = ["noatime", "nodiratime", "nosymfollow"];
+            assert!(
+                options.contains("relatime") && !left.iter().any(|o| options.contains(*o)),
+                "{target}: {options:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn nosymfollow_reaches_the_mounts_below() {
     require!(containers, system_call("mount_setattr"));
     beyond!(
@@ -542,6 +577,118 @@ fn a_bind_may_be_remounted_later_in_the_list() {
     );
     let mount = bundle.report(&[]).mounted("/data").clone();
     assert!(mount.has(&["ro", "noexec"]), "{:?}", mount.options);
+}
+
+#[test]
+fn a_source_that_is_a_link_is_copied_bound_itself_or_followed() {
+    require!(containers);
+    beyond!(
+        a_source_that_is_a_link_is_copied_bound_itself_or_followed,
+        [
+            runc("does not know the options"),
+            crun_before("1.9", "does not know the options")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    bundle.scratch.file("host/file", "x");
+    let link = bundle.scratch.path().join("host/link");
+    std::os::unix::fs::symlink("file", &link).unwrap();
+    bundle
+        .config
+        .bind(&link, "/copied/link", &["copy-symlink"])
+        .bind(&link, "/copied/again/../link", &["copy-symlink"])
+        .bind(&link, "/bound", &["src-nofollow"])
+        .bind(&link, "/followed", &[])
+        .bind(
+            link.with_file_name("file"),
+            "/no-link",
+            &["copy-symlink", "src-nofollow"],
+        );
+    let seen = bundle.report(&[
+        "stat=/copied/link",
+        "stat=/bound",
+        "stat=/followed",
+        "cat=/no-link",
+    ]);
+    for path in ["/copied/link", "/bound"] {
+        assert_eq!(seen.stat(path).link.as_deref(), Some("file"), "{path}");
+    }
+    assert_eq!(seen.stat("/followed").kind, Kind::File);
+    assert_eq!(*seen.files["/no-link"], "x");
+    assert!(seen.mount("/copied/link").is_none());
+}
+
+#[test]
+fn a_link_is_not_copied_over_something_else() {
+    require!(containers);
+    beyond!(
+        a_link_is_not_copied_over_something_else,
+        [runc("does not know the option"), crun("words it otherwise")]
+    );
+    let mut bundle = Bundle::new();
+    let link = bundle.scratch.path().join("link");
+    std::os::unix::fs::symlink("file", &link).unwrap();
+    bundle.file("etc/there", "x");
+    bundle.config.bind(&link, "/etc/there", &["copy-symlink"]);
+    bundle
+        .create_fails()
+        .failure()
+        .says("/etc/there")
+        .says("create the destination: file exists");
+}
+
+#[test]
+fn a_destination_that_is_a_link_is_covered_itself_or_followed() {
+    require!(containers);
+    beyond!(
+        a_destination_that_is_a_link_is_covered_itself_or_followed,
+        [
+            runc("does not know the option"),
+            crun_before("1.9", "does not know the option")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    let file = bundle.scratch.file("file", "bound");
+    for name in ["covered", "followed"] {
+        bundle.file(&format!("etc/{name}-target"), "behind");
+        std::os::unix::fs::symlink(
+            format!("{name}-target"),
+            bundle.rootfs().join("etc").join(name),
+        )
+        .unwrap();
+    }
+    bundle
+        .config
+        .bind(&file, "/etc/covered", &["dest-nofollow"])
+        .bind(&file, "/etc/followed", &[])
+        .bind(&file, "/etc/new", &["dest-nofollow"]);
+    let seen = bundle.report(&[
+        "cat=/etc/covered",
+        "cat=/etc/covered-target",
+        "cat=/etc/followed-target",
+        "cat=/etc/new",
+    ]);
+    assert_eq!(*seen.files["/etc/covered"], "bound");
+    assert_eq!(*seen.files["/etc/covered-target"], "behind");
+    assert_eq!(*seen.files["/etc/followed-target"], "bound");
+    assert_eq!(*seen.files["/etc/new"], "bound");
+}
+
+#[test]
+fn options_for_links_are_for_binds() {
+    require!(containers);
+    beyond!(
+        options_for_links_are_for_binds,
+        [
+            runc("passes them to the file system"),
+            crun("takes them for any mount")
+        ]
+    );
+    for option in ["copy-symlink", "src-nofollow", "dest-nofollow"] {
+        let mut bundle = Bundle::new();
+        bundle.config.mount("/data", "tmpfs", "tmpfs", &[option]);
+        bundle.create_fails().failure().says("are for bind mounts");
+    }
 }
 
 const NO_SUID_DEV_EXEC: MsFlags = MsFlags::MS_NOSUID

@@ -13,6 +13,7 @@
 // What a test unwraps it expects to be there; the panic is the failure. Outside of #[test] functions clippy needs to be told.
 #![allow(clippy::unwrap_used)]
 
+mod affinity;
 mod attack;
 mod attack_engine;
 mod binds;
@@ -30,6 +31,7 @@ mod fds;
 mod groups;
 mod hooks;
 mod hybrid;
+mod idmap;
 mod ids;
 mod kill;
 mod lifecycle;
@@ -39,9 +41,11 @@ mod log;
 mod mounts;
 mod namespaces;
 mod nested;
+mod net_devices;
 mod overlay;
 mod paths;
 mod process;
+mod rdt;
 mod rootless;
 mod run;
 #[cfg(target_arch = "x86_64")]

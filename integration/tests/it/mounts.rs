@@ -170,6 +170,107 @@ fn options_of_the_file_system_are_synchronous_and_lazy_as_configured() {
 }
 
 #[test]
+fn what_is_mounted_read_only_is_filled_first() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    bundle.config.unmount("/dev").unmount("/dev/mqueue");
+    bundle.config.0["mounts"].as_array_mut().unwrap().insert(
+        0,
+        serde_json::json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "ro"] }),
+    );
+    bundle
+        .config
+        .mount("/tmp", "tmpfs", "tmpfs", &["ro"])
+        .mount("/tmp/below", "tmpfs", "tmpfs", &[]);
+    let seen = bundle.report(&[
+        "stat=/dev/null",
+        "try=create:/dev/x",
+        "try=create:/tmp/x",
+        "try=create:/tmp/below/x",
+    ]);
+    assert_eq!(seen.stat("/dev/null").kind, Kind::CharDevice);
+    assert_eq!(seen.tried("create:/dev/x"), "EROFS");
+    assert_eq!(seen.tried("create:/tmp/x"), "EROFS");
+    assert_eq!(seen.tried("create:/tmp/below/x"), "ok");
+}
+
+/// The kernel lets a user namespace mount sysfs only with a network namespace of its own.
+#[test]
+fn sysfs_of_the_host_is_bound_where_the_container_may_not_mount_it() {
+    require!(containers, userns);
+    let mut bundle = Bundle::new();
+    bundle
+        .config
+        .user_namespace(100_000, 65536)
+        .no_namespace("network");
+    let seen = bundle.report(&["ls=/sys/class/net"]);
+    assert_eq!(seen.mounted("/sys").fstype, "sysfs");
+    assert!(
+        seen.mounted("/sys")
+            .has(&["ro", "nosuid", "nodev", "noexec"])
+    );
+    assert!(seen.lists["/sys/class/net"].contains(&"lo".to_owned()));
+}
+
+/// Words that name what is so anyway, and those that the kernel keeps to itself.
+#[test]
+fn every_other_word_of_the_specification_is_taken() {
+    require!(containers);
+    beyond!(
+        every_other_word_of_the_specification_is_taken,
+        [
+            runc_before("1.2", "passes some to the file system"),
+            crun("passes some to the file system")
+        ]
+    );
+    let words = [
+        "async",
+        "defaults",
+        "dev",
+        "diratime",
+        "exec",
+        "iversion",
+        "loud",
+        "noiversion",
+        "nolazytime",
+        "nomand",
+        "norelatime",
+        "nostrictatime",
+        "silent",
+        "suid",
+        "symfollow",
+    ];
+    let undone = [
+        "noatime",
+        "nodiratime",
+        "nosymfollow",
+        "atime",
+        "diratime",
+        "symfollow",
+    ];
+    let mut bundle = Bundle::new();
+    for word in words {
+        bundle
+            .config
+            .mount(&format!("/tmp/{word}"), "tmpfs", "tmpfs", &[word]);
+    }
+    bundle
+        .config
+        .mount("/tmp/undone", "tmpfs", "tmpfs", &undone);
+    let seen = writable_tmp(bundle).report(&[]);
+    for target in words.iter().chain(&["undone"]) {
+        let options = &seen.mounted(&format!("/tmp/{target}")).options;
+        let expected = ["relatime", "rw"];
+        assert!(
+            options
+                .iter()
+                .all(|option| expected.contains(&option.as_str())),
+            "{target}: {options:?}"
+        );
+    }
+}
+
+#[test]
 fn nosymfollow_is_a_flag() {
     require!(containers);
     beyond!(

@@ -7,6 +7,7 @@ use crate::hooks::Kind as HookKind;
 use crate::host::Host;
 use crate::plan::{self, Plan, seccomp};
 use crate::report::{self, Context as _, Error, Kind, Result};
+use crate::resctrl::Group;
 use crate::spawn::{self, Child};
 use crate::spec;
 use crate::state::{Init, Locked, OCI_VERSION, State, Status};
@@ -58,6 +59,7 @@ struct Prepared<'a> {
     config: Vec<u8>,
     host: Host,
     cgroup: plan::cgroup::CgroupPlan,
+    resctrl: Option<plan::resctrl::ResctrlPlan>,
     seccomp: Option<seccomp::Filter>,
     console_socket: Option<OwnedFd>,
     preserved_fds: u32,
@@ -77,6 +79,7 @@ pub(super) fn create(
     let mut state = initial_state(&prepared);
     let mut made = Made {
         cgroup: None,
+        resctrl: None,
         child: None,
     };
     match construct(context, &mut prepared, &directory, &mut made, &mut state) {
@@ -132,7 +135,7 @@ fn prepare<'a>(
     let host = context.host()?;
     let rootfs = root_directory(&spec, &bundle)?;
     let linux = spec.linux().as_ref();
-    refuse_host_sysctls(&spec)?;
+    refuse_host_network(&spec)?;
     let cgroup = plan::cgroup::plan(&plan::cgroup::Request {
         id: request.id.as_str(),
         driver: driver(context)?,
@@ -145,6 +148,7 @@ fn prepare<'a>(
     })?;
     let unknown = linux.into_iter().flat_map(plan::personality::warnings);
     unknown.for_each(|warning| context.log.warn(&warning));
+    let resctrl = resctrl(&spec, request.id.as_str())?;
     let profile = linux.and_then(|linux| linux.seccomp().as_ref());
     let seccomp = profile
         .map(seccomp::compile)
@@ -170,6 +174,7 @@ fn prepare<'a>(
         config,
         host,
         cgroup,
+        resctrl,
         seccomp,
         console_socket,
         preserved_fds,
@@ -237,19 +242,23 @@ fn root_directory(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
     Ok(rootfs)
 }
 
-/// A network namespace that is joined may be the host's own: its sysctls are the host's then.
-fn refuse_host_sysctls(spec: &Spec) -> Result<()> {
+/// A network namespace that is joined may be the host's own: its sysctls and devices are the host's then.
+fn refuse_host_network(spec: &Spec) -> Result<()> {
     use oci_spec::runtime::LinuxNamespaceType as Type;
     let Some(linux) = spec.linux() else {
         return Ok(());
     };
     let names = linux.sysctl().iter().flatten().map(|(name, _)| name);
-    let Some(name) = names
+    let sysctl = names
         .into_iter()
-        .find(|name| name.starts_with("net.") || name.starts_with("net/"))
-    else {
+        .find(|name| name.starts_with("net.") || name.starts_with("net/"));
+    let devices = linux
+        .net_devices()
+        .as_ref()
+        .is_some_and(|map| !map.is_empty());
+    if sysctl.is_none() && !devices {
         return Ok(());
-    };
+    }
     let list = linux.namespaces().iter().flatten();
     let joined = list
         .filter(|ns| ns.typ() == Type::Network)
@@ -260,12 +269,13 @@ fn refuse_host_sysctls(spec: &Spec) -> Result<()> {
             .context(|| format!("look at namespace {}", path.display()))?;
         Ok((stat.st_dev, stat.st_ino))
     };
-    if id(path)? == id(Path::new("/proc/self/ns/net"))? {
-        return Err(Error::invalid(format!(
-            "sysctl {name:?} is not allowed in the hosts namespace"
-        )));
+    if id(path)? != id(Path::new("/proc/self/ns/net"))? {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::invalid(match sysctl {
+        Some(name) => format!("sysctl {name:?} is not allowed in the hosts namespace"),
+        None => "unable to move network devices without a private NET namespace".to_owned(),
+    }))
 }
 
 /// Some engines (Podman) add the annotations of an image to the container's. One of these must not bring in layers, which are directories of
@@ -290,6 +300,14 @@ fn driver(context: &Context<'_>) -> Result<plan::cgroup::Driver> {
         cli::CgroupManager::Disabled => Ok(plan::cgroup::Driver::Disabled),
         cli::CgroupManager::Systemd => Ok(plan::cgroup::Driver::Systemd),
     }
+}
+
+fn resctrl(spec: &Spec, id: &str) -> Result<Option<plan::resctrl::ResctrlPlan>> {
+    let linux = spec.linux().as_ref();
+    let config = linux.and_then(|linux| linux.intel_rdt().as_ref());
+    config
+        .map(|config| plan::resctrl::plan(config, id))
+        .transpose()
 }
 
 /// Whether the lack of rights over cgroups is to be expected.
@@ -327,6 +345,7 @@ fn cgroup_owner(spec: &Spec) -> Option<u32> {
 /// What exists by now and has to go if the rest fails.
 struct Made {
     cgroup: Option<Cgroup>,
+    resctrl: Option<Group>,
     child: Option<Child>,
 }
 
@@ -344,7 +363,13 @@ fn construct(
         state.cgroup = serde_json::to_value(&located.saved)
             .map_err(|e| Error::new(Kind::System, format!("save the cgroup: {e}")))?;
     }
+    let resctrl = prepared.resctrl.as_ref().map(Group::locate).transpose()?;
+    state.resctrl = serde_json::to_value(&resctrl)
+        .map_err(|e| Error::new(Kind::System, format!("save the resctrl group: {e}")))?;
     directory.save(state)?;
+    if let (Some(group), Some(plan)) = (resctrl, &prepared.resctrl) {
+        made.resctrl.insert(group).make(plan)?;
+    }
     let created = cgroup::create(&prepared.cgroup, located)?;
     created
         .warnings
@@ -371,6 +396,7 @@ fn construct(
             host: &prepared.host,
             cgroup: made.cgroup.as_ref(),
             beside: None,
+            resctrl: made.resctrl.as_ref(),
             fifo,
             console_socket: prepared.console_socket.take(),
             process: None,
@@ -440,6 +466,7 @@ fn initial_state(prepared: &Prepared<'_>) -> State {
         no_new_keyring: prepared.request.no_new_keyring,
         cgroup: serde_json::Value::Null,
         resources: None,
+        resctrl: serde_json::Value::Null,
     }
 }
 
@@ -535,6 +562,12 @@ fn take_back(context: &Context<'_>, made: Made, directory: Locked, spec: &Spec, 
         warn(
             "remove the cgroup of the failed container",
             cgroup.discard(),
+        );
+    }
+    if let Some(group) = made.resctrl {
+        warn(
+            "remove the resctrl groups of the failed container",
+            group.remove(),
         );
     }
     if had_child {

@@ -4,6 +4,7 @@ use super::{Context, hook_state, hooks, saved_cgroup, start};
 use crate::cgroup;
 use crate::hooks::Kind as HookKind;
 use crate::report::{Context as _, Error, Kind, Result};
+use crate::resctrl::Group;
 use crate::spec;
 use crate::state::{ContainerId, Locked, State, Status};
 use crate::sys::process::pidfd_send_signal;
@@ -44,7 +45,7 @@ pub(super) fn remove_ended(context: &Context<'_>, ended: &State, spec: &Spec) ->
     destroy(context, directory, &state, Some(spec))
 }
 
-/// Kills what lives, removes the cgroup, runs the poststop hooks and removes the directory, in this order: interrupted at any point, it can be
+/// Kills what lives, removes the groups, runs the poststop hooks and removes the directory, in this order: interrupted at any point, it can be
 /// repeated. Who has the config at hand passes it on.
 pub(super) fn destroy(
     context: &Context<'_>,
@@ -55,6 +56,9 @@ pub(super) fn destroy(
     kill_init(state)?;
     if let Some(saved) = saved_cgroup(state)? {
         cgroup::destroy(&saved)?;
+    }
+    if let Some(group) = Group::saved(&state.resctrl)? {
+        group.remove()?;
     }
     if let Some(spec) = spec {
         run_poststop(context, spec, state);

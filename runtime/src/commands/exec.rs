@@ -7,6 +7,7 @@ use crate::cli::{self, ExecProcess, ProcessChanges};
 use crate::foreground::{self, Signals};
 use crate::plan::{self, seccomp};
 use crate::report::{Context as _, Error, Kind, Result};
+use crate::resctrl::Group;
 use crate::spawn::{self, Child};
 use crate::spec;
 use crate::state::{Directory, State, Status};
@@ -59,14 +60,12 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             keep_groups: plan::keeps_groups(state.annotations.get(plan::KEEP_GROUPS)),
             preserved_fds: request.preserve_fds,
             seccomp: seccomp(&directory)?,
-            personality: config
-                .linux()
-                .as_ref()
-                .and_then(|linux| linux.personality().as_ref()),
+            linux: config.linux().as_ref(),
         },
     )?;
     context.log_plan(&plan);
     let cgroup = cgroup(context, request, &state)?;
+    let resctrl = Group::saved(&state.resctrl)?.filter(Group::exists);
     let mut child = spawn::spawn(
         plan,
         spawn::Surroundings {
@@ -74,6 +73,7 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             cgroup: cgroup.as_ref(),
             // Who names a group means it.
             beside: request.cgroup.is_none().then(|| state.pid()).flatten(),
+            resctrl: resctrl.as_ref(),
             fifo: None,
             console_socket,
             process: Some(pidfd),
@@ -195,6 +195,15 @@ fn inherit(mut process: Process, own: &Process) -> Process {
     }
     if process.oom_score_adj().is_none() {
         process.set_oom_score_adj(own.oom_score_adj());
+    }
+    if process.scheduler().is_none() {
+        process.set_scheduler(own.scheduler().clone());
+    }
+    if process.io_priority().is_none() {
+        process.set_io_priority(*own.io_priority());
+    }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(own.exec_cpu_affinity().clone());
     }
     process
 }

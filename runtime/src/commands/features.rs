@@ -122,10 +122,10 @@ pub(crate) fn run() -> Result<String> {
             },
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
-            "intelRdt": {"enabled": false, "schemata": false, "monitoring": false},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "memoryPolicy": {"modes": MEMORY_POLICY_MODES, "flags": MEMORY_POLICY_FLAGS},
-            "mountExtensions": {"idmap": {"enabled": false}},
-            "netDevices": {"enabled": false},
+            "mountExtensions": {"idmap": {"enabled": true}},
+            "netDevices": {"enabled": true},
         },
         "annotations": {
             "dev.caisson.commit": env!("COMMIT"),

@@ -86,6 +86,7 @@ pub(super) mod tests {
             no_new_keyring: false,
             cgroup: serde_json::Value::Null,
             resources: None,
+            resctrl: serde_json::Value::Null,
         }
     }
 

@@ -280,6 +280,7 @@ impl Init {
             Step::Unshare(flags) => process::unshare(*flags)?,
             Step::BecomeRoot { otherwise } => identity::become_root(*otherwise)?,
             Step::NotDumpable => process::set_dumpable(false)?,
+            Step::Cpus(cpus) => run_on(cpus.as_deref())?,
             // A process that leads its group already has a session to keep only if it is a session leader: never after clone.
             Step::NewSession => nix::unistd::setsid().map(drop)?,
             Step::Keyring(name) => identity::join_keyring(name)?,
@@ -361,6 +362,20 @@ impl Init {
             _ => return Err(Fail::from(Errno::ENOSYS)),
         }
         Ok(())
+    }
+}
+
+/// The CPUs to run on. Without a list all that the cgroup has, whatever the caller was limited to: since Linux 6.2, a process that comes
+/// into a cgroup keeps a limit of its own. Where that cannot be, the kernel has chosen already.
+fn run_on(cpus: Option<&[u64]>) -> Done {
+    /// As many as a kernel can have (CONFIG_NR_CPUS); it takes those that there are.
+    const ALL: [u64; 128] = [u64::MAX; 128];
+    match cpus {
+        Some(cpus) => Ok(process::set_affinity(0, cpus)?),
+        None => {
+            process::set_affinity(0, &ALL).ok(); // see above
+            Ok(())
+        }
     }
 }
 

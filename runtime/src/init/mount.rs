@@ -5,11 +5,11 @@
 
 use super::root::{Missing, Root};
 use super::{At, Digits, Done, Fail, Files, Init, TEXT, copy_up, rootfs, with_fd_path};
-use crate::plan::Op;
-use crate::plan::mounts::{Filesystem, Kind, Mount};
+use crate::plan::mounts::{Bind, Filesystem, Kind, Mount};
+use crate::plan::{Op, Slot};
 use crate::sys::mount::{
-    MountAttr, attach, clone_tree, fs_magic, fsconfig_create, fsconfig_flag, fsconfig_string,
-    fsmount, fsopen, mount as mount2, mount_flags, mount_setattr,
+    MountAttr, attach, clone_tree, clone_tree_with, fs_magic, fsconfig_create, fsconfig_flag,
+    fsconfig_string, fsmount, fsopen, mount as mount2, mount_flags, mount_setattr,
 };
 use crate::sys::{Errno, Result, fs};
 use std::ffi::CStr;
@@ -20,21 +20,9 @@ impl Init {
     pub(crate) fn mount(&mut self, mount: &Mount) -> Done {
         let root = self.root.as_ref().ok_or(Errno::ENOENT)?;
         match &mount.kind {
-            Kind::Bind {
-                source,
-                recursive,
-                slot,
-            } => {
-                let tree = match (clone_tree(fs::CWD, source, *recursive), slot) {
-                    // Not reachable for the root of this user namespace: it was lent.
-                    (Err(Errno::EACCES), Some(slot)) => self.files.slots[slot.0]
-                        .try_clone()
-                        .map_err(|_| Errno::EMFILE)?,
-                    (Err(Errno::EINVAL), _) if !recursive => {
-                        return Err(Errno::EINVAL).at(Op::LockedBelow);
-                    }
-                    (cloned, _) => cloned.at(Op::OpenSource)?,
-                };
+            Kind::Bind(bind) if bind.links.copy && copy_link(root, mount, bind)? => Ok(()),
+            Kind::Bind(bind) => {
+                let tree = self.source(bind)?;
                 self.bind(root, mount, &tree)
             }
             Kind::Cgroup {
@@ -73,8 +61,40 @@ impl Init {
         }
     }
 
+    /// The detached mount that a bind attaches.
+    fn source(&self, bind: &Bind) -> Done<OwnedFd> {
+        let opened = |slot: Slot| {
+            self.files.slots[slot.0]
+                .try_clone()
+                .map_err(|_| Errno::EMFILE)
+        };
+        if let (Some(slot), Some(_)) = (bind.slot, &bind.id_map) {
+            return opened(slot).at(Op::OpenSource);
+        }
+        let mut flags = 0;
+        if bind.recursive {
+            flags |= libc::AT_RECURSIVE;
+        }
+        if bind.links.keep_source {
+            flags |= libc::AT_SYMLINK_NOFOLLOW;
+        }
+        match (clone_tree_with(fs::CWD, &bind.source, flags), bind.slot) {
+            // Not reachable for the root of this user namespace: it was lent.
+            (Err(Errno::EACCES), Some(slot)) => opened(slot).at(Op::OpenSource),
+            (Err(Errno::EINVAL), _) if !bind.recursive => Err(Errno::EINVAL).at(Op::LockedBelow),
+            (cloned, _) => cloned.at(Op::OpenSource),
+        }
+    }
+
     fn bind(&self, root: &Root, mount: &Mount, tree: &OwnedFd) -> Done {
-        let target = rootfs::target_for(root, &mount.target, tree)?;
+        let (keep_flags, keep_target) = match &mount.kind {
+            Kind::Bind(bind) => (bind.keep_flags, bind.links.keep_target),
+            _ => (false, false),
+        };
+        let target = match keep_target.then(|| root.open_last(&mount.target)) {
+            None | Some(Err(Errno::ENOENT)) => rootfs::target_for(root, &mount.target, tree)?,
+            Some(found) => found.at(Op::Resolve)?,
+        };
         let over_proc = mount.target.as_c_str() == c"/proc";
         if over_proc && fs_magic(tree).at(Op::Verify)? != libc::PROC_SUPER_MAGIC {
             return Err(Errno::EINVAL).at(Op::Forbidden);
@@ -82,7 +102,7 @@ impl Init {
         check_target(&target, mount, over_proc)?;
         // Words that say nothing about flags leave the source's as they are.
         if mount.set != 0 || mount.clear != 0 {
-            return self.bind_with_flags(mount, tree, &target);
+            return self.bind_with_flags(mount, tree, &target, keep_flags);
         }
         place(
             &self.files,
@@ -95,14 +115,21 @@ impl Init {
 
     /// A bind with flags has exactly these flags, as mount(8) has it. Flags that the kernel locked (the mount comes from a more privileged
     /// user namespace) stay, unless a word clears one explicitly: that is an error.
-    fn bind_with_flags(&self, mount: &Mount, tree: &OwnedFd, target: &OwnedFd) -> Done {
+    fn bind_with_flags(
+        &self,
+        mount: &Mount,
+        tree: &OwnedFd,
+        target: &OwnedFd,
+        keep_flags: bool,
+    ) -> Done {
         let all = libc::MOUNT_ATTR_RDONLY
             | libc::MOUNT_ATTR_NOSUID
             | libc::MOUNT_ATTR_NODEV
             | libc::MOUNT_ATTR_NOEXEC
             | libc::MOUNT_ATTR_NODIRATIME
             | libc::MOUNT_ATTR_NOSYMFOLLOW;
-        let clear = (all & !mount.set) | mount.clear;
+        let others = if keep_flags { 0 } else { all & !mount.set };
+        let clear = others | mount.clear;
         let exact = MountAttr {
             set: mount.set,
             clear,
@@ -202,6 +229,28 @@ impl Init {
             set_propagation(&self.files, &mounted, *flag, *is_recursive).at(Op::SetPropagation)?;
         }
         Ok(mount.late_readonly.then_some(mounted))
+    }
+}
+
+/// Makes a link like the source, if that is one. A link that says the same may be there already.
+fn copy_link(root: &Root, mount: &Mount, bind: &Bind) -> Done<bool> {
+    let mut wanted = [0; libc::PATH_MAX as usize];
+    let length = match fs::readlink(fs::CWD, &bind.source, &mut wanted) {
+        Err(Errno::EINVAL) => return Ok(false),
+        other => other.at(Op::OpenSource)?,
+    };
+    // `readlink` leaves room for the NUL.
+    let target = CStr::from_bytes_until_nul(&wanted).map_err(|_| Fail::from(Errno::EINVAL))?;
+    let (directory, name) = root.parent(&mount.target)?;
+    match fs::symlink(target, &directory, name) {
+        Err(Errno::EEXIST) => {
+            let mut found = [0; libc::PATH_MAX as usize];
+            match fs::readlink(&directory, name, &mut found) {
+                Ok(n) if found[..n] == wanted[..length] => Ok(true),
+                _ => Err(Errno::EEXIST).at(Op::Create),
+            }
+        }
+        other => other.map(|()| true).at(Op::Create),
     }
 }
 

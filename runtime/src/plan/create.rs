@@ -4,14 +4,13 @@ use super::mounts::{self, Surroundings, c_path, c_string};
 use super::namespaces::{self, Namespaces};
 use super::rootfs::{self, Overlay, Root, Source};
 use super::{
-    Console, HookCall, Ids, Open, Plan, Request, Slot, Step, personality, process, seccomp,
-    validate,
+    Console, HookCall, Ids, Open, Plan, Request, Slot, Step, Tree, idmap, net_devices, process,
+    seccomp, validate,
 };
 use crate::host::Host;
 use crate::report::{Error, Result};
 use crate::sys::process::CStringArray;
 use oci_spec::runtime::{Hook, Linux, Process, Spec};
-use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -56,6 +55,10 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
         gid: process.user().gid(),
     };
     enter(&mut ns, &options, user, overlay.as_ref(), &mut steps)?;
+    let net_devices = net_devices::plan(linux, &ns, options.host)?;
+    if !net_devices.is_empty() {
+        steps.push(Step::Ask(Request::NetDevices));
+    }
     let hooks = spec.hooks().as_ref();
     assemble(spec, linux, &ns, &options, overlay, &mut opens, &mut steps)?;
     let runtime_hooks = hooks.is_some_and(|h| !empty(h.create_runtime()) || has_prestart(h));
@@ -101,6 +104,7 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
         steps,
         exec: process::exec(process)?,
         rlimits,
+        net_devices,
     })
 }
 
@@ -123,6 +127,7 @@ fn enter(
     if let Some(stage) = &mut ns.birth.stage {
         stage.otherwise = user;
     }
+    steps.push(Step::Cpus(None));
     let maps_ids =
         ns.birth.id_maps.is_some() && !ns.birth.stage.as_ref().is_some_and(|stage| stage.new_user);
     if maps_ids {
@@ -194,7 +199,13 @@ fn assemble(
     let source = match overlay {
         Some(overlay) => Source::Overlay(overlay),
         None => Source::Directory {
-            slot: trees.open(&path, true, libc::MS_PRIVATE),
+            slot: trees.open(|| Tree {
+                path: path.clone(),
+                keep_link: false,
+                recursive: true,
+                propagation: libc::MS_PRIVATE,
+                id_map: None,
+            }),
         },
     };
     steps.push(Step::Root(Root { path, source }));
@@ -207,17 +218,18 @@ fn assemble(
         cgroup_namespace: ns.has(libc::CLONE_NEWCGROUP),
         cgroup_root: options.cgroup_root,
         cgroup_path: options.cgroup_path,
+        id_maps: idmap::Container {
+            maps: ns.birth.id_maps.as_ref(),
+            joined: ns.joined_user,
+            privileged: options.host.sys_admin,
+        },
     };
     for entry in spec.mounts().iter().flatten() {
         let mut mount = mounts::plan(entry, &around)?;
         inherit_propagation(&mut mount, propagation);
-        if let mounts::Kind::Bind {
-            source,
-            recursive,
-            slot,
-        } = &mut mount.kind
-        {
-            *slot = trees.open(source, *recursive, inherited);
+        if let mounts::Kind::Bind(bind) = &mut mount.kind {
+            trees.wanted = userns && options.host.sys_admin || bind.id_map.is_some();
+            bind.slot = trees.open(|| source_tree(bind, inherited));
         }
         steps.push(Step::Mount(Box::new(mount)));
     }
@@ -228,6 +240,17 @@ fn assemble(
     Ok(())
 }
 
+/// The source of a bind, as the parent opens it.
+fn source_tree(bind: &mounts::Bind, propagation: u64) -> Tree {
+    Tree {
+        path: bind.source.clone(),
+        keep_link: bind.links.keep_source,
+        recursive: bind.recursive,
+        propagation,
+        id_map: bind.id_map.clone(),
+    }
+}
+
 /// The trees that the parent opens, if it does.
 struct Trees<'a> {
     opens: &'a mut Vec<Open>,
@@ -235,15 +258,11 @@ struct Trees<'a> {
 }
 
 impl Trees<'_> {
-    fn open(&mut self, path: &CString, recursive: bool, propagation: u64) -> Option<Slot> {
+    fn open(&mut self, tree: impl FnOnce() -> Tree) -> Option<Slot> {
         if !self.wanted {
             return None;
         }
-        self.opens.push(Open::Tree {
-            path: path.clone(),
-            recursive,
-            propagation,
-        });
+        self.opens.push(Open::Tree(tree()));
         Some(Slot(self.opens.len() - 1))
     }
 }
@@ -340,11 +359,7 @@ fn restrict(spec: &Spec, linux: &Linux, process: &Process, steps: &mut Vec<Step>
     if let Some(flags) = rootfs::propagation(linux.rootfs_propagation().as_deref())? {
         steps.push(Step::RootPropagation(flags & !libc::MS_REC));
     }
-    steps.extend(personality::step(linux.personality().as_ref()));
-    if let Some(policy) = linux.memory_policy() {
-        steps.push(super::memory_policy(policy)?);
-    }
-    Ok(())
+    super::of_every_process(linux, steps)
 }
 
 /// Hooks that init runs. Without `env`, a startContainer hook gets the process's.

@@ -3,7 +3,7 @@
 use super::{Birth, Ids, Join, Open, Plan, Slot, Step, create, mounts, process, seccomp};
 use crate::host::Host;
 use crate::report::Result;
-use oci_spec::runtime::{LinuxPersonality, Process};
+use oci_spec::runtime::{Linux, Process};
 
 /// What the container and the command line add to the process document.
 #[derive(Debug)]
@@ -16,8 +16,8 @@ pub(crate) struct Options<'a> {
     pub(crate) keep_groups: bool,
     pub(crate) preserved_fds: u32,
     pub(crate) seccomp: Option<seccomp::Filter>,
-    /// The container's.
-    pub(crate) personality: Option<&'a LinuxPersonality>,
+    /// The container's section of the config.
+    pub(crate) linux: Option<&'a Linux>,
 }
 
 /// Plans a process in a container.
@@ -27,8 +27,13 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
         uid: process.user().uid(),
         gid: process.user().gid(),
     };
+    let [initial, cpus] = process::affinity(process)?;
+    if initial.is_none() || cpus.is_some() {
+        steps.push(Step::Cpus(cpus));
+    }
     let birth = Birth {
         oom_score_adj: process.oom_score_adj(),
+        cpus: initial,
         ..enter(&options, user, &mut steps)
     };
     steps.push(Step::NewSession);
@@ -50,7 +55,9 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
     {
         steps.push(Step::Apparmor(mounts::c_string(profile)?));
     }
-    steps.extend(super::personality::step(options.personality));
+    if let Some(linux) = options.linux {
+        super::of_every_process(linux, &mut steps)?;
+    }
     let mut rlimits = Vec::new();
     let tail = process::Tail {
         process,
@@ -67,6 +74,7 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
         steps,
         exec: process::exec(process)?,
         rlimits,
+        net_devices: Vec::new(),
     })
 }
 

@@ -9,11 +9,14 @@ pub(crate) mod cgroup;
 pub(crate) mod create;
 pub(crate) mod device_filter;
 pub(crate) mod exec;
+pub(crate) mod idmap;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod net_devices;
 pub(crate) mod personality;
 pub(crate) mod process;
+pub(crate) mod resctrl;
 pub(crate) mod rootfs;
 pub(crate) mod seccomp;
 pub(crate) mod systemd;
@@ -40,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) exec: Exec,
     /// What [`Request::Rlimits`] asks for.
     pub(crate) rlimits: Vec<Rlimit>,
+    /// What [`Request::NetDevices`] asks for.
+    pub(crate) net_devices: Vec<net_devices::NetDevice>,
 }
 
 /// How the container process is cloned.
@@ -56,6 +61,8 @@ pub(crate) struct Birth {
     pub(crate) id_maps: Option<namespaces::IdMaps>,
     /// Written by the parent to `/proc/PID/oom_score_adj` before init does anything.
     pub(crate) oom_score_adj: Option<i32>,
+    /// The CPUs on which the parent goes on, and on which the process is born, as a bit mask.
+    pub(crate) cpus: Option<Vec<u64>>,
 }
 
 /// What the intermediate process does before it clones init.
@@ -84,15 +91,22 @@ pub(crate) struct Slot(pub(crate) usize);
 pub(crate) enum Open {
     /// A namespace file.
     Namespace(CString),
-    /// A detached copy of a tree, for containers with a user namespace that could not reach the source themselves. Its propagation
-    /// becomes what the container's own mounts have (`MS_*`), as if it had been bound inside.
-    Tree {
-        path: CString,
-        recursive: bool,
-        propagation: u64,
-    },
+    Tree(Tree),
     /// The process whose namespaces are joined: its pidfd, supplied by the caller.
     Process,
+}
+
+/// A detached copy of a tree: for containers with a user namespace that could not reach the source themselves, and for id-mapped mounts,
+/// which want privilege over the source's file system.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub(crate) path: CString,
+    /// Takes a link at the path for itself.
+    pub(crate) keep_link: bool,
+    pub(crate) recursive: bool,
+    /// What the container's own mounts have (`MS_*`), as if it had been bound inside.
+    pub(crate) propagation: u64,
+    pub(crate) id_map: Option<idmap::MountIdMap>,
 }
 
 /// One namespace to join.
@@ -117,6 +131,8 @@ pub(crate) struct Ids {
 pub(crate) enum Request {
     /// Write uid_map and gid_map of the new user namespace.
     IdMaps,
+    /// Move network devices into the container's namespace, where init is by now.
+    NetDevices,
     /// Run the `prestart` and `createRuntime` hooks.
     Hooks,
     /// Set the resource limits of init, for which it has no privilege itself.
@@ -138,6 +154,8 @@ pub(crate) enum Step {
     },
     /// Hides this process's /proc entries: CVE-2016-9962, CVE-2019-5736.
     NotDumpable,
+    /// Takes these CPUs as the only ones to run on, or all that its cgroup has.
+    Cpus(Option<Vec<u64>>),
     NewSession,
     Keyring(CString),
     LoopbackUp,
@@ -315,6 +333,15 @@ pub(crate) fn keeps_groups(value: Option<&String>) -> bool {
     value.is_some_and(|value| value == "1")
 }
 
+/// What `linux` says of every process of the container: personality and memory policy.
+fn of_every_process(linux: &oci_spec::runtime::Linux, steps: &mut Vec<Step>) -> Result<()> {
+    steps.extend(personality::step(linux.personality().as_ref()));
+    if let Some(policy) = linux.memory_policy() {
+        steps.push(memory_policy(policy)?);
+    }
+    Ok(())
+}
+
 /// `linux.memoryPolicy`: see set_mempolicy(2).
 fn memory_policy(policy: &oci_spec::runtime::LinuxMemoryPolicy) -> Result<Step> {
     use oci_spec::runtime::{MemoryPolicyFlagType as Flag, MemoryPolicyModeType as Mode};
@@ -335,41 +362,49 @@ fn memory_policy(policy: &oci_spec::runtime::LinuxMemoryPolicy) -> Result<Step> 
                 Flag::MpolFStaticNodes => 1 << 15,
             }
     });
-    let nodes = node_mask(policy.nodes().as_deref().unwrap_or_default())?;
+    let list = policy.nodes().as_deref().unwrap_or_default();
+    let nodes = bit_mask(list).ok_or_else(|| {
+        Error::invalid(format!(
+            "linux.memoryPolicy.nodes: invalid memory policy node in {list:?}"
+        ))
+    })?;
     Ok(Step::MemoryPolicy {
         mode: mode | flags,
         nodes,
     })
 }
 
-/// A list such as `0-3,7` as a bit mask, least significant word first.
-fn node_mask(list: &str) -> Result<Vec<u64>> {
-    const MAX_NODE: usize = 1023;
-    let wrong = || {
-        Error::invalid(format!(
-            "linux.memoryPolicy.nodes: {list:?} is not a list of node numbers"
-        ))
-    };
-    let number = |text: &str| {
-        text.trim()
-            .parse::<usize>()
-            .ok()
-            .filter(|n| *n <= MAX_NODE)
-            .ok_or_else(wrong)
-    };
+/// A list such as `0-3,7` as a bit mask, least significant word first; None if it is not one.
+fn bit_mask(list: &str) -> Option<Vec<u64>> {
+    /// What a cpu_set_t and runc's masks hold.
+    const MAX: usize = 1023;
+    let number = |text: &str| text.trim().parse().ok().filter(|n: &usize| *n <= MAX);
     let mut mask = Vec::new();
     for part in list.split(',').filter(|part| !part.trim().is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last) = (number(first)?, number(last)?);
         if first > last {
-            return Err(wrong());
+            return None;
         }
-        for node in first..=last {
-            if mask.len() <= node / 64 {
-                mask.resize(node / 64 + 1, 0);
-            }
-            mask[node / 64] |= 1u64 << (node % 64);
+        if mask.len() <= last / 64 {
+            mask.resize(last / 64 + 1, 0);
+        }
+        (first..=last).for_each(|bit| mask[bit / 64] |= 1u64 << (bit % 64));
+    }
+    Some(mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bit_mask;
+
+    #[test]
+    fn lists_of_numbers_become_masks() {
+        assert_eq!(bit_mask("0-3, 7,"), Some(vec![0x8f]));
+        assert_eq!(bit_mask("64"), Some(vec![0, 1]));
+        assert_eq!(bit_mask(""), Some(vec![]));
+        for wrong in ["1024", "3-1", "a", "-1", "0-9876543210"] {
+            assert_eq!(bit_mask(wrong), None, "{wrong}");
         }
     }
-    Ok(mask)
 }

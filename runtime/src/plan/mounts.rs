@@ -3,6 +3,7 @@
 //! Pure. How a mount is made is in `crate::init::mount`. Words and their meaning: runtime-spec, config.md "Mounts" and mount(8).
 
 use super::Slot;
+use super::idmap::{self, MountIdMap};
 use crate::report::{Error, Result};
 use crate::sys::mount::MountAttr;
 use libc::{
@@ -39,12 +40,7 @@ pub(crate) struct Mount {
 /// Where the mount comes from.
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// A host path: opened by init, or before the clone by the parent (`slot`).
-    Bind {
-        source: CString,
-        recursive: bool,
-        slot: Option<Slot>,
-    },
+    Bind(Bind),
     Filesystem(Filesystem),
     /// The cgroup2 hierarchy, seen from the container's cgroup namespace. `fallback` is the host directory to bind where the kernel
     /// refuses the mount; without, an empty directory is.
@@ -54,6 +50,31 @@ pub(crate) enum Kind {
     },
     /// An empty read-only directory.
     Empty,
+}
+
+/// A host path.
+#[derive(Debug)]
+pub(crate) struct Bind {
+    pub(crate) source: CString,
+    pub(crate) recursive: bool,
+    /// Where the parent has opened it before the clone: for init if that cannot reach it, and always if it is id-mapped.
+    pub(crate) slot: Option<Slot>,
+    pub(crate) id_map: Option<MountIdMap>,
+    /// Flags that no word clears stay. The kernel sees to that where a mount of the host comes into a user namespace, but not for
+    /// one that the parent has opened.
+    pub(crate) keep_flags: bool,
+    pub(crate) links: Links,
+}
+
+/// crun's options for binds whose source or destination is a symbolic link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Links {
+    /// `copy-symlink`: a source that is a link is made again at the destination, and nothing is mounted.
+    pub(crate) copy: bool,
+    /// `src-nofollow`: the source is the link itself.
+    pub(crate) keep_source: bool,
+    /// `dest-nofollow`: the destination is the link itself.
+    pub(crate) keep_target: bool,
 }
 
 /// A new superblock (or the one of a namespace, such as proc).
@@ -87,6 +108,8 @@ struct Words {
     ms_flags: u64,
     data: Vec<String>,
     copy_up: bool,
+    id_map: Option<idmap::Word>,
+    links: Links,
 }
 
 /// What the rest of the config means for mounts.
@@ -102,6 +125,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cgroup_root: Option<&'a Path>,
     /// The container's own cgroup directory on the host.
     pub(crate) cgroup_path: Option<&'a Path>,
+    pub(crate) id_maps: idmap::Container<'a>,
 }
 
 /// Turns one entry of `mounts` into a mount.
@@ -129,6 +153,14 @@ pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) 
         return Err(Error::invalid(format!("{}: no type", describe())));
     }
     check_proc(&target, fstype, is_bind)?;
+    let id_map = idmap::plan(words.id_map.take(), entry, is_bind, &around.id_maps)
+        .map_err(|e| e.context(format!("invalid mount {:?}", entry.destination())))?;
+    if !is_bind && words.links != Links::default() {
+        return Err(Error::invalid(format!(
+            "{}: copy-symlink, src-nofollow and dest-nofollow are for bind mounts",
+            describe()
+        )));
+    }
     let cgroup = !is_bind && matches!(fstype, "cgroup" | "cgroup2");
     let late_readonly = words.set & MOUNT_ATTR_RDONLY != 0
         && !is_bind
@@ -145,7 +177,7 @@ pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) 
     let (set, clear) = (words.set, words.clear);
     let (recursive, propagation) = (words.recursive, std::mem::take(&mut words.propagation));
     let kind = if is_bind {
-        bind(entry, &words, around)?
+        bind(entry, &words, id_map, around)?
     } else if cgroup {
         cgroup_kind(around)?
     } else {
@@ -235,6 +267,7 @@ fn check_proc(target: &Path, fstype: &str, is_bind: bool) -> Result<()> {
 fn bind(
     entry: &oci_spec::runtime::Mount,
     words: &Words,
+    id_map: Option<MountIdMap>,
     around: &Surroundings<'_>,
 ) -> Result<Kind> {
     let Some(source) = entry.source() else {
@@ -244,11 +277,14 @@ fn bind(
         )));
     };
     let source = c_path(around.bundle.join(source))?;
-    Ok(Kind::Bind {
+    Ok(Kind::Bind(Bind {
         source,
         recursive: words.recursive_bind,
         slot: None,
-    })
+        keep_flags: id_map.is_some() && around.user_namespace,
+        id_map,
+        links: words.links,
+    }))
 }
 
 /// A cgroup mount. With its own cgroup namespace, the container mounts the hierarchy and sees its own part. Without, the host's mount is
@@ -262,11 +298,14 @@ fn cgroup_kind(around: &Surroundings<'_>) -> Result<Kind> {
             false => around.cgroup_root,
         };
         return Ok(match part {
-            Some(part) => Kind::Bind {
+            Some(part) => Kind::Bind(Bind {
                 source: c_path(part)?,
                 recursive: false,
                 slot: None,
-            },
+                id_map: None,
+                keep_flags: false,
+                links: Links::default(),
+            }),
             None => Kind::Empty,
         });
     }
@@ -442,11 +481,14 @@ pub(crate) const OPTION_WORDS: &[&str] = &[
     "async",
     "atime",
     "bind",
+    "copy-symlink",
     "defaults",
+    "dest-nofollow",
     "dev",
     "diratime",
     "dirsync",
     "exec",
+    "idmap",
     "iversion",
     "lazytime",
     "loud",
@@ -471,6 +513,7 @@ pub(crate) const OPTION_WORDS: &[&str] = &[
     "relatime",
     "remount",
     "rexec",
+    "ridmap",
     "rnoatime",
     "rnodev",
     "rnodiratime",
@@ -494,6 +537,7 @@ pub(crate) const OPTION_WORDS: &[&str] = &[
     "shared",
     "silent",
     "slave",
+    "src-nofollow",
     "strictatime",
     "suid",
     "symfollow",
@@ -509,15 +553,13 @@ fn parse(options: &[String]) -> Result<Words> {
             "bind" => words.bind = true,
             "rbind" => (words.bind, words.recursive_bind) = (true, true),
             "tmpcopyup" => words.copy_up = true,
-            "idmap" | "ridmap" => {
-                return Err(Error::new(
-                    crate::report::Kind::Unsupported,
-                    format!("option {word:?} is not supported yet"),
-                ));
-            }
-            _ => match effect(word) {
-                Some(effect) => words.apply(effect),
-                None => words.data.push(word.clone()),
+            "copy-symlink" => words.links.copy = true,
+            "src-nofollow" => words.links.keep_source = true,
+            "dest-nofollow" => words.links.keep_target = true,
+            _ => match (effect(word), idmap::Word::parse(word)) {
+                (Some(effect), _) => words.apply(effect),
+                (None, Some(id_map)) => words.id_map = Some(id_map),
+                (None, None) => words.data.push(word.clone()),
             },
         }
     }
@@ -570,7 +612,7 @@ impl Words {
 impl fmt::Display for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = match &self.kind {
-            Kind::Bind { source, .. } => source.as_c_str(),
+            Kind::Bind(bind) => bind.source.as_c_str(),
             Kind::Filesystem(filesystem) | Kind::Cgroup { filesystem, .. } => {
                 filesystem.source.as_c_str()
             }

@@ -23,6 +23,8 @@ pub(crate) struct Namespaces {
     /// Joined by init itself, in this order.
     pub(crate) joins: Vec<Join>,
     pub(crate) opens: Vec<Open>,
+    /// The user namespace that it joins.
+    pub(crate) joined_user: Option<Slot>,
 }
 
 impl Namespaces {
@@ -33,7 +35,7 @@ impl Namespaces {
 }
 
 /// One side of the mappings of a user namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct IdMaps {
     pub(crate) uids: Vec<IdMap>,
     pub(crate) gids: Vec<IdMap>,
@@ -64,7 +66,7 @@ pub(crate) fn host_id(maps: &[IdMap], id: u32) -> Option<u32> {
     map.host.checked_add(id - map.container)
 }
 
-fn id_maps(mappings: Option<&Vec<LinuxIdMapping>>) -> Vec<IdMap> {
+pub(super) fn id_maps(mappings: Option<&Vec<LinuxIdMapping>>) -> Vec<IdMap> {
     let map = |m: &LinuxIdMapping| IdMap {
         container: m.container_id(),
         host: m.host_id(),
@@ -117,6 +119,9 @@ pub(crate) fn plan(linux: &Linux, host: &Host) -> Result<Namespaces> {
     });
     for (flag, path) in paths {
         let slot = Slot(ns.opens.len());
+        if flag == LinuxNamespaceType::User as u64 {
+            ns.joined_user = Some(slot);
+        }
         ns.opens
             .push(Open::Namespace(super::mounts::c_path(&path)?));
         ns.joins.push(Join {
@@ -184,6 +189,13 @@ fn map_ids(linux: &Linux, ns: &mut Namespaces) -> Result<()> {
             "user namespaces enabled, but no uidMappings and gidMappings: both are needed in config.json",
         ));
     }
+    check_ranges(&maps)?;
+    ns.birth.id_maps = Some(maps);
+    Ok(())
+}
+
+/// Whether every range has ids, and 32-bit ones only.
+pub(super) fn check_ranges(maps: &IdMaps) -> Result<()> {
     for map in maps.uids.iter().chain(&maps.gids) {
         if map.size == 0
             || map.container.checked_add(map.size - 1).is_none()
@@ -195,7 +207,6 @@ fn map_ids(linux: &Linux, ns: &mut Namespaces) -> Result<()> {
             )));
         }
     }
-    ns.birth.id_maps = Some(maps);
     Ok(())
 }
 

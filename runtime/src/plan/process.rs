@@ -181,6 +181,29 @@ fn check_id(what: &str, id: u32) -> Result<()> {
     Ok(())
 }
 
+/// `execCPUAffinity`: the CPUs before the process is in the container's cgroup, and those to run on there.
+pub(crate) fn affinity(process: &Process) -> Result<[Option<Vec<u64>>; 2]> {
+    let Some(affinity) = process.exec_cpu_affinity() else {
+        return Ok([None, None]);
+    };
+    let mask = |name: &str, list: &Option<String>| {
+        let Some(list) = list.as_deref().filter(|list| !list.is_empty()) else {
+            return Ok(None);
+        };
+        let mask = super::bit_mask(list).filter(|mask| !mask.is_empty());
+        let wrong = || {
+            Error::invalid(format!(
+                "bad CPUAffinity.{name}: {list:?} is not a list of CPUs up to 1023"
+            ))
+        };
+        mask.ok_or_else(wrong).map(Some)
+    };
+    Ok([
+        mask("Initial", affinity.initial())?,
+        mask("Final", affinity.cpu_affinity_final())?,
+    ])
+}
+
 /// Scheduler and io priority.
 fn attributes(process: &Process, steps: &mut Vec<Step>) -> Result<()> {
     if let Some(scheduler) = process.scheduler() {

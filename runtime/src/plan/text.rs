@@ -7,6 +7,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Step::Ask(Request::IdMaps) => write!(f, "map user and group ids"),
+            Step::Ask(Request::NetDevices) => write!(f, "move network devices"),
             Step::Ask(Request::Hooks) => write!(f, "run the hooks of the runtime namespace"),
             Step::Ask(Request::Rlimits) => write!(f, "set the resource limits"),
             Step::Ask(Request::Start) => write!(f, "wait to be started"),
@@ -14,6 +15,7 @@ impl fmt::Display for Step {
             Step::Unshare(flags) => write!(f, "create the {} namespace", names(*flags)),
             Step::BecomeRoot { .. } => write!(f, "become root in the user namespace"),
             Step::NotDumpable => write!(f, "clear the dumpable flag"),
+            Step::Cpus(_) => write!(f, "set the CPU affinity"),
             Step::NewSession => write!(f, "create a session"),
             Step::Keyring(name) => write!(f, "join the session keyring {name:?}"),
             Step::LoopbackUp => write!(f, "bring the loopback interface up"),
@@ -78,7 +80,9 @@ impl Step {
             Step::Scheduler(attr) => write!(f, "set the scheduler (policy {})", attr.policy),
             Step::IoPriority(value) => write!(f, "set the io priority {value:#x}"),
             Step::Personality(value) => write!(f, "set the personality {value:#x}"),
-            Step::MemoryPolicy { mode, .. } => write!(f, "set the memory policy {mode:#x}"),
+            Step::MemoryPolicy { mode, .. } => {
+                write!(f, "set the memory policy {mode:#x} (set_mempolicy)")
+            }
             Step::Rlimit(limit) => write!(
                 f,
                 "set rlimit {} to {}:{}",

@@ -23,7 +23,6 @@ pub(crate) fn check(spec: &Spec, ns: &Namespaces, host: &Host) -> Result<()> {
     }
     names(spec, ns)?;
     sysctls(spec, ns)?;
-    unsupported(spec)?;
     ids(spec, ns)?;
     let linux = spec.linux().as_ref();
     let paths = linux
@@ -151,39 +150,6 @@ pub(crate) fn sysctl_path(name: &str) -> String {
             .collect(),
         _ => name.to_owned(),
     }
-}
-
-/// Fields that this version cannot honour are refused rather than ignored: a container must not run with less than was asked for.
-fn unsupported(spec: &Spec) -> Result<()> {
-    let refuse = |what: &str| {
-        Err(Error::new(
-            Kind::Unsupported,
-            format!("{what} is not supported yet"),
-        ))
-    };
-    let Some(linux) = spec.linux() else {
-        return Ok(());
-    };
-    if linux.intel_rdt().is_some() {
-        return refuse("linux.intelRdt");
-    }
-    if linux
-        .net_devices()
-        .as_ref()
-        .is_some_and(|devices| !devices.is_empty())
-    {
-        return refuse("linux.netDevices");
-    }
-    for mount in spec.mounts().iter().flatten() {
-        if mount
-            .uid_mappings()
-            .as_ref()
-            .is_some_and(|maps| !maps.is_empty())
-        {
-            return refuse("an id-mapped mount (uidMappings)");
-        }
-    }
-    Ok(())
 }
 
 /// Ids of the process must exist in its user namespace: the kernel would say EINVAL without a reason.

@@ -12,7 +12,8 @@ use crate::sys::{Errno, cred, fs};
 pub(super) fn unreachable(plan: &Plan, host: &Host) -> Vec<Slot> {
     let trees = plan.opens.iter().enumerate();
     let mut trees = trees.filter_map(|(at, open)| match open {
-        Open::Tree { path, .. } => Some((Slot(at), path)),
+        // What is id-mapped is attached as the parent has opened it.
+        Open::Tree(tree) if tree.id_map.is_none() => Some((Slot(at), &tree.path)),
         _ => None,
     });
     // A mount namespace that was joined has its own mounts already.

@@ -61,6 +61,9 @@ pub struct State {
     /// `linux.resources` since the last `update`; absent: as in the config.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<LinuxResources>,
+    /// What the resctrl module needs to find the container's groups again.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub resctrl: serde_json::Value,
 }
 
 /// A process that is told apart from a later one with the same pid.
@@ -190,6 +193,7 @@ mod tests {
             no_new_keyring: false,
             cgroup: serde_json::json!({"path": "/x"}),
             resources: None,
+            resctrl: serde_json::Value::Null,
         }
     }
 

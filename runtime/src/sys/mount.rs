@@ -1,7 +1,7 @@
 //! The mount calls: file-system contexts, detached mounts, mount attributes, and the few of mount(2) that have no successor.
 
 use super::{Errno, Result};
-use std::ffi::{CStr, c_uint};
+use std::ffi::{CStr, c_int, c_uint};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// struct mount_attr of linux/mount.h: the fourth field (`userns_fd`) is the user namespace of MOUNT_ATTR_IDMAP.
@@ -94,10 +94,13 @@ pub(crate) fn fsmount(fs: impl AsFd, attributes: u64) -> Result<OwnedFd> {
 
 /// open_tree(2) with OPEN_TREE_CLONE: a detached copy of the mount at `path`, with the mounts below it if `recursive`.
 pub(crate) fn clone_tree(dir: impl AsFd, path: &CStr, recursive: bool) -> Result<OwnedFd> {
-    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as c_uint;
-    if recursive {
-        flags |= libc::AT_RECURSIVE as c_uint;
-    }
+    let recursive = if recursive { libc::AT_RECURSIVE } else { 0 };
+    clone_tree_with(dir, path, recursive | libc::AT_EMPTY_PATH)
+}
+
+/// The same with these `AT_*` flags.
+pub(crate) fn clone_tree_with(dir: impl AsFd, path: &CStr, at: c_int) -> Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | at.cast_unsigned();
     let fd = dir.as_fd().as_raw_fd();
     // SAFETY: the path is NUL-terminated.
     new_fd(unsafe { libc::syscall(libc::SYS_open_tree, fd, path.as_ptr(), flags) })

@@ -337,6 +337,21 @@ pub(crate) fn set_personality(persona: u64) -> Result<()> {
     Errno::result(unsafe { libc::personality(persona) }).map(drop)
 }
 
+/// sched_setaffinity(2) of a process (0: this one): `cpus` is a bit mask, least significant word first. The kernel leaves out what the
+/// process's cpuset lacks; EINVAL if nothing remains.
+pub(crate) fn set_affinity(pid: i32, cpus: &[u64]) -> Result<()> {
+    // SAFETY: pointer and size describe `cpus`, which the kernel only reads.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_sched_setaffinity,
+            pid,
+            size_of_val(cpus),
+            cpus.as_ptr(),
+        )
+    })
+    .map(drop)
+}
+
 /// struct sched_attr of linux/sched/types.h, version 1. Times are nanoseconds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

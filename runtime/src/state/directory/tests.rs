@@ -42,6 +42,7 @@ fn state(id: &str) -> State {
         no_new_keyring: false,
         cgroup: serde_json::Value::Null,
         resources: None,
+        resctrl: serde_json::Value::Null,
     }
 }
 
