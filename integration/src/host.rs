@@ -79,6 +79,27 @@ pub fn processes(text: &str) -> Vec<i32> {
     .collect()
 }
 
+/// Waits for the ends of the processes with this id that are ending already: a cgroup is empty, and can be removed, a moment before
+/// the last of its processes is a zombie.
+pub fn await_the_ending(id: &str) {
+    const PF_EXITING: u64 = 4;
+    for pid in processes(id) {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let flags = stat
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.split(' ').nth(6)?.parse::<u64>().ok());
+        if flags.is_none_or(|flags| flags & PF_EXITING != 0) {
+            await_end(pid);
+        }
+    }
+}
+
+/// Waits for the end of a process; false at the deadline.
+pub fn await_end(pid: i32) -> bool {
+    sys::pidfd_open(pid).map_or(true, |pidfd| runtime::readable(&pidfd))
+}
+
 /// Whether a process exists and is not a zombie.
 pub fn alive(pid: i32) -> bool {
     fs::read(format!("/proc/{pid}/stat")).is_ok_and(|stat| !zombie(&stat))

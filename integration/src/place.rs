@@ -133,6 +133,13 @@ pub fn enosys() -> PathBuf {
         .unwrap_or_else(|| panic!("no enosys beside {:?}; build it or set ENOSYS=", own()))
 }
 
+/// The program that runs another and kills it at one of its system calls.
+#[track_caller]
+pub fn crash() -> PathBuf {
+    program("CRASH", "crash")
+        .unwrap_or_else(|| panic!("no crash beside {:?}; build it or set CRASH=", own()))
+}
+
 /// A static busybox, if there is one.
 pub fn busybox() -> Option<PathBuf> {
     let path = env::var_os("BUSYBOX").map_or_else(|| PathBuf::from("/bin/busybox"), PathBuf::from);

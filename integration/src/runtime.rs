@@ -269,6 +269,19 @@ impl Running {
         status
     }
 
+    /// Waits until it ends, with what it wrote to standard error; not for the end of its output, as [`Running::wait_for_exit`].
+    #[track_caller]
+    pub fn wait_for_errors(mut self) -> Finished {
+        let status = wait_for(self.pid, self.since, &self.command);
+        self.waited = true;
+        Finished {
+            command: self.command.clone(),
+            status,
+            stdout: String::new(),
+            stderr: contents(&self.stderr),
+        }
+    }
+
     /// Waits until it ends; its standard input is closed first.
     #[track_caller]
     pub fn wait(mut self) -> Finished {
@@ -456,7 +469,7 @@ fn kill(pid: i32) {
 }
 
 /// Writes a line where a person sees it even though the test harness captures what tests print.
-pub(crate) fn announce(line: &str) {
+pub fn announce(line: &str) {
     // In one write, so that what other threads and the harness print stays apart. Nobody to tell if even this fails.
     io::stderr().write_all(format!("{line}\n").as_bytes()).ok();
 }

@@ -139,6 +139,13 @@ pub fn reap_any() -> io::Result<(i32, i32)> {
     }
 }
 
+/// Forks. The pid, in the parent; the caller has one thread.
+pub fn fork() -> io::Result<Option<i32>> {
+    // SAFETY: with one thread no lock of this process is held for ever in the child, which has its own copy of everything.
+    let pid = checked(i64::from(unsafe { libc::fork() }))?;
+    Ok((pid != 0).then_some(pid as i32))
+}
+
 /// Whether the calling process has a child, ended or not.
 pub fn has_children() -> bool {
     let flags = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG | libc::__WALL;

@@ -22,8 +22,10 @@ use crate::sys::process::{
 };
 use crate::sys::signal::{Exit, wait_pidfd};
 use crate::sys::{Errno, fs, socket};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use nix::sys::socket::{Shutdown, shutdown};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// What a process is cloned with, apart from its plan.
 #[derive(Debug)]
@@ -386,13 +388,16 @@ impl Child {
 
     /// The next message that is the caller's business. None: the program runs.
     fn next(&mut self) -> Result<Option<Message>> {
+        let story = || "hear from the container's process";
         loop {
-            let (message, fd) =
-                match sync::next(&self.sync).context(|| "hear from the container's process")? {
-                    Some(message) => message,
-                    None if self.executing => return Ok(None),
-                    None => return Err(self.died()),
-                };
+            if self.is_stage && !self.stage_speaks().context(story)? {
+                return Err(self.died());
+            }
+            let (message, fd) = match sync::next(&self.sync).context(story)? {
+                Some(message) => message,
+                None if self.executing => return Ok(None),
+                None => return Err(self.died()),
+            };
             match message {
                 Message::Born { pid } => self.adopt(pid)?,
                 Message::Terminal => {
@@ -404,6 +409,25 @@ impl Child {
                 Message::Ask(_) => return Ok(Some(message)),
             }
         }
+    }
+
+    /// Waits for a message of the stage's. False if it has died, which is no end of file once init, too, has its end of the socket.
+    fn stage_speaks(&self) -> crate::sys::Result<bool> {
+        let sync = || PollFd::new(self.sync.as_fd(), PollFlags::POLLIN);
+        let end = || PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN);
+        while let Err(errno) = poll(&mut [sync(), end()], PollTimeout::NONE) {
+            if errno != Errno::EINTR {
+                return Err(errno);
+            }
+        }
+        // Looked at after its end: all it had to say is there.
+        if poll(&mut [sync()], PollTimeout::ZERO)? > 0 {
+            return Ok(true);
+        }
+        // An init whose pid we were not told waits for Go. It sees the end of file instead and ends, which is one here.
+        shutdown(self.sync.as_raw_fd(), Shutdown::Write)?;
+        while sync::next(&self.sync)?.is_some() {}
+        Ok(false)
     }
 
     /// The stage has given birth and ends.

@@ -177,7 +177,11 @@ pub(crate) fn go(socket: impl AsFd) -> Result<()> {
 /// The parent's end: the next message; None at the end of file.
 pub(crate) fn next(socket: impl AsFd) -> Result<Option<(Message, Option<OwnedFd>)>> {
     let mut record = [0; RECORD];
-    let (length, fd) = recv_with_fd(socket, &mut record)?;
+    let (length, fd) = match recv_with_fd(&socket, &mut record) {
+        // Told once, if the other end was closed with a Go unread; then comes what it sent before, or the end of file.
+        Err(Errno::ECONNRESET) => recv_with_fd(&socket, &mut record)?,
+        other => other?,
+    };
     if length == 0 {
         return Ok(None);
     }

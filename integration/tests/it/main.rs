@@ -20,6 +20,7 @@ mod binds;
 mod cgroup;
 mod concurrency;
 mod console;
+mod crash;
 mod cve;
 mod devices;
 mod engines;

@@ -9,9 +9,7 @@ use crate::spec;
 use crate::state::{ContainerId, Locked, State, Status};
 use crate::sys::process::pidfd_send_signal;
 use crate::sys::{Errno, signal};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::Spec;
-use std::os::fd::AsFd;
 
 /// The `delete` command. With `force`, a container that does not exist is one that is deleted.
 pub(super) fn run(context: &Context<'_>, id: &ContainerId, force: bool) -> Result<()> {
@@ -81,17 +79,7 @@ fn kill_init(state: &State) -> Result<()> {
         Err(Errno::ESRCH) => return Ok(()),
         other => other.context(|| format!("kill process {}", init.pid))?,
     }
-    loop {
-        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Err(Errno::EINTR) => {}
-            other => {
-                break other
-                    .map(drop)
-                    .context(|| format!("wait for process {}", init.pid))?;
-            }
-        }
-    }
+    start::await_end(&pidfd).context(|| format!("wait for process {}", init.pid))?;
     // Ours only after `run`; otherwise ECHILD, and its parent's business.
     signal::wait_pidfd(&pidfd).ok();
     Ok(())

@@ -11,9 +11,13 @@ use crate::resctrl::Group;
 use crate::spawn::{self, Child};
 use crate::spec;
 use crate::state::{Directory, State, Status};
+use crate::sys::Errno;
 use nix::sys::signal::SigSet;
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
 use std::os::fd::{AsFd, OwnedFd};
+
+/// Engines look for the last words.
+const STOPPED: &str = "cannot exec in a stopped container: container not running";
 
 /// The `exec` command. Returns the process's exit status, or 0 if it is detached.
 pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
@@ -38,7 +42,18 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
 fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Result<Child> {
     let directory = context.root.directory(&request.id)?;
     let state = directory.load()?;
-    let pidfd = running(context, request, &directory, &state)?;
+    exec_in(context, request, &directory, &state, signal_mask)
+        .map_err(|error| explain(error, &state))
+}
+
+fn exec_in(
+    context: &Context<'_>,
+    request: &cli::Exec,
+    directory: &Directory,
+    state: &State,
+    signal_mask: SigSet,
+) -> Result<Child> {
+    let pidfd = running(context, request, directory, state)?;
     let config = spec::parse(&directory.config()?)?.value;
     let process = process(context, request, &config)?;
     let unraised = plan::process::ambient_warnings(&process);
@@ -59,12 +74,12 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             new_keyring: !state.no_new_keyring,
             keep_groups: plan::keeps_groups(state.annotations.get(plan::KEEP_GROUPS)),
             preserved_fds: request.preserve_fds,
-            seccomp: seccomp(&directory)?,
+            seccomp: seccomp(directory)?,
             linux: config.linux().as_ref(),
         },
     )?;
     context.log_plan(&plan);
-    let cgroup = cgroup(context, request, &state)?;
+    let cgroup = cgroup(context, request, state)?;
     let resctrl = Group::saved(&state.resctrl)?.filter(Group::exists);
     let mut child = spawn::spawn(
         plan,
@@ -96,6 +111,18 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
     }
 }
 
+/// No lock keeps the container from ending meanwhile, which shows in whatever comes next. A process that is ending has no namespaces any
+/// more (ESRCH) a moment before it counts as ended.
+fn explain(error: Error, state: &State) -> Error {
+    let ending = error.errno() == Some(Errno::ESRCH);
+    match state.init.map(|init| init.is_alive()) {
+        Some(Ok(alive)) if error.kind() != Kind::State && (ending || !alive) => {
+            Error::new(Kind::State, format!("{STOPPED}: {error}"))
+        }
+        _ => error,
+    }
+}
+
 /// The container's filter, as `create` compiled it.
 fn seccomp(directory: &Directory) -> Result<Option<seccomp::Filter>> {
     let Some(bytes) = directory.seccomp()? else {
@@ -117,12 +144,7 @@ fn running(
     directory: &Directory,
     state: &State,
 ) -> Result<OwnedFd> {
-    let stopped = || {
-        Error::new(
-            Kind::State,
-            "cannot exec in a stopped container: container not running",
-        )
-    };
+    let stopped = || Error::new(Kind::State, STOPPED);
     match context.status(directory, state)? {
         Status::Stopped => return Err(stopped()),
         Status::Creating => {

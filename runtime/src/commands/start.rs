@@ -74,7 +74,12 @@ fn await_program(fifo: &OwnedFd, pidfd: &OwnedFd, spec: &Spec) -> Result<()> {
             opened = true;
             match fs::read(fifo, &mut record) {
                 Ok(0) => return Ok(()),
-                Ok(length) => return Err(failure(&record[..length], spec)),
+                Ok(length) => {
+                    let error = failure(&record[..length], spec);
+                    // It has said why it ends, and does.
+                    await_end(pidfd).context(|| "wait for the container's process")?;
+                    return Err(error);
+                }
                 Err(Errno::EAGAIN) => {}
                 Err(errno) => return Err(Error::os("read the start fifo", errno)),
             }
@@ -131,6 +136,19 @@ pub(super) fn poststart(spec: &Spec, state: &State, pidfd: &OwnedFd) -> Result<(
     let pid = state.pid().unwrap_or_default().to_string();
     let text = hook_state(state, Status::Running, &pid)?;
     crate::hooks::run_all(HookKind::Poststart, hooks, &text, None).inspect_err(|_| {
-        pidfd_send_signal(pidfd, libc::SIGKILL).ok(); // dead already
+        // Either fails only if it is gone already.
+        pidfd_send_signal(pidfd, libc::SIGKILL).ok();
+        await_end(pidfd).ok();
     })
+}
+
+/// Waits until a process has ended that was killed.
+pub(super) fn await_end(pidfd: &OwnedFd) -> crate::sys::Result<()> {
+    loop {
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            other => return other.map(drop),
+        }
+    }
 }

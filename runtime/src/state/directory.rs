@@ -398,7 +398,8 @@ fn no_such(id: &ContainerId) -> Error {
 /// `None` if somebody else has the lock and we are not to wait.
 fn lock(directory: &Directory, how: FlockArg) -> Result<Option<Flock<OwnedFd>>> {
     let story = || format!("lock {:?}", directory.path);
-    let mut dir = directory.dir.try_clone().context(story)?;
+    // Not a duplicate: the lock belongs to the open file, and init, which closes the descriptor of the lock, has a copy of the other.
+    let mut dir = openat(&directory.dir, ".", DIRECTORY, Mode::empty()).context(story)?;
     loop {
         match Flock::lock(dir, how) {
             Ok(lock) => return Ok(Some(lock)),

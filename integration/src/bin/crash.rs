@@ -1,0 +1,251 @@
+//! `crash VICTIM CLOCK CALL [PID] -- COMMAND [ARGUMENT...]`: runs a command, and kills VICTIM at the CALLth system call of CLOCK.
+//!
+//! Both are `command`, the process of the command itself, or `child`: those that it starts, and that these start, and PID. What is killed
+//! at its own call never gets to make it; what is killed at a call of the other is where it just happens to be. With `child child`,
+//! the one is killed that makes the call; with `child command`, all there are. `VICTIM=SIGNAL` sends another signal than SIGKILL.
+//!
+//! Exits as the command did, with 128+N if signal N killed it; with 100 if it succeeded before there were so many calls.
+//! What was killed, and at what call, is written to standard error, and how many calls there were.
+
+use integration::sys;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+/// The exit status of a command that had ended before it was time.
+const NOT_REACHED: i32 = 100;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Command,
+    Child,
+}
+
+struct Crash {
+    victim: Who,
+    clock: Who,
+    signal: Signal,
+    /// How many calls of the clock's are still to come.
+    left: u64,
+    counted: u64,
+    command: Pid,
+    /// Those that are traced and have not ended.
+    children: BTreeSet<Pid>,
+}
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    let separator = args.iter().position(|arg| arg == "--");
+    let (ours, its) = args.split_at(separator.unwrap_or(args.len()));
+    let ours: Vec<_> = ours.iter().map(|arg| arg.to_string_lossy()).collect();
+    let ended = match (parse(&ours), its) {
+        (Some(mut crash), [_, program, rest @ ..]) => crash
+            .start(Command::new(program).args(rest))
+            .and_then(|()| crash.until_end()),
+        _ => Err(io::Error::other(
+            "usage: crash command|child[=SIGNAL] command|child CALL [PID] -- COMMAND [ARGUMENT...]",
+        )),
+    };
+    match ended {
+        Ok(code) => ExitCode::from(code as u8),
+        Err(error) => {
+            say(&error.to_string());
+            ExitCode::from(99)
+        }
+    }
+}
+
+fn parse(words: &[Cow<'_, str>]) -> Option<Crash> {
+    let [victim, clock, call, pid @ ..] = words else {
+        return None;
+    };
+    let (victim, signal) = match victim.split_once('=') {
+        Some((victim, signal)) => (victim, signal.parse().ok()?),
+        None => (&**victim, Signal::SIGKILL),
+    };
+    let pids = pid.iter().map(|pid| pid.parse().map(Pid::from_raw));
+    Some(Crash {
+        victim: who(victim)?,
+        clock: who(clock)?,
+        signal,
+        left: call.parse().ok()?,
+        counted: 0,
+        command: Pid::from_raw(0),
+        children: pids.collect::<Result<_, _>>().ok()?,
+    })
+}
+
+fn who(word: &str) -> Option<Who> {
+    match word {
+        "command" => Some(Who::Command),
+        "child" => Some(Who::Child),
+        _ => None,
+    }
+}
+
+impl Crash {
+    /// Starts the command, traced from its first instruction on. Seized, not attached: what is born into the trace is not sent a
+    /// SIGSTOP then, which would outlive us.
+    fn start(&mut self, command: &mut Command) -> io::Result<()> {
+        let (mut held, hold) = io::pipe()?;
+        let Some(pid) = sys::fork()? else {
+            drop(hold);
+            // The end of the pipe is the word to go.
+            held.read_to_end(&mut Vec::new()).ok();
+            return Err(command.exec());
+        };
+        self.command = Pid::from_raw(pid);
+        let options = Options::PTRACE_O_TRACESYSGOOD
+            | Options::PTRACE_O_TRACEFORK
+            | Options::PTRACE_O_TRACEVFORK
+            | Options::PTRACE_O_TRACECLONE
+            | Options::PTRACE_O_TRACEEXEC;
+        for pid in std::iter::once(&self.command).chain(&self.children) {
+            ptrace::seize(*pid, options)?;
+        }
+        // Without a stop there would be no first call to count.
+        ptrace::interrupt(self.command)?;
+        drop(hold);
+        Ok(())
+    }
+
+    /// The same for processes that were there before. What they were waiting in is their first call.
+    fn stop_children(&self) -> io::Result<()> {
+        for child in &self.children {
+            ptrace::interrupt(*child)?;
+        }
+        Ok(())
+    }
+
+    /// Traces the command to its end. Whoever is still traced then goes on untraced.
+    fn until_end(&mut self) -> io::Result<i32> {
+        let mut begun = false;
+        loop {
+            let (pid, signal) = match waitpid(None, Some(WaitPidFlag::__WALL)) {
+                Err(Errno::EINTR) => continue,
+                Err(errno) => return Err(errno.into()),
+                Ok(WaitStatus::Exited(pid, code)) if pid == self.command => {
+                    let early = code == 0 && self.left > 0;
+                    say(&format!("{} calls", self.counted));
+                    return Ok(if early { NOT_REACHED } else { code });
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == self.command => {
+                    return Ok(128 + signal as i32);
+                }
+                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => {
+                    self.children.remove(&pid);
+                    continue;
+                }
+                Ok(WaitStatus::PtraceSyscall(pid)) => {
+                    if begun && self.is_time(pid) {
+                        self.strike(pid)?;
+                    }
+                    (pid, None)
+                }
+                Ok(WaitStatus::PtraceEvent(pid, _, event)) => {
+                    // What precedes the command's own first instruction is ours.
+                    if event == libc::PTRACE_EVENT_EXEC && pid == self.command && !begun {
+                        begun = true;
+                        self.stop_children()?;
+                    }
+                    self.notice(pid, event);
+                    (pid, None)
+                }
+                Ok(WaitStatus::Stopped(pid, signal)) => (pid, Some(signal)),
+                Ok(_) => continue,
+            };
+            // It may have been killed meanwhile.
+            ptrace::syscall(pid, signal).ok();
+        }
+    }
+
+    fn notice(&mut self, pid: Pid, event: i32) {
+        let gives_birth = matches!(
+            event,
+            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE
+        );
+        let born = gives_birth.then(|| ptrace::getevent(pid).ok()).flatten();
+        self.children
+            .extend(born.map(|born| Pid::from_raw(born as i32)));
+        if pid != self.command {
+            self.children.insert(pid);
+        }
+    }
+
+    /// Counts a call of the clock's on its way into the kernel; true if it is the one.
+    fn is_time(&mut self, pid: Pid) -> bool {
+        let who = match pid == self.command {
+            true => Who::Command,
+            false => Who::Child,
+        };
+        let enters = ptrace::syscall_info(pid).is_ok_and(|info| info.op == ENTRY);
+        if who != self.clock || self.left == 0 || !enters {
+            return false;
+        }
+        self.left -= 1;
+        self.counted += 1;
+        self.left == 0
+    }
+
+    /// Kills. `pid` is the one whose call it is.
+    fn strike(&mut self, pid: Pid) -> io::Result<()> {
+        let victims: Vec<Pid> = match (self.victim, self.clock) {
+            (Who::Command, _) => vec![self.command],
+            (Who::Child, Who::Child) => vec![pid],
+            (Who::Child, Who::Command) => self.children.iter().copied().collect(),
+        };
+        say(&format!("{} to {victims:?} at {}", self.signal, call(pid)));
+        for victim in &victims {
+            kill(*victim, self.signal).ok(); // It may have ended just now.
+        }
+        if self.clock == Who::Command && self.victim == Who::Child {
+            self.until_ended(&victims)?;
+        }
+        Ok(())
+    }
+
+    /// The command waits for us, so that all that happens is that these end. A process 1 ends after all of its namespace have been reaped.
+    fn until_ended(&mut self, victims: &[Pid]) -> io::Result<()> {
+        while self.children.iter().any(|child| victims.contains(child)) {
+            match waitpid(None, Some(WaitPidFlag::__WALL)) {
+                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => {
+                    self.children.remove(&pid);
+                }
+                // One that was just being born.
+                Ok(WaitStatus::PtraceEvent(pid, ..) | WaitStatus::PtraceSyscall(pid)) => {
+                    ptrace::syscall(pid, None).ok();
+                }
+                Err(Errno::EINTR) | Ok(_) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// PTRACE_SYSCALL_INFO_ENTRY.
+const ENTRY: u8 = 1;
+
+/// The system call that a process is about to make, for people.
+fn call(pid: Pid) -> String {
+    let line = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let number: Option<usize> = line.split(' ').next().and_then(|word| word.parse().ok());
+    let sysno = number.and_then(syscalls::Sysno::new);
+    match sysno {
+        Some(call) => format!("{call} of {}", name.trim_end()),
+        None => format!("a call of {}", name.trim_end()),
+    }
+}
+
+fn say(text: &str) {
+    writeln!(io::stderr(), "crash: {text}").ok();
+}
