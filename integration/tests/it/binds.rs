@@ -94,8 +94,7 @@ fn the_type_bind_makes_a_bind_without_the_option() {
         the_type_bind_makes_a_bind_without_the_option,
         [
             runc("mounts a file system of that type"),
-            crun_before("1.9", "mounts a file system of that type"),
-            crun_from("1.22", "mounts a file system of that type")
+            crun("mounts a file system of that type")
         ]
     );
     let mut bundle = Bundle::new();

@@ -21,6 +21,7 @@ mod concurrency;
 mod console;
 mod cve;
 mod devices;
+mod differential;
 mod errors;
 mod events;
 mod exec;

@@ -332,7 +332,7 @@ fn a_time_namespace_is_joined() {
         [
             runc_before("1.2", "knows no time namespaces"),
             crun_before("1.9", "its first process dies"),
-            crun_from("1.22", "loses its process when it joins one")
+            crun_from("1.9", "loses its process when it joins one")
         ]
     );
     let mut bundle = Bundle::new();

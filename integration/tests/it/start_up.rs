@@ -309,7 +309,7 @@ fn an_empty_element_of_path_does_not_find_programs_in_the_working_directory() {
     require!(containers);
     beyond!(
         an_empty_element_of_path_does_not_find_programs_in_the_working_directory,
-        [crun_from("1.22", "finds them there")]
+        [crun_from("1.9", "finds them there")]
     );
     let mut bundle = Bundle::new();
     bundle
