@@ -46,11 +46,10 @@ const KNOWN: &[Known] = &[
                 .split('#')
                 .next()
                 .unwrap_or_default();
+            let last = target.rsplit('|').next().unwrap_or_default();
             let masked = config["linux"]["maskedPaths"].as_array();
-            masked.is_some_and(|all| {
-                all.iter()
-                    .any(|path| path.as_str() == Some(&target.replace('|', "/")))
-            })
+            let ends = |path: &Value| path.as_str().is_some_and(|path| path.ends_with(last));
+            masked.is_some_and(|all| all.iter().any(ends))
         },
         why: "CVE-2025-31133: what covers a masked path is the host's null device or a directory of init's, not the container's",
     },
@@ -81,14 +80,40 @@ const KNOWN: &[Known] = &[
         why: "a process without capabilities has none, as in runc before 1.2; a newer one leaves it all that root has",
     },
     Known {
+        at: "/caps/",
+        is: |_, config| {
+            config["process"]["capabilities"]
+                .to_string()
+                .contains("\"CHOWN\"")
+        },
+        why: "a name without CAP_ means the same; runc leaves it out",
+    },
+    Known {
+        at: "/scheduler/",
+        is: |_, config| config["process"]["scheduler"].is_object(),
+        why: "runc before 1.2 knows no scheduler",
+    },
+    Known {
+        at: "/mounts/",
+        is: |found, _| {
+            found.at.ends_with("/super") && found.ours.replace("\"mode=755\",", "") == found.theirs
+        },
+        why: "a tmpfs has the mode of the directory that it covers; runc before 1.2 leaves it the kernel's",
+    },
+    Known {
         at: "refused",
         is: |found, _| found.ours.contains("is listed twice"),
         why: "config.md, rlimits: a type that is given twice must be an error",
     },
     Known {
         at: "refused",
-        is: |found, _| found.ours.contains("is not a SemVer version"),
-        why: "config.md, ociVersion: must be SemVer; runc does not look",
+        is: |found, _| found.ours.contains("ociVersion"),
+        why: "config.md, ociVersion: must be SemVer, and 2.0.0 is another specification; runc does not look, or before 1.2 not closely",
+    },
+    Known {
+        at: "refused",
+        is: |found, _| found.ours.contains("invalid type: null, expected u64"),
+        why: "config.md, rlimits: soft and hard are required; runc takes null for 0",
     },
     Known {
         at: "refused",
