@@ -11,6 +11,7 @@ use crate::{host, place};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
@@ -233,14 +234,20 @@ impl Detached {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        let deleted = (!self.gone).then(|| self.runtime.call(&["delete", "--force", &self.id]));
+        // Caught, because a second panic while a failed test unwinds would abort all the others.
+        let delete = || self.runtime.call(&["delete", "--force", &self.id]);
+        let deleted = (!self.gone).then(|| catch_unwind(AssertUnwindSafe(delete)));
         if !children::has_ended(self.pid, self.since) {
             // A runtime that failed to kill it must not leave it to the next test.
             host::kill_descendant(self.pid);
         }
         fs::remove_file(pid_file(&self.runtime, &self.id)).ok(); // Part of the scratch directory anyway.
         if !std::thread::panicking() {
-            deleted.map(Finished::success);
+            if let Some(deleted) = deleted {
+                deleted
+                    .unwrap_or_else(|panic| resume_unwind(panic))
+                    .success();
+            }
             host::assert_no_trace(&self.id, &self.runtime.root);
         }
         host::remove_cgroups(&self.id);

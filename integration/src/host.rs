@@ -180,7 +180,7 @@ impl Drop for Guard<'_> {
 }
 
 /// Ends the processes and removes the cgroups that bear this id.
-pub(crate) fn clear(id: &str) {
+pub fn clear(id: &str) {
     kill_all(id);
     remove_cgroups(id);
 }

@@ -19,66 +19,93 @@ thread_local! {
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     runtime: &'static str,
+    came_with: Option<&'static str>,
     fixed_in: Option<&'static str>,
     what: &'static str,
     /// Shown on some runs only, because it is a race: the test may then pass as well.
     race: bool,
 }
 
+impl Fault {
+    const fn new(runtime: &'static str, what: &'static str) -> Fault {
+        Fault {
+            runtime,
+            came_with: None,
+            fixed_in: None,
+            what,
+            race: false,
+        }
+    }
+
+    const fn before(self, version: &'static str) -> Fault {
+        Fault {
+            fixed_in: Some(version),
+            ..self
+        }
+    }
+
+    const fn from(self, version: &'static str) -> Fault {
+        Fault {
+            came_with: Some(version),
+            ..self
+        }
+    }
+
+    const fn race(self) -> Fault {
+        Fault { race: true, ..self }
+    }
+
+    fn is_of(&self, name: &str, version: &str) -> bool {
+        let version = numbers(version);
+        self.runtime == name
+            && self.fixed_in.is_none_or(|fixed| version < numbers(fixed))
+            && self.came_with.is_none_or(|came| version >= numbers(came))
+    }
+}
+
 /// A fault of every runc known.
 pub const fn runc(what: &'static str) -> Fault {
-    Fault {
-        runtime: "runc",
-        fixed_in: None,
-        what,
-        race: false,
-    }
+    Fault::new("runc", what)
 }
 
 /// A fault of runc before this version.
 pub const fn runc_before(version: &'static str, what: &'static str) -> Fault {
-    Fault {
-        runtime: "runc",
-        fixed_in: Some(version),
-        what,
-        race: false,
-    }
+    runc(what).before(version)
+}
+
+/// A fault of runc from this version on.
+pub const fn runc_from(version: &'static str, what: &'static str) -> Fault {
+    runc(what).from(version)
 }
 
 /// A fault of every crun known.
 pub const fn crun(what: &'static str) -> Fault {
-    Fault {
-        runtime: "crun",
-        fixed_in: None,
-        what,
-        race: false,
-    }
+    Fault::new("crun", what)
 }
 
 /// A fault of crun before this version.
 pub const fn crun_before(version: &'static str, what: &'static str) -> Fault {
-    Fault {
-        runtime: "crun",
-        fixed_in: Some(version),
-        what,
-        race: false,
-    }
+    crun(what).before(version)
+}
+
+/// A fault of crun from this version on.
+pub const fn crun_from(version: &'static str, what: &'static str) -> Fault {
+    crun(what).from(version)
 }
 
 /// A race in crun, which does not show on every run.
 pub const fn crun_race(what: &'static str) -> Fault {
-    Fault {
-        race: true,
-        ..crun(what)
-    }
+    crun(what).race()
 }
 
 /// A race in runc, which does not show on every run.
 pub const fn runc_race(what: &'static str) -> Fault {
-    Fault {
-        race: true,
-        ..runc(what)
-    }
+    runc(what).race()
+}
+
+/// A race in runc before this version.
+pub const fn runc_race_before(version: &'static str, what: &'static str) -> Fault {
+    runc_before(version, what).race()
 }
 
 /// Marks the test of this name as one that these peers fail: `beyond!(test_name, [crun("why"), runc_before("1.2", "why")]);`
@@ -97,13 +124,8 @@ macro_rules! beyond {
 #[track_caller]
 pub fn fails(test: fn(), faults: &[Fault]) -> bool {
     let (name, version) = under_test();
-    let has = |fault: &&Fault| {
-        fault.runtime == name
-            && fault
-                .fixed_in
-                .is_none_or(|fixed| numbers(version) < numbers(fixed))
-    };
-    let Some(fault) = faults.iter().find(has).filter(|_| !is_to_fail()) else {
+    let fault = faults.iter().find(|fault| fault.is_of(name, version));
+    let Some(fault) = fault.filter(|_| !is_to_fail()) else {
         return false;
     };
     TO_FAIL.set(true);

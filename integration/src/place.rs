@@ -162,6 +162,13 @@ pub fn runtime() -> PathBuf {
     }
 }
 
+/// The runc to compare with: what `PEER` names, or the one in PATH.
+pub fn peer() -> Option<PathBuf> {
+    env::var_os("PEER")
+        .map(PathBuf::from)
+        .or_else(|| in_path(Path::new("runc")))
+}
+
 fn program(variable: &str, name: &str) -> Option<PathBuf> {
     env::var_os(variable)
         .map(PathBuf::from)

@@ -109,6 +109,12 @@ pub fn static_runtime() -> Missing {
     Ok(())
 }
 
+/// A runc to compare with.
+pub fn peer() -> Missing {
+    let found = place::peer().map(drop);
+    found.ok_or_else(|| "no runc in PATH, and PEER is not set".to_owned())
+}
+
 /// The kernel has this kind of namespace.
 pub fn namespace(kind: &str) -> Missing {
     let there = Path::new("/proc/self/ns")

@@ -87,7 +87,10 @@ mod descriptors {
         require!(containers);
         beyond!(
             do_not_reach_hooks,
-            [crun("passes on what its caller left open")]
+            [
+                runc("gives its own environment to a hook without one"),
+                crun("passes on what its caller left open")
+            ]
         );
         let mut bundle = Bundle::new();
         let notes = bundle.scratch.dir("notes").join("all");
@@ -140,6 +143,13 @@ mod descriptors {
     #[test]
     fn that_are_closed_are_not_taken_by_files_of_the_runtime() {
         require!(containers);
+        beyond!(
+            that_are_closed_are_not_taken_by_files_of_the_runtime,
+            [
+                runc("lets a pipe of its own take the place of a closed stream"),
+                crun_before("1.28", "runs nothing if its standard streams are closed")
+            ]
+        );
         let mut bundle = Bundle::new();
         bundle.config.probe(&["exit", "0"]);
         bundle.config.push(
@@ -209,6 +219,10 @@ mod paths {
     #[test]
     fn of_cgroups_do_not_leave_the_hierarchy() {
         require!(containers);
+        beyond!(
+            of_cgroups_do_not_leave_the_hierarchy,
+            [crun("follows .. out of the hierarchy, and fails there")]
+        );
         let mut bundle = Bundle::new();
         for (path, place) in [
             ("/../../NAME", "NAME"),
@@ -237,7 +251,10 @@ mod paths {
         require!(containers);
         beyond!(
             of_a_cgroup_in_use_are_refused_and_its_processes_live,
-            [crun("puts both containers into one group")]
+            [
+                runc_before("1.2", "warns, and puts both containers into one group"),
+                crun("puts both containers into one group")
+            ]
         );
         let path = format!("/{}", unique("shared"));
         let mut bundle = Bundle::new();
@@ -254,6 +271,13 @@ mod paths {
     #[test]
     fn of_containers_are_names() {
         require!(containers);
+        beyond!(
+            of_containers_are_names,
+            [crun_before(
+                "1.28",
+                "leaves a directory of a container that it refused"
+            )]
+        );
         let bundle = Bundle::new();
         for id in [
             "",
@@ -317,7 +341,10 @@ mod paths {
         require!(containers);
         beyond!(
             of_pid_files_replace_links_and_do_not_follow_them,
-            [crun("writes through a link")]
+            [
+                runc("is stopped by a file with the name that it writes to first"),
+                crun("writes through a link")
+            ]
         );
         let mut bundle = Bundle::new();
         bundle.config.probe(&["exit", "0"]);
@@ -385,6 +412,13 @@ mod amounts {
     #[test]
     fn of_arguments_that_no_kernel_takes_are_an_error() {
         require!(containers);
+        beyond!(
+            of_arguments_that_no_kernel_takes_are_an_error,
+            [
+                runc_before("1.2", "takes minutes for so many variables"),
+                crun("takes minutes for so many variables")
+            ]
+        );
         let mut bundle = Bundle::new();
         let huge = "x".repeat(3 << 20);
         bundle.config.args(&["/bin/probe", "echo", &huge]);

@@ -93,8 +93,8 @@ fn the_type_bind_makes_a_bind_without_the_option() {
     beyond!(
         the_type_bind_makes_a_bind_without_the_option,
         [
-            runc_before("1.2", "mounts a file system of that type"),
-            crun_before("1.9", "mounts a file system of that type")
+            runc("mounts a file system of that type"),
+            crun("mounts a file system of that type")
         ]
     );
     let mut bundle = Bundle::new();
@@ -235,7 +235,10 @@ fn a_user_namespace_cannot_clear_flags_that_the_host_set() {
     require!(containers, userns);
     beyond!(
         a_user_namespace_cannot_clear_flags_that_the_host_set,
-        [runc_before("1.2", "fails to remount"), crun("clears them")]
+        [
+            runc_before("1.2", "fails to remount"),
+            crun_before("1.28", "clears them")
+        ]
     );
     let mut bundle = Bundle::new();
     bundle.config.user_namespace(100_000, 65536);
@@ -463,7 +466,10 @@ fn propagation_is_as_configured() {
     require!(containers);
     beyond!(
         propagation_is_as_configured,
-        [crun("leaves a slave shared")]
+        [
+            runc_from("1.2", "leaves a slave shared"),
+            crun("leaves a slave shared")
+        ]
     );
     let mut bundle = Bundle::new();
     let source = Mounted::tmpfs(bundle.scratch.dir("host"), MsFlags::empty());

@@ -68,6 +68,10 @@ fn the_terminal_is_resized_through_its_master() {
 #[test]
 fn the_console_is_bound_to_the_terminal() {
     require!(containers);
+    beyond!(
+        the_console_is_bound_to_the_terminal,
+        [crun_from("1.22", "makes /dev/console a link")]
+    );
     let mut bundle = with_terminal();
     bundle.config.probe(&[
         "report",
@@ -115,6 +119,13 @@ fn the_terminal_belongs_to_the_user() {
 #[test]
 fn a_terminal_works_in_a_user_namespace() {
     require!(containers, userns);
+    beyond!(
+        a_terminal_works_in_a_user_namespace,
+        [crun_from(
+            "1.22",
+            "makes /dev/console a link to nothing that the terminal is"
+        )]
+    );
     let mut bundle = with_terminal();
     bundle.config.user_namespace(100_000, 65536).probe(&[
         "report",

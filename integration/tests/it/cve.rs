@@ -46,6 +46,17 @@ mod cve_2019_5736_the_runtimes_own_file {
     #[test]
     fn cannot_be_written_to_by_who_caught_it_running() {
         require!(containers);
+        beyond!(
+            cannot_be_written_to_by_who_caught_it_running,
+            [
+                runc_race(
+                    "is no program of a root without its libraries if it is linked with some"
+                ),
+                crun(
+                    "is no program of a root without its libraries, so that nothing can be caught"
+                )
+            ]
+        );
         let mut bundle = Bundle::new();
         let contents = expose(&mut bundle);
         mkfifo(&bundle.rootfs().join("fifo"), Mode::S_IRWXU).unwrap();
@@ -102,7 +113,10 @@ mod cve_2019_5736_the_runtimes_own_file {
         require!(containers);
         beyond!(
             and_its_processes_are_closed_to_the_container_they_enter,
-            [crun("is dumpable for a moment")]
+            [
+                runc_race("waits for ever for a process that is looked at"),
+                crun_race("is dumpable for a moment")
+            ]
         );
         let mut bundle = Bundle::new();
         bundle.config.probe(&["spy"]);
@@ -204,6 +218,13 @@ mod cve_2021_30465_destinations_that_change {
     #[test]
     fn are_not_made_outside_the_root() {
         require!(containers);
+        beyond!(
+            are_not_made_outside_the_root,
+            [runc_race_before(
+                "1.1.14",
+                "CVE-2024-45310: makes them where a link leads"
+            )]
+        );
         let mut bundle = Bundle::new();
         let (volume, outside) = volume(&bundle);
         bundle
@@ -235,6 +256,10 @@ mod cve_2021_30465_destinations_that_change {
     #[test]
     fn that_are_links_lead_to_places_in_the_root() {
         require!(containers);
+        beyond!(
+            that_are_links_lead_to_places_in_the_root,
+            [crun("does not make what a link points to")]
+        );
         let mut bundle = Bundle::new();
         let (_, outside) = volume(&bundle);
         symlink(&outside, bundle.rootfs().join("absolute")).unwrap();
@@ -333,6 +358,13 @@ mod cve_2025_31133_masks {
     #[test]
     fn are_not_taken_from_the_containers_dev() {
         require!(containers);
+        beyond!(
+            are_not_taken_from_the_containers_dev,
+            [runc_race_before(
+                "1.2.8",
+                "CVE-2025-31133: masks with whatever is there"
+            )]
+        );
         let mut bundle = Bundle::new();
         bundle.file("plain", "hidden\n");
         let secret = bundle.scratch.file("secret", "of the host\n");
@@ -375,6 +407,13 @@ mod cve_2025_31133_masks {
     #[test]
     fn are_there_even_if_the_container_has_no_null_device() {
         require!(containers);
+        beyond!(
+            are_there_even_if_the_container_has_no_null_device,
+            [
+                runc("masks with the container's /dev/null, and fails without"),
+                crun("fails without the container's /dev/null")
+            ]
+        );
         let mut bundle = Bundle::new();
         bundle.file("plain", "hidden\n");
         bundle.dir("secret/inside");
@@ -528,7 +567,7 @@ mod cve_2025_52881_a_proc_that_is_none {
             gets_no_write_that_is_meant_for_the_kernel,
             [
                 runc("writes sysctls through the container's /proc"),
-                crun("writes sysctls through the container's /proc")
+                crun_race("writes sysctls through the container's /proc")
             ]
         );
         let mut bundle = Bundle::new();
@@ -556,6 +595,10 @@ mod cve_2025_52881_a_proc_that_is_none {
     #[test]
     fn is_not_put_in_place_by_a_mount() {
         require!(containers);
+        beyond!(
+            is_not_put_in_place_by_a_mount,
+            [crun("mounts over /proc and below it")]
+        );
         let mut bundle = Bundle::new();
         let files = fake(&bundle, "fake");
         symlink("/", bundle.rootfs().join("loop")).unwrap();
@@ -588,6 +631,7 @@ mod cve_2025_52881_a_proc_that_is_none {
     #[test]
     fn is_not_put_in_place_by_a_volume() {
         require!(containers);
+        beyond!(is_not_put_in_place_by_a_volume, [crun("mounts over /proc")]);
         let mut bundle = Bundle::new();
         let directory = bundle.scratch.dir("volume");
         for target in ["/proc", "/proc/", "/x/../proc", "//proc/."] {
@@ -629,6 +673,13 @@ mod cve_2025_52881_a_proc_that_is_none {
     #[test]
     fn does_not_mislead_exec() {
         require!(containers);
+        beyond!(
+            does_not_mislead_exec,
+            [
+                runc("reads the container's /proc, whatever it is"),
+                crun_before("1.28", "writes to the container's /proc, whatever it is")
+            ]
+        );
         let mut bundle = Bundle::new();
         bundle.config.privileged().writable().probe(&["pause"]);
         let container = bundle.pause();
@@ -647,6 +698,13 @@ mod cve_2026_41579_a_dev_that_is_a_link {
     #[test]
     fn brings_nothing_onto_the_host() {
         require!(containers);
+        beyond!(
+            brings_nothing_onto_the_host,
+            [
+                runc_before("1.3.6", "makes devices and links where it leads"),
+                crun_before("1.28", "makes devices and links where it leads")
+            ]
+        );
         let mut bundle = Bundle::new();
         let outside = bundle.scratch.dir("outside");
         for mount in DEV {
@@ -756,12 +814,14 @@ fn cve_2026_30892_exec_takes_no_user_that_only_resembles_one() {
     require!(containers);
     beyond!(
         cve_2026_30892_exec_takes_no_user_that_only_resembles_one,
-        [crun_before("1.27", "takes the number that it begins with")]
+        [
+            runc("takes 4294967296 as root"),
+            crun("takes a number with a space before it")
+        ]
     );
     let mut bundle = Bundle::new();
     let container = bundle.pause();
     for user in [
-        "",
         ":",
         "1000:",
         ":1000",

@@ -158,7 +158,10 @@ fn exec_has_the_configured_umask() {
         exec_has_the_configured_umask,
         [
             runc_before("1.2", "sets 022"),
-            crun("ignores the configured process unless a process file is given")
+            crun_before(
+                "1.28",
+                "ignores the configured process unless a process file is given"
+            )
         ]
     );
     let mut bundle = Bundle::new();
@@ -172,7 +175,8 @@ fn flags_of_exec_override_the_configuration() {
     require!(containers);
     beyond!(
         flags_of_exec_override_the_configuration,
-        [crun(
+        [crun_before(
+            "1.28",
             "ignores the configured process unless a process file is given"
         )]
     );
@@ -249,6 +253,40 @@ fn exec_adds_capabilities() {
     );
     // CVE-2022-29162: not the inheritable set.
     assert!(caps.inheritable.is_empty(), "{:?}", caps.inheritable);
+}
+
+/// As in a config: engines built for a newer kernel name capabilities that this one does not have.
+#[test]
+fn exec_leaves_out_capabilities_that_nobody_knows() {
+    require!(containers);
+    beyond!(
+        exec_leaves_out_capabilities_that_nobody_knows,
+        [crun("refuses them")]
+    );
+    let mut bundle = Bundle::new();
+    let container = bundle.pause();
+    let flags = ["--cap", "CAP_WHAT", "--cap", "CAP_NET_RAW"];
+    let finished = container.exec(&flags, &["/bin/probe", "report"]).success();
+    let seen = integration::bundle::seen(&finished);
+    assert!(seen.caps.effective.contains("CAP_NET_RAW"));
+    finished.says("CAP_WHAT");
+}
+
+/// Scripts pass variables that may be empty.
+#[test]
+fn an_empty_flag_of_exec_is_none() {
+    require!(containers);
+    beyond!(
+        an_empty_flag_of_exec_is_none,
+        [crun("takes an empty directory for one")]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.set("/process/cwd", "/tmp");
+    let container = bundle.pause();
+    for flag in ["--user=", "--cwd=", "--process-label=", "--apparmor="] {
+        let seen = container.exec_report(&[flag], &[]);
+        assert_eq!((&**seen.cwd, seen.uid), ("/tmp", [0; 3]), "{flag}");
+    }
 }
 
 #[test]
@@ -400,6 +438,13 @@ fn exec_forwards_signals() {
 #[test]
 fn a_failed_exec_says_what_was_not_found_and_leaves_the_container_alone() {
     require!(containers);
+    beyond!(
+        a_failed_exec_says_what_was_not_found_and_leaves_the_container_alone,
+        [crun_from(
+            "1.9",
+            "calls a file that is not executable an operation that is not permitted"
+        )]
+    );
     let mut bundle = Bundle::new();
     let container = bundle.pause();
     container

@@ -200,6 +200,10 @@ fn a_failed_start_leaves_a_stopped_container() {
 #[test]
 fn a_failed_exec_leaves_the_container_alone() {
     require!(containers);
+    beyond!(
+        a_failed_exec_leaves_the_container_alone,
+        [crun_race("ends before its process has ended")]
+    );
     let mut bundle = Bundle::new();
     let container = bundle.pause();
     let before = host::processes(&container.id).len();
@@ -209,7 +213,6 @@ fn a_failed_exec_leaves_the_container_alone() {
         (&[], &["/etc/passwd"]),
         (&["--cwd", "/no/such/directory"], &["/bin/probe"]),
         (&["--apparmor", "no-such-profile"], &["/bin/probe"]),
-        (&["--cap", "CAP_WHAT"], &["/bin/probe"]),
         (
             &["--console-socket", "/no/such/socket", "--tty", "--detach"],
             &["/bin/probe"],

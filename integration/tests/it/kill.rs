@@ -60,10 +60,13 @@ fn kill_of_a_stopped_container_says_that_it_is_not_running() {
     require!(containers);
     beyond!(
         kill_of_a_stopped_container_says_that_it_is_not_running,
-        [crun_before(
-            "1.9",
-            "says `No such process` in words that are not the expected ones"
-        )]
+        [
+            crun_before(
+                "1.9",
+                "says `No such process` in words that are not the expected ones"
+            ),
+            crun_from("1.22", "says so in words that engines do not know")
+        ]
     );
     let mut bundle = Bundle::new();
     let mut container = bundle.pause();

@@ -60,9 +60,10 @@ fn a_list_of_nothing_is_a_header_and_null() {
     require!(containers);
     beyond!(
         a_list_of_nothing_is_a_header_and_null,
-        [crun(
-            "prints an empty list, and fails without a state directory"
-        )]
+        [
+            runc_from("1.2", "fails without a state directory"),
+            crun("prints an empty list, and fails without a state directory")
+        ]
     );
     let bundle = Bundle::new();
     assert_eq!(

@@ -23,6 +23,7 @@ mod console;
 mod crash;
 mod cve;
 mod devices;
+mod differential;
 mod engines;
 mod errors;
 mod events;

@@ -359,7 +359,7 @@ fn a_tmpfs_takes_the_mode_of_the_directory_it_covers() {
     require!(containers);
     beyond!(
         a_tmpfs_takes_the_mode_of_the_directory_it_covers,
-        [crun("leaves the kernel default")]
+        [crun_before("1.28", "leaves the kernel default")]
     );
     let mut bundle = Bundle::new();
     let covered = bundle.dir("covered");
@@ -666,6 +666,10 @@ fn mqueue_and_devpts_are_the_containers_own() {
 #[test]
 fn subset_pid_hides_the_rest_of_proc() {
     require!(containers);
+    beyond!(
+        subset_pid_hides_the_rest_of_proc,
+        [runc_from("1.2", "reads the container's /proc/sys")]
+    );
     let mut bundle = Bundle::new();
     bundle
         .config

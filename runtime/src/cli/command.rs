@@ -236,7 +236,9 @@ fn exec(found: &Matches) -> Result<Exec> {
 }
 
 fn process_changes(found: &Matches) -> Result<ProcessChanges> {
-    let owned = |name| Ok::<_, Error>(found.text(name)?.map(str::to_owned));
+    // An empty value is none, as with runc: scripts pass variables that may be empty.
+    let given = |name| Ok::<_, Error>(found.text(name)?.filter(|text| !text.is_empty()));
+    let owned = |name| Ok::<_, Error>(given(name)?.map(str::to_owned));
     let args: Vec<_> = found.args[1..]
         .iter()
         .map(|arg| argument(arg).map(str::to_owned))
@@ -249,7 +251,7 @@ fn process_changes(found: &Matches) -> Result<ProcessChanges> {
         terminal: found.on("tty"),
         cwd: owned("cwd")?,
         env: found.texts("env")?.into_iter().map(str::to_owned).collect(),
-        user: found.text("user")?.map(str::parse).transpose()?,
+        user: given("user")?.map(str::parse).transpose()?,
         additional_gids: found
             .texts("additional-gids")?
             .into_iter()

@@ -193,7 +193,7 @@ fn process(context: &Context<'_>, request: &cli::Exec, config: &Spec) -> Result<
                 .for_each(|warning| context.log.warn(warning));
             Ok(inherit(parsed.value, &own))
         }
-        ExecProcess::Changed(changes) => change(own, changes),
+        ExecProcess::Changed(changes) => Ok(change(own, changes, context)),
     }
 }
 
@@ -230,7 +230,7 @@ fn inherit(mut process: Process, own: &Process) -> Process {
     process
 }
 
-fn change(mut process: Process, changes: &ProcessChanges) -> Result<Process> {
+fn change(mut process: Process, changes: &ProcessChanges, context: &Context<'_>) -> Process {
     process.set_args(Some(changes.args.clone()));
     process.set_terminal(Some(changes.terminal));
     process.set_console_size(None);
@@ -261,20 +261,28 @@ fn change(mut process: Process, changes: &ProcessChanges) -> Result<Process> {
     }
     if !changes.capabilities.is_empty() {
         let caps = process.capabilities().clone();
-        process.set_capabilities(Some(add_capabilities(caps, &changes.capabilities)?));
+        let known = |name: &String| {
+            let cap = serde_json::from_value(name.as_str().into()).ok();
+            if cap.is_none() {
+                // As in a config: the specification asks for a warning, and runc gives one.
+                let warning = format!("unknown capability {name:?}, ignoring");
+                context.log.warn(warning);
+            }
+            cap
+        };
+        let added = changes.capabilities.iter().filter_map(known);
+        process.set_capabilities(Some(add_capabilities(caps, added)));
     }
-    Ok(process)
+    process
 }
 
 /// Adds to the bounding, effective and permitted set; to the ambient one only if the container has one.
 fn add_capabilities(
     caps: Option<LinuxCapabilities>,
-    names: &[String],
-) -> Result<LinuxCapabilities> {
+    added: impl Iterator<Item = Capability>,
+) -> LinuxCapabilities {
     let mut caps = caps.unwrap_or_else(no_capabilities);
-    for name in names {
-        let cap: Capability = serde_json::from_value(name.as_str().into())
-            .map_err(|_| Error::new(Kind::Usage, format!("unknown capability {name:?}")))?;
+    for cap in added {
         let add = |set: &Option<std::collections::HashSet<Capability>>| {
             let mut set = set.clone().unwrap_or_default();
             set.insert(cap);
@@ -293,7 +301,7 @@ fn add_capabilities(
             caps.set_ambient(ambient).set_inheritable(inheritable);
         }
     }
-    Ok(caps)
+    caps
 }
 
 fn no_capabilities() -> LinuxCapabilities {

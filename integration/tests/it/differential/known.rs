@@ -1,0 +1,151 @@
+//! The differences that are meant, each with its reason.
+
+use super::Difference;
+use serde_json::Value;
+
+/// A difference that may be there, and why.
+struct Known {
+    /// The start of [`Difference::at`].
+    at: &'static str,
+    /// Whether it is this one, given the config.
+    is: fn(&Difference, &Value) -> bool,
+    why: &'static str,
+}
+
+const KNOWN: &[Known] = &[
+    Known {
+        at: "/signals_ignored",
+        is: |found, _| found.ours.replace(",33]", "]") == found.theirs,
+        why: "what the caller ignores stays ignored; Go's own runtime takes the second real-time signal for itself",
+    },
+    Known {
+        at: "/fds/",
+        is: |found, _| {
+            found.theirs.contains("pipe")
+                && (found.ours.contains("memfd") || found.ours.contains("/dev/null"))
+        },
+        why: "the process gets the caller's own streams; runc copies between them and pipes",
+    },
+    Known {
+        at: "refused",
+        is: |found, config| {
+            found.ours.contains("File too large")
+                && config["process"]["rlimits"].to_string().contains("FSIZE")
+        },
+        why: "the process gets the caller's own streams, here a file, and may write no more to one than its limit says",
+    },
+    Known {
+        at: "/session_keyring",
+        is: |_, config| makes(config, "user"),
+        why: "made by root of the user namespace, the keyring can be searched by its owner; runc opens it to others instead",
+    },
+    Known {
+        at: "/mounts/",
+        is: |found, config| {
+            let target = found.at["/mounts/".len()..]
+                .split('#')
+                .next()
+                .unwrap_or_default();
+            let last = target.rsplit('|').next().unwrap_or_default();
+            let masked = config["linux"]["maskedPaths"].as_array();
+            let ends = |path: &Value| path.as_str().is_some_and(|path| path.ends_with(last));
+            masked.is_some_and(|all| all.iter().any(ends))
+        },
+        why: "CVE-2025-31133: what covers a masked path is the host's null device or a directory of init's, not the container's",
+    },
+    Known {
+        at: "/mounts/|sys|fs|cgroup#0/source",
+        is: |_, config| !makes(config, "cgroup"),
+        why: "without a namespace of its own the container's group is bound from the host's mount, and named as that is",
+    },
+    Known {
+        at: "/mounts/",
+        is: |found, config| {
+            found.at.ends_with("/options") && config["mounts"].to_string().contains("\"rno")
+        },
+        why: "a recursive option counts for a mount that is no bind, too; runc forgets it there",
+    },
+    Known {
+        at: "/stats/",
+        is: |found, config| {
+            found.at.ends_with("/mode")
+                && found.theirs == "1023"
+                && config["linux"]["maskedPaths"].is_array()
+        },
+        why: "the directory that covers a masked one is writable for nobody; runc's says that it is, but is mounted read-only",
+    },
+    Known {
+        at: "/caps/",
+        is: |_, config| config["process"]["capabilities"].is_null(),
+        why: "a process without capabilities has none, as in runc before 1.2; a newer one leaves it all that root has",
+    },
+    Known {
+        at: "/caps/",
+        is: |_, config| {
+            config["process"]["capabilities"]
+                .to_string()
+                .contains("\"CHOWN\"")
+        },
+        why: "a name without CAP_ means the same; runc leaves it out",
+    },
+    Known {
+        at: "/scheduler/",
+        is: |_, config| config["process"]["scheduler"].is_object(),
+        why: "runc before 1.2 knows no scheduler",
+    },
+    Known {
+        at: "/mounts/",
+        is: |found, _| {
+            found.at.ends_with("/super") && found.ours.replace("\"mode=755\",", "") == found.theirs
+        },
+        why: "a tmpfs has the mode of the directory that it covers; runc before 1.2 leaves it the kernel's",
+    },
+    Known {
+        at: "refused",
+        is: |found, _| found.ours.contains("is listed twice"),
+        why: "config.md, rlimits: a type that is given twice must be an error",
+    },
+    Known {
+        at: "refused",
+        is: |found, _| found.ours.contains("ociVersion"),
+        why: "config.md, ociVersion: must be SemVer, and 2.0.0 is another specification; runc does not look, or before 1.2 not closely",
+    },
+    Known {
+        at: "refused",
+        is: |found, _| found.ours.contains("invalid type: null, expected u64"),
+        why: "config.md, rlimits: soft and hard are required; runc takes null for 0",
+    },
+    Known {
+        at: "refused",
+        is: |found, _| found.ours.contains("missing field `destination`"),
+        why: "config.md, mounts: destination is required; runc mounts over the root",
+    },
+    Known {
+        at: "refused",
+        is: |found, _| {
+            found
+                .ours
+                .contains("invalid type: null, expected struct Hook")
+        },
+        why: "a hook is an object; runc takes null for a hook without a path, which fails when its time comes",
+    },
+    Known {
+        at: "refused",
+        is: |found, _| found.ours.contains("create device /: Invalid argument"),
+        why: "a device without a path cannot be made; runc takes the root directory for it",
+    },
+];
+
+/// Whether a config has a namespace of this kind.
+fn makes(config: &Value, kind: &str) -> bool {
+    let namespaces = config["linux"]["namespaces"].as_array();
+    namespaces.is_some_and(|all| all.iter().any(|namespace| namespace["type"] == kind))
+}
+
+/// Why a difference is one that may be there.
+pub(super) fn reason(found: &Difference, config: &Value) -> Option<&'static str> {
+    let known = KNOWN
+        .iter()
+        .find(|known| found.at.starts_with(known.at) && (known.is)(found, config));
+    known.map(|known| known.why)
+}
