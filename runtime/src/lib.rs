@@ -9,6 +9,7 @@ mod hooks;
 mod host;
 mod inherited;
 mod init;
+mod listener;
 mod log;
 mod output;
 mod plan;

@@ -6,6 +6,7 @@ use crate::cgroup::Cgroup;
 use crate::foreground::Terminal;
 use crate::host::Host;
 use crate::init::{self, Files};
+use crate::listener::Agent;
 use crate::plan::namespaces::{IdMap, IdMaps, map_text};
 use crate::plan::{Exec, Op, Open, Plan, Request, Rlimit, Step, process};
 use crate::report::{Context, Error, Kind, Result};
@@ -27,6 +28,8 @@ pub(crate) struct Surroundings<'a> {
     /// The start fifo, O_PATH.
     pub(crate) fifo: Option<OwnedFd>,
     pub(crate) console_socket: Option<OwnedFd>,
+    /// Who gets the listener of a seccomp filter that notifies.
+    pub(crate) agent: Option<Agent>,
     /// For [`Open::Process`].
     pub(crate) process: Option<OwnedFd>,
     pub(crate) signal_mask: SigSet,
@@ -47,6 +50,7 @@ pub(crate) struct Child {
     program: String,
     rlimits: Vec<Rlimit>,
     id_maps: Option<IdMaps>,
+    agent: Option<Agent>,
     /// It is the stage still: `pid` becomes init's when that is born.
     is_stage: bool,
     executing: bool,
@@ -107,6 +111,7 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         program: program(&plan.exec),
         rlimits: plan.rlimits,
         id_maps: plan.birth.id_maps,
+        agent: around.agent,
         is_stage: plan.birth.stage.is_some(),
         executing: false,
     };
@@ -350,6 +355,10 @@ impl Child {
                 Message::Terminal => {
                     self.terminal = fd.map(Terminal::new).transpose()?;
                     self.go()?;
+                }
+                Message::Ask(Request::Listener) => {
+                    let agent = self.agent.take().ok_or_else(|| self.unexpected())?;
+                    agent.serve(self.pid, &self.pidfd, || self.go())?;
                 }
                 Message::Executing => self.executing = true,
                 Message::Failed(failure) => return Err(self.failed(&failure)),

@@ -66,10 +66,11 @@ const TERMINAL: u32 = 3;
 const EXECUTING: u32 = 4;
 const FAILED: u32 = 5;
 
-const REQUESTS: [Request; 4] = [
+const REQUESTS: [Request; 5] = [
     Request::IdMaps,
     Request::Hooks,
     Request::Rlimits,
+    Request::Listener,
     Request::Start,
 ];
 

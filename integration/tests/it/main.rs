@@ -41,6 +41,7 @@ mod process;
 mod run;
 #[cfg(target_arch = "x86_64")]
 mod seccomp_diff;
+mod seccomp_notify;
 mod start_up;
 mod sysctl;
 mod user_namespace;

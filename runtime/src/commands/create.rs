@@ -1,6 +1,6 @@
 //! `create`, and the part of `run` that is the same: a container whose init is set up and waits for the word to start.
 
-use super::{Context, hook_state, hooks, pid_file};
+use super::{Context, hook_state, hooks, pid_file, state_around_pid};
 use crate::cgroup::{self, Cgroup};
 use crate::cli;
 use crate::hooks::Kind as HookKind;
@@ -142,23 +142,7 @@ fn prepare<'a>(
         in_user_namespace: !host.initial_user_namespace,
         owner: cgroup_owner(&spec),
     })?;
-    let profile = linux.and_then(|linux| linux.seccomp().as_ref());
-    let seccomp = profile
-        .map(seccomp::compile)
-        .transpose()
-        .context(|| "compile linux.seccomp")?;
-    const NEW_LISTENER: u32 = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
-    let warnings = seccomp.iter().flat_map(|filter| &filter.warnings);
-    warnings.for_each(|warning| context.log.warn(warning));
-    if seccomp
-        .as_ref()
-        .is_some_and(|filter| filter.flags & NEW_LISTENER != 0)
-    {
-        return Err(Error::new(
-            Kind::Unsupported,
-            "SCMP_ACT_NOTIFY is not supported yet",
-        ));
-    }
+    let seccomp = super::seccomp::filter(context, &spec)?;
     Ok(Prepared {
         request,
         bundle,
@@ -206,7 +190,7 @@ pub(super) fn console_socket(
             let text = "cannot use console socket if runc will not detach or allocate tty";
             Err(Error::new(Kind::Usage, text))
         }
-        Some(path) => crate::console::connect(path).map(Some),
+        Some(path) => crate::console::connect("console socket", path).map(Some),
         None => Ok(None),
     }
 }
@@ -353,6 +337,13 @@ fn construct(
     if made.cgroup.is_none() {
         state.cgroup = serde_json::Value::Null;
     }
+    let agent = super::seccomp::agent(
+        prepared.seccomp.as_ref(),
+        &prepared.spec,
+        state,
+        Status::Creating,
+        None,
+    )?;
     let plan = make_plan(prepared, state, made.cgroup.as_ref())?;
     context.log_plan(&plan);
     state.namespaces = own_namespaces(&prepared.spec);
@@ -371,6 +362,7 @@ fn construct(
             cgroup: made.cgroup.as_ref(),
             fifo,
             console_socket: prepared.console_socket.take(),
+            agent,
             process: None,
             signal_mask: prepared.signal_mask,
             lock: Some(directory.lock_fd()),
@@ -438,19 +430,13 @@ fn initial_state(prepared: &Prepared<'_>) -> State {
 }
 
 fn make_plan(prepared: &mut Prepared<'_>, state: &State, cgroup: Option<&Cgroup>) -> Result<Plan> {
-    // Where the pid goes, which only init knows: it is the one in the container's pid namespace.
-    let around_pid = |status| -> Result<[Vec<u8>; 2]> {
-        const MARK: &str = "-7777777";
-        let text = hook_state(state, status, MARK)?;
-        let mark = format!("\"pid\":{MARK}");
-        let at = text.windows(mark.len()).position(|w| w == mark.as_bytes());
-        let at = at.ok_or_else(|| Error::new(Kind::System, "no pid in the state for hooks"))?
-            + "\"pid\":".len();
-        Ok([text[..at].to_vec(), text[at + MARK.len()..].to_vec()])
-    };
     let has_hooks = prepared.spec.hooks().is_some();
+    // The pid is for init to fill in, which alone knows it: it is the one in the container's pid namespace.
     let hook_states = if has_hooks {
-        [around_pid(Status::Creating)?, around_pid(Status::Created)?]
+        [
+            state_around_pid(state, Status::Creating)?,
+            state_around_pid(state, Status::Created)?,
+        ]
     } else {
         <[[Vec<u8>; 2]; 2]>::default()
     };

@@ -1,12 +1,12 @@
 //! `exec`: one more process in a running container.
 
 use super::create::console_socket;
-use super::{Context, pid_file, start};
+use super::{Context, pid_file, seccomp, start};
 use crate::cgroup::Cgroup;
 use crate::cli::{self, ExecProcess, ProcessChanges};
 use crate::foreground::{self, Signals};
 use crate::host::Host;
-use crate::plan::{self, seccomp};
+use crate::plan;
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::spawn::{self, Child};
 use crate::spec;
@@ -50,6 +50,14 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
         console_socket(request.console_socket.as_deref(), terminal, request.detach)?;
     context.inherited.check(request.preserve_fds)?;
     let host = context.host()?;
+    let filter = seccomp::saved(&directory)?;
+    let agent = seccomp::agent(
+        filter.as_ref(),
+        &config,
+        &state,
+        Status::Running,
+        state.pid(),
+    )?;
     let plan = plan::exec::exec(
         &process,
         plan::exec::Options {
@@ -60,7 +68,8 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             keep_groups: plan::keeps_groups(state.annotations.get(plan::KEEP_GROUPS)),
             may_set_groups: may_set_groups(&host, &state)?,
             preserved_fds: request.preserve_fds,
-            seccomp: seccomp(&directory)?,
+            landlock: plan::landlock::parse(state.annotations.get(plan::landlock::ANNOTATION))?,
+            seccomp: filter,
             personality: config
                 .linux()
                 .as_ref()
@@ -76,6 +85,7 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             cgroup: cgroup.as_ref(),
             fifo: None,
             console_socket,
+            agent,
             process: Some(pidfd),
             signal_mask,
             lock: None,
@@ -94,20 +104,6 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             Err(error)
         }
     }
-}
-
-/// The container's filter, as `create` compiled it.
-fn seccomp(directory: &Directory) -> Result<Option<seccomp::Filter>> {
-    let Some(bytes) = directory.seccomp()? else {
-        return Ok(None);
-    };
-    let filter = seccomp::Filter::from_saved(&bytes);
-    filter.map(Some).ok_or_else(|| {
-        Error::new(
-            Kind::System,
-            "the saved seccomp filter of the container is damaged",
-        )
-    })
 }
 
 /// The container's init, if a process may be added to it now.

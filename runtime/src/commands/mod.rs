@@ -84,7 +84,8 @@ pub(crate) fn execute(
         Command::Features => print(&features::run()?)?,
         Command::Pause { id } => freeze::pause(&context, &id)?,
         Command::Resume { id } => freeze::resume(&context, &id)?,
-        Command::SeccompDump { profile, raw } => seccomp::dump(&profile, raw)?,
+        Command::SeccompDump { profile, raw } => seccomp::dump_profile(&profile, raw)?,
+        Command::SeccompDumpOf { id, raw } => seccomp::dump_container(&context, &id, raw)?,
     }
     Ok(0)
 }
@@ -177,6 +178,17 @@ fn hook_state(state: &State, status: Status, pid: &str) -> Result<Vec<u8>> {
         annotations: &state.annotations,
     };
     serde_json::to_vec(&hooked).map_err(wrong)
+}
+
+/// The same in front of and behind the pid, where that is not known yet.
+fn state_around_pid(state: &State, status: Status) -> Result<[Vec<u8>; 2]> {
+    const MARK: &str = "-7777777";
+    let text = hook_state(state, status, MARK)?;
+    let mark = format!("\"pid\":{MARK}");
+    let at = text.windows(mark.len()).position(|w| w == mark.as_bytes());
+    let at = at.ok_or_else(|| Error::new(Kind::System, "no pid in the state for hooks"))?
+        + "\"pid\":".len();
+    Ok([text[..at].to_vec(), text[at + MARK.len()..].to_vec()])
 }
 
 /// The hooks of one kind in a config.

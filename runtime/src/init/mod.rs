@@ -10,6 +10,7 @@ mod devices;
 mod exec;
 mod hook;
 mod identity;
+mod landlock;
 mod mount;
 mod overlay;
 mod restrict;
@@ -283,6 +284,7 @@ impl Init {
             Step::RestoreSignals => self.restore_signals()?,
             Step::Exec => self.execute(exec)?,
             Step::Hook(call) => hook::run(call, &self.files)?,
+            Step::Landlock(ruleset) => landlock::apply(ruleset, self.root()?, &self.files)?,
             _ => return self.apply_to_files(step),
         }
         Ok(())
@@ -341,7 +343,10 @@ impl Init {
             Step::Personality(value) => process::set_personality(*value)?,
             Step::MemoryPolicy { mode, nodes } => process::set_mempolicy(*mode, nodes)?,
             Step::Rlimit(limit) => process::set_rlimit(0, limit.resource, limit.soft, limit.hard)?,
-            Step::Seccomp(filter) => cred::load_seccomp(&filter.program, filter.flags)?,
+            // The parent has a copy of a listener by now. Ours is closed: while we have one, calls wait for an agent that is gone.
+            Step::Seccomp(filter) => {
+                cred::load_seccomp(&filter.program, filter.flags).map(drop)?;
+            }
             Step::Chdir { path, last } => self.change_directory(path, *last)?,
             Step::BoundingSet(keep) => identity::limit_bounding_set(*keep)?,
             Step::ChownStdio { uid } => identity::chown_stdio(*uid)?,

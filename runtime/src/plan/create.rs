@@ -3,7 +3,9 @@
 use super::mounts::{self, Surroundings, c_path, c_string};
 use super::namespaces::{self, Namespaces};
 use super::rootfs::{self, Overlay, Root, Source};
-use super::{Console, HookCall, Open, Plan, Request, Slot, Step, process, seccomp, validate};
+use super::{
+    Console, HookCall, Open, Plan, Request, Slot, Step, landlock, process, seccomp, validate,
+};
 use crate::host::Host;
 use crate::report::{Error, Result};
 use crate::sys::process::CStringArray;
@@ -75,16 +77,14 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
     }
     let userns = ns.has(libc::CLONE_NEWUSER);
     let mut rlimits = Vec::new();
+    let annotation = |name| spec.annotations().as_ref().and_then(|a| a.get(name));
     let tail = process::Tail {
         process,
+        landlock: landlock::parse(annotation(landlock::ANNOTATION))?,
         seccomp: options.seccomp.take(),
         ask_for_rlimits: userns,
         may_set_groups: may_set_groups(&ns, options.host),
-        keep_groups: super::keeps_groups(
-            spec.annotations()
-                .as_ref()
-                .and_then(|a| a.get(super::KEEP_GROUPS)),
-        ),
+        keep_groups: super::keeps_groups(annotation(super::KEEP_GROUPS)),
         close_from: 3 + options.preserved_fds,
         before_exec,
     };

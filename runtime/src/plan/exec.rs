@@ -1,6 +1,6 @@
 //! The plan of `exec`: one more process in a running container.
 
-use super::{Birth, Join, Open, Plan, Slot, Step, create, mounts, process, seccomp};
+use super::{Birth, Join, Open, Plan, Slot, Step, create, landlock, mounts, process, seccomp};
 use crate::host::Host;
 use crate::report::Result;
 use oci_spec::runtime::{LinuxPersonality, Process};
@@ -17,6 +17,7 @@ pub(crate) struct Options<'a> {
     /// Whether the container's user namespace allows setgroups(2).
     pub(crate) may_set_groups: bool,
     pub(crate) preserved_fds: u32,
+    pub(crate) landlock: Option<landlock::Ruleset>,
     pub(crate) seccomp: Option<seccomp::Filter>,
     /// The container's.
     pub(crate) personality: Option<&'a LinuxPersonality>,
@@ -52,6 +53,7 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
     let mut rlimits = Vec::new();
     let tail = process::Tail {
         process,
+        landlock: options.landlock.take(),
         seccomp: options.seccomp.take(),
         ask_for_rlimits: options.namespaces & USER != 0,
         may_set_groups: options.may_set_groups,

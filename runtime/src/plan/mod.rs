@@ -9,6 +9,7 @@ pub(crate) mod cgroup;
 pub(crate) mod create;
 pub(crate) mod device_filter;
 pub(crate) mod exec;
+pub(crate) mod landlock;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
@@ -106,6 +107,8 @@ pub(crate) enum Request {
     Hooks,
     /// Set the resource limits of init, for which it has no privilege itself.
     Rlimits,
+    /// Watch the next seccomp(2), take the listener that it returns and give it to the agent.
+    Listener,
     /// The container is set up; go on when told to start it.
     Start,
 }
@@ -176,6 +179,7 @@ pub(crate) enum Step {
         nodes: Vec<u64>,
     },
     Rlimit(Rlimit),
+    Landlock(landlock::Ruleset),
     Seccomp(seccomp::Filter),
     /// Enters the working directory; as root first, where a user that may not enter it is not yet an error.
     Chdir {
@@ -285,6 +289,9 @@ pub(crate) enum Op {
     Clone,
     Protocol,
     UpperAndWork,
+    LandlockMissing,
+    LandlockAbi,
+    LandlockRule,
 }
 
 /// crun's annotation for a process that keeps the groups of its caller (Podman's `--group-add keep-groups`).

@@ -9,6 +9,7 @@ impl fmt::Display for Step {
             Step::Ask(Request::IdMaps) => write!(f, "map user and group ids"),
             Step::Ask(Request::Hooks) => write!(f, "run the hooks of the runtime namespace"),
             Step::Ask(Request::Rlimits) => write!(f, "set the resource limits"),
+            Step::Ask(Request::Listener) => write!(f, "hand the seccomp listener over"),
             Step::Ask(Request::Start) => write!(f, "wait to be started"),
             Step::Join(join) => write!(f, "join the {} namespace {}", names(join.flags), join.path),
             Step::Unshare(flags) => write!(f, "create the {} namespace", names(*flags)),
@@ -86,6 +87,7 @@ impl Step {
                 limit.soft,
                 limit.hard
             ),
+            Step::Landlock(_) => write!(f, "apply Landlock"),
             Step::Seccomp(_) => write!(f, "load the seccomp filter"),
             Step::Chdir { path, .. } => {
                 write!(
@@ -135,7 +137,7 @@ pub(crate) fn names(flags: u64) -> String {
 impl Op {
     /// The operation with this number, as init reported it.
     pub(crate) fn from_number(number: u32) -> Op {
-        const ALL: [Op; 28] = [
+        const ALL: [Op; 31] = [
             Op::Whole,
             Op::OpenSource,
             Op::CloneSource,
@@ -164,6 +166,9 @@ impl Op {
             Op::Clone,
             Op::Protocol,
             Op::UpperAndWork,
+            Op::LandlockMissing,
+            Op::LandlockAbi,
+            Op::LandlockRule,
         ];
         ALL.get(number as usize).copied().unwrap_or(Op::Whole)
     }
@@ -200,6 +205,9 @@ impl Op {
             Op::Clone => "clone",
             Op::Protocol => "talk to the runtime command",
             Op::UpperAndWork => "upper and work directory must be on the same file system",
+            Op::LandlockMissing => "the kernel has no Landlock, or it is not enabled (lsm=)",
+            Op::LandlockAbi => "the kernel's Landlock lacks something that the annotation handles",
+            Op::LandlockRule => "add the rule",
         })
     }
 }
