@@ -37,6 +37,7 @@ mod mounts;
 mod namespaces;
 mod overlay;
 mod paths;
+mod pidfd_socket;
 mod process;
 mod run;
 #[cfg(target_arch = "x86_64")]

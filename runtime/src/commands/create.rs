@@ -1,6 +1,6 @@
 //! `create`, and the part of `run` that is the same: a container whose init is set up and waits for the word to start.
 
-use super::{Context, hook_state, hooks, pid_file, state_around_pid};
+use super::{Context, hook_state, hooks, pid_file, pidfd_socket, state_around_pid};
 use crate::cgroup::{self, Cgroup};
 use crate::cli;
 use crate::hooks::Kind as HookKind;
@@ -60,6 +60,7 @@ struct Prepared<'a> {
     cgroup: plan::cgroup::CgroupPlan,
     seccomp: Option<seccomp::Filter>,
     console_socket: Option<OwnedFd>,
+    pidfd_sockets: Vec<OwnedFd>,
     preserved_fds: u32,
     mode: Mode,
     signal_mask: SigSet,
@@ -129,6 +130,11 @@ fn prepare<'a>(
     let unraised = spec.process().as_ref().map(plan::process::ambient_warnings);
     let unraised = unraised.iter().flatten();
     unraised.for_each(|warning| context.log.warn(warning));
+    let annotations = spec.annotations().as_ref();
+    let receiver = annotations.and_then(|all| all.get(pidfd_socket::RECEIVER));
+    let pidfd_paths = [request.pidfd_socket.clone(), receiver.map(PathBuf::from)];
+    let pidfd_paths = pidfd_paths.map(|path| path.map(|path| bundle.join(path)));
+    let pidfd_sockets = pidfd_socket::connect(pidfd_paths.iter().flatten().map(PathBuf::as_path))?;
     let host = context.host()?;
     let rootfs = root_directory(&spec, &bundle)?;
     let linux = spec.linux().as_ref();
@@ -153,6 +159,7 @@ fn prepare<'a>(
         cgroup,
         seccomp,
         console_socket,
+        pidfd_sockets,
         preserved_fds,
         mode,
         signal_mask,
@@ -378,6 +385,7 @@ fn construct(
         .ok_or_else(|| Error::new(Kind::System, "no container process"))?;
     state.init = Some(Init::of(child.pid)?);
     directory.save(state)?;
+    pidfd_socket::send(&prepared.pidfd_sockets, &child.pidfd, pidfd_socket::INIT)?;
     if let Some(path) = &prepared.request.pid_file {
         pid_file::write(path, child.pid)?;
     }

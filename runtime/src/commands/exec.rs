@@ -1,7 +1,7 @@
 //! `exec`: one more process in a running container.
 
 use super::create::console_socket;
-use super::{Context, pid_file, seccomp, start};
+use super::{Context, pid_file, pidfd_socket, seccomp, start};
 use crate::cgroup::Cgroup;
 use crate::cli::{self, ExecProcess, ProcessChanges};
 use crate::foreground::{self, Signals};
@@ -48,6 +48,7 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
     let terminal = process.terminal().unwrap_or(false);
     let console_socket =
         console_socket(request.console_socket.as_deref(), terminal, request.detach)?;
+    let pidfd_sockets = pidfd_socket::connect(request.pidfd_socket.as_deref())?;
     context.inherited.check(request.preserve_fds)?;
     let host = context.host()?;
     let filter = seccomp::saved(&directory)?;
@@ -93,6 +94,7 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
     )?;
     let written = child
         .until_executed(&host)
+        .and_then(|()| pidfd_socket::send(&pidfd_sockets, &child.pidfd, pidfd_socket::EXEC))
         .and_then(|()| match &request.pid_file {
             Some(path) => pid_file::write(path, child.pid),
             None => Ok(()),

@@ -11,6 +11,7 @@ mod freeze;
 mod kill;
 mod list;
 mod pid_file;
+mod pidfd_socket;
 mod ps;
 mod run;
 mod seccomp;
