@@ -1,6 +1,9 @@
 //! `create`, and the part of `run` that is the same: a container whose init is set up and waits for the word to start.
 
-use super::{Context, hook_state, hooks, pid_file, pidfd_socket, state_around_pid};
+use super::{
+    Context, HOOK_WARN_AFTER, hook_manner, hook_state, hook_warn_after, hooks, pid_file, pidfd_socket,
+    state_around_pid,
+};
 use crate::cgroup::{self, Cgroup};
 use crate::cli;
 use crate::hooks::Kind as HookKind;
@@ -369,6 +372,7 @@ fn construct(
             cgroup: made.cgroup.as_ref(),
             fifo,
             console_socket: prepared.console_socket.take(),
+            hook_outputs: hook_outputs(prepared, state)?,
             agent,
             process: None,
             signal_mask: prepared.signal_mask,
@@ -376,8 +380,9 @@ fn construct(
         },
     )?);
     let (spec, host) = (&prepared.spec, &prepared.host);
+    let warn = |text| context.log.alert(text);
     child
-        .until_created(host, |pid| run_hooks(spec, state, pid))
+        .until_created(host, |pid| run_hooks(spec, state, pid, &warn), &warn)
         .map_err(|e| explain(e, made.cgroup.as_ref()))?;
     let child = made
         .child
@@ -407,12 +412,24 @@ fn explain(error: Error, cgroup: Option<&Cgroup>) -> Error {
     Error::new(kind, text)
 }
 
-fn run_hooks(spec: &Spec, state: &State, pid: i32) -> Result<()> {
+fn run_hooks(spec: &Spec, state: &State, pid: i32, warn: &dyn Fn(String)) -> Result<()> {
+    let manner = hook_manner(&state.annotations, Some(&state.bundle), warn)?;
     let text = hook_state(state, Status::Creating, &pid.to_string())?;
     for kind in [HookKind::Prestart, HookKind::CreateRuntime] {
-        crate::hooks::run_all(kind, hooks(spec, kind), &text, Some(&state.bundle))?;
+        crate::hooks::run_all(kind, hooks(spec, kind), &text, &manner)?;
     }
     Ok(())
+}
+
+/// The files for the output of hooks that init runs.
+fn hook_outputs(prepared: &Prepared<'_>, state: &State) -> Result<[Option<OwnedFd>; 2]> {
+    let none = |hooks: &Option<Vec<_>>| hooks.as_ref().is_none_or(Vec::is_empty);
+    let hooks = prepared.spec.hooks().as_ref();
+    if hooks.is_none_or(|hooks| none(hooks.create_container()) && none(hooks.start_container())) {
+        return Ok([None, None]);
+    }
+    let outputs = hook_manner(&state.annotations, None, &|_| {})?.outputs;
+    Ok(outputs.map(|output| output.map(|output| output.file.into())))
 }
 
 fn initial_state(prepared: &Prepared<'_>) -> State {
@@ -448,6 +465,8 @@ fn make_plan(prepared: &mut Prepared<'_>, state: &State, cgroup: Option<&Cgroup>
     } else {
         <[[Vec<u8>; 2]; 2]>::default()
     };
+    let hook_warn_ms = hook_warn_after(state.annotations.get(HOOK_WARN_AFTER))?
+        .map(|after| i32::try_from(after.as_millis()).unwrap_or(i32::MAX));
     let cgroup_path = cgroup.map(Cgroup::host_path);
     plan::create::create(
         &prepared.spec,
@@ -464,6 +483,7 @@ fn make_plan(prepared: &mut Prepared<'_>, state: &State, cgroup: Option<&Cgroup>
             start_by_fifo: prepared.mode == Mode::Create,
             seccomp: prepared.seccomp.take(),
             hook_states,
+            hook_warn_ms,
         },
     )
 }

@@ -86,6 +86,7 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             cgroup: cgroup.as_ref(),
             fifo: None,
             console_socket,
+            hook_outputs: [None, None],
             agent,
             process: Some(pidfd),
             signal_mask,
@@ -93,7 +94,7 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
         },
     )?;
     let written = child
-        .until_executed(&host)
+        .until_executed(&host, &|_| {}) // it has no hooks
         .and_then(|()| pidfd_socket::send(&pidfd_sockets, &child.pidfd, pidfd_socket::EXEC))
         .and_then(|()| match &request.pid_file {
             Some(path) => pid_file::write(path, child.pid),

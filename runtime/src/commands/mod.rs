@@ -28,6 +28,9 @@ use crate::output::print;
 use crate::report::{Error, Kind, Result};
 use crate::state::{ContainerId, Directory, Root, State, Status};
 use oci_spec::runtime::Spec;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
 
 /// What every command works with.
 #[derive(Debug)]
@@ -190,6 +193,41 @@ fn state_around_pid(state: &State, status: Status) -> Result<[Vec<u8>; 2]> {
     let at = at.ok_or_else(|| Error::new(Kind::System, "no pid in the state for hooks"))?
         + "\"pid\":".len();
     Ok([text[..at].to_vec(), text[at + MARK.len()..].to_vec()])
+}
+
+/// Our annotation: after how many seconds a hook without a timeout is warned of.
+const HOOK_WARN_AFTER: &str = "dev.caisson.hook-warn-after";
+
+/// crun's annotations: files that hooks' output is appended to.
+const HOOK_OUTPUTS: [&str; 2] = ["run.oci.hooks.stdout", "run.oci.hooks.stderr"];
+
+/// How the container's hooks are run: what its annotations say of that.
+fn hook_manner<'a>(
+    annotations: &BTreeMap<String, String>,
+    dir: Option<&'a Path>,
+    warn: &'a dyn Fn(String),
+) -> Result<crate::hooks::Manner<'a>> {
+    let [stdout, stderr] = HOOK_OUTPUTS.map(|name| {
+        let path = annotations.get(name).map(Path::new);
+        path.map(crate::hooks::HookOutput::open).transpose()
+    });
+    Ok(crate::hooks::Manner {
+        dir,
+        outputs: [stdout?, stderr?],
+        warn_after: hook_warn_after(annotations.get(HOOK_WARN_AFTER))?,
+        warn,
+    })
+}
+
+fn hook_warn_after(seconds: Option<&String>) -> Result<Option<Duration>> {
+    let Some(text) = seconds else { return Ok(None) };
+    let seconds = text.parse::<u32>().ok().filter(|seconds| *seconds > 0);
+    let seconds = seconds.ok_or_else(|| {
+        Error::invalid(format!(
+            "annotation {HOOK_WARN_AFTER}: {text:?} is not a number of seconds"
+        ))
+    })?;
+    Ok(Some(Duration::from_secs(seconds.into())))
 }
 
 /// The hooks of one kind in a config.

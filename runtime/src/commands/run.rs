@@ -49,8 +49,10 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
 fn begin(context: &Context<'_>, mut created: Created) -> Result<(State, Spec, Child)> {
     let started = created
         .child
-        .start(&created.host)
-        .and_then(|()| start::poststart(&created.spec, &created.state, &created.child.pidfd));
+        .start(&created.host, &|text| context.log.alert(text))
+        .and_then(|()| {
+            start::poststart(context, &created.spec, &created.state, &created.child.pidfd)
+        });
     let Created {
         directory,
         state,

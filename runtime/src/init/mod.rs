@@ -37,6 +37,8 @@ pub(crate) struct Files {
     pub(crate) fifo: Option<OwnedFd>,
     /// Where the pty's master goes; without, it goes to the parent.
     pub(crate) console_socket: Option<OwnedFd>,
+    /// Where hooks' standard output and error go, if not into a failure.
+    pub(crate) hook_outputs: [Option<OwnedFd>; 2],
     /// The signal mask to run with.
     pub(crate) signal_mask: nix::sys::signal::SigSet,
     /// How many mounts and masks init will keep open at most: room is reserved before the clone.
@@ -283,7 +285,7 @@ impl Init {
             Step::CloseFrom(first) => self.close_from(*first)?,
             Step::RestoreSignals => self.restore_signals()?,
             Step::Exec => self.execute(exec)?,
-            Step::Hook(call) => hook::run(call, &self.files)?,
+            Step::Hook(call) => hook::run(call, &self.files, self.fifo.as_ref())?,
             Step::Landlock(ruleset) => landlock::apply(ruleset, self.root()?, &self.files)?,
             _ => return self.apply_to_files(step),
         }

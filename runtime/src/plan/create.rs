@@ -34,6 +34,8 @@ pub(crate) struct Options<'a> {
     pub(crate) seccomp: Option<seccomp::Filter>,
     /// The state that hooks read, as JSON in front of and behind the pid; for createContainer and startContainer.
     pub(crate) hook_states: [[Vec<u8>; 2]; 2],
+    /// After how many milliseconds a hook without a timeout is warned of.
+    pub(crate) hook_warn_ms: Option<i32>,
 }
 
 /// Plans a new container.
@@ -59,7 +61,13 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
     }
     let [create_state, start_state] = std::mem::take(&mut options.hook_states);
     if let Some(list) = hooks.and_then(|h| h.create_container().as_ref()) {
-        steps.extend(hook_calls("createContainer", list, None, &create_state)?);
+        steps.extend(hook_calls(
+            "createContainer",
+            list,
+            None,
+            &create_state,
+            options.hook_warn_ms,
+        )?);
     }
     change_root(spec, process, &ns, &options, &mut steps)?;
     restrict(spec, linux, process, &mut steps)?;
@@ -73,6 +81,7 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
             list,
             process.env().as_deref(),
             &start_state,
+            options.hook_warn_ms,
         )?);
     }
     let userns = ns.has(libc::CLONE_NEWUSER);
@@ -351,6 +360,7 @@ fn hook_calls(
     hooks: &[Hook],
     default_env: Option<&[String]>,
     state: &[Vec<u8>; 2],
+    warn_ms: Option<i32>,
 ) -> Result<Vec<Step>> {
     let array = |list: &[String]| {
         list.iter()
@@ -388,6 +398,7 @@ fn hook_calls(
             argv,
             envp,
             timeout_ms,
+            warn_after_ms: warn_ms.filter(|_| timeout_ms.is_none()),
             state: state.clone(),
         }))
     };

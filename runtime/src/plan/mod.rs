@@ -253,6 +253,8 @@ pub(crate) struct HookCall {
     pub(crate) argv: CStringArray,
     pub(crate) envp: CStringArray,
     pub(crate) timeout_ms: Option<i32>,
+    /// When to tell that it takes long, if it has no timeout.
+    pub(crate) warn_after_ms: Option<i32>,
     /// The container's state as JSON, in front of and behind the pid, which is the one in init's pid namespace.
     pub(crate) state: [Vec<u8>; 2],
 }

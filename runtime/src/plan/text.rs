@@ -40,14 +40,8 @@ impl fmt::Display for Step {
                 target.to_string_lossy()
             ),
             Step::MaskSources => write!(f, "prepare the masks of maskedPaths"),
-            Step::Hook(HookCall {
-                kind, index, path, ..
-            }) => {
-                write!(
-                    f,
-                    "error running {kind} hook #{index} ({})",
-                    path.to_string_lossy()
-                )
+            Step::Hook(HookCall { kind, index, .. }) => {
+                write!(f, "error running {kind} hook #{index}")
             }
             Step::PivotRoot => write!(f, "pivot_root into the root file system"),
             Step::MoveRoot => write!(f, "move the root file system to /"),
