@@ -11,6 +11,7 @@ mod inherited;
 mod init;
 mod listener;
 mod log;
+mod notify_socket;
 mod output;
 mod plan;
 pub mod report;

@@ -5,6 +5,7 @@
 //! | `report [QUESTION...]` | prints one JSON object, [`crate::seen::Seen`]; questions are `sysctl=`, `stat=`, `ls=`, `cat=`, `try=` |
 //! | `note FILE LABEL [exit CODE]` | appends one JSON line to FILE: label, standard input, report. For hooks |
 //! | `pause [CODE]` | prints `ready`, then every signal it gets as `signal N`; TERM ends it with CODE (0) |
+//! | `notify TEXT` | sends this to NOTIFY_SOCKET, then pauses; `notify-and-exit` ends instead |
 //! | `exit CODE`, `signal-self N`, `echo WORD...`, `cat [FILE]`, `complain WORD...` | as named; `complain` writes to standard error |
 //! | `write-file FILE BYTES` | writes that many bytes to FILE and syncs it |
 //! | `spin` | uses one CPU until it is killed |
@@ -65,6 +66,11 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
         ["pause"] => return pause(0),
         ["pause", code] => return pause(number(code)? as u8),
         [] => {}
+        ["notify", text] => {
+            notify(text)?;
+            return pause(0);
+        }
+        ["notify-and-exit", text] => notify(text)?,
         ["exit", code] => return Ok(ExitCode::from(number(code)? as u8)),
         ["signal-self", signal] => {
             let signal = Signal::try_from(number(signal)? as i32)?;
@@ -111,6 +117,12 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn notify(text: &str) -> io::Result<()> {
+    let path = std::env::var_os("NOTIFY_SOCKET").ok_or(io::Error::other("no NOTIFY_SOCKET"))?;
+    let socket = std::os::unix::net::UnixDatagram::unbound()?;
+    socket.send_to(text.as_bytes(), path).map(drop)
 }
 
 /// Waits for signals. They are blocked and taken one by one: even process 1 of a pid namespace gets a blocked signal.

@@ -35,6 +35,7 @@ mod limits;
 mod list;
 mod mounts;
 mod namespaces;
+mod notify_socket;
 mod overlay;
 mod paths;
 mod pidfd_socket;

@@ -8,6 +8,7 @@ use crate::cgroup::{self, Cgroup};
 use crate::cli;
 use crate::hooks::Kind as HookKind;
 use crate::host::Host;
+use crate::notify_socket;
 use crate::plan::{self, Plan, seccomp};
 use crate::report::{self, Context as _, Error, Kind, Result};
 use crate::spawn::{self, Child};
@@ -338,6 +339,9 @@ fn construct(
             .map_err(|e| Error::new(Kind::System, format!("save the cgroup: {e}")))?;
     }
     directory.save(state)?;
+    if notify_socket::supervisor().is_some() {
+        notify_socket::extend(&mut prepared.spec, &directory.make_notify()?);
+    }
     let created = cgroup::create(&prepared.cgroup)?;
     created
         .warnings

@@ -32,6 +32,7 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
             pidfd: child.pidfd.as_fd(),
         },
         child.terminal,
+        None,
     )
 }
 

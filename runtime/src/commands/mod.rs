@@ -24,11 +24,13 @@ use crate::cli::{Command, Global};
 use crate::host::Host;
 use crate::inherited::Inherited;
 use crate::log::Log;
+use crate::notify_socket::{self, NotifySocket};
 use crate::output::print;
 use crate::report::{Error, Kind, Result};
 use crate::state::{ContainerId, Directory, Root, State, Status};
 use oci_spec::runtime::Spec;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -116,6 +118,28 @@ impl Context<'_> {
         for (number, step) in plan.steps.iter().enumerate() {
             self.log.debug(|| format!("step {number}: {step}"));
         }
+    }
+
+    /// The notify socket of a container that is about to be started, if it was created with one and the caller wants to be notified.
+    fn notify_socket(&self, directory: &Directory) -> Result<Option<NotifySocket>> {
+        let Some(supervisor) = notify_socket::supervisor() else {
+            return Ok(None);
+        };
+        let directory = directory.notify()?;
+        directory
+            .map(|directory| NotifySocket::open(&directory, &supervisor))
+            .transpose()
+    }
+
+    /// Waits for a started container to be ready.
+    fn await_ready(&self, socket: Option<NotifySocket>, pid: i32, pidfd: &OwnedFd) -> Result<()> {
+        if let Some(socket) = socket
+            && !socket.wait(pid, pidfd)?
+        {
+            self.log
+                .warn("the supervisor at NOTIFY_SOCKET does not close the barrier, ignoring");
+        }
+        Ok(())
     }
 
     fn frozen(&self, state: &State) -> Result<bool> {

@@ -36,11 +36,17 @@ pub(super) fn run(context: &Context<'_>, id: &ContainerId) -> Result<()> {
     let pidfd = open_init(&init)?
         .ok_or_else(|| wrong_state("cannot start a container that has stopped"))?;
     let spec = spec::parse(&directory.config()?).context(story)?.value;
+    let notify = context.notify_socket(&directory).context(story)?;
     let fifo = directory
         .take_fifo()?
         .ok_or_else(|| wrong_state("cannot start an already running container"))?;
     await_program(context, &fifo, &pidfd, &spec).context(story)?;
-    poststart(context, &spec, &state, &pidfd).context(story)
+    poststart(context, &spec, &state, &pidfd).context(story)?;
+    // It may take long, or never come: others must be able to delete the container.
+    drop(directory);
+    context
+        .await_ready(notify, init.pid, &pidfd)
+        .context(story)
 }
 
 fn wrong_state(text: &str) -> Error {
