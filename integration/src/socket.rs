@@ -43,10 +43,7 @@ impl FdSocket {
             "{name} gets a text: {} bytes",
             text.len()
         );
-        (
-            String::from_utf8_lossy(&text).into_owned(),
-            fds.remove(0),
-        )
+        (String::from_utf8_lossy(&text).into_owned(), fds.remove(0))
     }
 }
 

@@ -150,6 +150,12 @@ pub fn received(fd: std::os::fd::RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// The version of Landlock's interface.
+pub fn landlock_abi() -> io::Result<i64> {
+    const VERSION: u64 = 1;
+    call(libc::SYS_landlock_create_ruleset, [0, 0, VERSION, 0, 0, 0])
+}
+
 /// Calls the kernel by number. Only for calls that cannot corrupt the caller's memory with the arguments given.
 pub fn call(number: i64, arguments: [u64; 6]) -> io::Result<i64> {
     let [a, b, c, d, e, f] = arguments;
@@ -217,11 +223,7 @@ pub fn receive_notification(listener: BorrowedFd<'_>) -> io::Result<Notification
     let mut notification = Notification::default();
     // SAFETY: the request's number states the size of the structure that the pointer is to, and which the kernel fills.
     checked(i64::from(unsafe {
-        libc::ioctl(
-            listener.as_raw_fd(),
-            RECEIVE,
-            &raw mut notification,
-        )
+        libc::ioctl(listener.as_raw_fd(), RECEIVE, &raw mut notification)
     }))?;
     Ok(notification)
 }

@@ -14,8 +14,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::Hook;
 use std::fmt;
-use std::io::ErrorKind::{BrokenPipe, Interrupted, WouldBlock};
 use std::fs::File;
+use std::io::ErrorKind::{BrokenPipe, Interrupted, WouldBlock};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -110,8 +110,7 @@ pub(crate) fn run_one(
             "{kind} hook #{index} ({path}) is still running and has no timeout, waiting"
         ));
     };
-    run(hook, state_json, manner, &warn)
-        .context(|| format!("error running {kind} hook #{index}"))
+    run(hook, state_json, manner, &warn).context(|| format!("error running {kind} hook #{index}"))
 }
 
 fn run(hook: &Hook, state_json: &[u8], manner: &Manner<'_>, warn: &dyn Fn()) -> Result<()> {
@@ -495,12 +494,8 @@ mod tests {
 
     #[test]
     fn a_deadly_signal_is_told_by_name_and_a_real_time_one_by_number() {
-        assert!(
-            failure(&sh("kill -KILL $$"), b"{}").contains("#0: killed by SIGKILL, stdout")
-        );
-        assert!(
-            failure(&sh("kill -37 $$"), b"{}").contains("#0: killed by signal 37, stdout")
-        );
+        assert!(failure(&sh("kill -KILL $$"), b"{}").contains("#0: killed by SIGKILL, stdout"));
+        assert!(failure(&sh("kill -37 $$"), b"{}").contains("#0: killed by signal 37, stdout"));
     }
 
     #[test]

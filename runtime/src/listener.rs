@@ -67,10 +67,12 @@ impl Agent {
         if let Some(number) = tracer.result_of(libc::SYS_seccomp)? {
             let listener = trace::pidfd_getfd(pidfd, number as i32)
                 .context(|| "take the seccomp listener out of the container's process")?;
-            socket::send_with_fd(&agent, &message, Some(listener.as_fd()))
-                .context(|| {
-                    format!("send the listener to the seccomp agent '{}'", self.path.display())
-                })?;
+            socket::send_with_fd(&agent, &message, Some(listener.as_fd())).context(|| {
+                format!(
+                    "send the listener to the seccomp agent '{}'",
+                    self.path.display()
+                )
+            })?;
             if tracer.suspended {
                 tracer.result_of(libc::SYS_close)?;
             }
@@ -80,7 +82,10 @@ impl Agent {
 
     fn message(&self, pid: i32) -> Result<Vec<u8>> {
         let wrong = |e: &dyn std::fmt::Display| {
-            Error::new(Kind::System, format!("write the state for the seccomp agent: {e}"))
+            Error::new(
+                Kind::System,
+                format!("write the state for the seccomp agent: {e}"),
+            )
         };
         let init = self.init.unwrap_or(pid).to_string();
         let text = [&self.state[0], init.as_bytes(), &self.state[1]].concat();
@@ -107,7 +112,8 @@ struct Tracer<'a> {
     signal: i32,
 }
 
-const STORY: &str = "trace the container's process to take its seccomp listener, which needs CAP_SYS_PTRACE";
+const STORY: &str =
+    "trace the container's process to take its seccomp listener, which needs CAP_SYS_PTRACE";
 
 impl<'a> Tracer<'a> {
     /// Begins to trace a child that waits in a system call, and stops it there.

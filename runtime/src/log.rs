@@ -102,7 +102,9 @@ impl Log {
     pub(crate) fn alert(&self, message: impl Display) {
         let waits = self.format == Format::Json && self.level == Level::Warning;
         if waits && self.file.is_some() {
-            io::stderr().write_all(format!("{message}\n").as_bytes()).ok(); // nowhere left to say it
+            io::stderr()
+                .write_all(format!("{message}\n").as_bytes())
+                .ok(); // nowhere left to say it
         }
         self.warn(message);
     }

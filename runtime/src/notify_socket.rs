@@ -81,9 +81,8 @@ impl NotifySocket {
             Ok(socket)
         };
         Ok(NotifySocket {
-            outside: connect().context(|| {
-                format!("connect to NOTIFY_SOCKET '{}'", supervisor.display())
-            })?,
+            outside: connect()
+                .context(|| format!("connect to NOTIFY_SOCKET '{}'", supervisor.display()))?,
             inside: bind().context(|| "make the notify socket of the container")?,
         })
     }

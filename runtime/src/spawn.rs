@@ -366,14 +366,22 @@ impl Child {
                     agent.serve(self.pid, &self.pidfd, || self.go())?;
                 }
                 Message::HookRuns { start, index } => {
-                    let kind = if start { "startContainer" } else { "createContainer" };
+                    let kind = if start {
+                        "startContainer"
+                    } else {
+                        "createContainer"
+                    };
                     let is = |call: &HookCall| call.kind == kind && call.index == index as usize;
                     let hook = self.steps.iter().find_map(|step| match step {
                         Step::Hook(call) if is(call) => Some(call),
                         _ => None,
                     });
                     let hook = hook.ok_or_else(|| self.unexpected())?;
-                    warn(hook_runs(kind, index as usize, &hook.path.to_string_lossy()));
+                    warn(hook_runs(
+                        kind,
+                        index as usize,
+                        &hook.path.to_string_lossy(),
+                    ));
                 }
                 Message::Executing => self.executing = true,
                 Message::Failed(failure) => return Err(self.failed(&failure)),

@@ -38,7 +38,9 @@ pub(crate) const RECORD: usize = 512;
     reason = "init allocates nothing, so it cannot box the failure"
 )]
 pub(crate) enum Message {
-    Born { pid: i32 },
+    Born {
+        pid: i32,
+    },
     Ask(Request),
     Terminal,
     /// A hook without a timeout takes long: whether it is of kind startContainer, and its index.

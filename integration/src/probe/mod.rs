@@ -9,6 +9,7 @@
 //! | `exit CODE`, `signal-self N`, `echo WORD...`, `cat [FILE]`, `complain WORD...` | as named; `complain` writes to standard error |
 //! | `write-file FILE BYTES` | writes that many bytes to FILE and syncs it |
 //! | `spin` | uses one CPU until it is killed |
+//! | `linger MILLISECONDS` | takes that long |
 //! | `burn MILLISECONDS` | prints `begin`, uses that much CPU time, prints `done` |
 //! | `write-direct FILE BYTES`, `read-direct FILE BYTES` | print `begin`, write or read that many bytes past the page cache, print `done` |
 //! | `eat MIB` | touches that much memory, prints `full`, pauses |
@@ -24,7 +25,7 @@
 //!
 //! Actions of `try`: `read:PATH`, `write:PATH` (opens, changes nothing), `create:PATH` (creates and removes it), `mkdir:PATH` (the
 //! same), `exec:PATH` (runs it with no arguments), `mknod:PATH:MAJOR:MINOR` (character device; removes it), `syscall:NAME`
-//! (all arguments zero), `hostname:NAME` (sets it), `mount:PATH` (a tmpfs).
+//! (all arguments zero), `bind:PORT` (TCP, on the loopback address), `hostname:NAME` (sets it), `mount:PATH` (a tmpfs).
 
 mod attack;
 mod attempt;
@@ -82,6 +83,10 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
         ["cat", file] => drop(io::copy(&mut File::open(file)?, &mut io::stdout())?),
         ["write-file", file, bytes] => load::write_file(file, number(bytes)?)?,
         ["spin"] => load::spin(),
+        ["linger", milliseconds] => {
+            let timeout = number(milliseconds)? as u16;
+            nix::poll::poll(&mut [], timeout)?;
+        }
         ["burn", milliseconds] => load::burn(number(milliseconds)?)?,
         ["write-direct", file, bytes] => load::write_direct(file, number(bytes)?)?,
         ["read-direct", file, bytes] => load::read_direct(file, number(bytes)?)?,

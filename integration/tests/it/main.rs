@@ -30,6 +30,7 @@ mod hooks;
 mod hybrid;
 mod ids;
 mod kill;
+mod landlock;
 mod lifecycle;
 mod limits;
 mod list;
@@ -41,6 +42,7 @@ mod paths;
 mod pidfd_socket;
 mod process;
 mod run;
+mod seccomp_annotations;
 #[cfg(target_arch = "x86_64")]
 mod seccomp_diff;
 mod seccomp_notify;

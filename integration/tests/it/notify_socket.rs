@@ -9,12 +9,19 @@ use std::os::unix::net::UnixDatagram;
 #[test]
 fn start_passes_ready_on_and_returns_then() {
     require!(containers);
+    beyond!(
+        start_passes_ready_on_and_returns_then,
+        [
+            runc_before("1.2", "sends no barrier"),
+            crun("sends no barrier")
+        ]
+    );
     let (mut bundle, supervisor) = supervised();
     bundle.config.probe(&["notify", "READY=1"]);
     let container = bundle.create();
     let start = bundle.runtime.start(&["start", &container.id]);
-    assert_eq!(supervisor.told(), "READY=1\n");
-    assert_eq!(supervisor.told(), format!("MAINPID={}\n", container.pid));
+    assert_eq!(supervisor.told(), "READY=1");
+    assert_eq!(supervisor.told(), format!("MAINPID={}", container.pid));
     let barrier = supervisor.barrier();
     assert_eq!(container.status(), "running");
     drop(barrier);
@@ -24,11 +31,20 @@ fn start_passes_ready_on_and_returns_then() {
 #[test]
 fn a_detached_run_passes_ready_on_and_returns_then() {
     require!(containers);
+    beyond!(
+        a_detached_run_passes_ready_on_and_returns_then,
+        [
+            runc("looks at the first line only"),
+            crun("sends no barrier")
+        ]
+    );
     let (mut bundle, supervisor) = supervised();
-    bundle.config.probe(&["notify", "STATUS=warming up\nREADY=1"]);
+    bundle
+        .config
+        .probe(&["notify", "STATUS=warming up\nREADY=1"]);
     let id = integration::place::unique("ready");
     let run = bundle.start("run", &["--detach"], &id);
-    assert_eq!(supervisor.told(), "READY=1\n");
+    assert_eq!(supervisor.told(), "READY=1");
     let main = supervisor.told();
     let pid = main.trim().strip_prefix("MAINPID=").unwrap().to_owned();
     drop(supervisor.barrier());
@@ -53,9 +69,9 @@ fn a_run_in_the_foreground_passes_ready_on_and_stays() {
     bundle.config.probe(&["notify", "READY=1"]);
     let id = integration::place::unique("ready");
     let run = bundle.start("run", &[], &id);
-    assert_eq!(supervisor.told(), "READY=1\n");
+    assert_eq!(supervisor.told(), "READY=1");
     let state = bundle.runtime.call(&["state", &id]).success().json();
-    assert_eq!(supervisor.told(), format!("MAINPID={}\n", state["pid"]));
+    assert_eq!(supervisor.told(), format!("MAINPID={}", state["pid"]));
     drop(supervisor.barrier());
     bundle.runtime.call(&["kill", &id, "TERM"]).success();
     assert_eq!(run.wait().code(), 0);
@@ -87,7 +103,7 @@ fn what_is_said_right_before_the_end_is_passed_on() {
     bundle.config.probe(&["notify-and-exit", "READY=1"]);
     let container = bundle.create();
     let start = bundle.runtime.start(&["start", &container.id]);
-    assert_eq!(supervisor.told(), "READY=1\n");
+    assert_eq!(supervisor.told(), "READY=1");
     supervisor.told();
     drop(supervisor.barrier());
     start.wait().success();
@@ -114,11 +130,18 @@ fn the_socket_is_where_the_environment_says_and_nothing_else_can_be_written_ther
     );
     let (bundle, _supervisor) = supervised();
     let seen = bundle.report(&["stat=/run/notify/notify.sock", "try=create:/run/notify/x"]);
-    let path = seen.env.iter().rev().find(|(name, _)| name == "NOTIFY_SOCKET");
+    let path = seen
+        .env
+        .iter()
+        .rev()
+        .find(|(name, _)| name == "NOTIFY_SOCKET");
     assert_eq!(path.unwrap().1, "/run/notify/notify.sock");
     assert_eq!(seen.stat("/run/notify/notify.sock").mode & 0o777, 0o777);
     assert_eq!(seen.tried("create:/run/notify/x"), "EROFS");
-    let mount = seen.mounts.iter().find(|mount| mount.target == "/run/notify");
+    let mount = seen
+        .mounts
+        .iter()
+        .find(|mount| mount.target == "/run/notify");
     for option in ["ro", "nosuid", "nodev", "noexec"] {
         assert!(mount.unwrap().options.contains(option), "{option}");
     }
@@ -135,6 +158,10 @@ fn without_a_supervisor_there_is_no_socket() {
 #[test]
 fn a_supervisor_that_is_gone_is_an_error_and_leaves_nothing() {
     require!(containers);
+    beyond!(
+        a_supervisor_that_is_gone_is_an_error_and_leaves_nothing,
+        [runc("does not notice"), crun("does not notice")]
+    );
     let (mut bundle, supervisor) = supervised();
     bundle.config.probe(&["exit", "0"]);
     std::fs::remove_file(bundle.scratch.path().join("notify.sock")).unwrap();
@@ -159,7 +186,7 @@ impl Supervisor {
     fn told(&self) -> String {
         let (text, fds) = self.message();
         assert!(fds.is_empty());
-        text
+        text.trim_end().to_owned()
     }
 
     /// What it closes when it has read everything before.

@@ -1,8 +1,8 @@
 //! `create`, and the part of `run` that is the same: a container whose init is set up and waits for the word to start.
 
 use super::{
-    Context, HOOK_WARN_AFTER, hook_manner, hook_state, hook_warn_after, hooks, pid_file, pidfd_socket,
-    state_around_pid,
+    Context, HOOK_WARN_AFTER, hook_manner, hook_state, hook_warn_after, hooks, pid_file,
+    pidfd_socket, state_around_pid,
 };
 use crate::cgroup::{self, Cgroup};
 use crate::cli;

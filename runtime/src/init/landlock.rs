@@ -48,7 +48,11 @@ fn allow_path(ruleset: &OwnedFd, root: &Root, path: &CStr, access: u64) -> Resul
     let file = root.open(path, libc::O_PATH)?;
     let directory = fs::stat(&file)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
     // The kernel refuses rights over directories in a rule for a file, and a rule without rights.
-    match if directory { access } else { access & FILE_RIGHTS } {
+    match if directory {
+        access
+    } else {
+        access & FILE_RIGHTS
+    } {
         0 => Ok(()),
         access => landlock::allow_beneath(ruleset, file, access),
     }

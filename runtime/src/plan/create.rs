@@ -209,6 +209,7 @@ fn assemble(
     let around = Surroundings {
         bundle: options.bundle,
         label: linux.mount_label().as_deref(),
+        label_option: mounts::label_option(spec.annotations().as_ref())?,
         user_namespace: userns,
         network_namespace: ns.has(libc::CLONE_NEWNET),
         cgroup_namespace: ns.has(libc::CLONE_NEWCGROUP),

@@ -208,7 +208,14 @@ mod tests {
     #[test]
     fn without_a_list_all_of_the_file_system_is_handled() {
         let ruleset = parse(Some(&"{}".to_owned())).unwrap().unwrap();
-        assert_eq!(ruleset.handled, Handled { fs: 0xffff, net: 0, scoped: 0 });
+        assert_eq!(
+            ruleset.handled,
+            Handled {
+                fs: 0xffff,
+                net: 0,
+                scoped: 0
+            }
+        );
         assert!(!ruleset.strict);
         assert!(parse(None).unwrap().is_none());
     }

@@ -95,14 +95,7 @@ fn system_call(pid: i32) -> Result<Stop> {
     let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
     let size = size_of::<libc::ptrace_syscall_info>();
     // SAFETY: the address argument is the size of the structure that the data argument points to, and which the kernel fills.
-    let ret = unsafe {
-        libc::ptrace(
-            libc::PTRACE_GET_SYSCALL_INFO,
-            pid,
-            size,
-            info.as_mut_ptr(),
-        )
-    };
+    let ret = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size, info.as_mut_ptr()) };
     Errno::result(ret)?;
     // SAFETY: all zeroes is such a structure, and so is what the kernel stored.
     let info = unsafe { info.assume_init() };
