@@ -655,16 +655,18 @@ mod tests {
 
     #[test]
     fn a_label_goes_into_the_option_that_is_asked_for() {
-        let around = |label_option| Surroundings {
-            bundle: Path::new("/b"),
-            label: Some("l"),
-            label_option,
-            user_namespace: false,
-            network_namespace: true,
-            cgroup_namespace: true,
-            cgroup_root: None,
-            cgroup_path: None,
-        };
+        fn around(label_option: &str) -> Surroundings<'_> {
+            Surroundings {
+                bundle: Path::new("/b"),
+                label: Some("l"),
+                label_option,
+                user_namespace: false,
+                network_namespace: true,
+                cgroup_namespace: true,
+                cgroup_root: None,
+                cgroup_path: None,
+            }
+        }
         let entry = r#"{"destination":"/x","type":"tmpfs","source":"tmpfs"}"#;
         let entry = serde_json::from_str(entry).unwrap();
         let annotated = |value: &str| {

@@ -46,7 +46,10 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
     let padding = digits.iter().rev().take_while(|b| **b == b'=').count();
     let digits = &digits[..digits.len() - padding];
-    if padding > 2 || padding > 0 && (digits.len() + padding) % 4 != 0 || digits.len() % 4 == 1 {
+    if padding > 2
+        || padding > 0 && !(digits.len() + padding).is_multiple_of(4)
+        || digits.len() % 4 == 1
+    {
         return None;
     }
     let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 2);
