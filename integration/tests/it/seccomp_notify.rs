@@ -225,7 +225,7 @@ fn an_agent_that_dies_over_a_call_of_the_runtime_is_an_error() {
     );
     for (call, text) in [
         ("write", "during its set-up"),
-        ("execve", "exec: \"/bin/probe\": function not implemented"),
+        ("execve", "exec /bin/probe: function not implemented"),
         ("capset", "set the capabilities: function not implemented"),
     ] {
         let mut bundle = Bundle::new();

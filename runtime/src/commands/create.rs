@@ -134,11 +134,7 @@ fn prepare<'a>(
     let unraised = spec.process().as_ref().map(plan::process::ambient_warnings);
     let unraised = unraised.iter().flatten();
     unraised.for_each(|warning| context.log.warn(warning));
-    let annotations = spec.annotations().as_ref();
-    let receiver = annotations.and_then(|all| all.get(pidfd_socket::RECEIVER));
-    let pidfd_paths = [request.pidfd_socket.clone(), receiver.map(PathBuf::from)];
-    let pidfd_paths = pidfd_paths.map(|path| path.map(|path| bundle.join(path)));
-    let pidfd_sockets = pidfd_socket::connect(pidfd_paths.iter().flatten().map(PathBuf::as_path))?;
+    let pidfd_sockets = pidfd_sockets(request, &spec, &bundle)?;
     let host = context.host()?;
     let rootfs = root_directory(&spec, &bundle)?;
     let linux = spec.linux().as_ref();
@@ -168,6 +164,15 @@ fn prepare<'a>(
         mode,
         signal_mask,
     })
+}
+
+/// The sockets that get the pidfd of init, connected. Relative paths are relative to the bundle, as that of the console socket is.
+fn pidfd_sockets(request: &cli::Create, spec: &Spec, bundle: &Path) -> Result<Vec<OwnedFd>> {
+    let annotations = spec.annotations().as_ref();
+    let receiver = annotations.and_then(|all| all.get(pidfd_socket::RECEIVER));
+    let paths = [request.pidfd_socket.clone(), receiver.map(PathBuf::from)];
+    let paths = paths.map(|path| path.map(|path| bundle.join(path)));
+    pidfd_socket::connect(paths.iter().flatten().map(PathBuf::as_path))
 }
 
 /// Socket activation (sd_listen_fds(3)): what this command was handed goes to the container, whose first process it is for.

@@ -52,6 +52,7 @@ impl Files {
     fn numbers(&self) -> impl Iterator<Item = u32> {
         let always = [&self.proc, &self.sync];
         let rest = self.fifo.iter().chain(&self.console_socket);
+        let rest = rest.chain(self.hook_outputs.iter().flatten());
         let all = always.into_iter().chain(&self.slots).chain(rest);
         all.map(|fd| std::os::fd::AsRawFd::as_raw_fd(fd).cast_unsigned())
     }
