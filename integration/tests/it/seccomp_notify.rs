@@ -175,10 +175,7 @@ fn no_process_of_the_container_holds_the_listener() {
     require!(containers);
     beyond!(
         no_process_of_the_container_holds_the_listener,
-        [
-            runc("its init holds it until it starts the program"),
-            crun("its init holds it until it starts the program")
-        ]
+        [crun("its init holds it until it starts the program")]
     );
     let mut bundle = Bundle::new();
     let agent = agent(&bundle, &[]);
@@ -198,10 +195,10 @@ fn no_process_of_the_container_holds_the_listener() {
 #[test]
 fn a_call_fails_when_the_agent_is_gone() {
     require!(containers);
-    beyond!(
-        a_call_fails_when_the_agent_is_gone,
-        [crun("holds the listener itself, and the call hangs")]
-    );
+    if integration::peer::is("crun") {
+        // It holds the listener itself, so the call waits for ever, and no deadline of this test ends its commands.
+        return;
+    }
     let mut bundle = Bundle::new();
     let agent = agent(&bundle, &[]);
     notify(&mut bundle, &agent, &["mkdir"]);
