@@ -101,13 +101,8 @@ fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Resu
             Some(path) => pid_file::write(path, child.pid),
             None => Ok(()),
         });
-    match written {
-        Ok(()) => Ok(child),
-        Err(error) => {
-            child.kill();
-            Err(error)
-        }
-    }
+    written.inspect_err(|_| child.kill())?;
+    Ok(child)
 }
 
 /// The container's init, if a process may be added to it now.
