@@ -2,19 +2,17 @@
 
 use crate::children::{self, Since};
 use crate::runtime::{self, Lines};
+use crate::socket::FdSocket;
 use crate::sys;
-use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use std::fs::File;
-use std::io::{IoSliceMut, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixListener;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 
@@ -23,7 +21,7 @@ use std::process::{Command, ExitStatus};
 pub struct ConsoleSocket {
     /// What to pass as `--console-socket`.
     pub path: PathBuf,
-    listener: UnixListener,
+    socket: FdSocket,
 }
 
 /// A terminal's master.
@@ -84,60 +82,17 @@ impl ConsoleSocket {
     /// Listens on a socket of this path, which should be short: 107 bytes is the most that the kernel takes.
     #[track_caller]
     pub fn listen(path: PathBuf) -> ConsoleSocket {
-        let listener = UnixListener::bind(&path)
-            .unwrap_or_else(|error| panic!("listen on {}: {error}", path.display()));
-        ConsoleSocket { path, listener }
+        ConsoleSocket {
+            path: path.clone(),
+            socket: FdSocket::listen(path),
+        }
     }
 
     /// Takes one connection and what it sends: a name, and exactly one descriptor that must be a terminal's master.
     #[track_caller]
     pub fn receive(&self) -> (String, Terminal) {
-        assert!(
-            runtime::readable(&self.listener),
-            "nobody connected to the console socket"
-        );
-        let (stream, _) = self
-            .listener
-            .accept()
-            .unwrap_or_else(|error| panic!("accept: {error}"));
-        assert!(
-            runtime::readable(&stream),
-            "nothing came over the console socket"
-        );
-        let mut name = [0u8; 4096];
-        // Room for more than the one that there should be.
-        let mut space = cmsg_space!([RawFd; 8]);
-        let (length, fds) = {
-            let mut parts = [IoSliceMut::new(&mut name)];
-            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-            let message = recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), flags)
-                .unwrap_or_else(|errno| panic!("receive from the console socket: {errno}"));
-            let control = message
-                .cmsgs()
-                .unwrap_or_else(|errno| panic!("control messages: {errno}"));
-            let fds: Vec<RawFd> = control
-                .filter_map(|message| match message {
-                    ControlMessageOwned::ScmRights(fds) => Some(fds),
-                    _ => None,
-                })
-                .flatten()
-                .collect();
-            (message.bytes, fds)
-        };
-        let mut fds: Vec<OwnedFd> = fds.into_iter().map(sys::received).collect();
-        assert_eq!(
-            fds.len(),
-            1,
-            "the console socket gets exactly one descriptor"
-        );
-        assert!(
-            (1..4096).contains(&length),
-            "the console socket gets a name: {length} bytes"
-        );
-        (
-            String::from_utf8_lossy(&name[..length]).into_owned(),
-            Terminal::new(fds.remove(0)),
-        )
+        let (name, master) = self.socket.receive();
+        (name, Terminal::new(master))
     }
 }
 

@@ -23,6 +23,7 @@
 //! `DEADLINE` (in seconds), `SWEEP` (at which system calls the crash tests kill). The test binary uses no path of the machine that
 //! built it.
 
+pub mod agent;
 pub mod bundle;
 pub mod children;
 pub mod config;
@@ -35,6 +36,7 @@ pub mod probe;
 pub mod require;
 pub mod runtime;
 pub mod seen;
+pub mod socket;
 #[allow(unsafe_code, reason = "the one module for raw system calls")]
 pub mod sys;
 pub mod user;

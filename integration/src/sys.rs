@@ -160,6 +160,12 @@ pub fn received(fd: std::os::fd::RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// The version of Landlock's interface.
+pub fn landlock_abi() -> io::Result<i64> {
+    const VERSION: u64 = 1;
+    call(libc::SYS_landlock_create_ruleset, [0, 0, VERSION, 0, 0, 0])
+}
+
 /// Calls the kernel by number. Only for calls that cannot corrupt the caller's memory with the arguments given.
 pub fn call(number: i64, arguments: [u64; 6]) -> io::Result<i64> {
     let [a, b, c, d, e, f] = arguments;
@@ -235,6 +241,57 @@ pub fn filter_system_calls(program: &[Instruction]) -> io::Result<()> {
             &raw const program,
         )
     })
+    .map(drop)
+}
+
+/// A system call that waits for an answer: struct seccomp_notif of linux/seccomp.h.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Notification {
+    pub id: u64,
+    pub pid: u32,
+    pub flags: u32,
+    pub number: i32,
+    pub arch: u32,
+    pub instruction: u64,
+    pub arguments: [u64; 6],
+}
+
+/// SECCOMP_IOCTL_NOTIF_RECV.
+pub fn receive_notification(listener: BorrowedFd<'_>) -> io::Result<Notification> {
+    const RECEIVE: u64 = 0xc050_2100;
+    let mut notification = Notification::default();
+    // SAFETY: the request's number states the size of the structure that the pointer is to, and which the kernel fills.
+    checked(i64::from(unsafe {
+        libc::ioctl(listener.as_raw_fd(), RECEIVE, &raw mut notification)
+    }))?;
+    Ok(notification)
+}
+
+/// SECCOMP_IOCTL_NOTIF_SEND: lets the call happen, or makes it fail with this errno.
+pub fn answer_notification(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    errno: Option<i32>,
+) -> io::Result<()> {
+    const SEND: u64 = 0xc018_2101;
+    #[repr(C)]
+    struct Answer {
+        id: u64,
+        value: i64,
+        error: i32,
+        flags: u32,
+    }
+    let answer = Answer {
+        id,
+        value: 0,
+        error: -errno.unwrap_or(0),
+        flags: u32::from(errno.is_none()),
+    };
+    // SAFETY: the request's number states the size of the structure that the pointer is to, and which the kernel reads.
+    checked(i64::from(unsafe {
+        libc::ioctl(listener.as_raw_fd(), SEND, &raw const answer)
+    }))
     .map(drop)
 }
 

@@ -15,8 +15,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
 
-/// Connects to the stream socket at `path`; a leading `@` means an abstract name, as it does to runc.
-pub(crate) fn connect(path: &Path) -> Result<OwnedFd> {
+/// Connects to the stream socket at `path`, which `what` calls in an error; a leading `@` means an abstract name, as it does to runc.
+pub(crate) fn connect(what: &str, path: &Path) -> Result<OwnedFd> {
     let connected = match path.as_os_str().as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)
             .and_then(|address| UnixStream::connect_addr(&address)),
@@ -25,7 +25,7 @@ pub(crate) fn connect(path: &Path) -> Result<OwnedFd> {
     };
     connected
         .map(OwnedFd::from)
-        .context(|| format!("connect to the console socket '{}'", path.display()))
+        .context(|| format!("connect to the {what} '{}'", path.display()))
 }
 
 /// The size of `sockaddr_un.sun_path`, terminating NUL included.
@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn receives_master(listener: &UnixListener, path: &Path) {
-        let socket = connect(path).unwrap();
+        let socket = connect("console socket", path).unwrap();
         let (_reader, writer) = UnixStream::pair().unwrap();
         send_master(&socket, writer.as_fd(), c"/dev/ptmx").unwrap();
         let (accepted, _) = listener.accept().unwrap();
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_failure_names_the_path() {
-        let text = connect(Path::new("/no/such/socket"))
+        let text = connect("console socket", Path::new("/no/such/socket"))
             .unwrap_err()
             .to_string();
         assert_eq!(

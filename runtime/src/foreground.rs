@@ -7,6 +7,7 @@
 //!   user's terminal   │
 //!     stdin  ────▶ input  ────▶ master ═══ slave   container
 //!     stdout ◀──── output ◀────    │
+//!                     ├─ what the caller waits for besides
 //!                     └─ pidfd ─── ended: pass on what is left of the output, and return
 //! ```
 //!
@@ -71,15 +72,32 @@ pub(crate) struct Child<'a> {
     pub(crate) pidfd: BorrowedFd<'a>,
 }
 
+/// Something else to look after meanwhile.
+pub(crate) struct Besides<'a> {
+    pub(crate) fd: BorrowedFd<'a>,
+    /// Called when it is readable, and when the process has ended; false: that was all.
+    pub(crate) ready: &'a mut dyn FnMut() -> bool,
+}
+
 /// Forwards signals and copies the terminal until the process has ended. Returns its exit code, or 128 + the signal that killed it.
 /// The modes of the user's terminal are as before when this returns, be it with an error.
-pub(crate) fn wait(signals: &Signals, child: Child<'_>, terminal: Option<Terminal>) -> Result<u8> {
+pub(crate) fn wait(
+    signals: &Signals,
+    child: Child<'_>,
+    terminal: Option<Terminal>,
+    mut besides: Option<Besides<'_>>,
+) -> Result<u8> {
     let mut relay = terminal.map(Relay::begin).transpose()?;
     let exit = loop {
         let [stdin, stdout, master] = relay.as_ref().map(Relay::wants).unwrap_or_default();
         let on_signal = Some((signals.fd.as_fd(), PollFlags::POLLIN));
         let on_end = Some((child.pidfd, PollFlags::POLLIN));
-        let [signal, ended, streams @ ..] = ready([on_signal, on_end, stdin, stdout, master])?;
+        let other = besides.as_ref().map(|other| (other.fd, PollFlags::POLLIN));
+        let all = [on_signal, on_end, other, stdin, stdout, master];
+        let [signal, ended, other, streams @ ..] = ready(all)?;
+        if !other.is_empty() || !ended.is_empty() {
+            besides.take_if(|other| !(other.ready)());
+        }
         let orphans = !signal.is_empty() && forward(signals, child, relay.as_ref())?;
         if orphans || !ended.is_empty() {
             match reap(child.pid)? {

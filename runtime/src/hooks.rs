@@ -14,11 +14,13 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::Hook;
 use std::fmt;
+use std::fs::File;
 use std::io::ErrorKind::{BrokenPipe, Interrupted, WouldBlock};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -44,42 +46,74 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Runs hooks in order up to the first that fails. `dir` is their working directory; None: the runtime's own.
+/// How hooks are run.
+pub(crate) struct Manner<'a> {
+    /// Their working directory; None: the runtime's own.
+    pub(crate) dir: Option<&'a Path>,
+    /// Where standard output and standard error go; None: the end of each is kept for the error.
+    pub(crate) outputs: [Option<HookOutput>; 2],
+    /// How long a hook without a timeout may run before `warn` is told.
+    pub(crate) warn_after: Option<Duration>,
+    pub(crate) warn: &'a dyn Fn(String),
+}
+
+/// A file that hooks write to.
+#[derive(Debug)]
+pub(crate) struct HookOutput {
+    pub(crate) path: PathBuf,
+    pub(crate) file: File,
+}
+
+impl HookOutput {
+    /// Opens the file to append to it, made if there is none. Hooks run as the runtime does, so it is the runtime's alone.
+    pub(crate) fn open(path: &Path) -> Result<HookOutput> {
+        let mut options = File::options();
+        options.append(true).create(true).mode(0o600);
+        let file = options
+            .open(path)
+            .context(|| format!("open {} for the output of hooks", path.display()))?;
+        Ok(HookOutput {
+            path: path.to_owned(),
+            file,
+        })
+    }
+}
+
+/// Runs hooks in order up to the first that fails.
 pub(crate) fn run_all(
     kind: Kind,
     hooks: &[Hook],
     state_json: &[u8],
-    dir: Option<&Path>,
+    manner: &Manner<'_>,
 ) -> Result<()> {
-    hooks
-        .iter()
-        .enumerate()
-        .try_for_each(|(index, hook)| run_one(kind, index, hook, state_json, dir))
+    let run = |(index, hook)| run_one(kind, index, hook, state_json, manner);
+    hooks.iter().enumerate().try_for_each(run)
 }
 
 /// Runs all poststop hooks, whether or not one fails, as the specification wants it, and returns the failures.
-pub(crate) fn run_poststop(hooks: &[Hook], state_json: &[u8], dir: Option<&Path>) -> Vec<Error> {
-    let run = |(index, hook)| run_one(Kind::Poststop, index, hook, state_json, dir).err();
+pub(crate) fn run_poststop(hooks: &[Hook], state_json: &[u8], manner: &Manner<'_>) -> Vec<Error> {
+    let run = |(index, hook)| run_one(Kind::Poststop, index, hook, state_json, manner).err();
     hooks.iter().enumerate().filter_map(run).collect()
 }
 
-/// Runs one hook to its end. `index` is its place in the list, for the message.
+/// Runs one hook to its end. `index` is its place in the list, for the message, which begins as runc's does.
 pub(crate) fn run_one(
     kind: Kind,
     index: usize,
     hook: &Hook,
     state_json: &[u8],
-    dir: Option<&Path>,
+    manner: &Manner<'_>,
 ) -> Result<()> {
-    run(hook, state_json, dir).context(|| {
-        format!(
-            "error running {kind} hook #{index}: '{}'",
-            hook.path().display()
-        )
-    })
+    let path = hook.path().display();
+    let warn = || {
+        (manner.warn)(format!(
+            "{kind} hook #{index} ({path}) is still running and has no timeout, waiting"
+        ));
+    };
+    run(hook, state_json, manner, &warn).context(|| format!("error running {kind} hook #{index}"))
 }
 
-fn run(hook: &Hook, state_json: &[u8], dir: Option<&Path>) -> Result<()> {
+fn run(hook: &Hook, state_json: &[u8], manner: &Manner<'_>, warn: &dyn Fn()) -> Result<()> {
     let timeout = match hook.timeout() {
         None => None,
         Some(secs) if secs > 0 => Some(Duration::from_secs(secs.unsigned_abs())),
@@ -89,20 +123,28 @@ fn run(hook: &Hook, state_json: &[u8], dir: Option<&Path>) -> Result<()> {
             )));
         }
     };
-    let mut child = command(hook, dir).spawn().context(|| "exec")?;
+    let path = hook.path().display();
+    let command = command(hook, manner);
+    let mut child = command?.spawn().context(|| format!("exec {path}"))?;
+    let alarm = match (timeout, manner.warn_after) {
+        (None, Some(after)) => Some((after, warn)),
+        _ => None,
+    };
     let watched = Watch::new(&mut child, state_json).and_then(|mut watch| {
-        let end = watch.until_end(&mut child, timeout)?;
+        let end = watch.until_end(&mut child, timeout, alarm)?;
         Ok((end, watch))
     });
     match watched {
         Ok((End::Exited(status), _)) if status.success() => Ok(()),
-        Ok((end, watch)) => Err(Error::new(
-            ErrorKind::System,
-            format!(
-                "{end}, stdout: {}, stderr: {}",
-                watch.stdout.tail, watch.stderr.tail
-            ),
-        )),
+        Ok((end, watch)) => {
+            let [stdout, stderr] = &manner.outputs;
+            let text = format!(
+                "{end}, stdout: {}, stderr: {}, path: {path}",
+                said(stdout, &watch.stdout),
+                said(stderr, &watch.stderr)
+            );
+            Err(Error::new(ErrorKind::System, text))
+        }
         Err(error) => {
             // It cannot be watched, so it must not run on. These two can only fail if it is gone already.
             child.kill().ok();
@@ -112,7 +154,15 @@ fn run(hook: &Hook, state_json: &[u8], dir: Option<&Path>) -> Result<()> {
     }
 }
 
-fn command(hook: &Hook, dir: Option<&Path>) -> Command {
+/// What a hook wrote, or where.
+fn said(file: &Option<HookOutput>, output: &Output) -> String {
+    match file {
+        Some(file) => format!("(in {})", file.path.display()),
+        None => output.tail.to_string(),
+    }
+}
+
+fn command(hook: &Hook, manner: &Manner<'_>) -> Result<Command> {
     // A path without a slash would be searched for in PATH; joined to `.`, it is relative to the working directory, as in runc.
     let path = hook.path();
     let mut command = Command::new(if path.is_absolute() {
@@ -132,16 +182,25 @@ fn command(hook: &Hook, dir: Option<&Path>) -> Command {
             .flatten()
             .filter_map(|entry| entry.split_once('=')),
     );
-    if let Some(dir) = dir {
+    if let Some(dir) = manner.dir {
         command.current_dir(dir);
     }
     // In the foreground our signals are blocked, to be forwarded; a hook must not start so.
     sys::signal::unblock_in_child(&mut command);
+    let stream = |output: &Option<HookOutput>| match output {
+        None => Ok(Stdio::piped()),
+        Some(output) => {
+            let file = output.file.try_clone();
+            file.map(Stdio::from)
+                .context(|| "duplicate the file for the output of hooks")
+        }
+    };
+    let [stdout, stderr] = &manner.outputs;
     command
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
+        .stdout(stream(stdout)?)
+        .stderr(stream(stderr)?);
+    Ok(command)
 }
 
 /// Why the wait for a hook ended.
@@ -207,13 +266,24 @@ impl<'a> Watch<'a> {
         })
     }
 
-    fn until_end(&mut self, child: &mut Child, timeout: Option<Duration>) -> Result<End> {
-        // A timeout beyond what the clock can hold is no timeout.
-        let deadline =
-            timeout.and_then(|timeout| Some((Instant::now().checked_add(timeout)?, timeout)));
+    /// `alarm`: what is done once if it takes this long.
+    fn until_end(
+        &mut self,
+        child: &mut Child,
+        timeout: Option<Duration>,
+        alarm: Option<(Duration, &dyn Fn())>,
+    ) -> Result<End> {
+        // A time beyond what the clock can hold is none.
+        let begun = Instant::now();
+        let deadline = timeout.and_then(|timeout| Some((begun.checked_add(timeout)?, timeout)));
+        let mut alarm = alarm.and_then(|(after, ring)| Some((begun.checked_add(after)?, ring)));
         let end = loop {
             self.write_state()?;
-            if self.wait(deadline.map(|(at, _)| at))? {
+            if let Some((_, ring)) = alarm.take_if(|(at, _)| Instant::now() >= *at) {
+                ring();
+            }
+            let next = deadline.map(|(at, _)| at).or(alarm.map(|(at, _)| at));
+            if self.wait(next)? {
                 break End::Exited(child.wait().context(|| "wait")?);
             }
             self.stdout.read_some()?;
@@ -283,7 +353,7 @@ impl<'a> Watch<'a> {
 /// One output of a hook: what is left of it is its end.
 struct Output {
     /// None once the hook and all its children have closed it.
-    pipe: Option<std::fs::File>,
+    pipe: Option<File>,
     tail: Tail,
 }
 
@@ -293,7 +363,7 @@ impl Output {
             set_nonblocking(pipe)?;
         }
         Ok(Output {
-            pipe: pipe.map(std::fs::File::from),
+            pipe: pipe.map(File::from),
             tail: Tail::default(),
         })
     }
@@ -380,8 +450,24 @@ mod tests {
         hook(json!({"path": "/bin/sh", "args": ["hook-name", "-c", script]}))
     }
 
+    fn manner() -> Manner<'static> {
+        Manner {
+            dir: None,
+            outputs: [None, None],
+            warn_after: None,
+            warn: &|_| {},
+        }
+    }
+
+    fn manner_in(dir: &Path) -> Manner<'_> {
+        Manner {
+            dir: Some(dir),
+            ..manner()
+        }
+    }
+
     fn failure(hook: &Hook, state: &[u8]) -> String {
-        run_one(Kind::CreateRuntime, 0, hook, state, None)
+        run_one(Kind::CreateRuntime, 0, hook, state, &manner())
             .unwrap_err()
             .to_string()
     }
@@ -393,7 +479,7 @@ mod tests {
             0,
             &hook(json!({"path": "/bin/true"})),
             b"{}",
-            None,
+            &manner(),
         )
         .unwrap();
     }
@@ -402,18 +488,14 @@ mod tests {
     fn an_exit_status_is_told_with_both_outputs_and_the_path() {
         assert_eq!(
             failure(&sh("echo out; echo err >&2; exit 3"), b"{}"),
-            "error running createRuntime hook #0: '/bin/sh': exit status 3, stdout: out, stderr: err"
+            "error running createRuntime hook #0: exit status 3, stdout: out, stderr: err, path: /bin/sh"
         );
     }
 
     #[test]
     fn a_deadly_signal_is_told_by_name_and_a_real_time_one_by_number() {
-        assert!(
-            failure(&sh("kill -KILL $$"), b"{}").contains("'/bin/sh': killed by SIGKILL, stdout")
-        );
-        assert!(
-            failure(&sh("kill -37 $$"), b"{}").contains("'/bin/sh': killed by signal 37, stdout")
-        );
+        assert!(failure(&sh("kill -KILL $$"), b"{}").contains("#0: killed by SIGKILL, stdout"));
+        assert!(failure(&sh("kill -37 $$"), b"{}").contains("#0: killed by signal 37, stdout"));
     }
 
     #[test]
@@ -421,7 +503,7 @@ mod tests {
         let text = failure(&hook(json!({"path": "/no/such/hook"})), b"{}");
         assert_eq!(
             text,
-            "error running createRuntime hook #0: '/no/such/hook': exec: No such file or directory"
+            "error running createRuntime hook #0: exec /no/such/hook: No such file or directory"
         );
     }
 
@@ -429,7 +511,7 @@ mod tests {
     fn the_state_arrives_whole_even_if_it_is_larger_than_a_pipe() {
         let state = "x".repeat(300_000);
         let script = "test \"$(cat | wc -c)\" = 300000";
-        run_one(Kind::Poststart, 0, &sh(script), state.as_bytes(), None).unwrap();
+        run_one(Kind::Poststart, 0, &sh(script), state.as_bytes(), &manner()).unwrap();
     }
 
     #[test]
@@ -440,7 +522,7 @@ mod tests {
             0,
             &sh("exec <&-; exit 0"),
             state.as_bytes(),
-            None,
+            &manner(),
         )
         .unwrap();
         run_one(
@@ -448,7 +530,7 @@ mod tests {
             0,
             &hook(json!({"path": "/bin/true"})),
             state.as_bytes(),
-            None,
+            &manner(),
         )
         .unwrap();
     }
@@ -481,7 +563,7 @@ mod tests {
             0,
             &hook(json!({"path": "/bin/true", "args": []})),
             b"",
-            None,
+            &manner(),
         )
         .unwrap();
     }
@@ -490,17 +572,17 @@ mod tests {
     fn the_working_directory_is_the_one_given_and_relative_paths_start_there() {
         let dir = std::env::temp_dir().canonicalize().unwrap();
         let script = format!("test \"$(pwd -P)\" = '{}'", dir.display());
-        run_one(Kind::Prestart, 0, &sh(&script), b"", Some(&dir)).unwrap();
+        run_one(Kind::Prestart, 0, &sh(&script), b"", &manner_in(&dir)).unwrap();
         run_one(
             Kind::Prestart,
             0,
             &hook(json!({"path": "true"})),
             b"",
-            Some(Path::new("/bin")),
+            &manner_in(Path::new("/bin")),
         )
         .unwrap();
         assert!(
-            failure(&hook(json!({"path": "true"})), b"").contains("'true': exec: No such file"),
+            failure(&hook(json!({"path": "true"})), b"").contains("exec true: No such file"),
             "not looked up in PATH"
         );
     }
@@ -511,7 +593,7 @@ mod tests {
         let mut entry = json!({"path": "/bin/sh", "args": ["sh", "-c", "echo begun; exec sleep 60"], "timeout": 1});
         let text = failure(&hook(entry.clone()), b"");
         assert!(
-            text.ends_with("hook ran past specified timeout of 1.0s, stdout: begun, stderr: "),
+            text.contains("hook ran past specified timeout of 1.0s, stdout: begun, stderr: , path"),
             "{text}"
         );
         assert!((1..30).contains(&start.elapsed().as_secs()));
@@ -522,7 +604,7 @@ mod tests {
     #[test]
     fn a_child_that_keeps_the_output_open_does_not_delay_the_end() {
         let start = Instant::now();
-        run_one(Kind::Prestart, 0, &sh("sleep 20 & exit 0"), b"", None).unwrap();
+        run_one(Kind::Prestart, 0, &sh("sleep 20 & exit 0"), b"", &manner()).unwrap();
         assert!(failure(&sh("yes & echo $! >&2; exit 1"), b"").contains("exit status 1"));
         assert!(start.elapsed().as_secs() < 10);
     }
@@ -538,23 +620,23 @@ mod tests {
             "{}",
             &text[..200]
         );
-        assert!(text.ends_with("aaathe end, stderr: "));
+        assert!(text.ends_with("aaathe end, stderr: , path: /bin/sh"));
         assert!(text.len() < 5000);
     }
 
     #[test]
     fn the_first_failure_ends_a_list_except_for_poststop() {
         let hooks = [sh("exit 0"), sh("exit 4"), sh("exit 5")];
-        let text = run_all(Kind::Poststart, &hooks, b"", None)
+        let text = run_all(Kind::Poststart, &hooks, b"", &manner())
             .unwrap_err()
             .to_string();
-        assert!(text.starts_with("error running poststart hook #1: '/bin/sh': exit status 4"));
-        let all = run_poststop(&hooks, b"", None);
+        assert!(text.starts_with("error running poststart hook #1: exit status 4"));
+        let all = run_poststop(&hooks, b"", &manner());
         assert_eq!(all.len(), 2);
         assert!(
             all[1]
                 .to_string()
-                .starts_with("error running poststop hook #2: '/bin/sh': exit status 5")
+                .starts_with("error running poststop hook #2: exit status 5")
         );
     }
 
@@ -575,5 +657,43 @@ mod tests {
         let ignored = text.split_once("SigIgn:\t").unwrap().1;
         let ignored = u64::from_str_radix(&ignored[..16], 16).unwrap();
         assert_eq!(ignored & 1 << (libc::SIGPIPE - 1), 0, "{text}");
+    }
+
+    #[test]
+    fn output_goes_to_files_if_there_are_any_and_the_error_names_them() {
+        let path = std::env::temp_dir().join(format!("caisson-hooks-{}", std::process::id()));
+        let to_file = Manner {
+            outputs: [None, Some(HookOutput::open(&path).unwrap())],
+            ..manner()
+        };
+        let hook = sh("echo out; echo err >&2; exit 3");
+        for _ in 0..2 {
+            let error = run_one(Kind::Poststart, 0, &hook, b"", &to_file).unwrap_err();
+            let text = format!("stdout: out, stderr: (in {})", path.display());
+            assert!(error.to_string().contains(&text), "{error}");
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "err\nerr\n");
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_hook_that_takes_long_is_warned_of_once_unless_it_has_a_timeout() {
+        let warnings = std::cell::RefCell::new(Vec::new());
+        let warn = |text| warnings.borrow_mut().push(text);
+        let watchful = Manner {
+            warn_after: Some(Duration::from_millis(50)),
+            warn: &warn,
+            ..manner()
+        };
+        let mut entry = json!({"path": "/bin/sh", "args": ["sh", "-c", "sleep 0.5"]});
+        run_one(Kind::Prestart, 2, &hook(entry.clone()), b"", &watchful).unwrap();
+        assert_eq!(
+            warnings.take(),
+            ["prestart hook #2 (/bin/sh) is still running and has no timeout, waiting"]
+        );
+        entry["timeout"] = json!(60);
+        run_one(Kind::Prestart, 2, &hook(entry), b"", &watchful).unwrap();
+        run_one(Kind::Prestart, 2, &sh("exit 0"), b"", &watchful).unwrap();
+        assert!(warnings.take().is_empty());
     }
 }

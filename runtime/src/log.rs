@@ -112,6 +112,18 @@ impl Log {
         }
     }
 
+    /// A warning that somebody should see now, since the command may not end: on standard error too, if it has to wait for the end in the
+    /// log.
+    pub(crate) fn alert(&self, message: impl Display) {
+        let waits = self.format == Format::Json && self.level == Level::Warning;
+        if waits && self.file.is_some() {
+            io::stderr()
+                .write_all(format!("{message}\n").as_bytes())
+                .ok(); // nowhere left to say it
+        }
+        self.warn(message);
+    }
+
     /// Something for whoever looks for a fault. The text is made only if it is wanted.
     pub(crate) fn debug<T: Display>(&self, message: impl FnOnce() -> T) {
         if self.level == Level::Debug {

@@ -9,10 +9,11 @@ use crate::cgroup::Cgroup;
 use crate::foreground::Terminal;
 use crate::host::Host;
 use crate::init::{self, Files};
+use crate::listener::Agent;
 use crate::network::{self, Moved};
 use crate::plan::namespaces::{IdMap, IdMaps, map_text};
 use crate::plan::net_devices::NetDevice;
-use crate::plan::{Exec, Op, Plan, Request, Rlimit, Step, process};
+use crate::plan::{Exec, HookCall, Op, Plan, Request, Rlimit, Step, process};
 use crate::report::{Context, Error, Kind, Result};
 use crate::resctrl::Group;
 use crate::sync::{self, Failure, Message, STAGE};
@@ -40,6 +41,10 @@ pub(crate) struct Surroundings<'a> {
     /// The start fifo, O_PATH.
     pub(crate) fifo: Option<OwnedFd>,
     pub(crate) console_socket: Option<OwnedFd>,
+    /// Where hooks in the container write to, if not into an error.
+    pub(crate) hook_outputs: [Option<OwnedFd>; 2],
+    /// Who gets the listener of a seccomp filter that notifies.
+    pub(crate) agent: Option<Agent>,
     /// For [`crate::plan::Open::Process`].
     pub(crate) process: Option<OwnedFd>,
     pub(crate) signal_mask: SigSet,
@@ -63,33 +68,16 @@ pub(crate) struct Child {
     /// Those that are in the container's network namespace by now.
     moved: Option<Moved>,
     id_maps: Option<IdMaps>,
+    agent: Option<Agent>,
     /// It is the stage still: `pid` becomes init's when that is born.
     is_stage: bool,
     executing: bool,
 }
 
 /// Clones the process that carries the plan out. It waits for [`Child::until_created`] or [`Child::until_executed`].
-pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
+pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Child> {
     let (parent_sync, child_sync) = socket::pair().context(|| "create a socket pair")?;
-    let lent = reach::unreachable(&plan, around.host);
-    let lending = match (lent.is_empty(), around.lock) {
-        (false, Some(directory)) => {
-            plan.birth.stage.get_or_insert_default().lent = lent;
-            Some(lending_directory(directory)?)
-        }
-        _ => None,
-    };
-    let files = Files {
-        proc: open_proc()?,
-        sync: child_sync,
-        slots: open::all(&plan.opens, around.process.as_ref(), around.host)?,
-        fifo: around.fifo,
-        console_socket: around.console_socket,
-        signal_mask: around.signal_mask,
-        lending,
-        kept: Vec::with_capacity(plan.steps.len()),
-        layers: Vec::with_capacity(plan.steps.len()),
-    };
+    let files = files(&mut plan, &mut around, child_sync)?;
     if let Some(slot) = plan.birth.pid_namespace {
         let entered = setns(&files.slots[slot.0], libc::CLONE_NEWPID as u64);
         entered.context(|| "enter the pid namespace for the container's process")?;
@@ -139,6 +127,7 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         net_devices: plan.net_devices,
         moved: None,
         id_maps: plan.birth.id_maps,
+        agent: around.agent,
         is_stage: plan.birth.stage.is_some(),
         executing: false,
     };
@@ -148,6 +137,30 @@ pub(crate) fn spawn(mut plan: Plan, around: Surroundings<'_>) -> Result<Child> {
         .and_then(|()| begin(&child, plan.birth.oom_score_adj, join, cpus, around.host))
         .inspect_err(|_| child.kill())?;
     Ok(child)
+}
+
+/// What init gets: opened, and taken from `around`.
+fn files(plan: &mut Plan, around: &mut Surroundings<'_>, sync: OwnedFd) -> Result<Files> {
+    let lent = reach::unreachable(plan, around.host);
+    let lending = match (lent.is_empty(), around.lock) {
+        (false, Some(directory)) => {
+            plan.birth.stage.get_or_insert_default().lent = lent;
+            Some(lending_directory(directory)?)
+        }
+        _ => None,
+    };
+    Ok(Files {
+        proc: open_proc()?,
+        sync,
+        slots: open::all(&plan.opens, around.process.as_ref(), around.host)?,
+        fifo: around.fifo.take(),
+        console_socket: around.console_socket.take(),
+        hook_outputs: std::mem::take(&mut around.hook_outputs),
+        signal_mask: around.signal_mask,
+        lending,
+        kept: Vec::with_capacity(plan.steps.len()),
+        layers: Vec::with_capacity(plan.steps.len()),
+    })
 }
 
 /// Removed with the container's directory.
@@ -326,14 +339,16 @@ fn write_host_file(path: &str, value: &str) -> Result<()> {
 }
 
 impl Child {
-    /// Serves init until the container is created and init waits for the word to start. `hooks` runs the hooks of the runtime namespace.
+    /// Serves init until the container is created and init waits for the word to start. `hooks` runs the hooks of the runtime namespace;
+    /// `warn` is told of those in the container that take long.
     pub(crate) fn until_created(
         &mut self,
         host: &Host,
         mut hooks: impl FnMut(i32) -> Result<()>,
+        warn: &dyn Fn(String),
     ) -> Result<()> {
         loop {
-            match self.next()? {
+            match self.next(warn)? {
                 Some(Message::Ask(Request::Start)) => return Ok(()),
                 Some(Message::Ask(Request::Hooks)) => hooks(self.pid)?,
                 Some(Message::Ask(Request::NetDevices)) => {
@@ -352,15 +367,15 @@ impl Child {
     }
 
     /// Lets init go on, and waits until the program runs.
-    pub(crate) fn start(&mut self, host: &Host) -> Result<()> {
+    pub(crate) fn start(&mut self, host: &Host, warn: &dyn Fn(String)) -> Result<()> {
         self.go()?;
-        self.until_executed(host)
+        self.until_executed(host, warn)
     }
 
     /// Serves init until the program runs.
-    pub(crate) fn until_executed(&mut self, host: &Host) -> Result<()> {
+    pub(crate) fn until_executed(&mut self, host: &Host, warn: &dyn Fn(String)) -> Result<()> {
         loop {
-            match self.next()? {
+            match self.next(warn)? {
                 None => return Ok(()),
                 Some(Message::Ask(request @ (Request::Rlimits | Request::IdMaps))) => {
                     self.serve(request, host)?;
@@ -387,7 +402,7 @@ impl Child {
     }
 
     /// The next message that is the caller's business. None: the program runs.
-    fn next(&mut self) -> Result<Option<Message>> {
+    fn next(&mut self, warn: &dyn Fn(String)) -> Result<Option<Message>> {
         let story = || "hear from the container's process";
         loop {
             if self.is_stage && !self.stage_speaks().context(story)? {
@@ -403,6 +418,28 @@ impl Child {
                 Message::Terminal => {
                     self.terminal = fd.map(Terminal::new).transpose()?;
                     self.go()?;
+                }
+                Message::Ask(Request::Listener) => {
+                    let agent = self.agent.take().ok_or_else(|| self.unexpected())?;
+                    agent.serve(self.pid, &self.pidfd, || self.go())?;
+                }
+                Message::HookRuns { start, index } => {
+                    let kind = if start {
+                        "startContainer"
+                    } else {
+                        "createContainer"
+                    };
+                    let is = |call: &HookCall| call.kind == kind && call.index == index as usize;
+                    let hook = self.steps.iter().find_map(|step| match step {
+                        Step::Hook(call) if is(call) => Some(call),
+                        _ => None,
+                    });
+                    let hook = hook.ok_or_else(|| self.unexpected())?;
+                    warn(hook_runs(
+                        kind,
+                        index as usize,
+                        &hook.path.to_string_lossy(),
+                    ));
                 }
                 Message::Executing => self.executing = true,
                 Message::Failed(failure) => return Err(self.failed(&failure)),
@@ -488,7 +525,9 @@ impl Child {
         };
         match (step, op) {
             (Step::LookUp | Step::Exec, _) => process::exec_error(&self.program, op, errno),
-            (Step::Hook(_), _) => hook_error(&step.to_string(), failure),
+            (Step::Hook(call), _) => {
+                hook_error(call.kind, call.index, &call.path.to_string_lossy(), failure)
+            }
             (_, Op::Unreachable) => Error::new(
                 Kind::System,
                 format!("{step}: {}", op.text().unwrap_or_default()),
@@ -516,23 +555,39 @@ fn with_op(story: String, op: Op) -> String {
     }
 }
 
-/// In the form of runc: `error running startContainer hook #0: exit status 1, stdout: , stderr: `. Both streams are one here.
-pub(crate) fn hook_error(story: &str, failure: &Failure) -> Error {
+/// In the form of runc: `error running startContainer hook #0: exit status 1, stdout: , stderr: `, and what else is known.
+pub(crate) fn hook_error(kind: &str, index: usize, path: &str, failure: &Failure) -> Error {
+    let story = format!("error running {kind} hook #{index}");
     let how = match Op::from_number(failure.op) {
         Op::HookExit => format!("exit status {}", failure.detail),
         Op::HookTimeout => "did not end in time and was killed".to_owned(),
-        Op::HookSignal => format!("killed by signal {}", failure.detail),
-        op => {
+        Op::HookSignal => match nix::sys::signal::Signal::try_from(failure.detail) {
+            Ok(signal) => format!("killed by {signal}"),
+            Err(_) => format!("killed by signal {}", failure.detail),
+        },
+        Op::Spawn => {
             return Error::os(
-                with_op(story.to_owned(), op),
+                format!("{story}: exec {path}"),
                 Errno::from_raw(failure.errno),
             );
         }
+        op => return Error::os(with_op(story, op), Errno::from_raw(failure.errno)),
     };
+    let text = failure.text();
+    let (stdout, stderr) = text.split_once('\0').unwrap_or((&text, ""));
     Error::new(
         Kind::System,
-        format!("{story}: {how}, output: {}", failure.text()),
+        format!(
+            "{story}: {how}, stdout: {}, stderr: {}, path: {path}",
+            stdout.trim_end(),
+            stderr.trim_end()
+        ),
     )
+}
+
+/// The warning of a hook that takes long.
+pub(crate) fn hook_runs(kind: &str, index: usize, path: &str) -> String {
+    format!("{kind} hook #{index} ({path}) is still running and has no timeout, waiting")
 }
 
 /// Writes the id maps of a new user namespace. An unprivileged user may map himself alone; for more there are newuidmap and newgidmap.

@@ -8,6 +8,7 @@
 //!                          ◀──────────────── Go
 //!   Terminal + descriptor  ────────────────▶         keeps the pty's master and sets its size (foreground only)
 //!                          ◀──────────────── Go
+//!   HookRuns(hook)         ────────────────▶         warns: the hook has no timeout and takes long
 //!   Ask(Start)             ────────────────▶         the container is created: state and pid file are written,
 //!                          ◀──────────────── Go      and either init waits at the start fifo now or it is started
 //!   Executing              ────────────────▶         one system call is left
@@ -16,7 +17,8 @@
 //! ```
 //!
 //! Messages are fixed-size records, so that neither side parses and init allocates nothing. Whatever is not expected is an error.
-//! Behind the start fifo, init has no socket any more: it writes the same `Failed` record into the fifo, where `start` reads.
+//! Ask(Listener) has more to it: see [`crate::listener`]. Behind the start fifo, init has no socket any more: it writes the same
+//! `HookRuns` and `Failed` records into the fifo, where `start` reads.
 
 use crate::plan::Request;
 use crate::sys::socket::{recv_with_fd, send_with_fd};
@@ -36,9 +38,16 @@ pub(crate) const RECORD: usize = 512;
     reason = "init allocates nothing, so it cannot box the failure"
 )]
 pub(crate) enum Message {
-    Born { pid: i32 },
+    Born {
+        pid: i32,
+    },
     Ask(Request),
     Terminal,
+    /// A hook without a timeout takes long: whether it is of kind startContainer, and its index.
+    HookRuns {
+        start: bool,
+        index: u32,
+    },
     Executing,
     Failed(Failure),
 }
@@ -65,12 +74,14 @@ const ASK: u32 = 2;
 const TERMINAL: u32 = 3;
 const EXECUTING: u32 = 4;
 const FAILED: u32 = 5;
+const HOOK_RUNS: u32 = 6;
 
-const REQUESTS: [Request; 5] = [
+const REQUESTS: [Request; 6] = [
     Request::IdMaps,
     Request::NetDevices,
     Request::Hooks,
     Request::Rlimits,
+    Request::Listener,
     Request::Start,
 ];
 
@@ -92,6 +103,11 @@ pub(crate) fn encode(message: &Message) -> [u8; RECORD] {
             );
         }
         Message::Terminal => put(0, TERMINAL),
+        Message::HookRuns { start, index } => {
+            put(0, HOOK_RUNS);
+            put(1, u32::from(*start));
+            put(2, *index);
+        }
         Message::Executing => put(0, EXECUTING),
         Message::Failed(failure) => {
             put(0, FAILED);
@@ -124,6 +140,10 @@ pub(crate) fn decode(record: &[u8]) -> Option<Message> {
         ASK => Message::Ask(*REQUESTS.get(word(1) as usize)?),
         TERMINAL => Message::Terminal,
         EXECUTING => Message::Executing,
+        HOOK_RUNS => Message::HookRuns {
+            start: word(1) != 0,
+            index: word(2),
+        },
         FAILED => {
             let mut text = [0; TEXT];
             text.copy_from_slice(&record[24..24 + TEXT]);
@@ -211,6 +231,10 @@ mod tests {
         for message in [
             Message::Born { pid: 4 },
             Message::Terminal,
+            Message::HookRuns {
+                start: true,
+                index: 3,
+            },
             Message::Executing,
             Message::Failed(failure),
         ] {

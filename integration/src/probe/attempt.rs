@@ -26,6 +26,11 @@ pub(super) fn one(action: &str) -> String {
         "write" => OpenOptions::new().write(true).open(argument).map(drop),
         "create" => File::create_new(argument).and_then(|_| fs::remove_file(argument)),
         "mkdir" => fs::create_dir(argument).and_then(|()| fs::remove_dir(argument)),
+        "bind" => argument
+            .parse()
+            .map_err(io::Error::other)
+            .and_then(|port: u16| std::net::TcpListener::bind(("127.0.0.1", port)))
+            .map(drop),
         "exec" => Command::new(argument).output().map(drop),
         "mknod" => make_node(argument),
         "syscall" => return system_call(argument, &[]),

@@ -5,9 +5,11 @@
 //! | `report [QUESTION...]` | prints one JSON object, [`crate::seen::Seen`]; questions are `sysctl=`, `stat=`, `ls=`, `cat=`, `try=` |
 //! | `note FILE LABEL [exit CODE]` | appends one JSON line to FILE: label, standard input, report. For hooks |
 //! | `pause [CODE]` | prints `ready`, then every signal it gets as `signal N`; TERM ends it with CODE (0) |
+//! | `notify TEXT` | sends this to NOTIFY_SOCKET, then pauses; `notify-and-exit` ends instead |
 //! | `exit CODE`, `signal-self N`, `echo WORD...`, `cat [FILE]`, `complain WORD...` | as named; `complain` writes to standard error |
 //! | `write-file FILE BYTES` | writes that many bytes to FILE and syncs it |
 //! | `spin` | uses one CPU until it is killed |
+//! | `linger MILLISECONDS` | takes that long |
 //! | `burn MILLISECONDS` | prints `begin`, uses that much CPU time, prints `done` |
 //! | `write-direct FILE BYTES`, `read-direct FILE BYTES` | print `begin`, write or read that many bytes past the page cache, print `done` |
 //! | `eat MIB` | touches that much memory, prints `full`, pauses |
@@ -24,7 +26,8 @@
 //!
 //! Actions of `try`: `read:PATH`, `write:PATH` (opens, changes nothing), `create:PATH` (creates and removes it), `mkdir:PATH` (the
 //! same), `exec:PATH` (runs it with no arguments), `mknod:PATH:MAJOR:MINOR` (character device; removes it), `syscall:NAME`
-//! (all arguments zero), `hostname:NAME` (sets it), `mount:PATH` (a tmpfs), `remount:PATH` (the same mount without any flag).
+//! (all arguments zero), `bind:PORT` (TCP, on the loopback address), `hostname:NAME` (sets it), `mount:PATH` (a tmpfs),
+//! `remount:PATH` (the same mount without any flag).
 
 mod attack;
 mod attempt;
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a flat table of verbs")]
 fn run(args: &[&str]) -> io::Result<ExitCode> {
     match args {
         ["report", questions @ ..] => say(&serde_json::to_string(&report::seen(questions))?)?,
@@ -67,6 +71,11 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
         ["pause"] => return pause(0),
         ["pause", code] => return pause(number(code)? as u8),
         [] => {}
+        ["notify", text] => {
+            notify(text)?;
+            return pause(0);
+        }
+        ["notify-and-exit", text] => notify(text)?,
         ["exit", code] => return Ok(ExitCode::from(number(code)? as u8)),
         ["signal-self", signal] => {
             let signal = Signal::try_from(number(signal)? as i32)?;
@@ -78,6 +87,10 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
         ["cat", file] => drop(io::copy(&mut File::open(file)?, &mut io::stdout())?),
         ["write-file", file, bytes] => load::write_file(file, number(bytes)?)?,
         ["spin"] => load::spin(),
+        ["linger", milliseconds] => {
+            let timeout = number(milliseconds)? as u16;
+            nix::poll::poll(&mut [], timeout)?;
+        }
         ["burn", milliseconds] => load::burn(number(milliseconds)?)?,
         ["write-direct", file, bytes] => load::write_direct(file, number(bytes)?)?,
         ["read-direct", file, bytes] => load::read_direct(file, number(bytes)?)?,
@@ -126,6 +139,12 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn notify(text: &str) -> io::Result<()> {
+    let path = std::env::var_os("NOTIFY_SOCKET").ok_or(io::Error::other("no NOTIFY_SOCKET"))?;
+    let socket = std::os::unix::net::UnixDatagram::unbound()?;
+    socket.send_to(text.as_bytes(), path).map(drop)
 }
 
 /// Waits for signals. They are blocked and taken one by one: even process 1 of a pid namespace gets a blocked signal.

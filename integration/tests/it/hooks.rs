@@ -383,6 +383,119 @@ fn a_hook_with_a_relative_path_is_refused() {
     bundle.create_fails().failure();
 }
 
+#[test]
+fn the_failure_is_told_in_the_words_that_engines_know() {
+    require!(containers);
+    beyond!(
+        the_failure_is_told_in_the_words_that_engines_know,
+        [
+            runc_before("1.2", "does not say of which kind the hook is"),
+            crun("says only that a hook failed")
+        ]
+    );
+    for kind in ["createRuntime", "createContainer"] {
+        let mut bundle = Bundle::new();
+        failing(&mut bundle, kind);
+        let text = "probe no-such-verb: no such verb";
+        bundle.create_fails().failure().says(&format!(
+            "error running {kind} hook #0: exit status 99, stdout: , stderr: {text}"
+        ));
+        let mut bundle = Bundle::new();
+        let echo = json!({ "path": probe(), "args": ["probe", "echo", "hello"] });
+        let wrong = json!({ "path": probe(), "args": ["probe", "signal-self", "9"] });
+        bundle
+            .config
+            .set(&format!("/hooks/{kind}"), json!([echo, wrong]));
+        bundle.create_fails().failure().says(&format!(
+            "error running {kind} hook #1: killed by SIGKILL, stdout: , stderr: "
+        ));
+    }
+    let mut bundle = Bundle::new();
+    bundle.config.push(
+        "/hooks/startContainer",
+        json!({ "path": "/bin/probe", "args": ["probe", "no-such-verb"] }),
+    );
+    let container = bundle.create();
+    container
+        .start()
+        .failure()
+        .says("error running startContainer hook #0: exit status 99, stdout: , stderr: probe")
+        .says("path: /bin/probe");
+}
+
+#[test]
+fn output_of_all_hooks_goes_to_the_files_of_cruns_annotations() {
+    require!(containers);
+    beyond!(
+        output_of_all_hooks_goes_to_the_files_of_cruns_annotations,
+        [
+            runc("does not know them"),
+            crun_race("does not wait for startContainer hooks before it runs poststart hooks")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    let [stdout, stderr] = ["stdout", "stderr"].map(|name| bundle.scratch.path().join(name));
+    bundle.config.set(
+        "/annotations",
+        json!({ "run.oci.hooks.stdout": stdout, "run.oci.hooks.stderr": stderr }),
+    );
+    for kind in KINDS {
+        let program = if kind == "startContainer" {
+            "/bin/probe".into()
+        } else {
+            probe()
+        };
+        for verb in ["echo", "complain"] {
+            let hook = json!({ "path": program, "args": ["probe", verb, kind] });
+            bundle.config.push(&format!("/hooks/{kind}"), hook);
+        }
+    }
+    bundle.config.probe(&["exit", "0"]);
+    bundle.run().success();
+    for file in [stdout, stderr] {
+        let text = fs::read_to_string(&file).unwrap();
+        assert_eq!(text, KINDS.map(|kind| format!("{kind}\n")).concat());
+    }
+}
+
+#[test]
+fn a_hook_that_takes_long_is_warned_of() {
+    require!(containers);
+    beyond!(
+        a_hook_that_takes_long_is_warned_of,
+        [runc("warns of nothing"), crun("warns of nothing")]
+    );
+    let mut bundle = Bundle::new();
+    bundle
+        .config
+        .set(
+            "/annotations",
+            json!({ "dev.caisson.hook-warn-after": "1" }),
+        )
+        .probe(&["exit", "0"]);
+    let linger = |program: String| json!({ "path": program, "args": ["probe", "linger", "1300"] });
+    let host = probe().display().to_string();
+    for kind in &KINDS[1..3] {
+        bundle
+            .config
+            .push(&format!("/hooks/{kind}"), linger(host.clone()));
+    }
+    bundle
+        .config
+        .push("/hooks/startContainer", linger("/bin/probe".to_owned()));
+    let container = bundle.create();
+    for kind in &KINDS[1..3] {
+        let warning = format!("{kind} hook #0 ({host}) is still running and has no timeout");
+        assert_eq!(container.stderr().matches(&warning).count(), 1, "{kind}");
+    }
+    let started = container.start().success();
+    started.says("startContainer hook #0 (/bin/probe) is still running and has no timeout");
+    bundle
+        .config
+        .set("/annotations/dev.caisson.hook-warn-after", "soon");
+    bundle.create_fails().failure().says("hook-warn-after");
+}
+
 /// A bundle with a directory of the host where hooks of every kind can write the same file: /notes is also bound at the
 /// same path inside.
 fn with_notes() -> Bundle {

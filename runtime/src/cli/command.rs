@@ -65,6 +65,11 @@ pub(crate) enum Command {
         profile: PathBuf,
         raw: bool,
     },
+    /// The program of an existing container.
+    SeccompDumpOf {
+        id: ContainerId,
+        raw: bool,
+    },
 }
 
 /// `create`, and the part of `run` that is the same. Relative paths are relative to the caller's directory.
@@ -178,10 +183,14 @@ pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
         },
         "features" => Command::Features,
         "seccomp" if found.args[0] == "dump" => {
-            let profile = path("profile").ok_or_else(|| usage("seccomp dump needs --profile"))?;
-            Command::SeccompDump {
-                profile,
-                raw: found.on("raw"),
+            let raw = found.on("raw");
+            match (path("profile"), found.args.get(1)) {
+                (Some(profile), None) => Command::SeccompDump { profile, raw },
+                (None, Some(id)) => Command::SeccompDumpOf {
+                    id: ContainerId::new(argument(id)?)?,
+                    raw,
+                },
+                _ => return Err(usage("seccomp dump needs a container or --profile")),
             }
         }
         other => {

@@ -278,8 +278,8 @@ pub(super) static VERBS: &[Verb] = &[
     Verb {
         name: "seccomp",
         summary: "",
-        arguments: "dump --profile FILE",
-        count: (1, 1),
+        arguments: "dump <container-id> | dump --profile FILE",
+        count: (1, 2),
         order: Order::Anywhere,
         flags: &[
             value(
@@ -289,7 +289,7 @@ pub(super) static VERBS: &[Verb] = &[
             switch(&["raw"], "the program's bytes instead of a listing"),
             HELP,
         ],
-        description: "Prints the BPF program that a seccomp profile is compiled to.",
+        description: "Prints the BPF program of a container, or the one that a seccomp profile is compiled to.",
     },
     Verb {
         name: "spec",

@@ -1,10 +1,14 @@
 //! `create`, and the part of `run` that is the same: a container whose init is set up and waits for the word to start.
 
-use super::{Context, hook_state, hooks, pid_file};
+use super::{
+    Context, HOOK_WARN_AFTER, hook_manner, hook_state, hook_warn_after, hooks, pid_file,
+    pidfd_socket, state_around_pid,
+};
 use crate::cgroup::{self, Cgroup};
 use crate::cli;
 use crate::hooks::Kind as HookKind;
 use crate::host::Host;
+use crate::notify_socket;
 use crate::plan::{self, Plan, seccomp};
 use crate::report::{self, Context as _, Error, Kind, Result};
 use crate::resctrl::Group;
@@ -62,6 +66,7 @@ struct Prepared<'a> {
     resctrl: Option<plan::resctrl::ResctrlPlan>,
     seccomp: Option<seccomp::Filter>,
     console_socket: Option<OwnedFd>,
+    pidfd_sockets: Vec<OwnedFd>,
     preserved_fds: u32,
     mode: Mode,
     signal_mask: SigSet,
@@ -132,6 +137,7 @@ fn prepare<'a>(
     let unraised = spec.process().as_ref().map(plan::process::ambient_warnings);
     let unraised = unraised.iter().flatten();
     unraised.for_each(|warning| context.log.warn(warning));
+    let pidfd_sockets = pidfd_sockets(request, &spec, &bundle)?;
     let host = context.host()?;
     let rootfs = root_directory(&spec, &bundle)?;
     let linux = spec.linux().as_ref();
@@ -149,23 +155,7 @@ fn prepare<'a>(
     let unknown = linux.into_iter().flat_map(plan::personality::warnings);
     unknown.for_each(|warning| context.log.warn(&warning));
     let resctrl = resctrl(&spec, request.id.as_str())?;
-    let profile = linux.and_then(|linux| linux.seccomp().as_ref());
-    let seccomp = profile
-        .map(seccomp::compile)
-        .transpose()
-        .context(|| "compile linux.seccomp")?;
-    const NEW_LISTENER: u32 = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
-    let warnings = seccomp.iter().flat_map(|filter| &filter.warnings);
-    warnings.for_each(|warning| context.log.warn(warning));
-    if seccomp
-        .as_ref()
-        .is_some_and(|filter| filter.flags & NEW_LISTENER != 0)
-    {
-        return Err(Error::new(
-            Kind::Unsupported,
-            "SCMP_ACT_NOTIFY is not supported yet",
-        ));
-    }
+    let seccomp = super::seccomp::filter(context, &spec)?;
     Ok(Prepared {
         request,
         bundle,
@@ -177,10 +167,20 @@ fn prepare<'a>(
         resctrl,
         seccomp,
         console_socket,
+        pidfd_sockets,
         preserved_fds,
         mode,
         signal_mask,
     })
+}
+
+/// The sockets that get the pidfd of init, connected. Relative paths are relative to the bundle, as that of the console socket is.
+fn pidfd_sockets(request: &cli::Create, spec: &Spec, bundle: &Path) -> Result<Vec<OwnedFd>> {
+    let annotations = spec.annotations().as_ref();
+    let receiver = annotations.and_then(|all| all.get(pidfd_socket::RECEIVER));
+    let paths = [request.pidfd_socket.clone(), receiver.map(PathBuf::from)];
+    let paths = paths.map(|path| path.map(|path| bundle.join(path)));
+    pidfd_socket::connect(paths.iter().flatten().map(PathBuf::as_path))
 }
 
 /// Socket activation (sd_listen_fds(3)): what this command was handed goes to the container, whose first process it is for.
@@ -214,7 +214,7 @@ pub(super) fn console_socket(
             let text = "cannot use console socket if runc will not detach or allocate tty";
             Err(Error::new(Kind::Usage, text))
         }
-        Some(path) => crate::console::connect(path).map(Some),
+        Some(path) => crate::console::connect("console socket", path).map(Some),
         None => Ok(None),
     }
 }
@@ -349,14 +349,14 @@ struct Made {
     child: Option<Child>,
 }
 
-/// Makes the container, noting what exists in `made` and `state`.
-fn construct(
+/// Makes what the container's process is born into, noting what exists in `made` and `state`.
+fn reserve(
     context: &Context<'_>,
     prepared: &mut Prepared<'_>,
     directory: &Locked,
     made: &mut Made,
     state: &mut State,
-) -> Result<Child> {
+) -> Result<()> {
     // Saved before it is made: a command that is killed from here on leaves a trail for `delete --force`.
     let located = cgroup::locate(&prepared.cgroup)?;
     if let Some(located) = &located {
@@ -370,6 +370,9 @@ fn construct(
     if let (Some(group), Some(plan)) = (resctrl, &prepared.resctrl) {
         made.resctrl.insert(group).make(plan)?;
     }
+    if notify_socket::supervisor().is_some() {
+        notify_socket::extend(&mut prepared.spec, &directory.make_notify()?);
+    }
     let created = cgroup::create(&prepared.cgroup, located)?;
     created
         .warnings
@@ -379,6 +382,25 @@ fn construct(
     if made.cgroup.is_none() {
         state.cgroup = serde_json::Value::Null;
     }
+    Ok(())
+}
+
+/// Makes the container, noting what exists in `made` and `state`.
+fn construct(
+    context: &Context<'_>,
+    prepared: &mut Prepared<'_>,
+    directory: &Locked,
+    made: &mut Made,
+    state: &mut State,
+) -> Result<Child> {
+    reserve(context, prepared, directory, made, state)?;
+    let agent = super::seccomp::agent(
+        prepared.seccomp.as_ref(),
+        &prepared.spec,
+        state,
+        Status::Creating,
+        None,
+    )?;
     let plan = make_plan(prepared, state, made.cgroup.as_ref())?;
     context.log_plan(&plan);
     state.namespaces = own_namespaces(&prepared.spec);
@@ -399,14 +421,17 @@ fn construct(
             resctrl: made.resctrl.as_ref(),
             fifo,
             console_socket: prepared.console_socket.take(),
+            hook_outputs: hook_outputs(prepared, state)?,
+            agent,
             process: None,
             signal_mask: prepared.signal_mask,
             lock: Some(directory.lock_fd()),
         },
     )?);
     let (spec, host) = (&prepared.spec, &prepared.host);
+    let warn = |text| context.log.alert(text);
     child
-        .until_created(host, |pid| run_hooks(spec, state, pid))
+        .until_created(host, |pid| run_hooks(spec, state, pid, &warn), &warn)
         .map_err(|e| explain(e, made.cgroup.as_ref()))?;
     if let Some(cgroup) = &mut made.cgroup {
         cgroup.release()?;
@@ -417,6 +442,7 @@ fn construct(
         .ok_or_else(|| Error::new(Kind::System, "no container process"))?;
     state.init = Some(Init::of(child.pid)?);
     directory.save(state)?;
+    pidfd_socket::send(&prepared.pidfd_sockets, &child.pidfd, pidfd_socket::INIT)?;
     if let Some(path) = &prepared.request.pid_file {
         pid_file::write(path, child.pid)?;
     }
@@ -438,12 +464,24 @@ fn explain(error: Error, cgroup: Option<&Cgroup>) -> Error {
     Error::new(kind, text)
 }
 
-fn run_hooks(spec: &Spec, state: &State, pid: i32) -> Result<()> {
+fn run_hooks(spec: &Spec, state: &State, pid: i32, warn: &dyn Fn(String)) -> Result<()> {
+    let manner = hook_manner(&state.annotations, Some(&state.bundle), warn)?;
     let text = hook_state(state, Status::Creating, &pid.to_string())?;
     for kind in [HookKind::Prestart, HookKind::CreateRuntime] {
-        crate::hooks::run_all(kind, hooks(spec, kind), &text, Some(&state.bundle))?;
+        crate::hooks::run_all(kind, hooks(spec, kind), &text, &manner)?;
     }
     Ok(())
+}
+
+/// The files for the output of hooks that init runs.
+fn hook_outputs(prepared: &Prepared<'_>, state: &State) -> Result<[Option<OwnedFd>; 2]> {
+    let none = |hooks: &Option<Vec<_>>| hooks.as_ref().is_none_or(Vec::is_empty);
+    let hooks = prepared.spec.hooks().as_ref();
+    if hooks.is_none_or(|hooks| none(hooks.create_container()) && none(hooks.start_container())) {
+        return Ok([None, None]);
+    }
+    let outputs = hook_manner(&state.annotations, None, &|_| {})?.outputs;
+    Ok(outputs.map(|output| output.map(|output| output.file.into())))
 }
 
 fn initial_state(prepared: &Prepared<'_>) -> State {
@@ -471,22 +509,18 @@ fn initial_state(prepared: &Prepared<'_>) -> State {
 }
 
 fn make_plan(prepared: &mut Prepared<'_>, state: &State, cgroup: Option<&Cgroup>) -> Result<Plan> {
-    // Where the pid goes, which only init knows: it is the one in the container's pid namespace.
-    let around_pid = |status| -> Result<[Vec<u8>; 2]> {
-        const MARK: &str = "-7777777";
-        let text = hook_state(state, status, MARK)?;
-        let mark = format!("\"pid\":{MARK}");
-        let at = text.windows(mark.len()).position(|w| w == mark.as_bytes());
-        let at = at.ok_or_else(|| Error::new(Kind::System, "no pid in the state for hooks"))?
-            + "\"pid\":".len();
-        Ok([text[..at].to_vec(), text[at + MARK.len()..].to_vec()])
-    };
     let has_hooks = prepared.spec.hooks().is_some();
+    // The pid is for init to fill in, which alone knows it: it is the one in the container's pid namespace.
     let hook_states = if has_hooks {
-        [around_pid(Status::Creating)?, around_pid(Status::Created)?]
+        [
+            state_around_pid(state, Status::Creating)?,
+            state_around_pid(state, Status::Created)?,
+        ]
     } else {
         <[[Vec<u8>; 2]; 2]>::default()
     };
+    let hook_warn_ms = hook_warn_after(state.annotations.get(HOOK_WARN_AFTER))?
+        .map(|after| i32::try_from(after.as_millis()).unwrap_or(i32::MAX));
     let cgroup_path = cgroup.map(Cgroup::host_path);
     plan::create::create(
         &prepared.spec,
@@ -503,6 +537,7 @@ fn make_plan(prepared: &mut Prepared<'_>, state: &State, cgroup: Option<&Cgroup>
             start_by_fifo: prepared.mode == Mode::Create,
             seccomp: prepared.seccomp.take(),
             hook_states,
+            hook_warn_ms,
         },
     )
 }

@@ -1,6 +1,6 @@
 //! `delete`: removes what is left of a container, killing it first if it was never started or if forced to.
 
-use super::{Context, hook_state, hooks, saved_cgroup, start};
+use super::{Context, hook_manner, hook_state, hooks, saved_cgroup, start};
 use crate::cgroup;
 use crate::hooks::Kind as HookKind;
 use crate::report::{Context as _, Error, Kind, Result};
@@ -91,12 +91,14 @@ pub(super) fn run_poststop(context: &Context<'_>, spec: &Spec, state: &State) {
     if hooks.is_empty() {
         return;
     }
-    match hook_state(state, Status::Stopped, "0") {
-        Ok(text) => {
-            for error in crate::hooks::run_poststop(hooks, &text, None) {
-                context.log.warn(format!("{error}, ignoring"));
-            }
-        }
-        Err(error) => context.log.warn(format!("{error}, ignoring")),
+    let warn = |text| context.log.alert(text);
+    let run = || {
+        let text = hook_state(state, Status::Stopped, "0")?;
+        let manner = hook_manner(&state.annotations, None, &warn)?;
+        Ok(crate::hooks::run_poststop(hooks, &text, &manner))
+    };
+    let failures = run().unwrap_or_else(|error: Error| vec![error]);
+    for error in failures {
+        context.log.warn(format!("{error}, ignoring"));
     }
 }

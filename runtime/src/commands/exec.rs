@@ -1,11 +1,11 @@
 //! `exec`: one more process in a running container.
 
 use super::create::console_socket;
-use super::{Context, pid_file, start};
+use super::{Context, pid_file, pidfd_socket, seccomp, start};
 use crate::cgroup::Cgroup;
 use crate::cli::{self, ExecProcess, ProcessChanges};
 use crate::foreground::{self, Signals};
-use crate::plan::{self, seccomp};
+use crate::plan;
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::resctrl::Group;
 use crate::spawn::{self, Child};
@@ -36,6 +36,7 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
             pidfd: child.pidfd.as_fd(),
         },
         child.terminal,
+        None,
     )
 }
 
@@ -63,8 +64,17 @@ fn exec_in(
     let terminal = process.terminal().unwrap_or(false);
     let console_socket =
         console_socket(request.console_socket.as_deref(), terminal, request.detach)?;
+    let pidfd_sockets = pidfd_socket::connect(request.pidfd_socket.as_deref())?;
     context.inherited.check(request.preserve_fds)?;
     let host = context.host()?;
+    let filter = seccomp::saved(directory)?;
+    let agent = seccomp::agent(
+        filter.as_ref(),
+        &config,
+        state,
+        Status::Running,
+        state.pid(),
+    )?;
     let plan = plan::exec::exec(
         &process,
         plan::exec::Options {
@@ -74,7 +84,8 @@ fn exec_in(
             new_keyring: !state.no_new_keyring,
             keep_groups: plan::keeps_groups(state.annotations.get(plan::KEEP_GROUPS)),
             preserved_fds: request.preserve_fds,
-            seccomp: seccomp(directory)?,
+            landlock: plan::landlock::parse(state.annotations.get(plan::landlock::ANNOTATION))?,
+            seccomp: filter,
             linux: config.linux().as_ref(),
         },
     )?;
@@ -91,24 +102,22 @@ fn exec_in(
             resctrl: resctrl.as_ref(),
             fifo: None,
             console_socket,
+            hook_outputs: [None, None],
+            agent,
             process: Some(pidfd),
             signal_mask,
             lock: None,
         },
     )?;
     let written = child
-        .until_executed(&host)
+        .until_executed(&host, &|_| {}) // it has no hooks
+        .and_then(|()| pidfd_socket::send(&pidfd_sockets, &child.pidfd, pidfd_socket::EXEC))
         .and_then(|()| match &request.pid_file {
             Some(path) => pid_file::write(path, child.pid),
             None => Ok(()),
         });
-    match written {
-        Ok(()) => Ok(child),
-        Err(error) => {
-            child.kill();
-            Err(error)
-        }
-    }
+    written.inspect_err(|_| child.kill())?;
+    Ok(child)
 }
 
 /// No lock keeps the container from ending meanwhile, which shows in whatever comes next. A process that is ending has no namespaces any
@@ -121,20 +130,6 @@ fn explain(error: Error, state: &State) -> Error {
         }
         _ => error,
     }
-}
-
-/// The container's filter, as `create` compiled it.
-fn seccomp(directory: &Directory) -> Result<Option<seccomp::Filter>> {
-    let Some(bytes) = directory.seccomp()? else {
-        return Ok(None);
-    };
-    let filter = seccomp::Filter::from_saved(&bytes);
-    filter.map(Some).ok_or_else(|| {
-        Error::new(
-            Kind::System,
-            "the saved seccomp filter of the container is damaged",
-        )
-    })
 }
 
 /// The container's init, if a process may be added to it now.

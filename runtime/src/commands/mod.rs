@@ -12,6 +12,7 @@ mod freeze;
 mod kill;
 mod list;
 mod pid_file;
+mod pidfd_socket;
 mod ps;
 mod run;
 mod seccomp;
@@ -25,10 +26,15 @@ use crate::cli::{Command, Global};
 use crate::host::Host;
 use crate::inherited::Inherited;
 use crate::log::Log;
+use crate::notify_socket::{self, NotifySocket};
 use crate::output::print;
 use crate::report::{Error, Kind, Result};
 use crate::state::{ContainerId, Directory, Root, State, Status};
 use oci_spec::runtime::Spec;
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
 
 /// What every command works with.
 #[derive(Debug)]
@@ -92,7 +98,8 @@ pub(crate) fn execute(
         Command::Features => print(&features::run()?)?,
         Command::Pause { id } => freeze::pause(&context, &id)?,
         Command::Resume { id } => freeze::resume(&context, &id)?,
-        Command::SeccompDump { profile, raw } => seccomp::dump(&profile, raw)?,
+        Command::SeccompDump { profile, raw } => seccomp::dump_profile(&profile, raw)?,
+        Command::SeccompDumpOf { id, raw } => seccomp::dump_container(&context, &id, raw)?,
     }
     Ok(0)
 }
@@ -119,6 +126,28 @@ impl Context<'_> {
         for (number, step) in plan.steps.iter().enumerate() {
             self.log.debug(|| format!("step {number}: {step}"));
         }
+    }
+
+    /// The notify socket of a container that is about to be started, if it was created with one and the caller wants to be notified.
+    fn notify_socket(&self, directory: &Directory) -> Result<Option<NotifySocket>> {
+        let Some(supervisor) = notify_socket::supervisor() else {
+            return Ok(None);
+        };
+        let directory = directory.notify()?;
+        directory
+            .map(|directory| NotifySocket::open(&directory, &supervisor))
+            .transpose()
+    }
+
+    /// Waits for a started container to be ready.
+    fn await_ready(&self, socket: Option<NotifySocket>, pid: i32, pidfd: &OwnedFd) -> Result<()> {
+        if let Some(socket) = socket
+            && !socket.wait(pid, pidfd)?
+        {
+            self.log
+                .warn("the supervisor at NOTIFY_SOCKET does not close the barrier, ignoring");
+        }
+        Ok(())
     }
 
     fn frozen(&self, state: &State) -> Result<bool> {
@@ -185,6 +214,52 @@ fn hook_state(state: &State, status: Status, pid: &str) -> Result<Vec<u8>> {
         annotations: &state.annotations,
     };
     serde_json::to_vec(&hooked).map_err(wrong)
+}
+
+/// The same in front of and behind the pid, where that is not known yet.
+fn state_around_pid(state: &State, status: Status) -> Result<[Vec<u8>; 2]> {
+    const MARK: &str = "-7777777";
+    let text = hook_state(state, status, MARK)?;
+    let mark = format!("\"pid\":{MARK}");
+    let at = text.windows(mark.len()).position(|w| w == mark.as_bytes());
+    let at = at.ok_or_else(|| Error::new(Kind::System, "no pid in the state for hooks"))?
+        + "\"pid\":".len();
+    Ok([text[..at].to_vec(), text[at + MARK.len()..].to_vec()])
+}
+
+/// Our annotation: after how many seconds a hook without a timeout is warned of.
+const HOOK_WARN_AFTER: &str = "dev.caisson.hook-warn-after";
+
+/// crun's annotations: files that hooks' output is appended to.
+const HOOK_OUTPUTS: [&str; 2] = ["run.oci.hooks.stdout", "run.oci.hooks.stderr"];
+
+/// How the container's hooks are run: what its annotations say of that.
+fn hook_manner<'a>(
+    annotations: &BTreeMap<String, String>,
+    dir: Option<&'a Path>,
+    warn: &'a dyn Fn(String),
+) -> Result<crate::hooks::Manner<'a>> {
+    let [stdout, stderr] = HOOK_OUTPUTS.map(|name| {
+        let path = annotations.get(name).map(Path::new);
+        path.map(crate::hooks::HookOutput::open).transpose()
+    });
+    Ok(crate::hooks::Manner {
+        dir,
+        outputs: [stdout?, stderr?],
+        warn_after: hook_warn_after(annotations.get(HOOK_WARN_AFTER))?,
+        warn,
+    })
+}
+
+fn hook_warn_after(seconds: Option<&String>) -> Result<Option<Duration>> {
+    let Some(text) = seconds else { return Ok(None) };
+    let seconds = text.parse::<u32>().ok().filter(|seconds| *seconds > 0);
+    let seconds = seconds.ok_or_else(|| {
+        Error::invalid(format!(
+            "annotation {HOOK_WARN_AFTER}: {text:?} is not a number of seconds"
+        ))
+    })?;
+    Ok(Some(Duration::from_secs(seconds.into())))
 }
 
 /// The hooks of one kind in a config.

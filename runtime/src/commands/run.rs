@@ -4,6 +4,7 @@ use super::create::{self, Created, Mode};
 use super::{Context, delete, start};
 use crate::cli;
 use crate::foreground::{self, Signals};
+use crate::notify_socket::NotifySocket;
 use crate::report::{Context as _, Result};
 use crate::spawn::Child;
 use crate::state::State;
@@ -16,7 +17,9 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
     if request.detach {
         let mask = SigSet::thread_get_mask().context(|| "read the signal mask")?;
         let created = create::create(context, &request.create, Mode::Detached, mask)?;
-        begin(context, created)?;
+        let begun = begin(context, created)?;
+        let Begun { notify, child, .. } = begun;
+        context.await_ready(notify, child.pid, &child.pidfd)?;
         return Ok(0);
     }
     // Before the container exists, so that no signal for it is lost.
@@ -30,7 +33,21 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
         Mode::Foreground,
         *signals.original(),
     )?;
-    let (state, spec, child) = begin(context, created)?;
+    let Begun {
+        state,
+        spec,
+        child,
+        notify,
+    } = begin(context, created)?;
+    let mut relay = || match notify.as_ref().map(|notify| notify.relay(child.pid)) {
+        Some(Ok(None)) => true,
+        Some(Err(error)) => {
+            context.log.warn(format!("{error}, ignoring"));
+            false
+        }
+        // We stay, so there is no need to wait for the barrier.
+        _ => false,
+    };
     let status = foreground::wait(
         &signals,
         foreground::Child {
@@ -38,6 +55,10 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
             pidfd: child.pidfd.as_fd(),
         },
         child.terminal,
+        notify.as_ref().map(|notify| foreground::Besides {
+            fd: notify.fd(),
+            ready: &mut relay,
+        }),
     );
     if !request.keep {
         delete::remove_ended(context, &state, &spec)?;
@@ -45,12 +66,24 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
     status
 }
 
+/// A container that runs.
+struct Begun {
+    state: State,
+    spec: Spec,
+    child: Child,
+    notify: Option<NotifySocket>,
+}
+
 /// Starts the container and lets other commands at it. What cannot be started is removed.
-fn begin(context: &Context<'_>, mut created: Created) -> Result<(State, Spec, Child)> {
-    let started = created
-        .child
-        .start(&created.host)
-        .and_then(|()| start::poststart(&created.spec, &created.state, &created.child.pidfd));
+fn begin(context: &Context<'_>, mut created: Created) -> Result<Begun> {
+    let started = context
+        .notify_socket(&created.directory)
+        .and_then(|notify| {
+            let warn = |text| context.log.alert(text);
+            created.child.start(&created.host, &warn)?;
+            start::poststart(context, &created.spec, &created.state, &created.child.pidfd)?;
+            Ok(notify)
+        });
     let Created {
         directory,
         state,
@@ -59,7 +92,12 @@ fn begin(context: &Context<'_>, mut created: Created) -> Result<(State, Spec, Ch
         ..
     } = created;
     match started {
-        Ok(()) => Ok((state, spec, child)),
+        Ok(notify) => Ok(Begun {
+            state,
+            spec,
+            child,
+            notify,
+        }),
         Err(error) => {
             child.kill();
             delete::destroy(context, directory, &state, Some(&spec))?;

@@ -1,12 +1,12 @@
 //! `start`: lets a created container run its program, and the part of `run` that comes after.
 
-use super::{Context, hook_state, hooks};
+use super::{Context, hook_manner, hook_state, hooks};
 use crate::hooks::Kind as HookKind;
 use crate::plan::{Op, process};
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::spec;
 use crate::state::{ContainerId, Init, State, Status};
-use crate::sync::{self, Failure, Message, RECORD};
+use crate::sync::{self, Message, RECORD};
 use crate::sys::process::{pidfd_open, pidfd_send_signal};
 use crate::sys::{Errno, fs};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -36,11 +36,15 @@ pub(super) fn run(context: &Context<'_>, id: &ContainerId) -> Result<()> {
     let pidfd = open_init(&init)?
         .ok_or_else(|| wrong_state("cannot start a container that has stopped"))?;
     let spec = spec::parse(&directory.config()?).context(story)?.value;
+    let notify = context.notify_socket(&directory).context(story)?;
     let fifo = directory
         .take_fifo()?
         .ok_or_else(|| wrong_state("cannot start an already running container"))?;
-    await_program(&fifo, &pidfd, &spec).context(story)?;
-    poststart(&spec, &state, &pidfd).context(story)
+    await_program(context, &fifo, &pidfd, &spec).context(story)?;
+    poststart(context, &spec, &state, &pidfd).context(story)?;
+    // It may take long, or never come: others must be able to delete the container.
+    drop(directory);
+    context.await_ready(notify, init.pid, &pidfd).context(story)
 }
 
 fn wrong_state(text: &str) -> Error {
@@ -57,7 +61,12 @@ pub(super) fn open_init(init: &Init) -> Result<Option<OwnedFd>> {
 }
 
 /// Waits until init has closed the fifo by executing the program, reports why it could not, or has ended.
-fn await_program(fifo: &OwnedFd, pidfd: &OwnedFd, spec: &Spec) -> Result<()> {
+fn await_program(
+    context: &Context<'_>,
+    fifo: &OwnedFd,
+    pidfd: &OwnedFd,
+    spec: &Spec,
+) -> Result<()> {
     let mut record = [0; RECORD];
     let mut opened = false;
     loop {
@@ -74,12 +83,19 @@ fn await_program(fifo: &OwnedFd, pidfd: &OwnedFd, spec: &Spec) -> Result<()> {
             opened = true;
             match fs::read(fifo, &mut record) {
                 Ok(0) => return Ok(()),
-                Ok(length) => {
-                    let error = failure(&record[..length], spec);
-                    // It has said why it ends, and does.
-                    await_end(pidfd).context(|| "wait for the container's process")?;
-                    return Err(error);
-                }
+                Ok(length) => match sync::decode(&record[..length]) {
+                    Some(Message::HookRuns { index, .. }) => {
+                        let (path, index) = (hook_path(spec, index as usize), index as usize);
+                        let text = crate::spawn::hook_runs("startContainer", index, &path);
+                        context.log.alert(text);
+                    }
+                    message => {
+                        let error = failure(message, spec);
+                        // It has said why it ends, and does.
+                        await_end(pidfd).context(|| "wait for the container's process")?;
+                        return Err(error);
+                    }
+                },
                 Err(Errno::EAGAIN) => {}
                 Err(errno) => return Err(Error::os("read the start fifo", errno)),
             }
@@ -91,8 +107,8 @@ fn await_program(fifo: &OwnedFd, pidfd: &OwnedFd, spec: &Spec) -> Result<()> {
 
 /// What init wrote into the fifo. It counts steps from the end: the execve is the last, before it come the
 /// startContainer hooks.
-fn failure(record: &[u8], spec: &Spec) -> Error {
-    let Some(Message::Failed(failure)) = sync::decode(record) else {
+fn failure(message: Option<Message>, spec: &Spec) -> Error {
+    let Some(Message::Failed(failure)) = message else {
         return Error::new(
             Kind::System,
             "the container's process wrote what it should not into the start fifo",
@@ -108,34 +124,40 @@ fn failure(record: &[u8], spec: &Spec) -> Error {
     let hooks = hooks(spec, HookKind::StartContainer);
     match failure.step {
         1 => process::exec_error(program, op, errno),
-        step => hook_failure(
-            &failure,
-            hooks,
-            (hooks.len() + 1).saturating_sub(step as usize),
-        ),
+        step => {
+            let index = (hooks.len() + 1).saturating_sub(step as usize);
+            let path = hook_path(spec, index);
+            crate::spawn::hook_error("startContainer", index, &path, &failure)
+        }
     }
 }
 
-fn hook_failure(failure: &Failure, hooks: &[oci_spec::runtime::Hook], index: usize) -> Error {
-    let path = hooks
-        .get(index)
-        .map(|hook| hook.path().display().to_string())
-        .unwrap_or_default();
-    crate::spawn::hook_error(
-        &format!("error running startContainer hook #{index} ({path})"),
-        failure,
-    )
+/// The path of a startContainer hook.
+fn hook_path(spec: &Spec, index: usize) -> String {
+    let hook = hooks(spec, HookKind::StartContainer).get(index);
+    hook.map(|hook| hook.path().display().to_string())
+        .unwrap_or_default()
 }
 
 /// Runs the poststart hooks. If one fails, the container is killed (runtime-spec 1.3, "Lifecycle").
-pub(super) fn poststart(spec: &Spec, state: &State, pidfd: &OwnedFd) -> Result<()> {
+pub(super) fn poststart(
+    context: &Context<'_>,
+    spec: &Spec,
+    state: &State,
+    pidfd: &OwnedFd,
+) -> Result<()> {
     let hooks = hooks(spec, HookKind::Poststart);
     if hooks.is_empty() {
         return Ok(());
     }
     let pid = state.pid().unwrap_or_default().to_string();
     let text = hook_state(state, Status::Running, &pid)?;
-    crate::hooks::run_all(HookKind::Poststart, hooks, &text, None).inspect_err(|_| {
+    let warn = |text| context.log.alert(text);
+    let run = || {
+        let manner = hook_manner(&state.annotations, None, &warn)?;
+        crate::hooks::run_all(HookKind::Poststart, hooks, &text, &manner)
+    };
+    run().inspect_err(|_| {
         // Either fails only if it is gone already.
         pidfd_send_signal(pidfd, libc::SIGKILL).ok();
         await_end(pidfd).ok();

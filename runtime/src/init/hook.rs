@@ -1,11 +1,13 @@
 //! The hooks that belong into the container's namespaces: createContainer and startContainer.
 //!
-//! Runs in init, which becomes the hook's parent. Output is kept in a fixed buffer of its last bytes, for the message. Hooks of the runtime namespace are
+//! Runs in init, which becomes the hook's parent. Of its outputs the last bytes are kept, for the message, unless
+//! they go to files. Hooks of the runtime namespace are
 //! [`crate::hooks`]'s.
 
 use super::{At, Digits, Done, Fail, Files, TEXT};
 use crate::plan::{HookCall, Op};
-use crate::sys::process::{self, CloneArgs, Cloned};
+use crate::sync::{self, Message};
+use crate::sys::process::{self, CStringArray, CloneArgs, Cloned};
 use crate::sys::signal::{self, Exit};
 use crate::sys::{Errno, Result, fs};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -14,125 +16,176 @@ use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_gettime};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Runs a hook to its end.
-pub(crate) fn run(call: &HookCall, files: &Files) -> Done {
-    let (input_read, input_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).at(Op::Spawn)?;
-    let (output_read, output_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).at(Op::Spawn)?;
-    let (error_read, error_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).at(Op::Spawn)?;
+/// Runs a hook to its end. `environment` is the process's. `fifo`: where to tell, behind the start fifo, that it takes long.
+pub(crate) fn run(
+    call: &HookCall,
+    environment: &CStringArray,
+    files: &Files,
+    fifo: Option<&OwnedFd>,
+) -> Done {
+    let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).at(Op::Spawn);
+    let (input_read, input_write) = pipe()?;
+    let outputs = [pipe()?, pipe()?];
+    let (error_read, error_write) = pipe()?;
     let pidfd = match process::clone3(CloneArgs {
         flags: 0,
         cgroup: None,
     })
     .at(Op::Spawn)?
     {
-        Cloned::Child => execute(call, files, &input_read, &output_write, &error_write),
+        Cloned::Child => {
+            let ends = [&outputs[0].1, &outputs[1].1];
+            let environment = call.envp.as_ref().unwrap_or(environment);
+            execute(call, environment, files, &input_read, ends, &error_write)
+        }
         Cloned::Parent { pidfd, .. } => pidfd,
     };
-    drop((input_read, output_write, error_write));
+    let outputs = outputs.map(|(read, _)| Output::new(read));
+    drop((input_read, error_write));
     let mut code = [0; 4];
     if fs::read(&error_read, &mut code).at(Op::Spawn)? == code.len() {
         reap(&pidfd)?;
         return Err(Errno::from_raw(i32::from_ne_bytes(code))).at(Op::Spawn);
     }
-    let mut tail = Tail {
-        bytes: [0; TEXT],
-        length: 0,
+    let tell = || {
+        let message = Message::HookRuns {
+            start: call.kind == "startContainer",
+            index: call.index as u32,
+        };
+        match fifo {
+            Some(fifo) => fs::write(fifo, &sync::encode(&message)),
+            None => sync::tell(&files.sync, &message),
+        }
     };
-    supervise(call, &pidfd, input_write, &output_read, &mut tail)
+    supervise(call, &pidfd, input_write, outputs, &tell)
 }
 
 /// In the hook's process: standard streams and execve.
 fn execute(
     call: &HookCall,
+    environment: &CStringArray,
     files: &Files,
     input: &OwnedFd,
-    output: &OwnedFd,
+    outputs: [&OwnedFd; 2],
     error: &OwnedFd,
 ) -> ! {
     let attempt = || -> Result<()> {
         fs::dup_onto(input, 0)?;
-        fs::dup_onto(output, 1)?;
-        fs::dup_onto(output, 2)?;
+        for ((pipe, file), number) in outputs.into_iter().zip(&files.hook_outputs).zip(1..) {
+            fs::dup_onto(file.as_ref().unwrap_or(pipe), number)?;
+        }
         super::exec::mark_from(&files.proc, 3)?;
         crate::sys::signal::set_default(libc::SIGPIPE)?;
         files.signal_mask.thread_set_mask()?;
-        Err(process::execve(&call.path, &call.argv, &call.envp))
+        Err(process::execve(&call.path, &call.argv, environment))
     };
     let errno = attempt().err().unwrap_or(Errno::UnknownErrno) as i32;
     fs::write(error, &errno.to_ne_bytes()).ok(); // nobody else to tell
     process::exit(127)
 }
 
-/// The last bytes of the output.
+/// One output of a hook.
+struct Output {
+    pipe: OwnedFd,
+    drained: bool,
+    tail: Tail,
+}
+
+impl Output {
+    fn new(pipe: OwnedFd) -> Self {
+        Output {
+            pipe,
+            drained: false,
+            tail: Tail {
+                bytes: [0; HALF],
+                length: 0,
+            },
+        }
+    }
+}
+
+/// Half of the text that a failure carries, less the byte between the two outputs.
+const HALF: usize = (TEXT - 1) / 2;
+
+/// The last bytes of an output.
 struct Tail {
-    bytes: [u8; TEXT],
+    bytes: [u8; HALF],
     length: usize,
 }
 
 impl Tail {
     fn push(&mut self, data: &[u8]) {
-        let data = &data[data.len().saturating_sub(TEXT)..];
-        let keep = self.length.min(TEXT - data.len());
+        let data = &data[data.len().saturating_sub(HALF)..];
+        let keep = self.length.min(HALF - data.len());
         self.bytes.copy_within(self.length - keep..self.length, 0);
         self.bytes[keep..keep + data.len()].copy_from_slice(data);
         self.length = keep + data.len();
     }
 }
 
-/// Feeds the state in, drains the output and waits for the end or the deadline. A descendant that holds the pipe open does not count.
+/// Feeds the state in, drains the outputs and waits for the end or the deadline. A descendant that holds a pipe open does not count.
 fn supervise(
     call: &HookCall,
     pidfd: &OwnedFd,
     input: OwnedFd,
-    output: &OwnedFd,
-    tail: &mut Tail,
+    mut outputs: [Output; 2],
+    tell: &dyn Fn() -> Result<()>,
 ) -> Done {
-    let deadline = call
-        .timeout_ms
-        .map(|ms| now_ms().saturating_add(i64::from(ms)));
+    let after = |ms: Option<i32>| ms.map(|ms| now_ms().saturating_add(i64::from(ms)));
+    let (deadline, mut alarm) = (after(call.timeout_ms), after(call.warn_after_ms));
     let pid = Digits::new("", nix::unistd::getpid().as_raw().cast_unsigned(), 10);
     let mut feed = Feed {
         pipe: Some(input),
         parts: [&call.state[0], pid.as_c_str().to_bytes(), &call.state[1]],
     };
-    for pipe in feed.pipe.iter().chain([output]) {
+    for pipe in feed.pipe.iter().chain(outputs.iter().map(|o| &o.pipe)) {
         fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).at(Op::Spawn)?;
     }
-    let mut drained = false;
     loop {
         feed.write();
-        let timeout = match deadline.map(|at| (at - now_ms()).clamp(0, i64::from(i32::MAX)) as i32)
-        {
-            Some(0) => {
-                process::pidfd_send_signal(pidfd, libc::SIGKILL).ok(); // dead already
-                reap(pidfd)?;
-                return Err(with_tail(Op::HookTimeout, 0, tail));
-            }
-            Some(ms) => PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX),
-            None => PollTimeout::NONE,
-        };
-        // What is not waited for stands as the pidfd again, without events.
-        let idle = || PollFd::new(pidfd.as_fd(), PollFlags::empty());
-        let mut fds = [
-            PollFd::new(pidfd.as_fd(), PollFlags::POLLIN),
-            if drained {
-                idle()
-            } else {
-                PollFd::new(output.as_fd(), PollFlags::POLLIN)
-            },
-            feed.pipe
-                .as_ref()
-                .map_or_else(idle, |pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)),
-        ];
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(Fail::from(errno)),
+        if alarm.take_if(|at| now_ms() >= *at).is_some() {
+            tell().at(Op::Protocol)?;
         }
-        let ended = fds[0].any().unwrap_or(false);
-        drained |= drain(output, tail);
-        if ended {
-            return judge(reap(pidfd)?, tail);
+        if deadline.is_some_and(|at| now_ms() >= at) {
+            process::pidfd_send_signal(pidfd, libc::SIGKILL).ok(); // dead already
+            reap(pidfd)?;
+            return Err(with_tails(Op::HookTimeout, 0, &outputs));
         }
+        let timeout = deadline.or(alarm).map_or(PollTimeout::NONE, |at| {
+            let ms = (at - now_ms()).clamp(0, i64::from(i32::MAX));
+            PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)
+        });
+        if wait(pidfd, &outputs, feed.pipe.as_ref(), timeout)? {
+            outputs.iter_mut().for_each(drain);
+            return judge(reap(pidfd)?, &outputs);
+        }
+        outputs.iter_mut().for_each(drain);
+    }
+}
+
+/// Waits until something can be done. True once the hook is dead.
+fn wait(
+    pidfd: &OwnedFd,
+    [stdout, stderr]: &[Output; 2],
+    input: Option<&OwnedFd>,
+    timeout: PollTimeout,
+) -> Done<bool> {
+    let open = |output: &Output| !output.drained;
+    let wanted = [
+        (Some(pidfd), PollFlags::POLLIN),
+        (open(stdout).then_some(&stdout.pipe), PollFlags::POLLIN),
+        (open(stderr).then_some(&stderr.pipe), PollFlags::POLLIN),
+        (input, PollFlags::POLLOUT),
+    ];
+    // What is not waited for stands as the pidfd again, without events.
+    let fds = wanted.map(|(fd, events)| match fd {
+        Some(fd) => (fd, events),
+        None => (pidfd, PollFlags::empty()),
+    });
+    let mut fds = fds.map(|(fd, events)| PollFd::new(fd.as_fd(), events));
+    match poll(&mut fds, timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(fds[0].any().unwrap_or(false)),
+        Err(errno) => Err(Fail::from(errno)),
     }
 }
 
@@ -160,14 +213,17 @@ impl Feed<'_> {
     }
 }
 
-/// Reads what is there; true at the end of file.
-fn drain(output: &OwnedFd, tail: &mut Tail) -> bool {
+/// Reads what is there.
+fn drain(output: &mut Output) {
     let mut buffer = [0; 4096];
     loop {
-        match fs::read(output, &mut buffer) {
-            Ok(0) => return true,
-            Ok(n) => tail.push(&buffer[..n]),
-            Err(_) => return false,
+        match fs::read(&output.pipe, &mut buffer) {
+            Ok(0) => {
+                output.drained = true;
+                return;
+            }
+            Ok(n) => output.tail.push(&buffer[..n]),
+            Err(_) => return,
         }
     }
 }
@@ -176,22 +232,26 @@ fn reap(pidfd: &OwnedFd) -> Result<Exit> {
     signal::wait_pidfd(pidfd).map(|exited| exited.exit)
 }
 
-fn judge(exit: Exit, tail: &Tail) -> Done {
+fn judge(exit: Exit, outputs: &[Output; 2]) -> Done {
     match exit {
         Exit::Code(0) => Ok(()),
-        Exit::Code(code) => Err(with_tail(Op::HookExit, code, tail)),
-        Exit::Signal { number, .. } => Err(with_tail(Op::HookSignal, number, tail)),
+        Exit::Code(code) => Err(with_tails(Op::HookExit, code, outputs)),
+        Exit::Signal { number, .. } => Err(with_tails(Op::HookSignal, number, outputs)),
     }
 }
 
-fn with_tail(op: Op, detail: i32, tail: &Tail) -> Fail {
-    Fail {
+/// Both outputs' ends, with a NUL between them.
+fn with_tails(op: Op, detail: i32, [stdout, stderr]: &[Output; 2]) -> Fail {
+    let mut fail = Fail {
         op,
         detail,
-        text: tail.bytes,
-        text_len: tail.length,
         ..Fail::from(Errno::UnknownErrno)
-    }
+    };
+    let (out, err) = (&stdout.tail, &stderr.tail);
+    fail.text[..out.length].copy_from_slice(&out.bytes[..out.length]);
+    fail.text_len = out.length + 1 + err.length;
+    fail.text[out.length + 1..fail.text_len].copy_from_slice(&err.bytes[..err.length]);
+    fail
 }
 
 fn now_ms() -> i64 {
@@ -205,14 +265,14 @@ mod tests {
     #[test]
     fn the_tail_keeps_the_last_bytes() {
         let mut tail = Tail {
-            bytes: [0; TEXT],
+            bytes: [0; HALF],
             length: 0,
         };
-        tail.push(&[b'a'; TEXT]);
+        tail.push(&[b'a'; HALF]);
         tail.push(b"end");
-        assert_eq!(tail.length, TEXT);
+        assert_eq!(tail.length, HALF);
         assert!(tail.bytes.ends_with(b"aend"));
-        tail.push(&[b'x'; 3 * TEXT]);
+        tail.push(&[b'x'; 3 * HALF]);
         assert!(tail.bytes.iter().all(|b| *b == b'x'));
     }
 }

@@ -10,6 +10,7 @@ mod devices;
 mod exec;
 mod hook;
 mod identity;
+mod landlock;
 mod lend;
 mod mount;
 mod overlay;
@@ -39,6 +40,8 @@ pub(crate) struct Files {
     pub(crate) console_socket: Option<OwnedFd>,
     /// An empty directory to lend mount sources in.
     pub(crate) lending: Option<OwnedFd>,
+    /// Where hooks' standard output and error go, if not into a failure.
+    pub(crate) hook_outputs: [Option<OwnedFd>; 2],
     /// The signal mask to run with.
     pub(crate) signal_mask: nix::sys::signal::SigSet,
     /// How many mounts and masks init will keep open at most: room is reserved before the clone.
@@ -53,6 +56,7 @@ impl Files {
         let always = [&self.proc, &self.sync];
         let rest = self.fifo.iter().chain(&self.console_socket);
         let rest = rest.chain(&self.slots).chain(&self.lending);
+        let rest = rest.chain(self.hook_outputs.iter().flatten());
         let all = always.into_iter().chain(rest);
         all.map(|fd| std::os::fd::AsRawFd::as_raw_fd(fd).cast_unsigned())
     }
@@ -292,7 +296,8 @@ impl Init {
             Step::CloseFrom(first) => self.close_from(*first)?,
             Step::RestoreSignals => self.restore_signals()?,
             Step::Exec => self.execute(exec)?,
-            Step::Hook(call) => hook::run(call, &self.files)?,
+            Step::Hook(call) => hook::run(call, &exec.envp, &self.files, self.fifo.as_ref())?,
+            Step::Landlock(ruleset) => landlock::apply(ruleset, self.root()?, &self.files)?,
             _ => return self.apply_to_files(step),
         }
         Ok(())
@@ -313,6 +318,7 @@ impl Init {
             Step::Device(device) => devices::create(self.root()?, device)?,
             Step::Symlink { target, path } => devices::link(self.root()?, target, path)?,
             Step::MaskSources => self.masks.open_null()?,
+            Step::EnterRoot => crate::sys::fs::chdir(self.root()?)?,
             Step::PivotRoot => rootfs::pivot(self.root()?)?,
             Step::MoveRoot => rootfs::move_root(self.root()?)?,
             Step::Chroot => rootfs::chroot(self.root()?)?,
@@ -351,7 +357,10 @@ impl Init {
             Step::Personality(value) => process::set_personality(*value)?,
             Step::MemoryPolicy { mode, nodes } => process::set_mempolicy(*mode, nodes)?,
             Step::Rlimit(limit) => process::set_rlimit(0, limit.resource, limit.soft, limit.hard)?,
-            Step::Seccomp(filter) => cred::load_seccomp(&filter.program, filter.flags)?,
+            // The parent has a copy of a listener by now. Ours is closed: while we have one, calls wait for an agent that is gone.
+            Step::Seccomp(filter) => {
+                cred::load_seccomp(&filter.program, filter.flags).map(drop)?;
+            }
             Step::Chdir { path, last } => self.change_directory(path, *last)?,
             Step::BoundingSet(keep) => identity::limit_bounding_set(*keep)?,
             Step::ChownStdio { uid } => identity::chown_stdio(*uid)?,

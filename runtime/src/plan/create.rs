@@ -4,8 +4,8 @@ use super::mounts::{self, Surroundings, c_path, c_string};
 use super::namespaces::{self, Namespaces};
 use super::rootfs::{self, Overlay, Root, Source};
 use super::{
-    Console, HookCall, Ids, Open, Plan, Request, Slot, Step, Tree, idmap, net_devices, process,
-    seccomp, validate,
+    Console, HookCall, Ids, Open, Plan, Request, Slot, Step, Tree, idmap, landlock, net_devices,
+    process, seccomp, validate,
 };
 use crate::host::Host;
 use crate::report::{Error, Result};
@@ -34,6 +34,8 @@ pub(crate) struct Options<'a> {
     pub(crate) seccomp: Option<seccomp::Filter>,
     /// The state that hooks read, as JSON in front of and behind the pid; for createContainer and startContainer.
     pub(crate) hook_states: [[Vec<u8>; 2]; 2],
+    /// After how many milliseconds a hook without a timeout is warned of.
+    pub(crate) hook_warn_ms: Option<i32>,
 }
 
 /// Plans a new container.
@@ -66,8 +68,10 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
         steps.push(Step::Ask(Request::Hooks));
     }
     let [create_state, start_state] = std::mem::take(&mut options.hook_states);
+    let warn = options.hook_warn_ms;
     if let Some(list) = hooks.and_then(|h| h.create_container().as_ref()) {
-        steps.extend(hook_calls("createContainer", list, None, &create_state)?);
+        steps.push(Step::EnterRoot);
+        steps.extend(hook_calls("createContainer", list, &create_state, warn)?);
     }
     change_root(spec, process, &ns, &options, &mut steps)?;
     restrict(spec, linux, process, &mut steps)?;
@@ -76,24 +80,17 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
         before_exec.push(Step::AwaitStart);
     }
     if let Some(list) = hooks.and_then(|h| h.start_container().as_ref()) {
-        before_exec.extend(hook_calls(
-            "startContainer",
-            list,
-            process.env().as_deref(),
-            &start_state,
-        )?);
+        before_exec.extend(hook_calls(START, list, &start_state, warn)?);
     }
     let userns = ns.has(libc::CLONE_NEWUSER);
     let mut rlimits = Vec::new();
+    let annotation = |name| spec.annotations().as_ref().and_then(|a| a.get(name));
     let tail = process::Tail {
         process,
+        landlock: landlock::parse(annotation(landlock::ANNOTATION))?,
         seccomp: options.seccomp.take(),
         ask_for_rlimits: userns,
-        keep_groups: super::keeps_groups(
-            spec.annotations()
-                .as_ref()
-                .and_then(|a| a.get(super::KEEP_GROUPS)),
-        ),
+        keep_groups: super::keeps_groups(annotation(super::KEEP_GROUPS)),
         close_from: 3 + options.preserved_fds,
         before_exec,
     };
@@ -212,6 +209,7 @@ fn assemble(
     let around = Surroundings {
         bundle: options.bundle,
         label: linux.mount_label().as_deref(),
+        label_option: mounts::label_option(spec.annotations().as_ref())?,
         user_namespace: userns,
         network_namespace: ns.has(libc::CLONE_NEWNET),
         pid_namespace: ns.has(libc::CLONE_NEWPID),
@@ -362,12 +360,14 @@ fn restrict(spec: &Spec, linux: &Linux, process: &Process, steps: &mut Vec<Step>
     super::of_every_process(linux, steps)
 }
 
+const START: &str = "startContainer";
+
 /// Hooks that init runs. Without `env`, a startContainer hook gets the process's.
 fn hook_calls(
     kind: &'static str,
     hooks: &[Hook],
-    default_env: Option<&[String]>,
     state: &[Vec<u8>; 2],
+    warn_ms: Option<i32>,
 ) -> Result<Vec<Step>> {
     let array = |list: &[String]| {
         list.iter()
@@ -394,7 +394,10 @@ fn hook_calls(
             Some(args) if !args.is_empty() => array(args)?,
             _ => CStringArray::new(vec![path.clone()]),
         };
-        let envp = array(hook.env().as_deref().or(default_env).unwrap_or_default())?;
+        let envp = match hook.env().as_deref() {
+            None if kind == START => None,
+            env => Some(array(env.unwrap_or_default())?),
+        };
         let timeout_ms = hook
             .timeout()
             .map(|seconds| i32::try_from(seconds * 1000).unwrap_or(i32::MAX));
@@ -405,6 +408,7 @@ fn hook_calls(
             argv,
             envp,
             timeout_ms,
+            warn_after_ms: warn_ms.filter(|_| timeout_ms.is_none()),
             state: state.clone(),
         }))
     };

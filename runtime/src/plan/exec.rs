@@ -1,6 +1,6 @@
 //! The plan of `exec`: one more process in a running container.
 
-use super::{Birth, Ids, Join, Open, Plan, Slot, Step, create, mounts, process, seccomp};
+use super::{Birth, Ids, Join, Open, Plan, Slot, Step, create, landlock, mounts, process, seccomp};
 use crate::host::Host;
 use crate::report::Result;
 use oci_spec::runtime::{Linux, Process};
@@ -15,6 +15,7 @@ pub(crate) struct Options<'a> {
     pub(crate) new_keyring: bool,
     pub(crate) keep_groups: bool,
     pub(crate) preserved_fds: u32,
+    pub(crate) landlock: Option<landlock::Ruleset>,
     pub(crate) seccomp: Option<seccomp::Filter>,
     /// The container's section of the config.
     pub(crate) linux: Option<&'a Linux>,
@@ -61,6 +62,7 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
     let mut rlimits = Vec::new();
     let tail = process::Tail {
         process,
+        landlock: options.landlock.take(),
         seccomp: options.seccomp.take(),
         ask_for_rlimits: options.namespaces & USER != 0,
         keep_groups: options.keep_groups,

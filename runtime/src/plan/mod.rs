@@ -10,6 +10,7 @@ pub(crate) mod create;
 pub(crate) mod device_filter;
 pub(crate) mod exec;
 pub(crate) mod idmap;
+pub(crate) mod landlock;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
@@ -137,6 +138,8 @@ pub(crate) enum Request {
     Hooks,
     /// Set the resource limits of init, for which it has no privilege itself.
     Rlimits,
+    /// Watch the next seccomp(2), take the listener that it returns and give it to the agent.
+    Listener,
     /// The container is set up; go on when told to start it.
     Start,
 }
@@ -177,6 +180,8 @@ pub(crate) enum Step {
     },
     /// Opens the sources of masks while the host's tree is still there.
     MaskSources,
+    /// Takes the root as working directory while it is not yet `/`: createContainer hooks start there, as with runc.
+    EnterRoot,
     Hook(HookCall),
     PivotRoot,
     MoveRoot,
@@ -211,6 +216,7 @@ pub(crate) enum Step {
         nodes: Vec<u64>,
     },
     Rlimit(Rlimit),
+    Landlock(landlock::Ruleset),
     Seccomp(seccomp::Filter),
     /// Enters the working directory; as root first, where a user that may not enter it is not yet an error.
     Chdir {
@@ -282,8 +288,11 @@ pub(crate) struct HookCall {
     pub(crate) index: usize,
     pub(crate) path: CString,
     pub(crate) argv: CStringArray,
-    pub(crate) envp: CStringArray,
+    /// None: that of the container's process, with the HOME that was found for it.
+    pub(crate) envp: Option<CStringArray>,
     pub(crate) timeout_ms: Option<i32>,
+    /// When to tell that it takes long, if it has no timeout.
+    pub(crate) warn_after_ms: Option<i32>,
     /// The container's state as JSON, in front of and behind the pid, which is the one in init's pid namespace.
     pub(crate) state: [Vec<u8>; 2],
 }
@@ -323,6 +332,9 @@ pub(crate) enum Op {
     TooRevealing,
     SetgroupsDenied,
     LockedBelow,
+    LandlockMissing,
+    LandlockAbi,
+    LandlockRule,
 }
 
 /// crun's annotation for a process that keeps the groups of its caller (Podman's `--group-add keep-groups`).

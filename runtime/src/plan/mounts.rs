@@ -11,6 +11,7 @@ use libc::{
     MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY,
     MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
 };
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
@@ -117,6 +118,8 @@ struct Words {
 pub(crate) struct Surroundings<'a> {
     pub(crate) bundle: &'a Path,
     pub(crate) label: Option<&'a str>,
+    /// The option that the label is given with: see [`label_option`].
+    pub(crate) label_option: &'a str,
     pub(crate) user_namespace: bool,
     pub(crate) network_namespace: bool,
     pub(crate) pid_namespace: bool,
@@ -126,6 +129,21 @@ pub(crate) struct Surroundings<'a> {
     /// The container's own cgroup directory on the host.
     pub(crate) cgroup_path: Option<&'a Path>,
     pub(crate) id_maps: idmap::Container<'a>,
+}
+
+/// The mount option for SELinux labels that crun's annotation asks for (mount(8)); `context` without it.
+pub(crate) fn label_option(annotations: Option<&HashMap<String, String>>) -> Result<&str> {
+    const ANNOTATION: &str = "run.oci.mount_context_type";
+    match annotations
+        .and_then(|all| all.get(ANNOTATION))
+        .map(String::as_str)
+    {
+        None => Ok("context"),
+        Some(option @ ("context" | "fscontext" | "defcontext" | "rootcontext")) => Ok(option),
+        Some(other) => Err(Error::invalid(format!(
+            "annotation {ANNOTATION}: {other:?} is not context, fscontext, defcontext or rootcontext"
+        ))),
+    }
 }
 
 /// Turns one entry of `mounts` into a mount.
@@ -335,7 +353,7 @@ fn filesystem(
     if let Some(label) = around.label.filter(|label| !label.is_empty())
         && !matches!(fstype, "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue")
     {
-        data.push(format!("context=\"{label}\""));
+        data.push(format!("{}=\"{label}\"", around.label_option));
     }
     // mount(2) with a `proc` or `sysfs` entry takes no data in runc; the words are kept, since subset=pid and hidepid are useful.
     let mut params = Vec::new();
@@ -685,5 +703,42 @@ mod tests {
         assert!(check_proc(Path::new("/proc/stat"), "", true).is_ok());
         assert!(check_proc(Path::new("/proc"), "tmpfs", false).is_err());
         assert!(check_proc(Path::new("/processes"), "tmpfs", false).is_ok());
+    }
+
+    #[test]
+    fn a_label_goes_into_the_option_that_is_asked_for() {
+        fn around(label_option: &str) -> Surroundings<'_> {
+            Surroundings {
+                bundle: Path::new("/b"),
+                label: Some("l"),
+                label_option,
+                user_namespace: false,
+                network_namespace: true,
+                pid_namespace: true,
+                cgroup_namespace: true,
+                cgroup_root: None,
+                cgroup_path: None,
+                id_maps: idmap::Container::default(),
+            }
+        }
+        let entry = r#"{"destination":"/x","type":"tmpfs","source":"tmpfs"}"#;
+        let entry = serde_json::from_str(entry).unwrap();
+        let annotated = |value: &str| {
+            HashMap::from([("run.oci.mount_context_type".to_owned(), value.to_owned())])
+        };
+        for option in ["context", "rootcontext"] {
+            let annotations = annotated(option);
+            let option = label_option(Some(&annotations)).unwrap();
+            let Kind::Filesystem(made) = plan(&entry, &around(option)).unwrap().kind else {
+                panic!("no new file system");
+            };
+            assert!(
+                made.params
+                    .iter()
+                    .any(|(name, _)| name.to_bytes() == option.as_bytes())
+            );
+        }
+        assert_eq!(label_option(None).unwrap(), "context");
+        assert!(label_option(Some(&annotated("secontext"))).is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! Pure. The steps of this module come last in every plan; [`tail`] decides their order.
 
 use super::mounts::c_string;
-use super::{Exec, Op, Rlimit, Step, seccomp};
+use super::{Exec, Op, Request, Rlimit, Step, landlock, seccomp};
 use crate::report::{Error, Result};
 use crate::sys::cred::CapSets;
 use crate::sys::process::{CStringArray, SchedAttr};
@@ -69,6 +69,7 @@ fn candidates(program: &str, path: &str) -> Result<Vec<CString>> {
 #[derive(Debug)]
 pub(crate) struct Tail<'a> {
     pub(crate) process: &'a Process,
+    pub(crate) landlock: Option<landlock::Ruleset>,
     pub(crate) seccomp: Option<seccomp::Filter>,
     /// The limits need the parent's rights.
     pub(crate) ask_for_rlimits: bool,
@@ -109,14 +110,15 @@ pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, rlimits: &mut Vec<Rlim
         path: cwd.clone(),
         last: false,
     });
+    let confinement = confinement(tail.landlock, tail.seccomp);
     let (early, late) = if no_new_privileges {
-        (None, tail.seccomp)
+        (Vec::new(), confinement)
     } else {
-        (tail.seccomp, None)
+        (confinement, Vec::new())
     };
     // Without no_new_privs, loading a filter needs CAP_SYS_ADMIN, which goes below; with it, the filter comes last, so that the profile
     // need not allow what these steps call.
-    steps.extend(early.map(Step::Seccomp));
+    steps.extend(early);
     let caps = capabilities(process.capabilities().as_ref());
     steps.push(Step::BoundingSet(caps.bounding));
     steps.push(Step::ChownStdio { uid: user.uid() });
@@ -143,10 +145,20 @@ pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, rlimits: &mut Vec<Rlim
     steps.push(Step::CloseFrom(tail.close_from));
     steps.push(Step::RestoreSignals);
     // What follows calls write, read, openat and execve only: a profile that does without them runs nothing.
-    steps.extend(late.map(Step::Seccomp));
+    steps.extend(late);
     steps.extend(tail.before_exec);
     steps.push(Step::Exec);
     Ok(())
+}
+
+/// Landlock before seccomp, whose profile need not allow its calls. The listener of a filter is asked for before the filter is loaded: from
+/// then on, any call may be one that only its agent answers.
+fn confinement(landlock: Option<landlock::Ruleset>, filter: Option<seccomp::Filter>) -> Vec<Step> {
+    let notifies = filter.as_ref().is_some_and(seccomp::Filter::notifies);
+    let listener = notifies.then_some(Step::Ask(Request::Listener));
+    let landlock = landlock.map(Step::Landlock);
+    let steps = landlock.into_iter().chain(listener);
+    steps.chain(filter.map(Step::Seccomp)).collect()
 }
 
 /// The resource limits: set by init, or returned for the parent, whom init asks.
@@ -157,7 +169,7 @@ fn limits(process: &Process, ask: bool, steps: &mut Vec<Step>) -> Result<Vec<Rli
         return Ok(Vec::new());
     }
     if !limits.is_empty() {
-        steps.push(Step::Ask(super::Request::Rlimits));
+        steps.push(Step::Ask(Request::Rlimits));
     }
     Ok(limits)
 }
@@ -437,11 +449,13 @@ mod tests {
         let process = process(json);
         let filter = seccomp::Filter {
             program: Vec::new(),
-            flags: 0,
+            flags: libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32,
             warnings: Vec::new(),
+            unknown: Vec::new(),
         };
         let parts = Tail {
             process: &process,
+            landlock: landlock::parse(Some(&"{}".to_owned())).unwrap(),
             seccomp: Some(filter),
             ask_for_rlimits: false,
             keep_groups: false,
@@ -464,7 +478,13 @@ mod tests {
 
     #[test]
     fn seccomp_comes_after_the_capabilities_iff_no_new_privileges() {
-        let at = |steps: &[String], name: &str| steps.iter().position(|s| s == name).unwrap();
+        let at = |steps: &[String], name: &str| {
+            let at = steps.iter().position(|s| s == name).unwrap();
+            if name == "Seccomp" {
+                assert_eq!(steps[at - 2..at], ["Landlock", "Ask"], "{steps:?}");
+            }
+            at
+        };
         let with = steps(r#"{"user":{},"cwd":"/","args":["x"],"noNewPrivileges":true}"#);
         assert!(
             at(&with, "Seccomp") > at(&with, "LookUp")

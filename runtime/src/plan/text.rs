@@ -10,6 +10,7 @@ impl fmt::Display for Step {
             Step::Ask(Request::NetDevices) => write!(f, "move network devices"),
             Step::Ask(Request::Hooks) => write!(f, "run the hooks of the runtime namespace"),
             Step::Ask(Request::Rlimits) => write!(f, "set the resource limits"),
+            Step::Ask(Request::Listener) => write!(f, "hand the seccomp listener over"),
             Step::Ask(Request::Start) => write!(f, "wait to be started"),
             Step::Join(join) => write!(f, "join the {} namespace {}", names(join.flags), join.path),
             Step::Unshare(flags) => write!(f, "create the {} namespace", names(*flags)),
@@ -41,14 +42,9 @@ impl fmt::Display for Step {
                 target.to_string_lossy()
             ),
             Step::MaskSources => write!(f, "prepare the masks of maskedPaths"),
-            Step::Hook(HookCall {
-                kind, index, path, ..
-            }) => {
-                write!(
-                    f,
-                    "error running {kind} hook #{index} ({})",
-                    path.to_string_lossy()
-                )
+            Step::EnterRoot => write!(f, "enter the root directory"),
+            Step::Hook(HookCall { kind, index, .. }) => {
+                write!(f, "error running {kind} hook #{index}")
             }
             Step::PivotRoot => write!(f, "pivot_root into the root file system"),
             Step::MoveRoot => write!(f, "move the root file system to /"),
@@ -90,6 +86,7 @@ impl Step {
                 limit.soft,
                 limit.hard
             ),
+            Step::Landlock(_) => write!(f, "apply Landlock"),
             Step::Seccomp(_) => write!(f, "load the seccomp filter"),
             Step::Chdir { path, .. } => {
                 write!(
@@ -139,7 +136,7 @@ pub(crate) fn names(flags: u64) -> String {
 impl Op {
     /// The operation with this number, as init reported it.
     pub(crate) fn from_number(number: u32) -> Op {
-        const ALL: [Op; 31] = [
+        const ALL: [Op; 34] = [
             Op::Whole,
             Op::OpenSource,
             Op::CloneSource,
@@ -171,6 +168,9 @@ impl Op {
             Op::TooRevealing,
             Op::SetgroupsDenied,
             Op::LockedBelow,
+            Op::LandlockMissing,
+            Op::LandlockAbi,
+            Op::LandlockRule,
         ];
         ALL.get(number as usize).copied().unwrap_or(Op::Whole)
     }
@@ -216,6 +216,9 @@ impl Op {
                 "open the source (a user namespace may not uncover what mounts below it cover: rbind takes them along)"
             }
             Op::UpperAndWork => "upper and work directory must be on the same file system",
+            Op::LandlockMissing => "the kernel has no Landlock, or it is not enabled (lsm=)",
+            Op::LandlockAbi => "the kernel's Landlock lacks something that the annotation handles",
+            Op::LandlockRule => "add the rule",
         })
     }
 }

@@ -28,6 +28,7 @@ const STATE: &str = "state.json";
 const CONFIG: &str = "config.json";
 const SECCOMP: &str = "seccomp.bpf";
 const FIFO: &str = "exec.fifo";
+const NOTIFY: &str = "notify";
 /// What a file is called while it is written. Only the holder of the lock writes.
 const UNFINISHED: &str = ".unfinished";
 
@@ -240,6 +241,16 @@ impl Directory {
         self.read(SECCOMP)
     }
 
+    /// Opens the directory of the notify socket; `None` if the container has none.
+    pub fn notify(&self) -> Result<Option<OwnedFd>> {
+        match openat(&self.dir, NOTIFY, DIRECTORY, Mode::empty()) {
+            Err(Errno::ENOENT) => Ok(None),
+            dir => dir
+                .map(Some)
+                .context(|| format!("open {:?}", self.path.join(NOTIFY))),
+        }
+    }
+
     /// Opens the start fifo; `None` if there is none, because the container was started.
     pub fn open_fifo(&self, flags: OFlag) -> Result<Option<OwnedFd>> {
         match openat(
@@ -318,6 +329,16 @@ impl Locked {
     /// Keeps the compiled seccomp filter.
     pub fn save_seccomp(&self, program: &[u8]) -> Result<()> {
         self.write(SECCOMP, program)
+    }
+
+    /// Makes the directory of the notify socket, which the container's users may enter, and returns its path.
+    pub fn make_notify(&self) -> Result<PathBuf> {
+        let path = self.path.join(NOTIFY);
+        let mode = Mode::from_bits_truncate(0o755);
+        mkdirat(&self.dir, NOTIFY, mode).context(|| format!("make directory {path:?}"))?;
+        fchmodat(&self.dir, NOTIFY, mode, FchmodatFlags::FollowSymlink)
+            .context(|| format!("set mode of {path:?}"))?;
+        Ok(path)
     }
 
     /// Makes the start fifo, which belongs to the container's root: it opens it to wait for `start`.

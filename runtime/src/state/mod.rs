@@ -9,6 +9,7 @@
 //!     config.json           the bundle's, as it was at create
 //!     seccomp.bpf           the compiled filter, for exec
 //!     exec.fifo             until start: init waits on it
+//!     notify/               if NOTIFY_SOCKET was set at create: what the container finds at /run/notify
 //! ```
 
 mod directory;

@@ -3,6 +3,7 @@
 //! Raw system calls throughout: glibc's wrappers would signal threads that we do not have.
 
 use super::{Errno, Result};
+use std::os::fd::{FromRawFd, OwnedFd};
 
 /// setgroups(2).
 pub(crate) fn set_groups(groups: &[u32]) -> Result<()> {
@@ -80,20 +81,26 @@ pub(crate) fn caps() -> Result<CapSets> {
     })
 }
 
-/// seccomp(SECCOMP_SET_MODE_FILTER): loads a filter onto the calling thread.
-pub(crate) fn load_seccomp(program: &[seccompiler::sock_filter], flags: u32) -> Result<()> {
+/// seccomp(SECCOMP_SET_MODE_FILTER): loads a filter onto the calling thread. With SECCOMP_FILTER_FLAG_NEW_LISTENER returns the listener,
+/// close-on-exec.
+pub(crate) fn load_seccomp(
+    program: &[seccompiler::sock_filter],
+    flags: u32,
+) -> Result<Option<OwnedFd>> {
     let prog = libc::sock_fprog {
         len: program.len() as u16,
         filter: program.as_ptr().cast_mut().cast(),
     };
     // SAFETY: `prog` describes `program`, whose items have the layout of struct sock_filter; the kernel copies both.
-    Errno::result(unsafe {
+    let ret = Errno::result(unsafe {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
             flags,
             &raw const prog,
         )
-    })
-    .map(drop)
+    })?;
+    let is_listener = flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32 != 0;
+    // SAFETY: with this flag the call returned a new descriptor, which nobody else owns.
+    Ok(is_listener.then(|| unsafe { OwnedFd::from_raw_fd(ret as i32) }))
 }

@@ -8,11 +8,13 @@
 pub(crate) mod bpf;
 pub(crate) mod cred;
 pub(crate) mod fs;
+pub(crate) mod landlock;
 pub(crate) mod mount;
 pub(crate) mod net;
 pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod trace;
 pub(crate) mod tty;
 
 pub(crate) use nix::errno::Errno;

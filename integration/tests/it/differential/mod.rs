@@ -72,7 +72,9 @@ fn what_runc_accepts_runs_the_same_here() {
             .unwrap();
         }
     }
-    println!("{count} configs, of which runc takes {accepted}; {more} that it refuses run here");
+    integration::runtime::announce(&format!(
+        "{count} configs, of which runc takes {accepted}; {more} that it refuses run here"
+    ));
     assert!(new.is_empty(), "differences that are not known:\n{new}");
     assert!(count < 10 || accepted > 0, "runc takes none of them");
 }

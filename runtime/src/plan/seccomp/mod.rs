@@ -19,6 +19,7 @@ mod abi;
 mod graph;
 mod hash;
 mod profile;
+mod raw;
 mod rules;
 mod text;
 
@@ -30,8 +31,12 @@ use abi::Multiplexer;
 use graph::{ARCH_OFFSET, Compare, Goto, Graph, NR_OFFSET, Word};
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction};
 use profile::{Block, Machine, Names, Occurrence};
+pub(crate) use raw::decode;
 use rules::{Condition, Layout, Rules};
 use seccompiler::sock_filter;
+
+/// crun's annotation for a program in place of the profile.
+pub(crate) const BPF_DATA: &str = "run.oci.seccomp_bpf_data";
 
 /// The longest program the kernel takes (`BPF_MAXINSNS`).
 const LONGEST: usize = 4096;
@@ -51,6 +56,15 @@ pub(crate) struct Filter {
     pub(crate) flags: u32,
     /// What in the profile has no effect.
     pub(crate) warnings: Vec<String>,
+    /// The system calls that the profile names and nobody knows. The warnings have them, too.
+    pub(crate) unknown: Vec<String>,
+}
+
+impl Filter {
+    /// Whether loading it returns a listener.
+    pub(crate) fn notifies(&self) -> bool {
+        self.flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32 != 0
+    }
 }
 
 /// Compiles a profile for this machine.
@@ -61,11 +75,6 @@ pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
 fn compile_for(native: Arch, profile: &LinuxSeccomp) -> Result<Filter> {
     let mut warnings = Vec::new();
     let default = profile.default_action();
-    if default == LinuxSeccompAction::ScmpActNotify {
-        return Err(Error::invalid(
-            "seccomp: SCMP_ACT_NOTIFY cannot be the default action",
-        ));
-    }
     let default_return = profile::return_value(default, profile.default_errno_ret(), &mut warnings);
     let blocks = profile::blocks(profile, default_return, &mut warnings)?;
     let names = profile::names(profile)?;
@@ -74,6 +83,7 @@ fn compile_for(native: Arch, profile: &LinuxSeccomp) -> Result<Filter> {
         LinuxSeccompAction::ScmpActAllow
             | LinuxSeccompAction::ScmpActLog
             | LinuxSeccompAction::ScmpActTrace
+            | LinuxSeccompAction::ScmpActNotify
     );
     let mut compiler = Compiler {
         blocks,
@@ -106,16 +116,23 @@ fn compile_for(native: Arch, profile: &LinuxSeccomp) -> Result<Filter> {
         )));
     }
 
-    let notifies = compiler
-        .blocks
-        .iter()
-        .any(|block| block.action == libc::SECCOMP_RET_USER_NOTIF);
-    let flags = profile::flags(profile, notifies, &mut warnings);
-    warnings.extend(compiler.unknown_names());
+    let actions = compiler.blocks.iter().map(|block| block.action);
+    let notifies = actions
+        .chain([default_return])
+        .any(|action| action == libc::SECCOMP_RET_USER_NOTIF);
+    let flags = profile::flags(profile.flags().as_deref(), notifies, &mut warnings);
+    let unknown = compiler.unknown_names();
+    warnings.extend((!unknown.is_empty()).then(|| {
+        format!(
+            "seccomp: unknown system calls {}, ignoring",
+            unknown.join(", ")
+        )
+    }));
     Ok(Filter {
         program,
         flags,
         warnings,
+        unknown,
     })
 }
 
@@ -123,7 +140,7 @@ struct Compiler<'a> {
     blocks: Vec<Block>,
     names: Names<'a>,
     default: u32,
-    /// By default, calls are let through or shown to a tracer: then new ones are too.
+    /// By default, calls are let through or shown to a tracer or an agent: then new ones are too.
     permissive: bool,
     graph: Graph,
 }
@@ -289,7 +306,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn unknown_names(&self) -> Option<String> {
+    fn unknown_names(&self) -> Vec<String> {
         let mut unknown: Vec<&str> = self
             .names
             .iter()
@@ -298,12 +315,7 @@ impl Compiler<'_> {
             .collect();
         abi::retain_unknown(&mut unknown);
         unknown.sort_unstable();
-        (!unknown.is_empty()).then(|| {
-            format!(
-                "seccomp: unknown system calls {}, ignoring",
-                unknown.join(", ")
-            )
-        })
+        unknown.into_iter().map(str::to_owned).collect()
     }
 }
 

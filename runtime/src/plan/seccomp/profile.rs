@@ -172,14 +172,18 @@ pub(super) fn machines(
 
 /// The flags for seccomp(2). Without a list, the filter does not switch on the mitigation of speculative store bypass, as in runc;
 /// an empty list leaves it on.
-pub(super) fn flags(profile: &LinuxSeccomp, notifies: bool, warnings: &mut Vec<String>) -> u32 {
-    let default = vec![LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow];
+pub(super) fn flags(
+    listed: Option<&[LinuxSeccompFilterFlag]>,
+    notifies: bool,
+    warnings: &mut Vec<String>,
+) -> u32 {
+    let default = &[LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow];
     let mut flags = if notifies {
         libc::SECCOMP_FILTER_FLAG_NEW_LISTENER
     } else {
         0
     };
-    for flag in profile.flags().as_ref().unwrap_or(&default) {
+    for flag in listed.unwrap_or(default) {
         flags |= match flag {
             LinuxSeccompFilterFlag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
             LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => {

@@ -37,21 +37,26 @@ impl Filter {
     /// The filter that [`to_saved`](Self::to_saved) was given; None if the bytes cannot be one.
     pub(crate) fn from_saved(bytes: &[u8]) -> Option<Filter> {
         let (flags, program) = bytes.split_first_chunk::<4>()?;
-        let (instructions, rest) = program.as_chunks::<8>();
-        let instruction = |&[c0, c1, jt, jf, k0, k1, k2, k3]: &[u8; 8]| sock_filter {
-            code: u16::from_ne_bytes([c0, c1]),
-            jt,
-            jf,
-            k: u32::from_ne_bytes([k0, k1, k2, k3]),
-        };
-        let program: Vec<sock_filter> = instructions.iter().map(instruction).collect();
-        let whole = rest.is_empty() && !program.is_empty();
-        whole.then(|| Filter {
-            program,
+        Some(Filter {
+            program: instructions(program)?,
             flags: u32::from_ne_bytes(*flags),
             warnings: Vec::new(),
+            unknown: Vec::new(),
         })
     }
+}
+
+/// The program that these bytes are; None if they are none, or not whole.
+pub(super) fn instructions(bytes: &[u8]) -> Option<Vec<sock_filter>> {
+    let (instructions, rest) = bytes.as_chunks::<8>();
+    let instruction = |&[c0, c1, jt, jf, k0, k1, k2, k3]: &[u8; 8]| sock_filter {
+        code: u16::from_ne_bytes([c0, c1]),
+        jt,
+        jf,
+        k: u32::from_ne_bytes([k0, k1, k2, k3]),
+    };
+    let whole = rest.is_empty() && !instructions.is_empty();
+    whole.then(|| instructions.iter().map(instruction).collect())
 }
 
 fn line(at: usize, instruction: &sock_filter) -> String {
