@@ -16,6 +16,9 @@ pub(crate) struct Watch<'a> {
     /// Absent without the memory controller: then nothing is killed for want of memory of the group.
     memory: Option<OwnedFd>,
     oom_kills: u64,
+    /// The pidfd of the process whose end is likely to be that of the group, until it has ended. The kernel puts a change off if another was
+    /// told in the last 10 ms (cgroup_file_notify), and forgets it if the group is removed meanwhile.
+    process: Option<OwnedFd>,
 }
 
 /// What has happened since the last look.
@@ -31,7 +34,7 @@ pub(crate) struct News {
 
 impl Cgroup {
     /// Begins to watch: what was before does not count.
-    pub(crate) fn watch(&self) -> Result<Watch<'_>> {
+    pub(crate) fn watch(&self, process: Option<OwnedFd>) -> Result<Watch<'_>> {
         let memory = match files::open(&self.dir, "memory.events", OFlag::O_RDONLY) {
             Err(Errno::ENOENT) => None,
             file => {
@@ -42,6 +45,7 @@ impl Cgroup {
             events: Events::open(self)?,
             memory,
             oom_kills: 0,
+            process,
         };
         watch.oom_kills = watch.count()?;
         Ok(watch)
@@ -51,21 +55,27 @@ impl Cgroup {
 impl Watch<'_> {
     /// Waits until something has happened. `timer` becomes readable when it expires; the caller reads it.
     pub(crate) fn wait(&mut self, timer: BorrowedFd<'_>) -> Result<News> {
+        let mut timeout = PollTimeout::NONE;
         loop {
             let mut fds = vec![
                 PollFd::new(timer, PollFlags::POLLIN),
                 PollFd::new(self.events.as_fd(), PollFlags::POLLPRI),
             ];
-            fds.extend(
-                self.memory
-                    .as_ref()
-                    .map(|file| PollFd::new(file.as_fd(), PollFlags::POLLPRI)),
-            );
-            match poll(&mut fds, PollTimeout::NONE) {
+            let process = self.process.as_ref();
+            fds.extend(process.map(|pidfd| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)));
+            let memory = self.memory.as_ref();
+            fds.extend(memory.map(|file| PollFd::new(file.as_fd(), PollFlags::POLLPRI)));
+            match poll(&mut fds, timeout) {
                 Err(Errno::EINTR) => continue,
                 result => result.context(|| "wait for the events of a cgroup")?,
             };
             let timer = fds[0].any().unwrap_or(false);
+            timeout = PollTimeout::NONE;
+            if self.process.is_some() && fds[2].any().unwrap_or(false) {
+                self.process = None;
+                // It may still be a member for a moment (since Linux 6.19): one more look, after what may be forgotten.
+                timeout = PollTimeout::from(20u8);
+            }
             // In this order: a kill is counted before the process that it ends is gone.
             let ended = !self.events.state()?.populated;
             let kills = self.count()?;

@@ -3,7 +3,7 @@
 //! One JSON object a line on standard output, as runc prints them. Waits in poll(2) for the timer and for the kernel's word about the
 //! cgroup, and ends with the cgroup's last process.
 
-use super::Context;
+use super::{Context, start};
 use crate::cgroup::{Cgroup, Stats};
 use crate::output::print;
 use crate::report::{Context as _, Error, Kind, Result};
@@ -80,7 +80,8 @@ pub(super) fn run(
 
 fn stream(cgroup: &Cgroup, state: &State, interval: Duration) -> Result<()> {
     let timer = timer(interval).context(|| "start a timer")?;
-    let mut watch = cgroup.watch()?;
+    let init = state.init.as_ref().map(start::open_init).transpose()?;
+    let mut watch = cgroup.watch(init.flatten())?;
     loop {
         let news = watch.wait(timer.as_fd())?;
         if news.oom {
