@@ -586,6 +586,36 @@ fn a_bind_may_be_remounted_later_in_the_list() {
 }
 
 #[test]
+fn binds_within_the_root_see_the_mounts_before_them_and_may_name_it_by_its_path_on_the_host() {
+    require!(containers, userns);
+    beyond!(
+        binds_within_the_root_see_the_mounts_before_them_and_may_name_it_by_its_path_on_the_host,
+        [
+            runc_before("1.2", "opens sources before it mounts"),
+            crun("takes the path on the host for one in the container")
+        ]
+    );
+    for userns in [false, true] {
+        let mut bundle = Bundle::new();
+        if userns {
+            bundle.config.user_namespace(100_000, 65536);
+        }
+        bundle.dir("first");
+        bundle.dir("second");
+        let outside = bundle.scratch.dir("outside/x");
+        bundle.scratch.file("outside/x/file", "");
+        let root = bundle.rootfs();
+        let within = |path: &str| root.join(path).display().to_string();
+        bundle
+            .config
+            .bind(outside.parent().unwrap(), "/first", &["bind"])
+            .mount(&within("second"), "bind", &within("first/x"), &["rbind"]);
+        let seen = bundle.report(&["ls=/second"]);
+        assert_eq!(*seen.lists["/second"], ["file"], "userns {userns}");
+    }
+}
+
+#[test]
 fn a_source_that_is_a_link_is_copied_bound_itself_or_followed() {
     require!(containers);
     beyond!(

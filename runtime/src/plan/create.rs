@@ -11,6 +11,7 @@ use crate::host::Host;
 use crate::report::{Error, Result};
 use crate::sys::process::CStringArray;
 use oci_spec::runtime::{Hook, Linux, Process, Spec};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -208,6 +209,7 @@ fn assemble(
     steps.push(Step::Root(Root { path, source }));
     let around = Surroundings {
         bundle: options.bundle,
+        rootfs: options.rootfs,
         label: linux.mount_label().as_deref(),
         label_option: mounts::label_option(spec.annotations().as_ref())?,
         user_namespace: userns,
@@ -226,7 +228,7 @@ fn assemble(
         let mut mount = mounts::plan(entry, &around)?;
         inherit_propagation(&mut mount, propagation);
         if let mounts::Kind::Bind(bind) = &mut mount.kind {
-            trees.wanted = userns && options.host.sys_admin || bind.id_map.is_some();
+            trees.wanted = bind.id_map.is_some() || reachable_by_parent_only(bind, userns, options);
             bind.slot = trees.open(|| source_tree(bind, inherited));
         }
         steps.push(Step::Mount(Box::new(mount)));
@@ -236,6 +238,12 @@ fn assemble(
         steps.push(Step::MaskSources);
     }
     Ok(())
+}
+
+/// Whether the parent opens the source, as init may be unable to. Not what comes from the root itself: that may be on a mount made before it.
+fn reachable_by_parent_only(bind: &mounts::Bind, userns: bool, options: &Options<'_>) -> bool {
+    let source = Path::new(OsStr::from_bytes(bind.source.as_bytes()));
+    userns && options.host.sys_admin && !source.starts_with(options.rootfs)
 }
 
 /// The source of a bind, as the parent opens it.

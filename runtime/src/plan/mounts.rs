@@ -117,6 +117,8 @@ struct Words {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Surroundings<'a> {
     pub(crate) bundle: &'a Path,
+    /// The root directory on the host.
+    pub(crate) rootfs: &'a Path,
     pub(crate) label: Option<&'a str>,
     /// The option that the label is given with: see [`label_option`].
     pub(crate) label_option: &'a str,
@@ -148,7 +150,7 @@ pub(crate) fn label_option(annotations: Option<&HashMap<String, String>>) -> Res
 
 /// Turns one entry of `mounts` into a mount.
 pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) -> Result<Mount> {
-    let target = clean_target(entry.destination());
+    let target = clean_target(below(around.rootfs, entry.destination()));
     let describe = || format!("mount {:?}", entry.destination());
     let options = entry.options().as_deref().unwrap_or_default();
     let mut words = parse(options).map_err(|e| e.context(describe()))?;
@@ -212,6 +214,14 @@ pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) 
         late_readonly,
         words: [fstype, &options.join(",")].join(" "),
     })
+}
+
+/// A destination that begins with the root directory's path on the host means what is behind that: some who write configs for runc rely on it.
+fn below<'a>(rootfs: &Path, destination: &'a Path) -> &'a Path {
+    match destination.strip_prefix(rootfs) {
+        Ok(rest) if rootfs != Path::new("/") => rest,
+        _ => destination,
+    }
 }
 
 /// A destination as the kernel would walk it inside the root: absolute, without `.` and `..`.
@@ -696,6 +706,14 @@ mod tests {
     #[test]
     fn destinations_are_cleaned_lexically_below_the_root() {
         assert_eq!(
+            below(Path::new("/b/rootfs"), Path::new("/b/rootfs/x")),
+            Path::new("x")
+        );
+        assert_eq!(
+            below(Path::new("/b/rootfs"), Path::new("/b/rootfs2")),
+            Path::new("/b/rootfs2")
+        );
+        assert_eq!(
             clean_target(Path::new("../../etc/../proc//x/.")),
             Path::new("/proc/x")
         );
@@ -710,6 +728,7 @@ mod tests {
         fn around(label_option: &str) -> Surroundings<'_> {
             Surroundings {
                 bundle: Path::new("/b"),
+                rootfs: Path::new("/b/rootfs"),
                 label: Some("l"),
                 label_option,
                 user_namespace: false,
