@@ -210,6 +210,35 @@ fn a_bind_with_options_has_the_flags_they_name_and_no_others() {
 }
 
 #[test]
+fn access_times_of_a_bind_are_its_sources_unless_a_word_sets_one() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let flags = MsFlags::MS_NOATIME | MsFlags::MS_NODIRATIME;
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), flags);
+    let cases: [(&str, &[&str], [bool; 3]); 6] = [
+        ("/plain", &[], [true, true, false]),
+        ("/flag", &["nodev"], [true, true, false]),
+        (
+            "/atime",
+            &["nodev", "atime", "diratime"],
+            [true, true, false],
+        ),
+        ("/relatime", &["relatime"], [false, false, true]),
+        ("/strictatime", &["strictatime"], [false, false, false]),
+        ("/nodiratime", &["nodiratime"], [false, true, true]),
+    ];
+    for (target, words, _) in &cases {
+        bundle.config.bind(&source.0, target, words);
+    }
+    let seen = bundle.report(&[]);
+    for (target, _, expected) in cases {
+        let options = &seen.mounted(target).options;
+        let has = ["noatime", "nodiratime", "relatime"].map(|word| options.contains(word));
+        assert_eq!(has, expected, "{target}: {options:?}");
+    }
+}
+
+#[test]
 fn a_read_only_source_can_be_bound_writable() {
     require!(containers);
     beyond!(

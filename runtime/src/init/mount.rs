@@ -126,7 +126,6 @@ impl Init {
             | libc::MOUNT_ATTR_NOSUID
             | libc::MOUNT_ATTR_NODEV
             | libc::MOUNT_ATTR_NOEXEC
-            | libc::MOUNT_ATTR_NODIRATIME
             | libc::MOUNT_ATTR_NOSYMFOLLOW;
         let others = if keep_flags { 0 } else { all & !mount.set };
         let clear = others | mount.clear;

@@ -194,6 +194,9 @@ pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) 
         words.set |= MOUNT_ATTR_RDONLY;
         words.clear &= !MOUNT_ATTR_RDONLY;
     }
+    if is_bind {
+        words.keep_access_times();
+    }
     let (set, clear) = (words.set, words.clear);
     let (recursive, propagation) = (words.recursive, std::mem::take(&mut words.propagation));
     let kind = if is_bind {
@@ -595,6 +598,19 @@ fn parse(options: &[String]) -> Result<Words> {
 }
 
 impl Words {
+    /// A bind has its source's access times unless a word sets one of them: then it has what the words say of all, as with mount(2), which
+    /// takes a remount that speaks of none to leave them alone.
+    fn keep_access_times(&mut self) {
+        const ALL: u64 = MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME;
+        let sets =
+            libc::MS_NOATIME | libc::MS_NODIRATIME | libc::MS_RELATIME | libc::MS_STRICTATIME;
+        if self.ms_flags & sets == 0 {
+            self.clear &= !ALL;
+        } else {
+            self.clear |= MOUNT_ATTR__ATIME | ALL & !self.set;
+        }
+    }
+
     fn apply(&mut self, effect: Effect) {
         match effect {
             Effect::Attr(attr, ms, true) => {
@@ -621,6 +637,7 @@ impl Words {
             Effect::AtimeDefault => {
                 self.set &= !MOUNT_ATTR__ATIME;
                 self.clear |= MOUNT_ATTR__ATIME;
+                self.ms_flags &= !(libc::MS_NOATIME | libc::MS_RELATIME | libc::MS_STRICTATIME);
             }
             Effect::Superblock(word, ms) => {
                 self.superblock.push(word);
