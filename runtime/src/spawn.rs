@@ -104,7 +104,9 @@ pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Chil
             if let Some(lock) = around.lock {
                 fs::close(lock);
             }
-            init::close_others(&plan, &files);
+            if files.fifo.is_some() {
+                init::close_others(&plan, &files);
+            }
             match plan.birth.stage.take() {
                 None => init::run(&mut plan, files),
                 Some(stage) => init::run_stage(&mut plan, files, &stage),
@@ -224,8 +226,13 @@ fn clone(flags: u64, home: &Home<'_>) -> std::result::Result<Birth, Errno> {
             let group = home.cgroup.zip(home.beside);
             let group = group.and_then(|(cgroup, init)| cgroup.of(init).ok());
             match group.map(|group| clone_into(Some(&group))) {
-                Some(Ok(process)) => Ok(born(process, true)),
-                _ => Ok(born(clone_into(None)?, false)),
+                // It has moved on: it is followed once the process exists.
+                None
+                | Some(Err(Errno::EBUSY | Errno::EOPNOTSUPP | Errno::ENOENT | Errno::ENODEV)) => {
+                    Ok(born(clone_into(None)?, false))
+                }
+                // Not after EAGAIN: pids.max holds for processes that are born in a group, not for those that are moved there.
+                Some(process) => Ok(born(process?, true)),
             }
         }
         // A threaded group, a group as above, a kernel before 5.7, or one where we may only migrate.
@@ -369,7 +376,10 @@ impl Child {
     /// Lets init go on, and waits until the program runs.
     pub(crate) fn start(&mut self, host: &Host, warn: &dyn Fn(String)) -> Result<()> {
         self.go()?;
-        self.until_executed(host, warn)
+        self.until_executed(host, warn)?;
+        // They would keep the container's network namespace for as long as a foreground command lives.
+        self.moved = None;
+        Ok(())
     }
 
     /// Serves init until the program runs.

@@ -75,9 +75,9 @@ boot() {
     shift 3
     # The machine has its own.
     if [[ $peers == sid ]]; then runtime=${runtime##*/}; fi
-    # With one thread the names of tests and what they say would share lines.
+    # On the disk: before 6.3, what is on a tmpfs cannot be id-mapped. With one thread the names of tests and what they say would share lines.
     "$scripts/vm" --init "$init" --kernel "$kernel" --peers "$peers" --cpus 1 --timeout 3000 --payload "$programs" -- \
-        env --default-signal SECCOMP_PROFILES=/payload/profiles ${runtime:+RUNTIME="$runtime"} ${DEADLINE:+DEADLINE="$DEADLINE"} \
+        env --default-signal TMPDIR=/var/tmp SECCOMP_PROFILES=/payload/profiles ${runtime:+RUNTIME="$runtime"} ${DEADLINE:+DEADLINE="$DEADLINE"} \
         /payload/it --test-threads=2 "$@"
 }
 

@@ -84,14 +84,16 @@ impl Cgroup {
 
     /// Writes the former values, the last one first. What fails is told with the error that made it necessary.
     fn put_back(&self, former: &[Former], error: Error) -> Error {
-        let restore = |former: &Former| self.write(&former.file, &former.value).err();
-        let mut failed: Vec<_> = former.iter().rev().filter_map(restore).collect();
         let writes = former.iter().map(Former::write).collect();
         let limits = Limits {
             writes,
             ..Limits::default()
         };
-        failed.extend(self.tell_systemd(&limits).err());
+        // Before the files: it rounds what it writes.
+        let told = self.tell_systemd(&limits).err();
+        let restore = |former: &Former| self.write(&former.file, &former.value).err();
+        let restored = former.iter().rev().filter_map(restore);
+        let failed: Vec<_> = told.into_iter().chain(restored).collect();
         let failed: Vec<_> = failed.iter().map(Error::to_string).collect();
         if failed.is_empty() {
             return error;
@@ -107,7 +109,11 @@ impl Cgroup {
             return Ok(());
         };
         let high = self.read("memory.high")?;
-        self.write("memory.high", &limit.to_string())?;
+        // One that is lower already keeps them so, and is not to be loosened.
+        let lower = high.trim_end().parse().is_ok_and(|high: u64| high < limit);
+        if !lower {
+            self.write("memory.high", &limit.to_string())?;
+        }
         let reclaimed = self.reclaim(limit, in_use).and_then(|in_use| {
             if in_use <= limit {
                 return self.write("memory.max", &limit.to_string());
@@ -119,7 +125,10 @@ impl Cgroup {
             );
             Err(Error::new(Kind::State, story))
         });
-        let restored = self.write("memory.high", high.trim_end());
+        let restored = match lower {
+            true => Ok(()),
+            false => self.write("memory.high", high.trim_end()),
+        };
         reclaimed.and(restored)
     }
 

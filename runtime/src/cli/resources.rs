@@ -28,7 +28,7 @@ pub(crate) enum Resources {
 
 /// `update` with what was found.
 pub(super) fn update(found: &Matches, id: ContainerId) -> Result<Update> {
-    // Before anything is read: resource control of Intel CPUs is no part of this runtime, and runc says this where the host has none.
+    // Before anything is read: `update` does not change classes of service, and runc says this where the host has none.
     for (flag, text) in [
         (
             "l3-cache-schema",

@@ -379,8 +379,8 @@ pub(super) static VERBS: &[Verb] = &[
                 &["pids-limit"],
                 "how many processes and threads there may be; -1 is no limit",
             ),
-            value(&["l3-cache-schema"], "not supported: Intel RDT"),
-            value(&["mem-bw-schema"], "not supported: Intel RDT"),
+            value(&["l3-cache-schema"], "not supported by update: Intel RDT"),
+            value(&["mem-bw-schema"], "not supported by update: Intel RDT"),
             HELP,
         ],
         description: "What is not given stays as it is. If memory is limited to less than is in use, the rest is reclaimed; if not enough\n\

@@ -10,6 +10,7 @@ use crate::state::{ContainerId, Locked, State, Status};
 use crate::sys::process::pidfd_send_signal;
 use crate::sys::{Errno, signal};
 use oci_spec::runtime::Spec;
+use std::collections::BTreeMap;
 
 /// The `delete` command. With `force`, a container that does not exist is one that is deleted.
 pub(super) fn run(context: &Context<'_>, id: &ContainerId, force: bool) -> Result<()> {
@@ -94,7 +95,11 @@ pub(super) fn run_poststop(context: &Context<'_>, spec: &Spec, state: &State) {
     let warn = |text| context.log.alert(text);
     let run = || {
         let text = hook_state(state, Status::Stopped, "0")?;
-        let manner = hook_manner(&state.annotations, None, &warn)?;
+        // They run in any case: they take down what create has set up.
+        let manner = hook_manner(&state.annotations, None, &warn).or_else(|error| {
+            context.log.warn(format!("{error}, ignoring"));
+            hook_manner(&BTreeMap::new(), None, &warn)
+        })?;
         Ok(crate::hooks::run_poststop(hooks, &text, &manner))
     };
     let failures = run().unwrap_or_else(|error: Error| vec![error]);

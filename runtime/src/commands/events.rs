@@ -29,7 +29,7 @@ struct Event<'a> {
 struct Data {
     #[serde(flatten)]
     cgroup: Stats,
-    /// Resource control of Intel CPUs is not supported.
+    /// Monitoring of Intel RDT is not shown.
     intel_rdt: Nothing,
     network_interfaces: Option<Vec<Interface>>,
 }

@@ -99,6 +99,7 @@ const MEMORY_POLICY_FLAGS: &[&str] = &[
 /// that begin with it.
 const UNSAFE_ANNOTATIONS: &[&str] = &[
     "dev.caisson.overlay.",
+    "org.systemd.property.",
     "run.oci.hooks.",
     "run.oci.keep_original_groups",
     "run.oci.pidfd_receiver",

@@ -103,14 +103,17 @@ impl Init {
         Err(if by_path { Errno::ENOENT } else { failure }).at(Op::Resolve)
     }
 
-    /// Opens the start fifo for writing: it blocks until `start` opens it for reading. From then on, failures go there. What the file system
-    /// was made with is closed: this may take long.
-    pub(crate) fn await_start(&mut self) -> Done {
+    /// Closes what the file system was made with: waiting for the start may take long.
+    pub(crate) fn close_set_up(&mut self) {
         self.files.slots.clear();
         self.files.kept.clear();
         self.files.console_socket = None;
         (self.root, self.cwd) = (None, None);
         self.masks = rootfs::Masks::default();
+    }
+
+    /// Opens the start fifo for writing: it blocks until `start` opens it for reading. From then on, failures go there.
+    pub(crate) fn await_start(&mut self) -> Done {
         let fifo = self.files.fifo.as_ref().ok_or(Errno::EBADF)?;
         let path = Digits::fd_path(fifo.as_fd());
         self.fifo = Some(fs::open_follow(

@@ -144,7 +144,7 @@ fn supervise(
     loop {
         feed.write();
         if alarm.take_if(|at| now_ms() >= *at).is_some() {
-            tell().at(Op::Protocol)?;
+            tell().ok(); // who was to be warned may be gone; the hook goes on
         }
         if deadline.is_some_and(|at| now_ms() >= at) {
             process::pidfd_send_signal(pidfd, libc::SIGKILL).ok(); // dead already

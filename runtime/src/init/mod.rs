@@ -290,6 +290,7 @@ impl Init {
             Step::Keyring(name) => identity::join_keyring(name)?,
             Step::LoopbackUp => crate::sys::net::loopback_up()?,
             Step::Umask(mask) => drop(process::umask(*mask)),
+            Step::CloseSetUp => self.close_set_up(),
             Step::AwaitStart => self.await_start()?,
             Step::Home { uid } => self.find_home(*uid, exec)?,
             Step::LookUp => self.look_up(exec)?,

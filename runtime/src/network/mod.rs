@@ -106,6 +106,13 @@ fn carry((from, name): (&Namespace, &str), (to, new_name): (&Namespace, &str)) -
     let down = from.netlink.set_up(index, false);
     down.context(|| format!("set network device {name} down"))?;
     let moved = from.netlink.move_link(index, &to.file, new_name);
+    if moved.is_err() {
+        // As it was: some addresses do not outlive being down. The failure to move is the one to tell.
+        from.netlink.set_up(index, true).ok();
+        for address in &addresses {
+            from.netlink.add_address(index, address).ok(); // most are still there
+        }
+    }
     moved.context(|| format!("move network device {name} into the container as {new_name}"))?;
     let arrived = to.netlink.link(new_name);
     let index = arrived.context(|| format!("find network device {new_name} in the container"))?;

@@ -408,7 +408,7 @@ fn hook_calls(
         };
         let timeout_ms = hook
             .timeout()
-            .map(|seconds| i32::try_from(seconds * 1000).unwrap_or(i32::MAX));
+            .map(|seconds| i32::try_from(seconds.saturating_mul(1000)).unwrap_or(i32::MAX));
         Ok(Step::Hook(HookCall {
             kind,
             index,

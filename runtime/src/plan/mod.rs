@@ -244,6 +244,8 @@ pub(crate) enum Step {
     },
     /// Looks the program up, so that a missing one is an error of `create`.
     LookUp,
+    /// Closes what is not needed while the container waits to be started.
+    CloseSetUp,
     /// Opens the start fifo for writing, which blocks until `start` opens it.
     AwaitStart,
     /// Marks every descriptor from this one on close-on-exec.

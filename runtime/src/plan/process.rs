@@ -144,11 +144,22 @@ pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, rlimits: &mut Vec<Rlim
     steps.push(Step::LookUp);
     steps.push(Step::CloseFrom(tail.close_from));
     steps.push(Step::RestoreSignals);
-    // What follows calls write, read, openat and execve only: a profile that does without them runs nothing.
-    steps.extend(late);
-    steps.extend(tail.before_exec);
+    confine_last(late, tail.before_exec, steps);
     steps.push(Step::Exec);
     Ok(())
+}
+
+/// The last steps before the execve, with the confinement of a process that has no_new_privs.
+fn confine_last(late: Vec<Step>, before_exec: Vec<Step>, steps: &mut Vec<Step>) {
+    // Landlock's rules are the last to need the root.
+    let is_landlock = |step: &Step| matches!(step, Step::Landlock(_));
+    let (landlock, filter): (Vec<_>, Vec<_>) = late.into_iter().partition(is_landlock);
+    steps.extend(landlock);
+    let waits = |step: &Step| matches!(step, Step::AwaitStart);
+    steps.extend(before_exec.iter().any(waits).then_some(Step::CloseSetUp));
+    // What follows the filter calls write, read, openat and execve only: a profile that does without them runs nothing.
+    steps.extend(filter);
+    steps.extend(before_exec);
 }
 
 /// Landlock before seccomp, whose profile need not allow its calls. The listener of a filter is asked for before the filter is loaded: from

@@ -172,8 +172,8 @@ fn translate(write: &Write) -> Vec<(&'static str, Value)> {
         }
         "pids.max" => number("TasksMax", amount(value).filter(|n| *n > 0)),
         "cpu.weight" => number("CPUWeight", weight(value)),
-        // systemd's word for it; since 252.
-        "cpu.idle" => number("CPUWeight", (value == "1").then_some(0)),
+        // systemd's words for it since 252: a weight of 0, and none.
+        "cpu.idle" => number("CPUWeight", Some(if value == "1" { 0 } else { u64::MAX })),
         "cpu.max" => return bandwidth(value),
         "cpuset.cpus" => bit_mask(value).map(|mask| ("AllowedCPUs", mask)),
         "cpuset.mems" => bit_mask(value).map(|mask| ("AllowedMemoryNodes", mask)),
@@ -268,7 +268,8 @@ fn annotated(annotations: Option<&HashMap<String, String>>) -> Result<Vec<Proper
         let Some(name) = key.strip_prefix(PREFIX) else {
             continue;
         };
-        if name.len() < 3 || !name.bytes().all(|b| b.is_ascii_alphabetic()) {
+        // PIDs would take any process of the host into the scope, and kill it with the container.
+        if name.len() < 3 || !name.bytes().all(|b| b.is_ascii_alphabetic()) || name == "PIDs" {
             let story = format!("annotation {key} name incorrect: not the name of a property");
             return Err(Error::invalid(story));
         }

@@ -103,6 +103,7 @@ impl Step {
             Step::Ambient(_) => write!(f, "set the ambient capabilities"),
             Step::Home { uid } => write!(f, "find the home directory of user {uid}"),
             Step::LookUp => write!(f, "look the program up"),
+            Step::CloseSetUp => write!(f, "close what the file system was made with"),
             Step::AwaitStart => write!(f, "wait for the start command"),
             Step::CloseFrom(_) => write!(f, "close inherited file descriptors"),
             Step::RestoreSignals => write!(f, "restore the signals"),

@@ -89,21 +89,24 @@ pub(super) fn locate(unit: &Unit) -> Result<(String, Bus)> {
 /// Starts the unit. Its limits are in force then, as far as systemd has properties for them. What fails leaves no unit behind.
 pub(super) fn start(unit: &Unit, mut bus: Bus) -> Result<Started> {
     let holder = unit.is_scope().then(Holder::new).transpose()?;
-    match start_job(&mut bus, unit, holder.as_ref()) {
+    // What systemd refuses is not there, or is somebody else's by the same name in another slice.
+    let job = start_job(&mut bus, unit, holder.as_ref())?;
+    match finish(&mut bus, &job, || format!("start unit '{}'", unit.name)) {
         Ok(()) => Ok(Started {
             unit: unit.into(),
             holder,
         }),
         Err(error) => {
             drop(holder);
-            // Mostly there is nothing to stop, and the failure to start is what the user must hear of.
+            // The failure to start is what the user must hear of.
             stop(&unit.into()).ok();
             Err(error)
         }
     }
 }
 
-fn start_job(bus: &mut Bus, unit: &Unit, holder: Option<&Holder>) -> Result<()> {
+/// Returns the job that systemd has made of it.
+fn start_job(bus: &mut Bus, unit: &Unit, holder: Option<&Holder>) -> Result<String> {
     let mut properties = unit.properties.clone();
     properties.extend(holder.map(|holder| {
         let pids = Value::Array {
@@ -124,10 +127,7 @@ fn start_job(bus: &mut Bus, unit: &Unit, holder: Option<&Holder>) -> Result<()> 
             },
         ];
         match bus.manager("StartTransientUnit", &arguments)? {
-            Answer::Reply(mut job) => {
-                let job = job.text().ok_or_else(malformed)?;
-                return finish(bus, &job, || format!("start unit '{}'", unit.name));
-            }
+            Answer::Reply(mut job) => return job.text().ok_or_else(malformed),
             // One that failed before, which systemd keeps for people to look at.
             Answer::Refusal { name, .. } if name == UNIT_EXISTS && !reset => {
                 reset = true;
