@@ -121,6 +121,20 @@ fn a_missing_source_is_named() {
 }
 
 #[test]
+fn a_directory_over_a_file_and_a_file_over_a_directory_are_told_apart() {
+    require!(containers);
+    // Docker has a hint for these words, and exit code 127.
+    let mut bundle = Bundle::new();
+    let directory = bundle.scratch.dir("directory");
+    let file = bundle.scratch.file("file", "");
+    bundle.file("etc/file", "");
+    bundle.config.bind(&directory, "/etc/file", &[]);
+    bundle.create_fails().failure().says("not a directory");
+    bundle.config.unmount("/etc/file").bind(&file, "/etc", &[]);
+    bundle.create_fails().failure().says("not a directory");
+}
+
+#[test]
 fn flags_of_a_bind_are_its_own() {
     require!(containers);
     let mut bundle = Bundle::new();

@@ -128,6 +128,25 @@ fn masked_files_read_as_empty_and_masked_directories_are_empty() {
 }
 
 #[test]
+fn a_masked_file_does_not_hand_the_null_device_of_the_host_over() {
+    require!(containers);
+    // Root in the container owns it, and could take it from everybody on the host by chmod(2).
+    let mut bundle = Bundle::new();
+    bundle.file("plain", "hidden\n");
+    bundle.file("second", "hidden\n");
+    let masked = json!(["/plain", "/second"]);
+    bundle.config.writable().set("/linux/maskedPaths", masked);
+    let seen = bundle.report(&[]);
+    for path in ["/plain", "/second"] {
+        let mask = seen.mounted(path);
+        assert!(
+            mask.fstype == "tmpfs" || mask.has(&["ro"]),
+            "{path}: {mask:?}"
+        );
+    }
+}
+
+#[test]
 fn the_default_masks_hide_what_they_name() {
     require!(containers);
     let seen = Bundle::new().report(&[

@@ -30,6 +30,33 @@ fn run_exits_with_128_and_the_signal_that_killed_the_container() {
 }
 
 #[test]
+fn a_file_that_the_output_goes_to_stays_its_owners() {
+    require!(containers);
+    beyond!(
+        a_file_that_the_output_goes_to_stays_its_owners,
+        [crun("gives it to the container's user")]
+    );
+    let mut bundle = Bundle::new();
+    let output = bundle.scratch.file("output", "");
+    bundle.config.set("/process/user/uid", 1000);
+    bundle.config.probe(&["echo", "to", "a", "file"]);
+    bundle.save();
+    let (id, path) = (unique("run"), bundle.path().display().to_string());
+    let run = bundle.runtime.command(&["run", "--bundle", &path, &id]);
+    let mut command = std::process::Command::new("/bin/sh");
+    command
+        .args(["-c", "exec \"$@\" >>\"$0\""])
+        .arg(&output)
+        .arg(run.get_program())
+        .args(run.get_args());
+    integration::runtime::finish(command).success();
+    bundle.assert_gone(&id);
+    assert_eq!(fs::read_to_string(&output).unwrap(), "to a file\n");
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(&output).unwrap());
+    assert_eq!(owner, 0);
+}
+
+#[test]
 fn run_passes_standard_streams_through() {
     require!(containers);
     let mut bundle = Bundle::new();

@@ -532,6 +532,7 @@ fn make_plan(prepared: &mut Prepared<'_>, state: &State, cgroup: Option<&Cgroup>
             no_pivot: prepared.request.no_pivot,
             no_new_keyring: prepared.request.no_new_keyring,
             preserved_fds: prepared.preserved_fds,
+            detached: prepared.mode != Mode::Foreground,
             cgroup_root: cgroup.map(Cgroup::mountpoint),
             cgroup_path: cgroup_path.as_deref(),
             start_by_fifo: prepared.mode == Mode::Create,

@@ -84,6 +84,7 @@ fn exec_in(
             new_keyring: !state.no_new_keyring,
             keep_groups: plan::keeps_groups(state.annotations.get(plan::KEEP_GROUPS)),
             preserved_fds: request.preserve_fds,
+            detached: request.detach,
             landlock: plan::landlock::parse(state.annotations.get(plan::landlock::ANNOTATION))?,
             seccomp: filter,
             linux: config.linux().as_ref(),

@@ -36,16 +36,20 @@ pub(crate) fn limit_bounding_set(keep: u64) -> Done {
     Ok(())
 }
 
-/// Gives the standard streams to the user, so that he can open /dev/stdout. Not /dev/null, which is everybody's, nor what cannot
-/// be given (read-only, not mapped).
-pub(crate) fn chown_stdio(uid: u32) -> Done {
+/// Gives the standard streams to the user, so that he can open /dev/stdout. Not devices but terminals, which are everybody's, nor what cannot
+/// be given (read-only, not mapped). Files only if `files`: those that a person redirects from or to stay his, as with runc, which copies.
+pub(crate) fn chown_stdio(uid: u32, files: bool) -> Done {
     for (number, stream) in fs::STDIO.iter().enumerate() {
         let Ok(stat) = fs::stat_fd(number as i32) else {
             continue;
         };
-        let is_null =
-            stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == libc::makedev(1, 3);
-        if is_null || stat.st_uid == uid {
+        let may_give = match stat.st_mode & libc::S_IFMT {
+            libc::S_IFIFO | libc::S_IFSOCK => true,
+            libc::S_IFCHR => nix::unistd::isatty(stream).unwrap_or(false),
+            libc::S_IFREG => files,
+            _ => false,
+        };
+        if !may_give || stat.st_uid == uid {
             continue;
         }
         match fs::chown(stream, uid, u32::MAX) {

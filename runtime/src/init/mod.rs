@@ -334,7 +334,7 @@ impl Init {
             Step::ReadonlyPath(path) => rootfs::make_readonly(self.root()?, path, &self.files)?,
             Step::MaskedPath(path) => {
                 let root = self.root.as_ref().ok_or(Errno::ENOENT)?;
-                self.masks.cover(root, path)?;
+                self.masks.cover(root, path, &self.files)?;
             }
             _ => return self.apply_to_process(step),
         }
@@ -364,7 +364,7 @@ impl Init {
             }
             Step::Chdir { path, last } => self.change_directory(path, *last)?,
             Step::BoundingSet(keep) => identity::limit_bounding_set(*keep)?,
-            Step::ChownStdio { uid } => identity::chown_stdio(*uid)?,
+            Step::ChownStdio { uid, files } => identity::chown_stdio(*uid, *files)?,
             Step::Groups(groups) => identity::set_groups(proc, groups)?,
             Step::Ids { uid, gid } => identity::become_user(*uid, *gid)?,
             Step::Caps(sets) => cred::set_caps(sets)?,

@@ -346,14 +346,27 @@ pub(crate) fn place(
         match mount_setattr(tree, *recursive, attr) {
             // KERNEL(5.12): drop this. mount(2) knows attached mounts only; nothing runs in the container yet that could use the moment.
             Err(Errno::ENOSYS) if at == 0 => {
-                attach(tree, target).at(Op::Attach)?;
+                attach_kind(tree, target)?;
                 return change(files, tree, attrs, propagation);
             }
             other => other.at(Op::SetAttributes)?,
         }
     }
-    attach(tree, target).at(Op::Attach)?;
+    attach_kind(tree, target)?;
     propagate(files, tree, propagation)
+}
+
+/// The kernel says EINVAL of a directory over a file and the other way round, where mount(2) said ENOTDIR, which engines have a hint for.
+fn attach_kind(tree: &OwnedFd, target: &OwnedFd) -> Done {
+    let attached = attach(tree, target);
+    if attached == Err(Errno::EINVAL) {
+        let is_directory =
+            |fd| fs::stat(fd).map(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR);
+        if is_directory(tree)? != is_directory(target)? {
+            return Err(Errno::ENOTDIR).at(Op::Attach);
+        }
+    }
+    attached.at(Op::Attach)
 }
 
 /// The attributes that say anything.

@@ -185,13 +185,18 @@ impl Mask {
         }
     }
 
-    fn cover(&mut self, target: &OwnedFd) -> Done {
+    fn cover(&mut self, target: &OwnedFd, files: &Files) -> Done {
         if self.attached {
             // Kernels before 6.15 copy only what is attached in this namespace, as this is since its first use.
             let copy = clone_tree(&self.mount, c"", false).at(Op::CloneSource)?;
             return attach(copy, target).at(Op::Attach);
         }
-        attach(&self.mount, target).at(Op::Attach)?;
+        // The inode is the host's /dev/null, and root in the container its owner, who could take it from everybody by chmod(2).
+        let readonly = MountAttr {
+            set: libc::MOUNT_ATTR_RDONLY,
+            ..MountAttr::default()
+        };
+        mount::place(files, &self.mount, target, &[(readonly, false)], &[])?;
         self.attached = true;
         Ok(())
     }
@@ -212,7 +217,7 @@ impl Masks {
     }
 
     /// Covers a directory with an empty read-only one, anything else with the null device. What does not exist needs no mask.
-    pub(crate) fn cover(&mut self, root: &Root, path: &CStr) -> Done {
+    pub(crate) fn cover(&mut self, root: &Root, path: &CStr, files: &Files) -> Done {
         let target = match root.open(path, libc::O_PATH) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
             other => other.at(Op::Resolve)?,
@@ -223,12 +228,15 @@ impl Masks {
                 .as_mut()
                 .ok_or(Errno::ENODEV)
                 .at(Op::Verify)?
-                .cover(&target);
+                .cover(&target, files);
         }
         if self.empty.is_none() {
             self.empty = Some(Mask::new(empty_directory()?));
         }
-        self.empty.as_mut().ok_or(Errno::ENODEV)?.cover(&target)
+        self.empty
+            .as_mut()
+            .ok_or(Errno::ENODEV)?
+            .cover(&target, files)
     }
 }
 

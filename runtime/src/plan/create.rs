@@ -27,6 +27,8 @@ pub(crate) struct Options<'a> {
     pub(crate) no_new_keyring: bool,
     /// Descriptors from 3 on that the process keeps.
     pub(crate) preserved_fds: u32,
+    /// No command stays with the process.
+    pub(crate) detached: bool,
     /// Where the container's cgroup is: the hierarchy's mount point and the group's own directory.
     pub(crate) cgroup_root: Option<&'a Path>,
     pub(crate) cgroup_path: Option<&'a Path>,
@@ -92,6 +94,7 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
         seccomp: options.seccomp.take(),
         ask_for_rlimits: userns,
         keep_groups: super::keeps_groups(annotation(super::KEEP_GROUPS)),
+        detached: options.detached,
         close_from: 3 + options.preserved_fds,
         before_exec,
     };

@@ -15,6 +15,7 @@ pub(crate) struct Options<'a> {
     pub(crate) new_keyring: bool,
     pub(crate) keep_groups: bool,
     pub(crate) preserved_fds: u32,
+    pub(crate) detached: bool,
     pub(crate) landlock: Option<landlock::Ruleset>,
     pub(crate) seccomp: Option<seccomp::Filter>,
     /// The container's section of the config.
@@ -66,6 +67,7 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
         seccomp: options.seccomp.take(),
         ask_for_rlimits: options.namespaces & USER != 0,
         keep_groups: options.keep_groups,
+        detached: options.detached,
         close_from: 3 + options.preserved_fds,
         before_exec: Vec::new(),
     };

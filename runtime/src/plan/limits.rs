@@ -375,6 +375,16 @@ impl Limits {
                     "unified resource '{key}' must be in the form CONTROLLER.PARAMETER"
                 )));
             }
+            // They would move or end this command itself, or keep the container from ever starting.
+            let acts = ["procs", "threads", "freeze", "kill"];
+            if key
+                .strip_prefix("cgroup.")
+                .is_some_and(|file| acts.contains(&file))
+            {
+                return Err(Error::invalid(format!(
+                    "unified resource '{key}' is not a limit"
+                )));
+            }
             if value.is_empty() {
                 // To clear a list such as cpuset.cpus. A write of no bytes would not reach the kernel's parser.
                 self.set(key, "\n", Absent::Fail);
@@ -768,6 +778,7 @@ mod tests {
             ]
         );
         assert!(refusal(r#"{"unified":{"../x.max":"1"}}"#).contains("no slashes"));
+        assert!(refusal(r#"{"unified":{"cgroup.procs":"0"}}"#).contains("not a limit"));
         for key in ["max", "..", "memory.", ".max", ""] {
             assert!(
                 refusal(&format!(r#"{{"unified":{{"{key}":"1"}}}}"#))

@@ -228,6 +228,8 @@ pub(crate) enum Step {
     /// Gives standard input, output and error to the user, unless they are /dev/null.
     ChownStdio {
         uid: u32,
+        /// Files, too.
+        files: bool,
     },
     Groups(Vec<u32>),
     /// Sets group and user id, keeping the permitted capabilities for the next step.

@@ -75,6 +75,8 @@ pub(crate) struct Tail<'a> {
     pub(crate) ask_for_rlimits: bool,
     /// `run.oci.keep_original_groups` of crun.
     pub(crate) keep_groups: bool,
+    /// Nobody stays with the process: its standard streams are its own.
+    pub(crate) detached: bool,
     /// Close-on-exec starts at this descriptor.
     pub(crate) close_from: u32,
     /// Waits for `start`, and the hooks that run then.
@@ -121,7 +123,10 @@ pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, rlimits: &mut Vec<Rlim
     steps.extend(early);
     let caps = capabilities(process.capabilities().as_ref());
     steps.push(Step::BoundingSet(caps.bounding));
-    steps.push(Step::ChownStdio { uid: user.uid() });
+    steps.push(Step::ChownStdio {
+        uid: user.uid(),
+        files: tail.detached,
+    });
     if !tail.keep_groups {
         steps.push(Step::Groups(
             user.additional_gids().clone().unwrap_or_default(),
@@ -470,6 +475,7 @@ mod tests {
             seccomp: Some(filter),
             ask_for_rlimits: false,
             keep_groups: false,
+            detached: true,
             close_from: 3,
             before_exec: vec![Step::AwaitStart],
         };
