@@ -498,7 +498,10 @@ mod tests {
         let at = |steps: &[String], name: &str| {
             let at = steps.iter().position(|s| s == name).unwrap();
             if name == "Seccomp" {
-                assert_eq!(steps[at - 2..at], ["Landlock", "Ask"], "{steps:?}");
+                // The files that are closed between are the last business of a step that the filter may not know.
+                let before = steps[..at].iter().filter(|step| *step != "CloseSetUp");
+                let before: Vec<_> = before.collect();
+                assert_eq!(before[before.len() - 2..], ["Landlock", "Ask"], "{steps:?}");
             }
             at
         };
