@@ -277,11 +277,7 @@ fn begin(
             other => other?,
         }
     }
-    match sync::go(&child.sync) {
-        // The child is dead already: its message or its status tells more.
-        Err(Errno::EPIPE) => Ok(()),
-        other => other.context(|| "talk to the container's process"),
-    }
+    child.go()
 }
 
 /// The host's procfs, checked to be one.

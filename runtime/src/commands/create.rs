@@ -144,7 +144,7 @@ fn prepare<'a>(
     refuse_host_network(&spec)?;
     let cgroup = plan::cgroup::plan(&plan::cgroup::Request {
         id: request.id.as_str(),
-        driver: driver(context)?,
+        driver: driver(context),
         cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
         resources: linux.and_then(|linux| linux.resources().as_ref()),
         rootless: rootless(context, &host),
@@ -294,11 +294,11 @@ fn overlay_is_the_bundles(rootfs: &Path, bundle: &Path) -> Result<()> {
     Err(Error::invalid(text))
 }
 
-fn driver(context: &Context<'_>) -> Result<plan::cgroup::Driver> {
+fn driver(context: &Context<'_>) -> plan::cgroup::Driver {
     match context.global.cgroup_manager {
-        cli::CgroupManager::Cgroupfs => Ok(plan::cgroup::Driver::Cgroupfs),
-        cli::CgroupManager::Disabled => Ok(plan::cgroup::Driver::Disabled),
-        cli::CgroupManager::Systemd => Ok(plan::cgroup::Driver::Systemd),
+        cli::CgroupManager::Cgroupfs => plan::cgroup::Driver::Cgroupfs,
+        cli::CgroupManager::Disabled => plan::cgroup::Driver::Disabled,
+        cli::CgroupManager::Systemd => plan::cgroup::Driver::Systemd,
     }
 }
 
@@ -337,9 +337,14 @@ fn cgroup_owner(spec: &Spec) -> Option<u32> {
     if !has(Type::Cgroup) || !has(Type::User) || !spec.mounts().iter().flatten().any(writable) {
         return None;
     }
-    let maps: Vec<_> = linux.uid_mappings().iter().flatten().collect();
-    let root = maps.iter().find(|map| map.container_id() == 0)?;
-    Some(root.host_id())
+    root_of(linux.uid_mappings().as_ref())
+}
+
+/// The host's id of the container's root, if it is mapped.
+fn root_of(maps: Option<&Vec<oci_spec::runtime::LinuxIdMapping>>) -> Option<u32> {
+    let mut maps = maps.into_iter().flatten();
+    let root = maps.find(|map| map.container_id() == 0);
+    root.map(oci_spec::runtime::LinuxIdMapping::host_id)
 }
 
 /// What exists by now and has to go if the rest fails.
@@ -562,20 +567,11 @@ fn own_namespaces(spec: &Spec) -> u64 {
 /// The start fifo belongs to the container's root, who opens it.
 fn make_fifo(prepared: &Prepared<'_>, directory: &Locked) -> Result<OwnedFd> {
     let linux = prepared.spec.linux().as_ref();
-    let root_of = |maps: Option<&Vec<oci_spec::runtime::LinuxIdMapping>>, own: u32| {
-        let map = maps
-            .into_iter()
-            .flatten()
-            .find(|map| map.container_id() == 0);
-        map.map_or(own, |map| map.host_id())
-    };
-    let uid = root_of(
-        linux.and_then(|l| l.uid_mappings().as_ref()),
-        prepared.host.euid,
-    );
-    let gid = root_of(
-        linux.and_then(|l| l.gid_mappings().as_ref()),
-        prepared.host.egid,
+    let uid = root_of(linux.and_then(|l| l.uid_mappings().as_ref()));
+    let gid = root_of(linux.and_then(|l| l.gid_mappings().as_ref()));
+    let (uid, gid) = (
+        uid.unwrap_or(prepared.host.euid),
+        gid.unwrap_or(prepared.host.egid),
     );
     directory.make_fifo(Uid::from_raw(uid), Gid::from_raw(gid))?;
     let fifo = directory.open_fifo(OFlag::O_PATH)?;
