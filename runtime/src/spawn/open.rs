@@ -3,7 +3,8 @@
 //! Runs in the runtime command. The maps of an id-mapped mount are those of a user namespace; for each pair of maps, a process that does
 //! nothing lives for the moment in which its user namespace is set up and opened.
 
-use super::{clone_error, write_id_maps};
+use super::birth::clone_error;
+use super::id_maps::write_id_maps;
 use crate::host::Host;
 use crate::plan::idmap::{MountIdMap, UserNamespace};
 use crate::plan::namespaces::IdMaps;

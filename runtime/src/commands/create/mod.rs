@@ -1,4 +1,10 @@
 //! `create`, and the part of `run` that is the same: a container whose init is set up and waits for the word to start.
+//!
+//! What is read and checked before anything is made is in `prepare`; what is made here is taken back if the rest fails.
+
+mod prepare;
+
+pub(super) use prepare::console_socket;
 
 use super::{
     Context, HOOK_WARN_AFTER, hook_manner, hook_state, hook_warn_after, hooks, pid_file,
@@ -9,18 +15,17 @@ use crate::cli;
 use crate::hooks::Kind as HookKind;
 use crate::host::Host;
 use crate::notify_socket;
-use crate::plan::{self, Plan, seccomp};
+use crate::plan::{self, Plan};
 use crate::report::{self, Context as _, Error, Kind, Result};
 use crate::resctrl::Group;
 use crate::spawn::{self, Child};
-use crate::spec;
 use crate::state::{Init, Locked, OCI_VERSION, State, Status};
 use nix::fcntl::OFlag;
 use nix::sys::signal::SigSet;
 use nix::unistd::{Gid, Uid};
 use oci_spec::runtime::Spec;
+use prepare::{Prepared, prepare, root_of};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 
 /// Who starts the container, and where its terminal goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,24 +57,6 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Create) -> Result<()> {
         SigSet::thread_get_mask().context(|| "read the signal mask")?,
     )?;
     created.child.release()
-}
-
-/// Everything that is known before anything is made.
-struct Prepared<'a> {
-    request: &'a cli::Create,
-    bundle: PathBuf,
-    rootfs: PathBuf,
-    spec: Spec,
-    config: Vec<u8>,
-    host: Host,
-    cgroup: plan::cgroup::CgroupPlan,
-    resctrl: Option<plan::resctrl::ResctrlPlan>,
-    seccomp: Option<seccomp::Filter>,
-    console_socket: Option<OwnedFd>,
-    pidfd_sockets: Vec<OwnedFd>,
-    preserved_fds: u32,
-    mode: Mode,
-    signal_mask: SigSet,
 }
 
 /// Creates a container. What fails leaves nothing behind.
@@ -104,247 +91,6 @@ pub(super) fn create(
 
 fn failed(request: &cli::Create) -> String {
     format!("create container '{}'", request.id)
-}
-
-fn prepare<'a>(
-    context: &Context<'_>,
-    request: &'a cli::Create,
-    mode: Mode,
-    signal_mask: SigSet,
-) -> Result<Prepared<'a>> {
-    let bundle = std::path::absolute(&request.bundle)
-        .context(|| format!("find bundle {}", request.bundle.display()))?;
-    let (parsed, config) = spec::load(&bundle)?;
-    parsed
-        .warnings
-        .iter()
-        .for_each(|warning| context.log.warn(warning));
-    let mut spec = parsed.value;
-    let preserved_fds = listen_fds(&mut spec).saturating_add(request.preserve_fds);
-    context.inherited.check(preserved_fds)?;
-    let terminal = spec
-        .process()
-        .as_ref()
-        .and_then(oci_spec::runtime::Process::terminal)
-        .unwrap_or(false);
-    // runc changes into the bundle before it connects.
-    let socket_path = request
-        .console_socket
-        .as_ref()
-        .map(|path| bundle.join(path));
-    let console_socket =
-        console_socket(socket_path.as_deref(), terminal, mode != Mode::Foreground)?;
-    let unraised = spec.process().as_ref().map(plan::process::ambient_warnings);
-    let unraised = unraised.iter().flatten();
-    unraised.for_each(|warning| context.log.warn(warning));
-    let pidfd_sockets = pidfd_sockets(request, &spec, &bundle)?;
-    let host = context.host()?;
-    let rootfs = root_directory(&spec, &bundle)?;
-    let linux = spec.linux().as_ref();
-    refuse_host_network(&spec)?;
-    let cgroup = plan::cgroup::plan(&plan::cgroup::Request {
-        id: request.id.as_str(),
-        driver: driver(context),
-        cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
-        resources: linux.and_then(|linux| linux.resources().as_ref()),
-        rootless: rootless(context, &host),
-        in_user_namespace: !host.initial_user_namespace,
-        owner: cgroup_owner(&spec),
-        annotations: spec.annotations().as_ref(),
-    })?;
-    let unknown = linux.into_iter().flat_map(plan::personality::warnings);
-    unknown.for_each(|warning| context.log.warn(&warning));
-    let resctrl = resctrl(&spec, request.id.as_str())?;
-    let seccomp = super::seccomp::filter(context, &spec)?;
-    Ok(Prepared {
-        request,
-        bundle,
-        rootfs,
-        spec,
-        config,
-        host,
-        cgroup,
-        resctrl,
-        seccomp,
-        console_socket,
-        pidfd_sockets,
-        preserved_fds,
-        mode,
-        signal_mask,
-    })
-}
-
-/// The sockets that get the pidfd of init, connected. Relative paths are relative to the bundle, as that of the console socket is.
-fn pidfd_sockets(request: &cli::Create, spec: &Spec, bundle: &Path) -> Result<Vec<OwnedFd>> {
-    let annotations = spec.annotations().as_ref();
-    let receiver = annotations.and_then(|all| all.get(pidfd_socket::RECEIVER));
-    let paths = [request.pidfd_socket.clone(), receiver.map(PathBuf::from)];
-    let paths = paths.map(|path| path.map(|path| bundle.join(path)));
-    pidfd_socket::connect(paths.iter().flatten().map(PathBuf::as_path))
-}
-
-/// Socket activation (sd_listen_fds(3)): what this command was handed goes to the container, whose first process it is for.
-fn listen_fds(spec: &mut Spec) -> u32 {
-    let count = std::env::var("LISTEN_FDS")
-        .ok()
-        .and_then(|n| n.parse::<u32>().ok())
-        .unwrap_or(0);
-    if count > 0
-        && let Some(process) = spec.process_mut()
-    {
-        let env = process.env_mut().get_or_insert_default();
-        env.push(format!("LISTEN_FDS={count}"));
-        env.push("LISTEN_PID=1".to_owned());
-    }
-    count
-}
-
-/// The console socket, connected. runc's rules for when there must be one and when there must not.
-pub(super) fn console_socket(
-    path: Option<&Path>,
-    terminal: bool,
-    detached: bool,
-) -> Result<Option<OwnedFd>> {
-    match path {
-        None if detached && terminal => {
-            let text = "cannot allocate tty if runc will detach without setting console socket";
-            Err(Error::new(Kind::Usage, text))
-        }
-        Some(_) if !detached || !terminal => {
-            let text = "cannot use console socket if runc will not detach or allocate tty";
-            Err(Error::new(Kind::Usage, text))
-        }
-        Some(path) => crate::console::connect("console socket", path).map(Some),
-        None => Ok(None),
-    }
-}
-
-fn root_directory(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
-    let Some(root) = spec.root() else {
-        return Err(Error::invalid("Root must be specified"));
-    };
-    let path = bundle.join(root.path());
-    let rootfs = path.canonicalize().map_err(|error| {
-        let reason = error.raw_os_error().map_or(error.to_string(), |n| {
-            crate::sys::Errno::from_raw(n).desc().to_owned()
-        });
-        Error::invalid(format!("invalid rootfs: {}: {reason}", path.display()))
-    })?;
-    if !rootfs.is_dir() {
-        return Err(Error::invalid(format!(
-            "invalid rootfs: {} is not a directory",
-            rootfs.display()
-        )));
-    }
-    if plan::rootfs::wants_overlay(spec.annotations().as_ref()) {
-        overlay_is_the_bundles(&rootfs, bundle)?;
-    }
-    Ok(rootfs)
-}
-
-/// A network namespace that is joined may be the host's own: its sysctls and devices are the host's then.
-fn refuse_host_network(spec: &Spec) -> Result<()> {
-    use oci_spec::runtime::LinuxNamespaceType as Type;
-    let Some(linux) = spec.linux() else {
-        return Ok(());
-    };
-    let names = linux.sysctl().iter().flatten().map(|(name, _)| name);
-    let sysctl = names
-        .into_iter()
-        .find(|name| name.starts_with("net.") || name.starts_with("net/"));
-    let devices = linux
-        .net_devices()
-        .as_ref()
-        .is_some_and(|map| !map.is_empty());
-    if sysctl.is_none() && !devices {
-        return Ok(());
-    }
-    let list = linux.namespaces().iter().flatten();
-    let joined = list
-        .filter(|ns| ns.typ() == Type::Network)
-        .find_map(|ns| ns.path().as_ref());
-    let Some(path) = joined else { return Ok(()) };
-    let id = |path: &Path| {
-        let stat = nix::sys::stat::stat(path)
-            .context(|| format!("look at namespace {}", path.display()))?;
-        Ok((stat.st_dev, stat.st_ino))
-    };
-    if id(path)? != id(Path::new("/proc/self/ns/net"))? {
-        return Ok(());
-    }
-    Err(Error::invalid(match sysctl {
-        Some(name) => format!("sysctl {name:?} is not allowed in the hosts namespace"),
-        None => "unable to move network devices without a private NET namespace".to_owned(),
-    }))
-}
-
-/// Some engines (Podman) add the annotations of an image to the container's. One of these must not bring in layers, which are directories of
-/// the host: an engine that means them leaves the root to us, in the bundle that it wrote, while those others mount a root elsewhere.
-fn overlay_is_the_bundles(rootfs: &Path, bundle: &Path) -> Result<()> {
-    let bundle = bundle
-        .canonicalize()
-        .context(|| format!("find bundle {}", bundle.display()))?;
-    if rootfs.starts_with(&bundle) {
-        return Ok(());
-    }
-    let text = format!(
-        "annotations dev.caisson.overlay.* are taken only with a root.path in the bundle, not with {}",
-        rootfs.display()
-    );
-    Err(Error::invalid(text))
-}
-
-fn driver(context: &Context<'_>) -> plan::cgroup::Driver {
-    match context.global.cgroup_manager {
-        cli::CgroupManager::Cgroupfs => plan::cgroup::Driver::Cgroupfs,
-        cli::CgroupManager::Disabled => plan::cgroup::Driver::Disabled,
-        cli::CgroupManager::Systemd => plan::cgroup::Driver::Systemd,
-    }
-}
-
-fn resctrl(spec: &Spec, id: &str) -> Result<Option<plan::resctrl::ResctrlPlan>> {
-    let linux = spec.linux().as_ref();
-    let config = linux.and_then(|linux| linux.intel_rdt().as_ref());
-    config
-        .map(|config| plan::resctrl::plan(config, id))
-        .transpose()
-}
-
-/// Whether the lack of rights over cgroups is to be expected.
-fn rootless(context: &Context<'_>, host: &Host) -> bool {
-    match context.global.rootless {
-        cli::Rootless::True => true,
-        cli::Rootless::False => false,
-        cli::Rootless::Auto => host.euid != 0 || !host.initial_user_namespace,
-    }
-}
-
-/// The container's root manages its own cgroup if it sees it as its own and may write to it.
-fn cgroup_owner(spec: &Spec) -> Option<u32> {
-    use oci_spec::runtime::LinuxNamespaceType as Type;
-    let linux = spec.linux().as_ref()?;
-    let has = |typ| {
-        linux
-            .namespaces()
-            .iter()
-            .flatten()
-            .any(|ns| ns.typ() == typ)
-    };
-    let writable = |mount: &oci_spec::runtime::Mount| {
-        matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"))
-            && !mount.options().iter().flatten().any(|word| word == "ro")
-    };
-    if !has(Type::Cgroup) || !has(Type::User) || !spec.mounts().iter().flatten().any(writable) {
-        return None;
-    }
-    root_of(linux.uid_mappings().as_ref())
-}
-
-/// The host's id of the container's root, if it is mapped.
-fn root_of(maps: Option<&Vec<oci_spec::runtime::LinuxIdMapping>>) -> Option<u32> {
-    let mut maps = maps.into_iter().flatten();
-    let root = maps.find(|map| map.container_id() == 0);
-    root.map(oci_spec::runtime::LinuxIdMapping::host_id)
 }
 
 /// What exists by now and has to go if the rest fails.

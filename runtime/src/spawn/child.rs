@@ -1,0 +1,223 @@
+//! A container process from the outside, from its clone until its program runs.
+//!
+//! Runs in the runtime command: hears what init asks for, does it, and lets init go on.
+
+use super::failure::{failed, hook_runs};
+use super::id_maps::write_id_maps;
+use crate::foreground::Terminal;
+use crate::host::Host;
+use crate::listener::Agent;
+use crate::network::{self, Moved};
+use crate::plan::namespaces::IdMaps;
+use crate::plan::net_devices::NetDevice;
+use crate::plan::{HookCall, Request, Rlimit, Step};
+use crate::report::{Context, Error, Kind, Result};
+use crate::sync::{self, Message};
+use crate::sys::Errno;
+use crate::sys::process::{pidfd_open, pidfd_send_signal, set_rlimit};
+use crate::sys::signal::{Exit, wait_pidfd};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Shutdown, shutdown};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// A container process that was cloned, from the outside.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    /// The pty's master, if the process has a terminal and no console socket was given.
+    pub(crate) terminal: Option<Terminal>,
+    pub(super) sync: OwnedFd,
+    /// The same plan that the child has, for messages.
+    pub(super) steps: Vec<Step>,
+    pub(super) program: String,
+    pub(super) rlimits: Vec<Rlimit>,
+    pub(super) net_devices: Vec<NetDevice>,
+    /// Those that are in the container's network namespace by now.
+    pub(super) moved: Option<Moved>,
+    pub(super) id_maps: Option<IdMaps>,
+    pub(super) agent: Option<Agent>,
+    /// It is the stage still: `pid` becomes init's when that is born.
+    pub(super) is_stage: bool,
+    pub(super) executing: bool,
+}
+
+impl Child {
+    /// Serves init until the container is created and init waits for the word to start. `hooks` runs the hooks of the runtime namespace;
+    /// `warn` is told of those in the container that take long.
+    pub(crate) fn until_created(
+        &mut self,
+        host: &Host,
+        mut hooks: impl FnMut(i32) -> Result<()>,
+        warn: &dyn Fn(String),
+    ) -> Result<()> {
+        loop {
+            match self.next(warn)? {
+                Some(Message::Ask(Request::Start)) => return Ok(()),
+                Some(Message::Ask(Request::Hooks)) => hooks(self.pid)?,
+                Some(Message::Ask(Request::NetDevices)) => {
+                    self.moved = Some(network::move_devices(&self.net_devices, self.pid)?);
+                }
+                Some(Message::Ask(request)) => self.serve(request, host)?,
+                _ => return Err(self.unexpected()),
+            }
+            self.go()?;
+        }
+    }
+
+    /// Lets a created container's init go on to the start fifo.
+    pub(crate) fn release(&mut self) -> Result<()> {
+        self.go()
+    }
+
+    /// Lets init go on, and waits until the program runs.
+    pub(crate) fn start(&mut self, host: &Host, warn: &dyn Fn(String)) -> Result<()> {
+        self.go()?;
+        self.until_executed(host, warn)?;
+        // They would keep the container's network namespace for as long as a foreground command lives.
+        self.moved = None;
+        Ok(())
+    }
+
+    /// Serves init until the program runs.
+    pub(crate) fn until_executed(&mut self, host: &Host, warn: &dyn Fn(String)) -> Result<()> {
+        loop {
+            match self.next(warn)? {
+                None => return Ok(()),
+                Some(Message::Ask(request @ (Request::Rlimits | Request::IdMaps))) => {
+                    self.serve(request, host)?;
+                    self.go()?;
+                }
+                Some(_) => return Err(self.unexpected()),
+            }
+        }
+    }
+
+    /// Kills init and reaps it, and takes its network devices back. For a container that failed to be created.
+    pub(crate) fn kill(&self) {
+        // Before its namespace ends, which would take virtual devices with it.
+        self.moved.iter().for_each(Moved::undo);
+        pidfd_send_signal(&self.pidfd, libc::SIGKILL).ok(); // dead already
+        wait_pidfd(&self.pidfd).ok(); // reaped already
+    }
+
+    pub(super) fn go(&self) -> Result<()> {
+        match sync::go(&self.sync) {
+            Err(Errno::EPIPE) => Ok(()), // the next message or its absence tells why
+            other => other.context(|| "talk to the container's process"),
+        }
+    }
+
+    /// The next message that is the caller's business. None: the program runs.
+    fn next(&mut self, warn: &dyn Fn(String)) -> Result<Option<Message>> {
+        let story = || "hear from the container's process";
+        loop {
+            if self.is_stage && !self.stage_speaks().context(story)? {
+                return Err(self.died());
+            }
+            let (message, fd) = match sync::next(&self.sync).context(story)? {
+                Some(message) => message,
+                None if self.executing => return Ok(None),
+                None => return Err(self.died()),
+            };
+            match message {
+                Message::Born { pid } => self.adopt(pid)?,
+                Message::Terminal => {
+                    self.terminal = fd.map(Terminal::new).transpose()?;
+                    self.go()?;
+                }
+                Message::Ask(Request::Listener) => {
+                    let agent = self.agent.take().ok_or_else(|| self.unexpected())?;
+                    agent.serve(self.pid, &self.pidfd, || self.go())?;
+                }
+                Message::HookRuns { start, index } => {
+                    let kind = if start {
+                        "startContainer"
+                    } else {
+                        "createContainer"
+                    };
+                    let is = |call: &HookCall| call.kind == kind && call.index == index as usize;
+                    let hook = self.steps.iter().find_map(|step| match step {
+                        Step::Hook(call) if is(call) => Some(call),
+                        _ => None,
+                    });
+                    let hook = hook.ok_or_else(|| self.unexpected())?;
+                    warn(hook_runs(
+                        kind,
+                        index as usize,
+                        &hook.path.to_string_lossy(),
+                    ));
+                }
+                Message::Executing => self.executing = true,
+                Message::Failed(failure) => {
+                    return Err(failed(&failure, &self.steps, &self.program));
+                }
+                Message::Ask(_) => return Ok(Some(message)),
+            }
+        }
+    }
+
+    /// Waits for a message of the stage's. False if it has died, which is no end of file once init, too, has its end of the socket.
+    fn stage_speaks(&self) -> crate::sys::Result<bool> {
+        let sync = || PollFd::new(self.sync.as_fd(), PollFlags::POLLIN);
+        let end = || PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN);
+        while let Err(errno) = poll(&mut [sync(), end()], PollTimeout::NONE) {
+            if errno != Errno::EINTR {
+                return Err(errno);
+            }
+        }
+        // Looked at after its end: all it had to say is there.
+        if poll(&mut [sync()], PollTimeout::ZERO)? > 0 {
+            return Ok(true);
+        }
+        // An init whose pid we were not told waits for Go. It sees the end of file instead and ends, which is one here.
+        shutdown(self.sync.as_raw_fd(), Shutdown::Write)?;
+        while sync::next(&self.sync)?.is_some() {}
+        Ok(false)
+    }
+
+    /// The stage has given birth and ends.
+    fn adopt(&mut self, pid: i32) -> Result<()> {
+        if !std::mem::take(&mut self.is_stage) {
+            return Err(self.unexpected());
+        }
+        // It is our child and nobody has reaped it, so the number is its own.
+        let init = pidfd_open(pid).context(|| format!("open process {pid}"))?;
+        let stage = std::mem::replace(&mut self.pidfd, init);
+        self.pid = pid;
+        wait_pidfd(&stage).context(|| "reap the process between")?;
+        // What precedes its first step was done to the stage, and it has inherited that.
+        self.go()
+    }
+
+    fn serve(&self, request: Request, host: &Host) -> Result<()> {
+        match (request, &self.id_maps) {
+            (Request::IdMaps, Some(maps)) => write_id_maps(self.pid, maps, host),
+            (Request::Rlimits, _) => self.rlimits.iter().try_for_each(|limit| {
+                set_rlimit(self.pid, limit.resource, limit.soft, limit.hard)
+                    .context(|| Step::Rlimit(*limit).to_string())
+            }),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    fn unexpected(&self) -> Error {
+        Error::new(
+            Kind::System,
+            "the container's process sent what it should not",
+        )
+    }
+
+    /// Init ended without a word: its status, and what the kernel counted, say why.
+    fn died(&self) -> Error {
+        let how = match wait_pidfd(&self.pidfd).map(|exited| exited.exit) {
+            Ok(Exit::Code(code)) => format!("exited with status {code}"),
+            Ok(Exit::Signal { number, .. }) => format!("was killed by signal {number}"),
+            Err(errno) => format!("ended ({})", errno.desc()),
+        };
+        Error::new(
+            Kind::System,
+            format!("the container's process {how} during its set-up"),
+        )
+    }
+}

@@ -1,0 +1,86 @@
+//! What init reports as numbers, as errors in words.
+//!
+//! Runs in the runtime command, which holds the same steps as init.
+
+use crate::plan::{Op, Step, process};
+use crate::report::{Error, Kind};
+use crate::sync::{Failure, STAGE};
+use crate::sys::Errno;
+
+/// What init reported: the step says what was tried, the errno why it failed.
+pub(super) fn failed(failure: &Failure, steps: &[Step], program: &str) -> Error {
+    let errno = Errno::from_raw(failure.errno);
+    let op = Op::from_number(failure.op);
+    let Some(step) = steps.get(failure.step as usize) else {
+        let what = if failure.step == STAGE {
+            "join the container's namespaces"
+        } else {
+            "set the container up"
+        };
+        return Error::os(with_op(what.to_owned(), op), errno);
+    };
+    match (step, op) {
+        (Step::LookUp | Step::Exec, _) => process::exec_error(program, op, errno),
+        (Step::Hook(call), _) => {
+            hook_error(call.kind, call.index, &call.path.to_string_lossy(), failure)
+        }
+        (_, Op::Unreachable) => Error::new(
+            Kind::System,
+            format!("{step}: {}", op.text().unwrap_or_default()),
+        ),
+        _ => {
+            let text = failure.text();
+            let story = with_op(step.to_string(), op);
+            Error::os(
+                if text.is_empty() {
+                    story
+                } else {
+                    format!("{story} ({text})")
+                },
+                errno,
+            )
+        }
+    }
+}
+
+fn with_op(story: String, op: Op) -> String {
+    match op.text() {
+        Some(text) => format!("{story}: {text}"),
+        None => story,
+    }
+}
+
+/// In the form of runc: `error running startContainer hook #0: exit status 1, stdout: , stderr: `, and what else is known.
+pub(crate) fn hook_error(kind: &str, index: usize, path: &str, failure: &Failure) -> Error {
+    let story = format!("error running {kind} hook #{index}");
+    let how = match Op::from_number(failure.op) {
+        Op::HookExit => format!("exit status {}", failure.detail),
+        Op::HookTimeout => "did not end in time and was killed".to_owned(),
+        Op::HookSignal => match nix::sys::signal::Signal::try_from(failure.detail) {
+            Ok(signal) => format!("killed by {signal}"),
+            Err(_) => format!("killed by signal {}", failure.detail),
+        },
+        Op::Spawn => {
+            return Error::os(
+                format!("{story}: exec {path}"),
+                Errno::from_raw(failure.errno),
+            );
+        }
+        op => return Error::os(with_op(story, op), Errno::from_raw(failure.errno)),
+    };
+    let text = failure.text();
+    let (stdout, stderr) = text.split_once('\0').unwrap_or((&text, ""));
+    Error::new(
+        Kind::System,
+        format!(
+            "{story}: {how}, stdout: {}, stderr: {}, path: {path}",
+            stdout.trim_end(),
+            stderr.trim_end()
+        ),
+    )
+}
+
+/// The warning of a hook that takes long.
+pub(crate) fn hook_runs(kind: &str, index: usize, path: &str) -> String {
+    format!("{kind} hook #{index} ({path}) is still running and has no timeout, waiting")
+}
