@@ -97,16 +97,25 @@ pub fn busybox() -> Missing {
 
 /// The runtime under test needs no other file, so that it runs in a container that holds nothing else: no dynamic loader is named in it.
 pub fn static_runtime() -> Missing {
-    const INTERPRETER: &[u8] = b"/ld-linux";
     let program = fs::read(place::runtime()).map_err(|error| error.to_string())?;
-    let dynamic = program
-        .windows(INTERPRETER.len())
-        .take(4096)
-        .any(|bytes| bytes == INTERPRETER);
-    if dynamic {
+    if has_interpreter(&program) {
         return Err("the runtime is linked dynamically".to_owned());
     }
     Ok(())
+}
+
+/// By the program headers of elf(5), 64 bits wide.
+fn has_interpreter(program: &[u8]) -> bool {
+    const PT_INTERP: u64 = 3;
+    let number = |at: usize, size: usize| {
+        let bytes = &program[at..at + size];
+        bytes
+            .iter()
+            .rev()
+            .fold(0, |sum, &byte| sum << 8 | u64::from(byte))
+    };
+    let (first, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    (0..count).any(|header| number((first + header * size) as usize, 4) == PT_INTERP)
 }
 
 /// A runc to compare with.

@@ -41,25 +41,36 @@ isolated() {
 
 # machine KERNEL PEERS [TEST-ARG]...: without systemd, whose boot takes longer, and without the tests that need it.
 machine() {
-    local kernel=$1 peers=$2
+    local kernel=$1 peers=$2 only=()
     shift 2
     if [[ $# == 0 ]]; then
         # Engines take as long as all the rest: they have a machine of their own. Emulated, what traces each system call or runs hundreds
         # of containers would take longer still, and says what it says on the machine itself.
         set -- --skip engines:: --skip crash:: --skip differential::
-        # What needs no controller but minutes, attacks above all, is left to the oldest kernel, whose fallbacks it meets, and to the machine.
-        if [[ $kernel != "${kernels[0]-}" && -z $long ]]; then
-            set -- "$@" --skip attack --skip concurrency:: --skip cve:: --skip failing:: --skip seccomp_diff::
+        if [[ -n $all && -z $long ]]; then
+            # Minutes for what needs no controller and was just seen on the machine.
+            set -- "$@" --skip attack --skip concurrency:: --skip failing:: --skip seccomp_diff::
+            # The oldest kernel meets the fallbacks. A newer one is left what the machine could not run.
+            if [[ $kernel != "${kernels[0]-}" ]]; then mapfile -t only < <(skipped native); fi
         fi
     fi
-    boot tiny "$kernel" "$peers" "$@" --skip systemd::
+    boot tiny "$kernel" "$peers" "${only[@]}" "$@" --skip systemd::
 }
+
+# skipped LOG: the names of the tests that said there what the machine lacks.
+skipped() { sed -nE 's/^skipped: .* \[([^ ]+)\]$/\1/p' "$logs/$1" | sort -u; }
 
 run_with_systemd() {
     local kernel=$1 peers=$2
     shift 2
     [[ $# -gt 0 ]] || set -- systemd:: lifecycle:: groups::
     run vm-systemd boot systemd "$kernel" "$peers" "$@"
+}
+
+# beside COMMAND...: in the background, when less than two others are there. Emulated, one CPU each does more than two for one machine.
+beside() {
+    while [[ $(jobs -rp | wc -l) -ge 2 ]]; do wait -n; done
+    "$@" &
 }
 
 # run_engines KERNEL PEERS [TEST-ARG]...: nothing if the arguments say which tests to run, and these are no engines'.

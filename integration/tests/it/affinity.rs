@@ -43,7 +43,7 @@ fn exec_runs_on_the_final_cpus_of_the_config_and_the_container_does_not() {
         exec_runs_on_the_final_cpus_of_the_config_and_the_container_does_not,
         [
             runc_before("1.3", "knows no affinity"),
-            crun_before("1.18", "knows no affinity")
+            crun("moves the container as well, or knows no affinity")
         ]
     );
     let mut bundle = Bundle::new();
@@ -94,7 +94,7 @@ fn what_the_caller_is_limited_to_is_no_limit_of_the_container() {
         what_the_caller_is_limited_to_is_no_limit_of_the_container,
         [
             runc_before("1.3", "leaves the caller's limit"),
-            crun("leaves the caller's limit")
+            crun_before("1.28", "leaves the caller's limit")
         ]
     );
     let all = cpus();
@@ -150,7 +150,7 @@ fn initial_cpus_that_nobody_has_are_refused() {
     beyond!(
         initial_cpus_that_nobody_has_are_refused,
         [
-            runc_before("1.3", "knows no affinity"),
+            runc("does not name the field, or knows no affinity"),
             crun("words it otherwise")
         ]
     );
@@ -196,7 +196,7 @@ fn spaces_and_empty_elements_in_a_list_are_nothing() {
         spaces_and_empty_elements_in_a_list_are_nothing,
         [
             runc_before("1.3", "knows no affinity"),
-            crun_before("1.18", "knows no affinity")
+            crun("refuses them, or knows no affinity")
         ]
     );
     let mut bundle = Bundle::new();
@@ -248,7 +248,7 @@ fn memory_policies_are_as_configured_for_the_container_and_for_exec() {
         memory_policies_are_as_configured_for_the_container_and_for_exec,
         [
             runc_before("1.4", "knows no memory policy"),
-            crun_before("1.24", "knows no memory policy")
+            crun("gives exec none, or knows no memory policy")
         ]
     );
     for (policy, words) in [

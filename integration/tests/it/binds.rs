@@ -301,7 +301,7 @@ fn flags_that_the_host_set_are_locked_in_what_only_root_can_reach() {
     require!(containers, userns);
     beyond!(
         flags_that_the_host_set_are_locked_in_what_only_root_can_reach,
-        [runc_before("1.2", "fails to remount"), crun("clears them")]
+        [runc("fails to mount or to remount"), crun("clears them")]
     );
     let mut bundle = Bundle::new();
     bundle.config.user_namespace(100_000, 65536).privileged();
@@ -665,7 +665,7 @@ fn a_source_that_is_a_link_is_copied_bound_itself_or_followed() {
         a_source_that_is_a_link_is_copied_bound_itself_or_followed,
         [
             runc("does not know the options"),
-            crun_before("1.9", "does not know the options")
+            crun("refuses the options together, or does not know them")
         ]
     );
     let mut bundle = Bundle::new();
@@ -723,7 +723,7 @@ fn a_destination_that_is_a_link_is_covered_itself_or_followed() {
         a_destination_that_is_a_link_is_covered_itself_or_followed,
         [
             runc("does not know the option"),
-            crun_before("1.9", "does not know the option")
+            crun("fails to make what a link leads to, or does not know the option")
         ]
     );
     let mut bundle = Bundle::new();

@@ -389,7 +389,7 @@ fn the_failure_is_told_in_the_words_that_engines_know() {
     beyond!(
         the_failure_is_told_in_the_words_that_engines_know,
         [
-            runc_before("1.2", "does not say of which kind the hook is"),
+            runc("does not say of which kind the hook is, or names the signal otherwise"),
             crun("says only that a hook failed")
         ]
     );

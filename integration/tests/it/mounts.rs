@@ -226,7 +226,7 @@ fn every_other_word_of_the_specification_is_taken() {
     beyond!(
         every_other_word_of_the_specification_is_taken,
         [
-            runc_before("1.2", "passes some to the file system"),
+            runc("passes some to the file system"),
             crun("passes some to the file system")
         ]
     );

@@ -308,7 +308,7 @@ fn a_time_namespace_belongs_to_the_new_user_namespace() {
         a_time_namespace_belongs_to_the_new_user_namespace,
         [
             runc_before("1.2", "knows no time namespaces"),
-            crun_before("1.9", "its first process dies")
+            crun("may not write the offsets, or its first process dies")
         ]
     );
     let mut bundle = Bundle::new();

@@ -127,10 +127,7 @@ fn the_socket_is_where_the_environment_says_and_nothing_else_can_be_written_ther
     beyond!(
         the_socket_is_where_the_environment_says_and_nothing_else_can_be_written_there,
         [
-            runc_before(
-                "1.2",
-                "its run does not end with a container that is never ready"
-            ),
+            runc("its run does not end with a container that is never ready"),
             crun("binds the socket elsewhere")
         ]
     );

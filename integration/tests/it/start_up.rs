@@ -142,9 +142,8 @@ fn home_comes_from_the_containers_passwd_unless_configured() {
     require!(containers);
     beyond!(
         home_comes_from_the_containers_passwd_unless_configured,
-        [crun_before(
-            "1.28",
-            "sets none for a user who is not in passwd"
+        [crun(
+            "sets none for a user who is not in passwd, or leaves it empty"
         )]
     );
     let mut bundle = Bundle::new();

@@ -233,7 +233,7 @@ fn sysctls_of_own_namespaces_are_set() {
     require!(unprivileged_user);
     beyond!(
         sysctls_of_own_namespaces_are_set,
-        [runc_before("1.2", "refuses user.*"), crun("refuses user.*")]
+        [runc("refuses user.*"), crun("refuses user.*")]
     );
     let mut bundle = Bundle::of_user();
     bundle.config.namespace("network").set(
@@ -289,7 +289,7 @@ fn a_failed_create_leaves_nothing_with_the_user() {
     // crun leaves a directory in the state's place: what `create_fails` takes away for it is not what this test is about.
     beyond!(
         a_failed_create_leaves_nothing_with_the_user,
-        [crun_before("1.9", "leaves its state behind")]
+        [crun("leaves its state behind, or names no path")]
     );
     let before = everything(&bundle);
     bundle.config.args(&["/bin/there-is-no-such-program"]);

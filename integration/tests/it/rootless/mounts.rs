@@ -37,7 +37,10 @@ fn a_listed_device_is_bound_if_it_is_the_hosts() {
     require!(unprivileged_user);
     beyond!(
         a_listed_device_is_bound_if_it_is_the_hosts,
-        [crun("wants to make it in the host's mount namespace")]
+        [crun_before(
+            "1.28",
+            "wants to make it in the host's mount namespace"
+        )]
     );
     let mut bundle = Bundle::of_user();
     let device = |path: &str, minor: u32| serde_json::json!([{ "path": path, "type": "c", "major": 1, "minor": minor }]);
