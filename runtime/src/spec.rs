@@ -41,6 +41,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Parsed<Spec>> {
     let mut parsed: Parsed<Spec> = parse_amended(text, |document, warnings| {
         if let Some(linux) = document.get_mut("linux").and_then(Value::as_object_mut) {
             amend_memory_policy(linux)?;
+            amend_device_rules(linux);
         }
         match document.get_mut("process").and_then(Value::as_object_mut) {
             Some(process) => amend_process(process, warnings),
@@ -115,6 +116,17 @@ fn amend_memory_policy(linux: &mut Map<String, Value>) -> Result<()> {
     match flags.into_iter().flatten().find(|flag| !known(flag)) {
         Some(flag) => Err(Error::invalid(format!("invalid memory policy flag {flag}"))),
         None => Ok(()),
+    }
+}
+
+/// An empty type is none.
+fn amend_device_rules(linux: &mut Map<String, Value>) {
+    let resources = linux.get_mut("resources").and_then(Value::as_object_mut);
+    let rules = resources.and_then(|resources| resources.get_mut("devices")?.as_array_mut());
+    for rule in rules.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if rule.get("type").is_some_and(|kind| kind == "") {
+            rule.remove("type");
+        }
     }
 }
 
@@ -193,6 +205,14 @@ mod tests {
             [r#"unknown capability "CAP_TIME_TRAVEL" in bounding, ignoring"#]
         );
         assert_eq!(process.user().uid(), 0);
+    }
+
+    #[test]
+    fn a_device_rule_of_an_empty_type_is_one_of_none() {
+        let text = br#"{"ociVersion":"1.0.2","linux":{"resources":{"devices":[{"allow":true,"type":"","access":"r"}]}}}"#;
+        let spec = parse(text).unwrap().value;
+        let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
+        assert_eq!(resources.devices().as_ref().unwrap()[0].typ(), None);
     }
 
     #[test]

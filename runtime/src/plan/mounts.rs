@@ -423,8 +423,8 @@ enum Effect {
     Attr(u64, u64, bool),
     /// One of the access-time modes.
     Atime(u64, u64),
-    /// The opposite of an access-time mode: back to the kernel's default.
-    AtimeDefault,
+    /// The opposite of an access-time mode: back to the kernel's default, if that is the mode.
+    NoAtime(u64, u64),
     /// A word that the superblock takes, and its `MS_*` flag.
     Superblock(&'static str, u64),
     Nothing,
@@ -434,7 +434,7 @@ enum Effect {
 }
 
 fn effect(word: &str) -> Option<Effect> {
-    use Effect::{Atime, AtimeDefault, Attr, Nothing, Propagation, Superblock};
+    use Effect::{Atime, Attr, NoAtime, Nothing, Propagation, Superblock};
     Some(match word {
         "ro" => Attr(MOUNT_ATTR_RDONLY, libc::MS_RDONLY, true),
         "rw" => Attr(MOUNT_ATTR_RDONLY, libc::MS_RDONLY, false),
@@ -451,7 +451,9 @@ fn effect(word: &str) -> Option<Effect> {
         "noatime" => Atime(MOUNT_ATTR_NOATIME, libc::MS_NOATIME),
         "relatime" => Atime(MOUNT_ATTR_RELATIME, libc::MS_RELATIME),
         "strictatime" => Atime(MOUNT_ATTR_STRICTATIME, libc::MS_STRICTATIME),
-        "atime" | "norelatime" | "nostrictatime" => AtimeDefault,
+        "atime" => NoAtime(MOUNT_ATTR_NOATIME, libc::MS_NOATIME),
+        "norelatime" => NoAtime(MOUNT_ATTR_RELATIME, libc::MS_RELATIME),
+        "nostrictatime" => NoAtime(MOUNT_ATTR_STRICTATIME, libc::MS_STRICTATIME),
         "sync" => Superblock("sync", libc::MS_SYNCHRONOUS),
         "async" => Superblock("async", 0),
         "dirsync" => Superblock("dirsync", libc::MS_DIRSYNC),
@@ -587,6 +589,8 @@ fn parse(options: &[String]) -> Result<Words> {
             "copy-symlink" => words.links.copy = true,
             "src-nofollow" => words.links.keep_source = true,
             "dest-nofollow" => words.links.keep_target = true,
+            // What a caller makes of an empty list by splitting it.
+            "" => {}
             _ => match (effect(word), idmap::Word::parse(word)) {
                 (Some(effect), _) => words.apply(effect),
                 (None, Some(id_map)) => words.id_map = Some(id_map),
@@ -634,10 +638,12 @@ impl Words {
                 self.clear |= MOUNT_ATTR__ATIME;
                 self.ms_flags |= ms;
             }
-            Effect::AtimeDefault => {
-                self.set &= !MOUNT_ATTR__ATIME;
+            Effect::NoAtime(mode, ms) => {
+                if self.set & MOUNT_ATTR__ATIME == mode {
+                    self.set &= !MOUNT_ATTR__ATIME;
+                }
                 self.clear |= MOUNT_ATTR__ATIME;
-                self.ms_flags &= !(libc::MS_NOATIME | libc::MS_RELATIME | libc::MS_STRICTATIME);
+                self.ms_flags &= !ms;
             }
             Effect::Superblock(word, ms) => {
                 self.superblock.push(word);
@@ -711,6 +717,19 @@ mod tests {
             split_data("a=1,context=\"x,y\",b").collect::<Vec<_>>(),
             ["a=1", "context=\"x,y\"", "b"]
         );
+    }
+
+    #[test]
+    fn the_opposite_of_another_access_time_mode_changes_nothing() {
+        let mode = |options: &[&str]| words(options).set & MOUNT_ATTR__ATIME;
+        assert_eq!(mode(&["noatime", "nostrictatime"]), MOUNT_ATTR_NOATIME);
+        assert_eq!(mode(&["strictatime", "atime"]), MOUNT_ATTR_STRICTATIME);
+        assert_eq!(mode(&["noatime", "atime"]), MOUNT_ATTR_RELATIME);
+    }
+
+    #[test]
+    fn an_empty_word_is_none() {
+        assert_eq!(words(&["", "nosuid", ""]).data, [""; 0]);
     }
 
     #[test]

@@ -585,6 +585,7 @@ pub(super) fn config(seed: u64, plain: &Config) -> Made {
             }
         }
     }
+    made.spare_the_host();
     made
 }
 
@@ -715,15 +716,39 @@ fn removal(dice: &mut Dice, made: &mut Made) {
 impl Made {
     fn change(&mut self, pointer: &str, value: Value) {
         self.changes.push(format!("{pointer} = {value}"));
-        // What an earlier change made another kind of thing is one again.
         match pointer.strip_suffix("/-") {
             Some(list) => {
                 if !self.config.0.pointer(list).is_some_and(Value::is_array) {
+                    self.make_way(list);
                     self.config.set(list, json!([]));
                 }
                 self.config.push(list, value);
             }
-            None => drop(self.config.set(pointer, value)),
+            None => {
+                self.make_way(pointer);
+                self.config.set(pointer, value);
+            }
+        }
+    }
+
+    /// Without a mount namespace, runc mounts on the host if it need not mask anything, and leaves it there.
+    fn spare_the_host(&mut self) {
+        let linux = &self.config.0["linux"];
+        let is_empty = |list: &str| linux[list].as_array().is_none_or(Vec::is_empty);
+        let kept = linux["namespaces"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|namespace| namespace["type"] == "mount"));
+        if linux.is_object() && !kept && is_empty("maskedPaths") && is_empty("readonlyPaths") {
+            self.change("/linux/namespaces/-", json!({ "type": "mount" }));
+        }
+    }
+
+    /// What an earlier change made a list, though it has named parts, has these again.
+    fn make_way(&mut self, pointer: &str) {
+        let (parent, part) = pointer.rsplit_once('/').unwrap_or(("", pointer));
+        let is_list = self.config.0.pointer(parent).is_some_and(Value::is_array);
+        if is_list && part.parse::<usize>().is_err() {
+            self.config.set(parent, json!({}));
         }
     }
 

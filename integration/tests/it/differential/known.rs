@@ -61,9 +61,51 @@ const KNOWN: &[Known] = &[
     Known {
         at: "/mounts/",
         is: |found, config| {
-            found.at.ends_with("/options") && config["mounts"].to_string().contains("\"rno")
+            let options = config["mounts"].to_string();
+            found.at.ends_with("/options")
+                && (options.contains("\"rno") || options.contains("\"rro\""))
         },
         why: "a recursive option counts for a mount that is no bind, too; runc forgets it there",
+    },
+    Known {
+        at: "/mounts/",
+        is: |found, _| found.at.ends_with("/source") && found.theirs == "\"\"",
+        why: "a mount without a source is named after its type; runc leaves the name empty",
+    },
+    Known {
+        at: "/mounts/",
+        is: |found, config| {
+            found.at.ends_with("/propagation")
+                && found.theirs == "[]"
+                && of_type(config, "cgroup").any(|entry| {
+                    let options = entry["options"].as_array();
+                    let is_shared = |word: &Value| word == "shared" || word == "rshared";
+                    options.is_some_and(|words| words.iter().any(is_shared))
+                })
+        },
+        why: "the propagation of a mount of the cgroup file system counts as well; runc forgets it there",
+    },
+    Known {
+        at: "/env",
+        is: |found, config| found.theirs == "[]" && config["process"]["env"].is_null(),
+        why: "HOME is set whenever it is missing; runc sets none if there is no list at all",
+    },
+    Known {
+        at: "/lists/",
+        is: |found, config| {
+            let target = found.at.trim_start_matches("/lists/");
+            of_type(config, "proc").any(|entry| entry["destination"] == target)
+        },
+        why: "the directory is a procfs, and lists processes",
+    },
+    Known {
+        at: "/rlimits/RLIMIT_CPU",
+        is: |_, config| {
+            let all = config["process"]["rlimits"].as_array();
+            let spent = |limit: &Value| limit["type"] == "RLIMIT_CPU" && limit["soft"] == 0;
+            all.is_some_and(|all| all.iter().any(spent))
+        },
+        why: "the kernel adds a second whenever the time is used up, here by what runc does before the program",
     },
     Known {
         at: "/stats/",
@@ -125,6 +167,30 @@ const KNOWN: &[Known] = &[
         is: |found, _| {
             found
                 .ours
+                .contains("the destination must not be the root itself")
+        },
+        why: "a mount over the root would hide what all others are made in; runc makes it, and the program is not in the root of the config",
+    },
+    Known {
+        at: "refused",
+        is: |found, _| found.ours.contains("a bind mount needs a source"),
+        why: "runc takes a source that is missing for the bundle's directory, and lets the container into it",
+    },
+    Known {
+        at: "refused",
+        is: |found, config| {
+            found.ours.contains("set the mount's attributes")
+                && makes(config, "user")
+                && of_type(config, "sysfs")
+                    .any(|entry| entry["options"].to_string().contains("atime"))
+        },
+        why: "in a user namespace the kernel keeps the access times of sysfs; runc forgets recursive options",
+    },
+    Known {
+        at: "refused",
+        is: |found, _| {
+            found
+                .ours
                 .contains("invalid type: null, expected struct Hook")
         },
         why: "a hook is an object; runc takes null for a hook without a path, which fails when its time comes",
@@ -140,6 +206,12 @@ const KNOWN: &[Known] = &[
 fn makes(config: &Value, kind: &str) -> bool {
     let namespaces = config["linux"]["namespaces"].as_array();
     namespaces.is_some_and(|all| all.iter().any(|namespace| namespace["type"] == kind))
+}
+
+/// The mounts of this type.
+fn of_type<'a>(config: &'a Value, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    let mounts = config["mounts"].as_array().into_iter().flatten();
+    mounts.filter(move |entry| entry["type"] == kind)
 }
 
 /// Why a difference is one that may be there.
