@@ -40,6 +40,7 @@ pub mod socket;
 #[allow(unsafe_code, reason = "the one module for raw system calls")]
 pub mod sys;
 pub mod user;
+pub mod waiting;
 
 pub use bundle::Bundle;
 pub use config::Config;

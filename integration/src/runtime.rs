@@ -4,7 +4,7 @@
 //! cannot make a test hang. [`Running`] uses a pipe for standard output where a test waits for lines.
 
 use crate::children::{self, Since};
-use crate::{peer, place};
+use crate::{peer, place, waiting};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
@@ -450,9 +450,10 @@ pub(crate) fn wait_for(pid: i32, since: Since, line: &str) -> ExitStatus {
     match children::wait(pid, since) {
         Some(status) => status,
         None => {
+            let waiting = waiting::describe(pid);
             kill(pid);
             children::wait(pid, since);
-            panic!("killed after {:?}: {line}", deadline());
+            panic!("killed after {:?}: {line}\n{waiting}", deadline());
         }
     }
 }

@@ -7,12 +7,12 @@
 //! Exits as the command did, with 128+N if signal N killed it; with 100 if it succeeded before there were so many calls.
 //! What was killed, and at what call, is written to standard error, and how many calls there were.
 
-use integration::sys;
+use integration::{sys, waiting};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -129,42 +129,46 @@ impl Crash {
     fn until_end(&mut self) -> io::Result<i32> {
         let mut begun = false;
         loop {
-            let (pid, signal) = match waitpid(None, Some(WaitPidFlag::__WALL)) {
-                Err(Errno::EINTR) => continue,
-                Err(errno) => return Err(errno.into()),
-                Ok(WaitStatus::Exited(pid, code)) if pid == self.command => {
+            let status = self.next()?;
+            match status {
+                WaitStatus::Exited(pid, code) if pid == self.command => {
                     let early = code == 0 && self.left > 0;
                     say(&format!("{} calls", self.counted));
                     return Ok(if early { NOT_REACHED } else { code });
                 }
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == self.command => {
+                WaitStatus::Signaled(pid, signal, _) if pid == self.command => {
                     return Ok(128 + signal as i32);
                 }
-                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => {
-                    self.children.remove(&pid);
-                    continue;
+                WaitStatus::PtraceSyscall(pid) if begun && self.is_time(pid) => self.strike(pid)?,
+                // What precedes the command's own first instruction is ours.
+                WaitStatus::PtraceEvent(pid, _, libc::PTRACE_EVENT_EXEC)
+                    if pid == self.command && !begun =>
+                {
+                    begun = true;
+                    self.stop_children()?;
                 }
-                Ok(WaitStatus::PtraceSyscall(pid)) => {
-                    if begun && self.is_time(pid) {
-                        self.strike(pid)?;
-                    }
-                    (pid, None)
-                }
-                Ok(WaitStatus::PtraceEvent(pid, _, event)) => {
-                    // What precedes the command's own first instruction is ours.
-                    if event == libc::PTRACE_EVENT_EXEC && pid == self.command && !begun {
-                        begun = true;
-                        self.stop_children()?;
-                    }
-                    self.notice(pid, event);
-                    (pid, None)
-                }
-                Ok(WaitStatus::Stopped(pid, signal)) => (pid, Some(signal)),
-                Ok(_) => continue,
-            };
-            // It may have been killed meanwhile.
-            ptrace::syscall(pid, signal).ok();
+                _ => {}
+            }
+            go_on(status);
         }
+    }
+
+    /// Waits for the next event, and keeps account of who there is.
+    fn next(&mut self) -> io::Result<WaitStatus> {
+        let status = loop {
+            match waitpid(None, Some(WaitPidFlag::__WALL)) {
+                Err(Errno::EINTR) => {}
+                other => break other?,
+            }
+        };
+        match status {
+            WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) => {
+                self.children.remove(&pid);
+            }
+            WaitStatus::PtraceEvent(pid, _, event) => self.notice(pid, event),
+            _ => {}
+        }
+        Ok(status)
     }
 
     fn notice(&mut self, pid: Pid, event: i32) {
@@ -173,8 +177,9 @@ impl Crash {
             libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE
         );
         let born = gives_birth.then(|| ptrace::getevent(pid).ok()).flatten();
-        self.children
-            .extend(born.map(|born| Pid::from_raw(born as i32)));
+        let born = born.map(|born| Pid::from_raw(born as i32));
+        // On a busy machine, the child may have come, gone and been reaped before the parent gets to tell of its birth.
+        self.children.extend(born.filter(|born| is_traced(*born)));
         if pid != self.command {
             self.children.insert(pid);
         }
@@ -215,20 +220,29 @@ impl Crash {
     /// The command waits for us, so that all that happens is that these end. A process 1 ends after all of its namespace have been reaped.
     fn until_ended(&mut self, victims: &[Pid]) -> io::Result<()> {
         while self.children.iter().any(|child| victims.contains(child)) {
-            match waitpid(None, Some(WaitPidFlag::__WALL)) {
-                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => {
-                    self.children.remove(&pid);
-                }
-                // One that was just being born.
-                Ok(WaitStatus::PtraceEvent(pid, ..) | WaitStatus::PtraceSyscall(pid)) => {
-                    ptrace::syscall(pid, None).ok();
-                }
-                Err(Errno::EINTR) | Ok(_) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+            // One that was just being born, or the last words of a victim.
+            go_on(self.next()?);
         }
         Ok(())
     }
+}
+
+/// Lets one that has stopped go on, with the signal that it has stopped for.
+fn go_on(status: WaitStatus) {
+    let (pid, signal) = match status {
+        WaitStatus::PtraceSyscall(pid) | WaitStatus::PtraceEvent(pid, ..) => (pid, None),
+        WaitStatus::Stopped(pid, signal) => (pid, Some(signal)),
+        _ => return,
+    };
+    // It may have been killed meanwhile.
+    ptrace::syscall(pid, signal).ok();
+}
+
+/// Whether a process is traced by us and its end has not been taken yet.
+fn is_traced(pid: Pid) -> bool {
+    let look =
+        WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL;
+    waitid(Id::Pid(pid), look) != Err(Errno::ECHILD)
 }
 
 /// PTRACE_SYSCALL_INFO_ENTRY.
@@ -236,14 +250,10 @@ const ENTRY: u8 = 1;
 
 /// The system call that a process is about to make, for people.
 fn call(pid: Pid) -> String {
-    let line = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let number: Option<usize> = line.split(' ').next().and_then(|word| word.parse().ok());
-    let sysno = number.and_then(syscalls::Sysno::new);
-    match sysno {
-        Some(call) => format!("{call} of {}", name.trim_end()),
-        None => format!("a call of {}", name.trim_end()),
-    }
+    let call = waiting::call(pid.as_raw());
+    let call = call.as_deref().unwrap_or("a call");
+    format!("{call} of {}", name.trim_end())
 }
 
 fn say(text: &str) {
