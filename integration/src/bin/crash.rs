@@ -4,7 +4,8 @@
 //! at its own call never gets to make it; what is killed at a call of the other is where it just happens to be. With `child child`,
 //! the one is killed that makes the call; with `child command`, all there are. `VICTIM=SIGNAL` sends another signal than SIGKILL.
 //!
-//! Exits as the command did, with 128+N if signal N killed it; with 100 if it succeeded before there were so many calls.
+//! Exits as the command did, with 128+N if signal N killed it; with 100 if it succeeded before there were so many calls. Children that it has
+//! killed have ended by then.
 //! What was killed, and at what call, is written to standard error, and how many calls there were.
 
 use integration::{sys, waiting};
@@ -39,6 +40,8 @@ struct Crash {
     command: Pid,
     /// Those that are traced and have not ended.
     children: BTreeSet<Pid>,
+    /// Those of them that are killed.
+    killed: Vec<Pid>,
 }
 
 fn main() -> ExitCode {
@@ -80,6 +83,7 @@ fn parse(words: &[Cow<'_, str>]) -> Option<Crash> {
         counted: 0,
         command: Pid::from_raw(0),
         children: pids.collect::<Result<_, _>>().ok()?,
+        killed: Vec::new(),
     })
 }
 
@@ -134,6 +138,7 @@ impl Crash {
                 WaitStatus::Exited(pid, code) if pid == self.command => {
                     let early = code == 0 && self.left > 0;
                     say(&format!("{} calls", self.counted));
+                    self.until_ended()?;
                     return Ok(if early { NOT_REACHED } else { code });
                 }
                 WaitStatus::Signaled(pid, signal, _) if pid == self.command => {
@@ -211,15 +216,23 @@ impl Crash {
         for victim in &victims {
             kill(*victim, self.signal).ok(); // It may have ended just now.
         }
-        if self.clock == Who::Command && self.victim == Who::Child {
-            self.until_ended(&victims)?;
+        if self.victim == Who::Child && self.signal == Signal::SIGKILL {
+            self.killed = victims;
+        }
+        if self.clock == Who::Command {
+            // It waits for us, so that all that happens is that these end.
+            self.until_ended()?;
         }
         Ok(())
     }
 
-    /// The command waits for us, so that all that happens is that these end. A process 1 ends after all of its namespace have been reaped.
-    fn until_ended(&mut self, victims: &[Pid]) -> io::Result<()> {
-        while self.children.iter().any(|child| victims.contains(child)) {
+    /// Waits until those have ended that are killed. A process 1 ends after all of its namespace have been reaped.
+    fn until_ended(&mut self) -> io::Result<()> {
+        while self
+            .children
+            .iter()
+            .any(|child| self.killed.contains(child))
+        {
             // One that was just being born, or the last words of a victim.
             go_on(self.next()?);
         }
