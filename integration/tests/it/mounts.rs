@@ -646,6 +646,20 @@ fn the_cgroup_mount_shows_the_whole_hierarchy_without_a_namespace() {
 }
 
 #[test]
+fn a_cgroup_mount_bears_the_name_of_its_source() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    bundle
+        .config
+        .unmount("/sys/fs/cgroup")
+        .mount("/sys/fs/cgroup", "cgroup2", "groups", &["ro"]);
+    assert_eq!(
+        bundle.report(&[]).mounted("/sys/fs/cgroup").source,
+        "groups"
+    );
+}
+
+#[test]
 fn a_writable_cgroup_mount_lets_the_container_make_groups() {
     require!(containers);
     let mut bundle = Bundle::new();

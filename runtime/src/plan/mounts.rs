@@ -202,7 +202,7 @@ pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) 
     let kind = if is_bind {
         bind(entry, &words, id_map, around)?
     } else if cgroup {
-        cgroup_kind(around)?
+        cgroup_kind(entry, fstype, around)?
     } else {
         Kind::Filesystem(filesystem(entry, fstype, words, around)?)
     };
@@ -321,7 +321,11 @@ fn bind(
 /// A cgroup mount. With its own cgroup namespace, the container mounts the hierarchy and sees its own part. Without, the host's mount is
 /// bound: a new mount in the initial cgroup namespace would reset the hierarchy's options (nsdelegate) for the whole host. Of a container
 /// without a cgroup, that is the creator's part, or nothing.
-fn cgroup_kind(around: &Surroundings<'_>) -> Result<Kind> {
+fn cgroup_kind(
+    entry: &oci_spec::runtime::Mount,
+    fstype: &str,
+    around: &Surroundings<'_>,
+) -> Result<Kind> {
     if !around.cgroup_namespace {
         // CVE-2023-25809: what an unprivileged container sees of the host's hierarchy is its own part only.
         let part = match around.user_namespace {
@@ -342,7 +346,7 @@ fn cgroup_kind(around: &Surroundings<'_>) -> Result<Kind> {
     }
     let filesystem = Filesystem {
         fstype: c"cgroup2".into(),
-        source: c"cgroup".into(),
+        source: c_path(source(entry, fstype))?,
         params: Vec::new(),
         legacy: None,
         copy_up: false,
@@ -361,7 +365,6 @@ fn filesystem(
     words: Words,
     around: &Surroundings<'_>,
 ) -> Result<Filesystem> {
-    let source = entry.source().as_deref().unwrap_or(Path::new(fstype));
     let mut data = words.data;
     if let Some(label) = around.label.filter(|label| !label.is_empty())
         && !matches!(fstype, "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue")
@@ -395,7 +398,7 @@ fn filesystem(
     };
     Ok(Filesystem {
         fstype: c_string(fstype)?,
-        source: c_path(source)?,
+        source: c_path(source(entry, fstype))?,
         inherit_mode: fstype == "tmpfs"
             && !data
                 .iter()
@@ -405,6 +408,11 @@ fn filesystem(
         legacy,
         fallback,
     })
+}
+
+/// What a mount that is no bind is said to be mounted from.
+fn source<'a>(entry: &'a oci_spec::runtime::Mount, fstype: &'a str) -> &'a Path {
+    entry.source().as_deref().unwrap_or(Path::new(fstype))
 }
 
 /// Splits `a=1,b="x,y"` at commas outside of quotes.
