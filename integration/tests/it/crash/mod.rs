@@ -57,7 +57,7 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// `prepare` makes what the command needs of the container with this id, `words` are the command's, which may have the id as `ID`. `judge`
+    /// `prepare` makes what the command needs of the container with this id, `words` are the command's, of which one may be `ID`, for the id. `judge`
     /// looks at what has become of it; then all that there is must go.
     #[track_caller]
     fn of(&self, prepare: impl Fn(&str), words: &[&str], judge: impl Fn(&Round<'_>)) {
@@ -111,7 +111,15 @@ impl<'a> Sweep<'a> {
         let crash = [&self.roles[..], &[&count], &also, &["--"]].concat();
         runtime.wrapper.push(place::crash().into());
         runtime.wrapper.extend(crash.iter().map(Into::into));
-        let words: Vec<String> = words.iter().map(|word| word.replace("ID", &id)).collect();
+        // As a whole word: the name of a scratch directory may have these two letters.
+        let named = |word: &&str| {
+            if *word == "ID" {
+                id.clone()
+            } else {
+                (*word).to_owned()
+            }
+        };
+        let words: Vec<String> = words.iter().map(named).collect();
         let finished = runtime.call(&words);
         let reached = finished.code() != NOT_REACHED;
         let _told = Told(format!("{}: {finished}", self.shape.name));
