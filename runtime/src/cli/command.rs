@@ -1,5 +1,6 @@
 //! The commands as values, and how they are made from flags and arguments.
 
+use super::complete::Offer;
 use super::flags::{Matches, usage};
 use super::resources::{self, Update};
 use super::values::{self, Format, Signal, User};
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub(crate) enum Command {
     /// Print this text and succeed: help or version.
     Print(String),
+    Complete(Offer),
     Create(Create),
     Run(Run),
     Start {

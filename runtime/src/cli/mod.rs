@@ -4,6 +4,7 @@
 //! syntax is that of runc, which engines are written against; the table of commands and flags is in `verbs`.
 
 mod command;
+mod complete;
 mod flags;
 mod help;
 mod resources;
@@ -11,6 +12,7 @@ mod values;
 mod verbs;
 
 pub(crate) use command::{Command, Create, Exec, ExecProcess, ProcessChanges, Run};
+pub(crate) use complete::Offer;
 pub(crate) use resources::{Resources, Update};
 pub(crate) use values::{Format, Signal};
 
@@ -95,7 +97,7 @@ pub(crate) fn parse(
     };
     let matches = flags::scan(argv.collect(), GLOBAL, Order::FlagsFirst).map_err(plain)?;
     let global = global(&matches, here).map_err(plain)?;
-    match command(name, matches) {
+    match command(name, matches, here) {
         Ok(command) => Ok(Invocation { global, command }),
         Err((error, exit_code)) => Err(Rejected {
             error,
@@ -192,7 +194,11 @@ fn default_root(here: &Surroundings) -> (PathBuf, bool) {
 }
 
 /// The command in what the global flags left over; an error comes with its exit code.
-fn command(name: &str, mut global: Matches) -> std::result::Result<Command, (Error, u8)> {
+fn command(
+    name: &str,
+    mut global: Matches,
+    here: &Surroundings,
+) -> std::result::Result<Command, (Error, u8)> {
     if global.on("help") || (global.args.is_empty() && !global.on("version")) {
         return Ok(Command::Print(help::program(name)));
     }
@@ -214,6 +220,9 @@ fn command(name: &str, mut global: Matches) -> std::result::Result<Command, (Err
         return Ok(Command::Print(help::command(name, verb)));
     }
     count(name, verb, matches.args.len()).map_err(|e| (e, 1))?;
+    if verb.name == "complete" {
+        return Ok(Command::Complete(complete::offer(&matches.args, here)));
+    }
     // An exec that fails before its process runs must not look like a process that exited with 1.
     let exit_code = if verb.name == "exec" { 255 } else { 1 };
     command::build(verb, matches).map_err(|e| (e, exit_code))

@@ -3,6 +3,8 @@ use super::*;
 use crate::report::Kind;
 use crate::state::ContainerId;
 
+mod manual;
+
 fn run(line: &[&str]) -> std::result::Result<Invocation, Rejected> {
     parse(
         ["caisson"].iter().chain(line).map(OsString::from),
