@@ -267,7 +267,8 @@ mod tests {
                 assert_eq!(texts(&[prefix, &[&name, ""]].concat()), set);
                 for word in set {
                     let attached = format!("{name}={word}");
-                    assert_eq!(texts(&[prefix, &[&attached]].concat()), [attached.clone()]);
+                    let offered = texts(&[prefix, &[&attached]].concat());
+                    assert_eq!(offered, std::slice::from_ref(&attached));
                     let mut line = [&["caisson"], prefix, &[&attached]].concat();
                     // `list` takes no container, and all global flags.
                     match prefix {
