@@ -30,30 +30,19 @@ impl Group {
     /// Finds out where the groups are to be, and whether the machine has what the config asks for. Makes nothing.
     pub(crate) fn locate(plan: &ResctrlPlan) -> Result<Group> {
         let root = root()?;
-        let has = |prefix: &str, without: &str| {
-            let entries = fs::read_dir(root.join("info"))
-                .into_iter()
-                .flatten()
-                .flatten();
-            let mut names = entries.map(|entry| entry.file_name());
-            names.any(|name| {
-                let name = name.to_string_lossy();
-                name.starts_with(prefix) && name != without
-            })
-        };
         let missing = |field: &str, what: &str| {
             let text =
                 format!("{field} is specified in config, but Intel RDT/{what} is not enabled");
             Err(Error::new(Kind::Unsupported, text))
         };
         // L3, or L3CODE and L3DATA.
-        if plan.cache && !has("L3", "L3_MON") {
+        if plan.cache && !has_cache(&root) {
             return missing("intelRdt.l3CacheSchema", "CAT");
         }
-        if plan.bandwidth && !has("MB", "") {
+        if plan.bandwidth && !has_bandwidth(&root) {
             return missing("intelRdt.memBwSchema", "MBA");
         }
-        if plan.monitor.is_some() && !has("L3_MON", "") {
+        if plan.monitor.is_some() && !has(&root, "L3_MON", "") {
             return missing("intelRdt.enableMonitoring", "CMT and MBM");
         }
         let class = root.join(&plan.class);
@@ -158,6 +147,44 @@ impl Group {
             }
         })
     }
+}
+
+/// Whether this machine has what an `update` asks for, which it says in words of its own: those of runc.
+pub(crate) fn check_update(plan: &ResctrlPlan) -> Result<()> {
+    let root = root();
+    let lacks = |has: fn(&Path) -> bool| !root.as_deref().is_ok_and(has);
+    if plan.cache && lacks(has_cache) {
+        let text = "Intel RDT/CAT: l3 cache schema is not enabled";
+        return Err(Error::new(Kind::Unsupported, text));
+    }
+    if plan.bandwidth && lacks(has_bandwidth) {
+        let text = "Intel RDT/MBA: memory bandwidth schema is not enabled";
+        return Err(Error::new(Kind::Unsupported, text));
+    }
+    Ok(())
+}
+
+/// Code and data of the cache may be allocated apart, as L3CODE and L3DATA.
+fn has_cache(root: &Path) -> bool {
+    has(root, "L3", "L3_MON")
+}
+
+fn has_bandwidth(root: &Path) -> bool {
+    has(root, "MB", "")
+}
+
+/// Whether the kernel lists a resource with this prefix, other than this one.
+fn has(root: &Path, prefix: &str, without: &str) -> bool {
+    let entries = fs::read_dir(root.join("info"));
+    let mut names = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.file_name());
+    names.any(|name| {
+        let name = name.to_string_lossy();
+        name.starts_with(prefix) && name != without
+    })
 }
 
 /// Where the resctrl file system is.

@@ -2,7 +2,7 @@
 //! is made, written and removed is seen here, and not what the kernel does with it. Groups there have no files of their own
 //! accord, so the tests take away what was written before something is to be removed.
 
-use integration::{Bundle, require};
+use integration::{Bundle, Container, Finished, require};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -86,6 +86,64 @@ fn a_monitoring_group_in_a_class_of_others_is_the_containers_own() {
     empty(&monitor);
     container.delete_by_force().success();
     assert!(!monitor.exists() && root.join("mon_groups").exists());
+}
+
+#[test]
+fn update_changes_the_class_of_the_container() {
+    require!(containers);
+    only_ours!();
+    let mut bundle = bundle();
+    bundle
+        .config
+        .set("/linux/intelRdt", json!({ "l3CacheSchema": "L3:0=f" }));
+    let container = bundle.pause();
+    let class = root(&bundle).join(&container.id);
+    fs::remove_file(class.join("schemata")).unwrap();
+    let flags = ["--l3-cache-schema=L3:0=ff", "--mem-bw-schema", "MB:0=50"];
+    update(&container, &flags).success();
+    assert_eq!(read(&class, "schemata"), "L3:0=ff\nMB:0=50\n");
+    empty(&class);
+}
+
+#[test]
+fn update_makes_a_class_for_a_container_without_one() {
+    require!(containers);
+    only_ours!();
+    let mut bundle = bundle();
+    let mut container = bundle.pause();
+    let class = root(&bundle).join(&container.id);
+    assert!(!class.exists());
+    let flags = ["--mem-bw-schema", "MB:0=50"];
+    update(&container, &flags).success();
+    assert_eq!(read(&class, "schemata"), "MB:0=50\n");
+    assert_eq!(read(&class, "tasks"), container.pid.to_string());
+    empty(&class);
+    container.delete_by_force().success();
+    assert!(!class.exists());
+}
+
+#[test]
+fn update_refuses_what_the_machine_lacks() {
+    require!(containers);
+    only_ours!();
+    for (feature, flag, words) in [
+        (
+            "L3",
+            "--l3-cache-schema=L3:0=f",
+            "l3 cache schema is not enabled",
+        ),
+        (
+            "MB",
+            "--mem-bw-schema=MB:0=5",
+            "memory bandwidth schema is not enabled",
+        ),
+    ] {
+        let mut bundle = bundle();
+        fs::remove_dir(root(&bundle).join("info").join(feature)).unwrap();
+        let container = bundle.pause();
+        update(&container, &[flag]).failure().says(words);
+        assert!(!root(&bundle).join(&container.id).exists());
+    }
 }
 
 #[test]
@@ -186,6 +244,11 @@ fn what_the_machine_lacks_is_refused() {
             .failure()
             .says("resctrl mount point not found");
     }
+}
+
+fn update(container: &Container, flags: &[&str]) -> Finished {
+    let line = [&["update"], flags, &[&container.id]].concat();
+    container.runtime.call(&line)
 }
 
 /// A bundle whose runtime finds a resctrl file system beside it.

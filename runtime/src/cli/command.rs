@@ -53,7 +53,7 @@ pub(crate) enum Command {
         stats: bool,
     },
     Spec {
-        bundle: PathBuf,
+        file: PathBuf,
         rootless: bool,
     },
     Features,
@@ -79,6 +79,8 @@ pub(crate) enum Command {
 pub(crate) struct Create {
     pub(crate) id: ContainerId,
     pub(crate) bundle: PathBuf,
+    /// In place of the bundle's config.json.
+    pub(crate) config: Option<PathBuf>,
     pub(crate) console_socket: Option<PathBuf>,
     pub(crate) pidfd_socket: Option<PathBuf>,
     pub(crate) pid_file: Option<PathBuf>,
@@ -180,7 +182,10 @@ pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
             stats: found.on("stats"),
         },
         "spec" => Command::Spec {
-            bundle: path("bundle").unwrap_or_else(|| ".".into()),
+            file: path("file").unwrap_or_else(|| {
+                let bundle = path("bundle").unwrap_or_else(|| ".".into());
+                bundle.join("config.json")
+            }),
             rootless: found.on("rootless"),
         },
         "features" => Command::Features,
@@ -214,6 +219,7 @@ fn create(found: &Matches) -> Result<Create> {
     Ok(Create {
         id: id(found)?,
         bundle: path("bundle").unwrap_or_else(|| ".".into()),
+        config: path("config"),
         console_socket: path("console-socket"),
         pidfd_socket: path("pidfd-socket"),
         pid_file: path("pid-file"),

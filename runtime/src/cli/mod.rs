@@ -20,6 +20,7 @@ use crate::log;
 use crate::report::{Error, Result};
 use flags::{Matches, Order, usage};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use verbs::{GLOBAL, VERBS, Verb};
 
@@ -171,15 +172,28 @@ fn log_settings(matches: &Matches) -> Result<log::Settings> {
         Some("json") => log::Format::Json,
         Some(other) => return Err(usage(format!("invalid log-format: {other}"))),
     };
-    let file = matches
-        .value("log")
-        .filter(|file| !file.is_empty())
-        .map(PathBuf::from);
     Ok(log::Settings {
-        file,
+        to: matches
+            .value("log")
+            .map_or(log::Destination::StandardError, log_destination),
         format,
         level,
     })
+}
+
+/// crun's prefixes say what is meant; without one it is a file.
+fn log_destination(text: &OsStr) -> log::Destination {
+    let after = |prefix: &str| text.as_bytes().strip_prefix(prefix.as_bytes());
+    let service = |protocol, name: &[u8]| {
+        log::Destination::Service(protocol, String::from_utf8_lossy(name).into_owned())
+    };
+    match (after("file:"), after("journald:"), after("syslog:")) {
+        _ if text.is_empty() => log::Destination::StandardError,
+        (Some(path), ..) => log::Destination::File(OsStr::from_bytes(path).into()),
+        (_, Some(name), _) => service(log::Protocol::Journal, name),
+        (.., Some(name)) => service(log::Protocol::Syslog, name),
+        _ => log::Destination::File(text.into()),
+    }
 }
 
 /// `/run` is for the real root; everybody else, and a root that a user made for himself with a user namespace, has

@@ -53,6 +53,14 @@ const BUNDLE: Flag = directory(
     &["bundle", "b"],
     "directory with config.json (default: the current directory)",
 );
+const CONFIG: Flag = file(
+    &["config", "f"],
+    "config to use (default: config.json in the bundle)",
+);
+const NO_SUBREAPER: Flag = switch(
+    &["no-subreaper"],
+    "do not adopt the container's orphaned processes",
+);
 const CONSOLE_SOCKET: Flag = file(
     &["console-socket"],
     "UNIX socket that is sent the master end of the container's pseudo-terminal",
@@ -85,7 +93,7 @@ pub(super) static GLOBAL: &[Flag] = &[
     switch(&["debug"], "the same as --log-level debug"),
     file(
         &["log"],
-        "append log records to this file (default: standard error)",
+        "append log records to this file, or send them to journald:NAME or syslog:NAME (default: standard error)",
     ),
     one_of(
         &["text", "json"],
@@ -141,12 +149,15 @@ pub(super) static VERBS: &[Verb] = &[
         order: Order::Anywhere,
         flags: &[
             BUNDLE,
+            CONFIG,
             CONSOLE_SOCKET,
             PIDFD_SOCKET,
             PID_FILE,
             NO_PIVOT,
             NO_NEW_KEYRING,
             PRESERVE_FDS,
+            // For who passes the flags of `run`: a command that ends adopts nobody.
+            switch(&["no-subreaper"], ""),
             HELP,
         ],
         description: "Sets up everything that the bundle's config.json asks for and stops right before the\n\
@@ -292,15 +303,13 @@ pub(super) static VERBS: &[Verb] = &[
         order: Order::Anywhere,
         flags: &[
             BUNDLE,
+            CONFIG,
             CONSOLE_SOCKET,
             PIDFD_SOCKET,
             PID_FILE,
             DETACH,
             switch(&["keep"], "do not delete the container when it has exited"),
-            switch(
-                &["no-subreaper"],
-                "do not adopt the container's orphaned processes",
-            ),
+            NO_SUBREAPER,
             NO_PIVOT,
             NO_NEW_KEYRING,
             PRESERVE_FDS,
@@ -336,6 +345,10 @@ pub(super) static VERBS: &[Verb] = &[
                 &["bundle", "b"],
                 "directory to write it to (default: the current directory)",
             ),
+            file(
+                &["file", "f"],
+                "file to write (default: config.json in the bundle)",
+            ),
             switch(
                 &["rootless"],
                 "for a container that an unprivileged user runs",
@@ -343,7 +356,7 @@ pub(super) static VERBS: &[Verb] = &[
             HELP,
         ],
         description: "The file asks for a shell with a terminal, few capabilities and a read-only root at\n\
-                      \"rootfs\". An existing config.json is left alone.",
+                      \"rootfs\". An existing file is left alone.",
     },
     Verb {
         name: "start",
@@ -417,8 +430,8 @@ pub(super) static VERBS: &[Verb] = &[
                 &["pids-limit"],
                 "how many processes and threads there may be; -1 is no limit",
             ),
-            value(&["l3-cache-schema"], "not supported by update: Intel RDT"),
-            value(&["mem-bw-schema"], "not supported by update: Intel RDT"),
+            value(&["l3-cache-schema"], "Intel RDT: part of the L3 cache"),
+            value(&["mem-bw-schema"], "Intel RDT: share of memory bandwidth"),
             HELP,
         ],
         description: "What is not given stays as it is. If memory is limited to less than is in use, the rest is reclaimed; if not enough\n\

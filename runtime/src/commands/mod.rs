@@ -87,10 +87,10 @@ pub(crate) fn execute(
             interval,
             stats,
         } => events::run(&context, &id, interval, stats)?,
-        Command::Spec { bundle, rootless } => {
+        Command::Spec { file, rootless } => {
             let host = context.host()?;
             spec::run(
-                &bundle,
+                &file,
                 rootless.then_some(spec::User {
                     uid: host.euid,
                     gid: host.egid,
