@@ -4,10 +4,13 @@
 //! removed. Nobody mounts the file system here: where it is, /proc/self/mountinfo says, or the variable `CAISSON_RESCTRL`, by which the
 //! tests put a directory in its place, since few machines have the hardware.
 
+mod stats;
+
 use crate::plan::resctrl::{ResctrlPlan, mismatch};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sys::Errno;
 use serde::{Deserialize, Serialize};
+pub(crate) use stats::Stats;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -126,6 +129,11 @@ impl Group {
         remove_directory(&self.class)
     }
 
+    /// Where the file system is that the class is in.
+    fn root(&self) -> Option<&Path> {
+        self.class.ancestors().find(|dir| dir.join("info").is_dir())
+    }
+
     fn is_in_use(&self) -> bool {
         fs::read_to_string(self.class.join("tasks")).is_ok_and(|tasks| !tasks.trim().is_empty())
     }
@@ -137,8 +145,7 @@ impl Group {
         let file = fs::OpenOptions::new().append(true).create(true).open(&path);
         let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
         written.context(|| {
-            let root = self.class.ancestors().find(|dir| dir.join("info").is_dir());
-            let status = root.map(|root| root.join("info/last_cmd_status"));
+            let status = self.root().map(|root| root.join("info/last_cmd_status"));
             let status = status.and_then(|path| fs::read_to_string(path).ok());
             let reason = status.unwrap_or_default();
             match reason.trim() {

@@ -89,6 +89,59 @@ fn a_monitoring_group_in_a_class_of_others_is_the_containers_own() {
 }
 
 #[test]
+fn statistics_show_the_class_and_what_is_monitored() {
+    require!(containers);
+    only_ours!();
+    let mut bundle = bundle();
+    bundle.config.set(
+        "/linux/intelRdt",
+        json!({ "closID": "gold", "enableMonitoring": true }),
+    );
+    let root = root(&bundle);
+    let write = |path: PathBuf, text: &str| integration::place::write(&path, text);
+    for (file, text) in [
+        ("L3/cbm_mask", "fffff\n"),
+        ("L3/min_cbm_bits", "2\n"),
+        ("MB/num_closids", "8\n"),
+    ] {
+        write(root.join("info").join(file), text);
+    }
+    write(root.join("schemata"), "    MB:0=100\n    L3:0=fffff\n");
+    // The kernel makes what is in a group.
+    let class = root.join("gold");
+    fs::create_dir_all(class.join("mon_groups")).unwrap();
+    write(class.join("schemata"), "    L3:0=f\n");
+    let container = bundle.pause();
+    let monitor = class.join("mon_groups").join(&container.id);
+    let domain = monitor.join("mon_data/mon_L3_00");
+    fs::create_dir_all(&domain).unwrap();
+    for (file, text) in [
+        ("mbm_total_bytes", "4096\n"),
+        ("mbm_local_bytes", "1024\n"),
+        ("llc_occupancy", "65536\n"),
+    ] {
+        write(domain.join(file), text);
+    }
+    let line = ["events", "--stats", &container.id];
+    let event = container.runtime.call(&line).success().json();
+    assert_eq!(
+        event["data"]["intel_rdt"],
+        json!({
+            "l3_cache_info": { "cbm_mask": "fffff", "min_cbm_bits": 2 },
+            "l3_cache_schema_root": "L3:0=fffff",
+            "l3_cache_schema": "L3:0=f",
+            "mem_bw_info": { "num_closids": 8 },
+            "mem_bw_schema_root": "MB:0=100",
+            "mbm_stats": [{ "mbm_total_bytes": 4096, "mbm_local_bytes": 1024 }],
+            "cmt_stats": [{ "llc_occupancy": 65536 }],
+        })
+    );
+    fs::remove_dir_all(monitor.join("mon_data")).unwrap();
+    empty(&monitor);
+    empty(&class);
+}
+
+#[test]
 fn update_changes_the_class_of_the_container() {
     require!(containers);
     only_ours!();
