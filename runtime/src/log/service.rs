@@ -81,7 +81,7 @@ fn journal(name: &str, level: Level, text: &str) -> Vec<u8> {
 fn syslog(name: &str, level: Level, text: &str) -> Vec<u8> {
     const USER: u8 = 1 << 3;
     let priority = USER | priority(level);
-    format!("<{priority}>{name}[{}]: {text}", std::process::id()).into_bytes()
+    format!("<{priority}>{name}[{}]: {text}", nix::unistd::getpid()).into_bytes()
 }
 
 #[cfg(test)]
@@ -97,14 +97,14 @@ mod tests {
 
     #[test]
     fn a_record_reaches_who_listens_as_one_datagram() {
-        let path = std::env::temp_dir().join(format!("caisson-syslog-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("caisson-syslog-{}", nix::unistd::getpid()));
         let listener = UnixDatagram::bind(&path).unwrap();
         let service = Service::connect(Protocol::Syslog, "web", path.to_str().unwrap()).unwrap();
         std::fs::remove_file(path).unwrap();
         service.write(Level::Warning, "text, ignoring").unwrap();
         let mut buffer = [0; 100];
         let length = listener.recv(&mut buffer).unwrap();
-        let expected = format!("<12>web[{}]: text, ignoring", std::process::id());
+        let expected = format!("<12>web[{}]: text, ignoring", nix::unistd::getpid());
         assert_eq!(buffer[..length], *expected.as_bytes());
     }
 }
