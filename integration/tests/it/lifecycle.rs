@@ -278,11 +278,10 @@ fn a_container_is_stopped_when_its_init_is_though_others_of_its_session_live() {
     require!(containers, busybox);
     let mut bundle = Bundle::with_busybox();
     // Without job control, what a shell starts is in its process group.
-    bundle.config.no_namespace("pid").args(&[
-        "/bin/sh",
-        "-c",
-        "sleep 10 >/dev/null 2>&1 & exit 3",
-    ]);
+    bundle
+        .config
+        .no_namespace("pid")
+        .args(&["/bin/sh", "-c", "sleep 10 >/dev/null 2>&1 & exit 3"]);
     let mut container = bundle.create();
     container.start().success();
     assert_eq!(container.wait(), 3);

@@ -168,10 +168,11 @@ fn a_failure_is_told_to_the_log_of_the_system_if_that_is_named() {
         );
         let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
         runtime.wrapper.splice(0..0, wrapper.map(Into::into));
-        runtime
-            .call(&["state", "nobody"])
-            .failure()
-            .says("does not exist");
+        let mut command = runtime.command(&["state", "nobody"]);
+        // Where a peer would make a file.
+        command.current_dir(bundle.scratch.path());
+        let failed = integration::runtime::finish(command).failure();
+        failed.says("does not exist");
         let mut record = vec![0; 4096];
         listener.set_nonblocking(true).unwrap();
         let length = listener.recv(&mut record).unwrap();
