@@ -283,6 +283,12 @@ pub fn device(major: u64, minor: u64) -> Missing {
         .map_err(|error| format!("device {major}:{minor} of this machine: {error}"))
 }
 
+/// AppArmor is on, and profiles can be loaded.
+pub fn apparmor() -> Missing {
+    path("/sys/kernel/security/apparmor/.replace")?;
+    program("apparmor_parser")
+}
+
 /// The runtime under test can load the device filter. crun raises RLIMIT_MEMLOCK for that, whether or not the kernel needs
 /// it, and fails where it may not.
 pub fn device_filter() -> Missing {

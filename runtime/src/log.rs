@@ -14,11 +14,15 @@
 //! time one does (flock, without waiting: nobody may keep a command from its work by holding a lock) and the others append. Lost can
 //! only be a record that somebody else appends between the last look at the length and the cut.
 
+mod service;
+
 use crate::report::{Context, Error, Kind, Result};
 use crate::timestamp;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::sys::stat::Mode;
 use serde::Serialize;
+pub(crate) use service::Protocol;
+use service::Service;
 use std::cell::RefCell;
 use std::fmt::{self, Display};
 use std::fs::File;
@@ -37,11 +41,20 @@ const KEPT: u64 = 1 << 16;
 /// Where the log goes and what it holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// Absent: standard error.
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) to: Destination,
     pub(crate) format: Format,
     /// The least important records that are kept.
     pub(crate) level: Level,
+}
+
+/// Where the log goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Destination {
+    #[default]
+    StandardError,
+    File(PathBuf),
+    /// A log of the system, and the name that the records have there.
+    Service(Protocol, String),
 }
 
 /// How a record is written.
@@ -54,7 +67,8 @@ pub(crate) enum Format {
 }
 
 /// How important a record is, the least important first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
     Debug,
     #[default]
@@ -62,33 +76,56 @@ pub(crate) enum Level {
     Error,
 }
 
+impl Level {
+    /// As logrus has it.
+    fn name(self) -> &'static str {
+        match self {
+            Level::Debug => "debug",
+            Level::Warning => "warning",
+            Level::Error => "error",
+        }
+    }
+}
+
 /// The log of this run.
 #[derive(Debug)]
 pub(crate) struct Log {
-    /// Absent: standard error.
-    file: Option<File>,
+    to: Open,
     format: Format,
     level: Level,
     /// The warnings that wait for the end, and when they came.
     waiting: RefCell<Vec<(SystemTime, String)>>,
 }
 
+/// A [`Destination`] that can be written to.
+#[derive(Debug)]
+enum Open {
+    StandardError,
+    File(File),
+    Service(Service),
+}
+
 impl Log {
     /// Opens the log, making the file if there is none.
     pub(crate) fn open(settings: &Settings) -> Result<Log> {
-        let file = match settings.file.as_deref() {
+        let mut format = settings.format;
+        let to = match &settings.to {
+            Destination::StandardError => Open::StandardError,
             // The name cannot be opened if standard error is a socket, and errors must not be there twice.
-            None => None,
-            Some(path) if path == Path::new("/dev/stderr") => None,
-            Some(path) => {
+            Destination::File(path) if path == Path::new("/dev/stderr") => Open::StandardError,
+            Destination::File(path) => {
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_CLOEXEC;
                 let file = open(path, flags, Mode::from_bits_truncate(0o644));
-                Some(file.context(|| format!("open log {path:?}"))?.into())
+                Open::File(file.context(|| format!("open log {path:?}"))?.into())
+            }
+            Destination::Service(protocol, name) => {
+                format = Format::Text;
+                Open::Service(Service::open(*protocol, name)?)
             }
         };
         Ok(Log {
-            file,
-            format: settings.format,
+            to,
+            format,
             level: settings.level,
             waiting: RefCell::default(),
         })
@@ -116,7 +153,7 @@ impl Log {
     /// log.
     pub(crate) fn alert(&self, message: impl Display) {
         let waits = self.format == Format::Json && self.level == Level::Warning;
-        if waits && self.file.is_some() {
+        if waits && !self.is_standard_error() {
             io::stderr()
                 .write_all(format!("{message}\n").as_bytes())
                 .ok(); // nowhere left to say it
@@ -157,14 +194,18 @@ impl Log {
             ..Record::plain(Level::Error, error.to_string(), SystemTime::now())
         };
         self.write(&record);
-        if self.file.is_some() {
+        if !self.is_standard_error() {
             // There is nowhere left to say that this failed.
             io::stderr().write_all(format!("{error}\n").as_bytes()).ok();
         }
     }
 
+    fn is_standard_error(&self) -> bool {
+        matches!(self.to, Open::StandardError)
+    }
+
     fn write(&self, record: &Record) {
-        let line = match self.format {
+        let line = || match self.format {
             Format::Text => format!("{record}\n"),
             Format::Json => match serde_json::to_string(record) {
                 Ok(line) => line + "\n",
@@ -173,9 +214,10 @@ impl Log {
             },
         };
         // A full disk must not keep the command from doing its work, and a failure is on standard error as well.
-        match self.file.as_ref() {
-            Some(file) => append(file, line.into_bytes()).ok(),
-            None => io::stderr().write_all(line.as_bytes()).ok(),
+        match &self.to {
+            Open::StandardError => io::stderr().write_all(line().as_bytes()).ok(),
+            Open::File(file) => append(file, line().into_bytes()).ok(),
+            Open::Service(service) => service.write(record.level, &record.msg).ok(),
         };
     }
 }
@@ -226,7 +268,7 @@ fn cut(mut file: &File, record: Vec<u8>) -> io::Result<()> {
 /// The first three keys are those of logrus, which runc writes and engines read; the others are ours.
 #[derive(Serialize)]
 struct Record {
-    level: &'static str,
+    level: Level,
     msg: String,
     time: String,
     /// For programs: text is for people.
@@ -240,11 +282,6 @@ struct Record {
 
 impl Record {
     fn plain(level: Level, msg: String, time: SystemTime) -> Record {
-        let level = match level {
-            Level::Debug => "debug",
-            Level::Warning => "warning",
-            Level::Error => "error",
-        };
         Record {
             level,
             msg,
@@ -261,7 +298,9 @@ impl Display for Record {
         write!(
             f,
             "time={:?} level={} msg={:?}",
-            self.time, self.level, self.msg
+            self.time,
+            self.level.name(),
+            self.msg
         )
     }
 }
@@ -290,7 +329,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("caisson-log-{}-{test}", std::process::id()));
         work(
             Log::open(&Settings {
-                file: Some(path.clone()),
+                to: Destination::File(path.clone()),
                 format,
                 level,
             })
@@ -416,7 +455,7 @@ mod tests {
         let mut file = File::create_new(&path).unwrap();
         file.write_all(text.as_bytes()).unwrap();
         let settings = Settings {
-            file: Some(path.clone()),
+            to: Destination::File(path.clone()),
             format: Format::Json,
             level: Level::Warning,
         };
@@ -474,9 +513,9 @@ mod tests {
 
     #[test]
     fn a_log_that_cannot_be_opened_is_named() {
-        let file = Some(PathBuf::from("/proc/no/such/log"));
+        let to = Destination::File("/proc/no/such/log".into());
         let error = Log::open(&Settings {
-            file,
+            to,
             ..Settings::default()
         })
         .unwrap_err();

@@ -4,10 +4,13 @@
 //! removed. Nobody mounts the file system here: where it is, /proc/self/mountinfo says, or the variable `CAISSON_RESCTRL`, by which the
 //! tests put a directory in its place, since few machines have the hardware.
 
+mod stats;
+
 use crate::plan::resctrl::{ResctrlPlan, mismatch};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sys::Errno;
 use serde::{Deserialize, Serialize};
+pub(crate) use stats::Stats;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -30,30 +33,19 @@ impl Group {
     /// Finds out where the groups are to be, and whether the machine has what the config asks for. Makes nothing.
     pub(crate) fn locate(plan: &ResctrlPlan) -> Result<Group> {
         let root = root()?;
-        let has = |prefix: &str, without: &str| {
-            let entries = fs::read_dir(root.join("info"))
-                .into_iter()
-                .flatten()
-                .flatten();
-            let mut names = entries.map(|entry| entry.file_name());
-            names.any(|name| {
-                let name = name.to_string_lossy();
-                name.starts_with(prefix) && name != without
-            })
-        };
         let missing = |field: &str, what: &str| {
             let text =
                 format!("{field} is specified in config, but Intel RDT/{what} is not enabled");
             Err(Error::new(Kind::Unsupported, text))
         };
         // L3, or L3CODE and L3DATA.
-        if plan.cache && !has("L3", "L3_MON") {
+        if plan.cache && !has_cache(&root) {
             return missing("intelRdt.l3CacheSchema", "CAT");
         }
-        if plan.bandwidth && !has("MB", "") {
+        if plan.bandwidth && !has_bandwidth(&root) {
             return missing("intelRdt.memBwSchema", "MBA");
         }
-        if plan.monitor.is_some() && !has("L3_MON", "") {
+        if plan.monitor.is_some() && !has(&root, "L3_MON", "") {
             return missing("intelRdt.enableMonitoring", "CMT and MBM");
         }
         let class = root.join(&plan.class);
@@ -137,6 +129,11 @@ impl Group {
         remove_directory(&self.class)
     }
 
+    /// Where the file system is that the class is in.
+    fn root(&self) -> Option<&Path> {
+        self.class.ancestors().find(|dir| dir.join("info").is_dir())
+    }
+
     fn is_in_use(&self) -> bool {
         fs::read_to_string(self.class.join("tasks")).is_ok_and(|tasks| !tasks.trim().is_empty())
     }
@@ -148,8 +145,7 @@ impl Group {
         let file = fs::OpenOptions::new().append(true).create(true).open(&path);
         let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
         written.context(|| {
-            let root = self.class.ancestors().find(|dir| dir.join("info").is_dir());
-            let status = root.map(|root| root.join("info/last_cmd_status"));
+            let status = self.root().map(|root| root.join("info/last_cmd_status"));
             let status = status.and_then(|path| fs::read_to_string(path).ok());
             let reason = status.unwrap_or_default();
             match reason.trim() {
@@ -158,6 +154,44 @@ impl Group {
             }
         })
     }
+}
+
+/// Whether this machine has what an `update` asks for, which it says in words of its own: those of runc.
+pub(crate) fn check_update(plan: &ResctrlPlan) -> Result<()> {
+    let root = root();
+    let lacks = |has: fn(&Path) -> bool| !root.as_deref().is_ok_and(has);
+    if plan.cache && lacks(has_cache) {
+        let text = "Intel RDT/CAT: l3 cache schema is not enabled";
+        return Err(Error::new(Kind::Unsupported, text));
+    }
+    if plan.bandwidth && lacks(has_bandwidth) {
+        let text = "Intel RDT/MBA: memory bandwidth schema is not enabled";
+        return Err(Error::new(Kind::Unsupported, text));
+    }
+    Ok(())
+}
+
+/// Code and data of the cache may be allocated apart, as L3CODE and L3DATA.
+fn has_cache(root: &Path) -> bool {
+    has(root, "L3", "L3_MON")
+}
+
+fn has_bandwidth(root: &Path) -> bool {
+    has(root, "MB", "")
+}
+
+/// Whether the kernel lists a resource with this prefix, other than this one.
+fn has(root: &Path, prefix: &str, without: &str) -> bool {
+    let entries = fs::read_dir(root.join("info"));
+    let mut names = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.file_name());
+    names.any(|name| {
+        let name = name.to_string_lossy();
+        name.starts_with(prefix) && name != without
+    })
 }
 
 /// Where the resctrl file system is.

@@ -19,10 +19,9 @@ pub(crate) struct Parsed<T> {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Reads `config.json` of a bundle. Returns the text too, since the container's directory keeps a copy.
-pub(crate) fn load(bundle: &Path) -> Result<(Parsed<Spec>, Vec<u8>)> {
-    let path = bundle.join("config.json");
-    let text = std::fs::read(&path).map_err(|e| match e.kind() {
+/// Reads a `config.json`. Returns the text too, since the container's directory keeps a copy.
+pub(crate) fn load(path: &Path) -> Result<(Parsed<Spec>, Vec<u8>)> {
+    let text = std::fs::read(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::invalid(format!(
             "JSON specification file {} not found",
             path.display()

@@ -28,6 +28,24 @@ fn kill_takes_names_with_and_without_sig_in_any_case_and_numbers() {
 }
 
 #[test]
+fn real_time_signals_have_names() {
+    require!(containers);
+    beyond!(real_time_signals_have_names, [runc("knows none of them")]);
+    let mut bundle = Bundle::new();
+    // Process 1 of a pid namespace would not be ended by them.
+    bundle
+        .config
+        .no_namespace("pid")
+        .probe(&["linger", "60000"]);
+    for (name, number) in [("SIGRTMIN+3", 37), ("RTMAX-1", 63)] {
+        let mut container = bundle.create();
+        container.start().success();
+        container.kill(name).success();
+        assert_eq!(container.wait(), 128 + number, "{name}");
+    }
+}
+
+#[test]
 fn kill_sends_term_if_no_signal_is_named() {
     require!(containers);
     let mut bundle = Bundle::new();

@@ -272,3 +272,23 @@ fn the_state_directory_is_made_for_its_owner_only() {
     assert_eq!(mode(&bundle.runtime.root), 0o700);
     assert_eq!(mode(&bundle.runtime.root.join(&container.id)), 0o711);
 }
+
+#[test]
+fn a_container_is_stopped_when_its_init_is_though_others_of_its_session_live() {
+    require!(containers, busybox);
+    let mut bundle = Bundle::with_busybox();
+    // Without job control, what a shell starts is in its process group.
+    bundle
+        .config
+        .no_namespace("pid")
+        .args(&["/bin/sh", "-c", "sleep 10 >/dev/null 2>&1 & exit 3"]);
+    let mut container = bundle.create();
+    container.start().success();
+    assert_eq!(container.wait(), 3);
+    assert_eq!(container.status(), "stopped");
+    container.start().failure();
+    container.exec(&[], &["/bin/true"]).failure();
+    container.kill("TERM").failure();
+    container.delete().success();
+    assert_eq!(bundle.run().code(), 3);
+}

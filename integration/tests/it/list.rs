@@ -87,3 +87,26 @@ fn a_list_of_nothing_is_a_header_and_null() {
     );
     assert_eq!(bundle.runtime.call(&["list", "-q"]).success().stdout, "");
 }
+
+#[test]
+fn containers_are_offered_where_a_shell_completes_an_id() {
+    require!(containers);
+    beyond!(
+        containers_are_offered_where_a_shell_completes_an_id,
+        [
+            runc("leaves completion to scripts of its own"),
+            crun("has no completion")
+        ]
+    );
+    let bundle = Bundle::new();
+    let created = bundle.create();
+    let root = bundle.runtime.root.to_str().unwrap();
+    let offered = |words: &[&str]| {
+        let line = [&["complete", "--"], words].concat();
+        bundle.runtime.call(&line).success().stdout
+    };
+    let first = created.id.split_at(1).0;
+    let expected = format!("{}\n", created.id);
+    assert_eq!(offered(&["--root", root, "kill", first]), expected);
+    assert_eq!(offered(&["--root", root, "kill", "other"]), "");
+}

@@ -3,6 +3,7 @@
 use integration::{Bundle, Container, Runtime, beyond, require};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 const MIB: usize = 1 << 20;
@@ -81,6 +82,107 @@ fn a_log_that_is_no_file_has_no_limit() {
         .runtime
         .with(&["--log", "/dev/null", "--log-format", "json"]);
     fails(&runtime, &container, "no-such-program");
+}
+
+#[test]
+fn debugging_shows_each_step_and_is_a_stream_of_objects() {
+    require!(containers);
+    beyond!(
+        debugging_shows_each_step_and_is_a_stream_of_objects,
+        [crun("has nothing to say in some versions")]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.probe(&["exit", "0"]);
+    let file = bundle.scratch.path().join("debug.json");
+    let name = file.display().to_string();
+    let log = ["--log", &name, "--log-format", "json", "--debug"];
+    bundle.runtime = bundle.runtime.with(&log);
+    bundle.run().success();
+    let records = records(&file);
+    assert!(records.iter().all(|record| record["level"] == "debug"));
+    assert!(records.len() > 3, "{}", records.len());
+}
+
+#[test]
+fn the_level_says_what_is_worth_a_record() {
+    require!(containers);
+    beyond!(
+        the_level_says_what_is_worth_a_record,
+        [
+            runc("has no such flag"),
+            crun("fails over the capability, or has no such flag")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    bundle
+        .config
+        .probe(&["exit", "0"])
+        .push("/process/capabilities/bounding", "CAP_OF_TOMORROW");
+    let plain = bundle.runtime.clone();
+    for (level, expected) in [
+        ("error", &[][..]),
+        ("warning", &["warning"]),
+        ("debug", &["debug", "warning"]),
+    ] {
+        let file = bundle.scratch.path().join(level);
+        let name = file.display().to_string();
+        let log = ["--log", &name, "--log-format=json", "--log-level", level];
+        bundle.runtime = plain.with(&log);
+        bundle.run().success();
+        let records = records(&file);
+        let levels: std::collections::BTreeSet<_> = records
+            .iter()
+            .map(|record| record["level"].as_str().unwrap())
+            .collect();
+        assert!(levels.iter().eq(expected), "{level}: {levels:?}");
+    }
+    let wrong = plain.with(&["--log-level", "loud"]);
+    wrong.call(&["list"]).failure().says("loud");
+}
+
+#[test]
+fn a_failure_is_told_to_the_log_of_the_system_if_that_is_named() {
+    require!(containers, program("unshare"));
+    beyond!(
+        a_failure_is_told_to_the_log_of_the_system_if_that_is_named,
+        [
+            runc("takes every name for that of a file"),
+            crun("says it in words of its own")
+        ]
+    );
+    let bundle = Bundle::new();
+    for (service, path) in [
+        ("syslog", "/dev/log"),
+        ("journald", "/run/systemd/journal/socket"),
+    ] {
+        let socket = bundle.scratch.path().join(service);
+        let listener = UnixDatagram::bind(&socket).unwrap();
+        let mut runtime = bundle.runtime.with(&["--log", &format!("{service}:suite")]);
+        // The machine's own log is covered in a mount namespace that ends with the command.
+        let (place, top) = (Path::new(path).parent().unwrap(), &path[..5]);
+        let script = format!(
+            "mount -t tmpfs none {} && mkdir -p {} && ln -s {} {path} && exec \"$@\"",
+            top.trim_end_matches('/'),
+            place.display(),
+            socket.display()
+        );
+        let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+        runtime.wrapper.splice(0..0, wrapper.map(Into::into));
+        let mut command = runtime.command(&["state", "nobody"]);
+        // Where a peer would make a file.
+        command.current_dir(bundle.scratch.path());
+        let failed = integration::runtime::finish(command).failure();
+        failed.says("does not exist");
+        let mut record = vec![0; 4096];
+        listener.set_nonblocking(true).unwrap();
+        let length = listener.recv(&mut record).unwrap();
+        let record = String::from_utf8_lossy(&record[..length]).into_owned();
+        for part in ["suite", "nobody", "does not exist"] {
+            assert!(record.contains(part), "{service}: {record:?}");
+        }
+    }
+    let nowhere = bundle.runtime.with(&["--log", "file:/no/such/log"]);
+    nowhere.call(&["list"]).failure().says("/no/such/log");
 }
 
 const OLD: &str = "{\"level\":\"error\",\"msg\":\"old\",\"time\":\"2026-01-01T00:00:00Z\"}\n";

@@ -450,6 +450,41 @@ fn the_process_may_run_on_all_the_cpus_of_its_caller() {
 }
 
 #[test]
+fn an_apparmor_profile_confines_the_process_and_those_of_exec() {
+    require!(containers, apparmor);
+    let name = integration::place::unique("caisson-suite");
+    let profile = format!(
+        "profile {name} flags=(attach_disconnected,mediate_deleted) {{\n file,\n capability,\n network,\n signal,\n ptrace,\n deny /forbidden r,\n}}\n"
+    );
+    let mut bundle = Bundle::new();
+    let file = bundle.scratch.file("profile", &profile);
+    let file = file.display().to_string();
+    let parser = |flag: &str| {
+        let mut command = std::process::Command::new("apparmor_parser");
+        command.args([flag, &file]);
+        integration::runtime::finish(command).success();
+    };
+    parser("--replace");
+    integration::place::write(&bundle.rootfs().join("forbidden"), "x");
+    let asked = ["try=read:/forbidden", "cat=/proc/self/attr/current"];
+    let confined = |seen: &integration::Seen| {
+        let label = &seen.files["/proc/self/attr/current"];
+        assert_eq!(label.trim(), format!("{name} (enforce)"));
+        assert_eq!(seen.tried("read:/forbidden"), "EACCES");
+    };
+    assert_eq!(bundle.report(&asked).tried("read:/forbidden"), "ok");
+    bundle.config.set("/process/apparmorProfile", &*name);
+    confined(&bundle.report(&asked));
+    let container = bundle.pause();
+    confined(&container.exec_report(&[], &asked));
+    bundle.config.remove("/process/apparmorProfile");
+    let free = bundle.pause();
+    confined(&free.exec_report(&["--apparmor", &name], &asked));
+    drop((container, free));
+    parser("--remove");
+}
+
+#[test]
 fn there_is_no_seccomp_filter_unless_configured() {
     require!(containers, no_filter);
     assert_eq!(*Bundle::new().report(&[]).seccomp, 0);

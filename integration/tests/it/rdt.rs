@@ -2,7 +2,7 @@
 //! is made, written and removed is seen here, and not what the kernel does with it. Groups there have no files of their own
 //! accord, so the tests take away what was written before something is to be removed.
 
-use integration::{Bundle, require};
+use integration::{Bundle, Container, Finished, require};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -86,6 +86,117 @@ fn a_monitoring_group_in_a_class_of_others_is_the_containers_own() {
     empty(&monitor);
     container.delete_by_force().success();
     assert!(!monitor.exists() && root.join("mon_groups").exists());
+}
+
+#[test]
+fn statistics_show_the_class_and_what_is_monitored() {
+    require!(containers);
+    only_ours!();
+    let mut bundle = bundle();
+    bundle.config.set(
+        "/linux/intelRdt",
+        json!({ "closID": "gold", "enableMonitoring": true }),
+    );
+    let root = root(&bundle);
+    let write = |path: PathBuf, text: &str| integration::place::write(&path, text);
+    for (file, text) in [
+        ("L3/cbm_mask", "fffff\n"),
+        ("L3/min_cbm_bits", "2\n"),
+        ("MB/num_closids", "8\n"),
+    ] {
+        write(root.join("info").join(file), text);
+    }
+    write(root.join("schemata"), "    MB:0=100\n    L3:0=fffff\n");
+    // The kernel makes what is in a group.
+    let class = root.join("gold");
+    fs::create_dir_all(class.join("mon_groups")).unwrap();
+    write(class.join("schemata"), "    L3:0=f\n");
+    let container = bundle.pause();
+    let monitor = class.join("mon_groups").join(&container.id);
+    let domain = monitor.join("mon_data/mon_L3_00");
+    fs::create_dir_all(&domain).unwrap();
+    for (file, text) in [
+        ("mbm_total_bytes", "4096\n"),
+        ("mbm_local_bytes", "1024\n"),
+        ("llc_occupancy", "65536\n"),
+    ] {
+        write(domain.join(file), text);
+    }
+    let line = ["events", "--stats", &container.id];
+    let event = container.runtime.call(&line).success().json();
+    assert_eq!(
+        event["data"]["intel_rdt"],
+        json!({
+            "l3_cache_info": { "cbm_mask": "fffff", "min_cbm_bits": 2 },
+            "l3_cache_schema_root": "L3:0=fffff",
+            "l3_cache_schema": "L3:0=f",
+            "mem_bw_info": { "num_closids": 8 },
+            "mem_bw_schema_root": "MB:0=100",
+            "mbm_stats": [{ "mbm_total_bytes": 4096, "mbm_local_bytes": 1024 }],
+            "cmt_stats": [{ "llc_occupancy": 65536 }],
+        })
+    );
+    fs::remove_dir_all(monitor.join("mon_data")).unwrap();
+    empty(&monitor);
+    empty(&class);
+}
+
+#[test]
+fn update_changes_the_class_of_the_container() {
+    require!(containers);
+    only_ours!();
+    let mut bundle = bundle();
+    bundle
+        .config
+        .set("/linux/intelRdt", json!({ "l3CacheSchema": "L3:0=f" }));
+    let container = bundle.pause();
+    let class = root(&bundle).join(&container.id);
+    fs::remove_file(class.join("schemata")).unwrap();
+    let flags = ["--l3-cache-schema=L3:0=ff", "--mem-bw-schema", "MB:0=50"];
+    update(&container, &flags).success();
+    assert_eq!(read(&class, "schemata"), "L3:0=ff\nMB:0=50\n");
+    empty(&class);
+}
+
+#[test]
+fn update_makes_a_class_for_a_container_without_one() {
+    require!(containers);
+    only_ours!();
+    let mut bundle = bundle();
+    let mut container = bundle.pause();
+    let class = root(&bundle).join(&container.id);
+    assert!(!class.exists());
+    let flags = ["--mem-bw-schema", "MB:0=50"];
+    update(&container, &flags).success();
+    assert_eq!(read(&class, "schemata"), "MB:0=50\n");
+    assert_eq!(read(&class, "tasks"), container.pid.to_string());
+    empty(&class);
+    container.delete_by_force().success();
+    assert!(!class.exists());
+}
+
+#[test]
+fn update_refuses_what_the_machine_lacks() {
+    require!(containers);
+    only_ours!();
+    for (feature, flag, words) in [
+        (
+            "L3",
+            "--l3-cache-schema=L3:0=f",
+            "l3 cache schema is not enabled",
+        ),
+        (
+            "MB",
+            "--mem-bw-schema=MB:0=5",
+            "memory bandwidth schema is not enabled",
+        ),
+    ] {
+        let mut bundle = bundle();
+        fs::remove_dir(root(&bundle).join("info").join(feature)).unwrap();
+        let container = bundle.pause();
+        update(&container, &[flag]).failure().says(words);
+        assert!(!root(&bundle).join(&container.id).exists());
+    }
 }
 
 #[test]
@@ -186,6 +297,11 @@ fn what_the_machine_lacks_is_refused() {
             .failure()
             .says("resctrl mount point not found");
     }
+}
+
+fn update(container: &Container, flags: &[&str]) -> Finished {
+    let line = [&["update"], flags, &[&container.id]].concat();
+    container.runtime.call(&line)
 }
 
 /// A bundle whose runtime finds a resctrl file system beside it.

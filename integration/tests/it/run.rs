@@ -199,6 +199,76 @@ fn the_bundle_is_the_working_directory_if_none_is_named() {
 }
 
 #[test]
+fn a_config_of_another_name_is_taken_if_it_is_named() {
+    require!(containers);
+    beyond!(
+        a_config_of_another_name_is_taken_if_it_is_named,
+        [runc("has no such flag")]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.probe(&["exit", "6"]);
+    bundle.save();
+    let other = bundle.scratch.path().join("other.json");
+    fs::rename(bundle.path().join("config.json"), other).unwrap();
+    let path = bundle.path().display().to_string();
+    for flag in ["--config", "-f"] {
+        // Relative to the caller's directory, as all paths on the command line are.
+        let line = ["run", flag, "other.json", "--bundle", &path, &unique("f")];
+        let mut command = bundle.runtime.command(&line);
+        command.current_dir(bundle.scratch.path());
+        assert_eq!(integration::runtime::finish(command).code(), 6);
+    }
+    let line = ["run", "-f", "no.json", "--bundle", &path, &unique("f")];
+    let failed = bundle.runtime.call(&line).failure();
+    failed.says("no.json");
+}
+
+#[test]
+fn spec_writes_the_file_that_is_named_and_none_that_is_there() {
+    require!(root);
+    beyond!(
+        spec_writes_the_file_that_is_named_and_none_that_is_there,
+        [runc("has no such flag"), crun("has none in newer versions")]
+    );
+    let bundle = Bundle::new();
+    let file = bundle.scratch.path().join("other.json");
+    let line = ["spec", "--file", file.to_str().unwrap()];
+    bundle.runtime.call(&line).success();
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\"ociVersion\""), "{text}");
+    bundle.runtime.call(&line).failure().says("other.json");
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+}
+
+#[test]
+fn orphans_of_the_container_are_adopted_unless_told_otherwise() {
+    require!(containers, busybox);
+    beyond!(
+        orphans_of_the_container_are_adopted_unless_told_otherwise,
+        [crun("adopts nobody")]
+    );
+    let mut bundle = Bundle::with_busybox();
+    bundle.config.no_namespace("pid").args(&[
+        "/bin/sh",
+        "-c",
+        // The orphan waits until its parent is gone, and says who its parent is then.
+        "cd /dev/shm && mkfifo a b && (sh -c 'read x <a; cut -d \" \" -f 4 /proc/$$/stat; echo >b' &); echo >a; read x <b",
+    ]);
+    bundle.save();
+    for (flags, adopts) in [(&[][..], true), (&["--no-subreaper"], false)] {
+        let run = bundle.start("run", flags, &unique("orphan"));
+        let command = run.pid();
+        let parent: i32 = run.wait().success().stdout.trim().parse().unwrap();
+        let expected = if adopts {
+            command
+        } else {
+            std::process::id() as i32
+        };
+        assert_eq!(parent, expected, "{flags:?}");
+    }
+}
+
+#[test]
 fn the_version_is_printed_the_way_engines_parse_it() {
     let runtime = integration::Runtime::new("/nonexistent".as_ref());
     for flag in ["--version", "-v"] {

@@ -1,5 +1,6 @@
 //! The commands as values, and how they are made from flags and arguments.
 
+use super::complete::Offer;
 use super::flags::{Matches, usage};
 use super::resources::{self, Update};
 use super::values::{self, Format, Signal, User};
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub(crate) enum Command {
     /// Print this text and succeed: help or version.
     Print(String),
+    Complete(Offer),
     Create(Create),
     Run(Run),
     Start {
@@ -51,7 +53,7 @@ pub(crate) enum Command {
         stats: bool,
     },
     Spec {
-        bundle: PathBuf,
+        file: PathBuf,
         rootless: bool,
     },
     Features,
@@ -77,6 +79,8 @@ pub(crate) enum Command {
 pub(crate) struct Create {
     pub(crate) id: ContainerId,
     pub(crate) bundle: PathBuf,
+    /// In place of the bundle's config.json.
+    pub(crate) config: Option<PathBuf>,
     pub(crate) console_socket: Option<PathBuf>,
     pub(crate) pidfd_socket: Option<PathBuf>,
     pub(crate) pid_file: Option<PathBuf>,
@@ -178,7 +182,10 @@ pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
             stats: found.on("stats"),
         },
         "spec" => Command::Spec {
-            bundle: path("bundle").unwrap_or_else(|| ".".into()),
+            file: path("file").unwrap_or_else(|| {
+                let bundle = path("bundle").unwrap_or_else(|| ".".into());
+                bundle.join("config.json")
+            }),
             rootless: found.on("rootless"),
         },
         "features" => Command::Features,
@@ -212,6 +219,7 @@ fn create(found: &Matches) -> Result<Create> {
     Ok(Create {
         id: id(found)?,
         bundle: path("bundle").unwrap_or_else(|| ".".into()),
+        config: path("config"),
         console_socket: path("console-socket"),
         pidfd_socket: path("pidfd-socket"),
         pid_file: path("pid-file"),

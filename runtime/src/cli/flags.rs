@@ -25,6 +25,12 @@ pub(super) enum Takes {
     Switch,
     /// One value; the last one given counts, or all of them for a flag that may be repeated.
     Value,
+    /// A value that is the path of a file.
+    File,
+    /// A value that is the path of a directory.
+    Directory,
+    /// A value that is one of these words. `cli` refuses all others, each in the words of its flag.
+    OneOf(&'static [&'static str]),
 }
 
 /// Where flags may stand.
@@ -78,8 +84,8 @@ pub(super) fn scan(args: Vec<OsString>, known: &'static [Flag], order: Order) ->
         let value = match (flag.takes, attached) {
             (Takes::Switch, None) => OsString::from("true"),
             (Takes::Switch, Some(value)) => switch(name, value)?,
-            (Takes::Value, Some(value)) => value.to_owned(),
-            (Takes::Value, None) => args
+            (_, Some(value)) => value.to_owned(),
+            (_, None) => args
                 .next()
                 .ok_or_else(|| usage(format!("flag needs an argument: -{}", name.display())))?,
         };

@@ -4,6 +4,7 @@
 //! syntax is that of runc, which engines are written against; the table of commands and flags is in `verbs`.
 
 mod command;
+mod complete;
 mod flags;
 mod help;
 mod resources;
@@ -11,6 +12,7 @@ mod values;
 mod verbs;
 
 pub(crate) use command::{Command, Create, Exec, ExecProcess, ProcessChanges, Run};
+pub(crate) use complete::Offer;
 pub(crate) use resources::{Resources, Update};
 pub(crate) use values::{Format, Signal};
 
@@ -18,6 +20,7 @@ use crate::log;
 use crate::report::{Error, Result};
 use flags::{Matches, Order, usage};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use verbs::{GLOBAL, VERBS, Verb};
 
@@ -95,7 +98,7 @@ pub(crate) fn parse(
     };
     let matches = flags::scan(argv.collect(), GLOBAL, Order::FlagsFirst).map_err(plain)?;
     let global = global(&matches, here).map_err(plain)?;
-    match command(name, matches) {
+    match command(name, matches, here) {
         Ok(command) => Ok(Invocation { global, command }),
         Err((error, exit_code)) => Err(Rejected {
             error,
@@ -169,15 +172,28 @@ fn log_settings(matches: &Matches) -> Result<log::Settings> {
         Some("json") => log::Format::Json,
         Some(other) => return Err(usage(format!("invalid log-format: {other}"))),
     };
-    let file = matches
-        .value("log")
-        .filter(|file| !file.is_empty())
-        .map(PathBuf::from);
     Ok(log::Settings {
-        file,
+        to: matches
+            .value("log")
+            .map_or(log::Destination::StandardError, log_destination),
         format,
         level,
     })
+}
+
+/// crun's prefixes say what is meant; without one it is a file.
+fn log_destination(text: &OsStr) -> log::Destination {
+    let after = |prefix: &str| text.as_bytes().strip_prefix(prefix.as_bytes());
+    let service = |protocol, name: &[u8]| {
+        log::Destination::Service(protocol, String::from_utf8_lossy(name).into_owned())
+    };
+    match (after("file:"), after("journald:"), after("syslog:")) {
+        _ if text.is_empty() => log::Destination::StandardError,
+        (Some(path), ..) => log::Destination::File(OsStr::from_bytes(path).into()),
+        (_, Some(name), _) => service(log::Protocol::Journal, name),
+        (.., Some(name)) => service(log::Protocol::Syslog, name),
+        _ => log::Destination::File(text.into()),
+    }
 }
 
 /// `/run` is for the real root; everybody else, and a root that a user made for himself with a user namespace, has
@@ -192,7 +208,11 @@ fn default_root(here: &Surroundings) -> (PathBuf, bool) {
 }
 
 /// The command in what the global flags left over; an error comes with its exit code.
-fn command(name: &str, mut global: Matches) -> std::result::Result<Command, (Error, u8)> {
+fn command(
+    name: &str,
+    mut global: Matches,
+    here: &Surroundings,
+) -> std::result::Result<Command, (Error, u8)> {
     if global.on("help") || (global.args.is_empty() && !global.on("version")) {
         return Ok(Command::Print(help::program(name)));
     }
@@ -214,6 +234,9 @@ fn command(name: &str, mut global: Matches) -> std::result::Result<Command, (Err
         return Ok(Command::Print(help::command(name, verb)));
     }
     count(name, verb, matches.args.len()).map_err(|e| (e, 1))?;
+    if verb.name == "complete" {
+        return Ok(Command::Complete(complete::offer(&matches.args, here)));
+    }
     // An exec that fails before its process runs must not look like a process that exited with 1.
     let exit_code = if verb.name == "exec" { 255 } else { 1 };
     command::build(verb, matches).map_err(|e| (e, exit_code))

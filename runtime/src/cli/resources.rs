@@ -2,7 +2,7 @@
 
 use super::flags::Matches;
 use super::values;
-use crate::report::{Error, Kind, Result};
+use crate::report::{Error, Result};
 use crate::state::ContainerId;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use std::path::PathBuf;
@@ -12,6 +12,9 @@ use std::path::PathBuf;
 pub(crate) struct Update {
     pub(crate) id: ContainerId,
     pub(crate) resources: Resources,
+    /// What the container's class of service gets: `--l3-cache-schema` and `--mem-bw-schema`.
+    pub(crate) cache: Option<String>,
+    pub(crate) bandwidth: Option<String>,
     /// Set a memory limit that processes have to be killed for.
     pub(crate) force: bool,
     /// Flags that were given and that nothing comes of.
@@ -28,21 +31,6 @@ pub(crate) enum Resources {
 
 /// `update` with what was found.
 pub(super) fn update(found: &Matches, id: ContainerId) -> Result<Update> {
-    // Before anything is read: `update` does not change classes of service, and runc says this where the host has none.
-    for (flag, text) in [
-        (
-            "l3-cache-schema",
-            "Intel RDT/CAT: l3 cache schema is not enabled",
-        ),
-        (
-            "mem-bw-schema",
-            "Intel RDT/MBA: memory bandwidth schema is not enabled",
-        ),
-    ] {
-        if found.value(flag).is_some_and(|value| !value.is_empty()) {
-            return Err(Error::new(Kind::Unsupported, text));
-        }
-    }
     let document = found.value("resources").filter(|path| !path.is_empty());
     Ok(Update {
         id,
@@ -50,6 +38,8 @@ pub(super) fn update(found: &Matches, id: ContainerId) -> Result<Update> {
             Some(path) => Resources::Document(path.into()),
             None => Resources::Given(Box::new(resources(found)?)),
         },
+        cache: given(found, "l3-cache-schema")?,
+        bandwidth: given(found, "mem-bw-schema")?,
         force: found.on("force"),
         ignored: ["kernel-memory", "kernel-memory-tcp"]
             .into_iter()
@@ -58,7 +48,12 @@ pub(super) fn update(found: &Matches, id: ContainerId) -> Result<Update> {
     })
 }
 
-/// An empty value is the same as none, as it is for runc.
+/// A value as text; an empty one is the same as none, as it is for runc.
+fn given(found: &Matches, name: &str) -> Result<Option<String>> {
+    let text = found.text(name)?.filter(|text| !text.is_empty());
+    Ok(text.map(str::to_owned))
+}
+
 fn resources(found: &Matches) -> Result<LinuxResources> {
     let text = |name| Ok::<_, Error>(found.text(name)?.filter(|text| !text.is_empty()));
     let unsigned = |name| {
@@ -196,16 +191,17 @@ mod tests {
     }
 
     #[test]
+    fn schemata_are_taken_beside_a_document() {
+        let update = update(&["--l3-cache-schema", "L3:0=f", "--mem-bw-schema=", "-r", "-"]);
+        let update = update.unwrap();
+        assert_eq!(update.cache.as_deref(), Some("L3:0=f"));
+        assert_eq!(update.bandwidth, None);
+    }
+
+    #[test]
     fn what_has_no_effect_is_noted_and_what_cannot_be_is_refused() {
         let old = update(&["--kernel-memory", "x", "--kernel-memory-tcp="]).unwrap();
         assert_eq!(old.ignored, ["kernel-memory"]);
-        for flag in ["--l3-cache-schema", "--mem-bw-schema"] {
-            let error = update(&[flag, "x", "-r", "-"]).unwrap_err();
-            assert!(
-                error.to_string().ends_with("schema is not enabled"),
-                "{error}"
-            );
-        }
         for (flag, value) in [
             ("--memory", "1q"),
             ("--cpu-share", "-1"),

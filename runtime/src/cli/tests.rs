@@ -3,6 +3,8 @@ use super::*;
 use crate::report::Kind;
 use crate::state::ContainerId;
 
+mod manual;
+
 fn run(line: &[&str]) -> std::result::Result<Invocation, Rejected> {
     parse(
         ["caisson"].iter().chain(line).map(OsString::from),
@@ -35,6 +37,7 @@ fn plain_create(id: &str) -> Create {
     Create {
         id: cid(id),
         bundle: ".".into(),
+        config: None,
         console_socket: None,
         pidfd_socket: None,
         pid_file: None,
@@ -59,7 +62,7 @@ mod engines {
                 root: "/run/containerd/runc/k8s.io".into(),
                 root_is_xdg: false,
                 log: log::Settings {
-                    file: Some("/b/log.json".into()),
+                    to: log::Destination::File("/b/log.json".into()),
                     format: log::Format::Json,
                     level: log::Level::Warning
                 },
@@ -209,10 +212,11 @@ mod engines {
 
 #[test]
 fn create_takes_all_of_its_flags() {
-    let line = "create -b B --console-socket C --pidfd-socket D --pid-file P --no-pivot --no-new-keyring --preserve-fds 3 x";
+    let line = "create -b B -f F --no-subreaper --console-socket C --pidfd-socket D --pid-file P --no-pivot --no-new-keyring --preserve-fds 3 x";
     let expected = Create {
         id: cid("x"),
         bundle: "B".into(),
+        config: Some("F".into()),
         console_socket: Some("C".into()),
         pidfd_socket: Some("D".into()),
         pid_file: Some("P".into()),
@@ -299,15 +303,22 @@ fn the_other_commands_take_all_of_their_flags() {
     assert_eq!(
         ok(&["spec"]),
         Command::Spec {
-            bundle: ".".into(),
+            file: "./config.json".into(),
             rootless: false
         }
     );
     assert_eq!(
         ok(&["spec", "-b", "B", "--rootless"]),
         Command::Spec {
-            bundle: "B".into(),
+            file: "B/config.json".into(),
             rootless: true
+        }
+    );
+    assert_eq!(
+        ok(&["spec", "-f", "F"]),
+        Command::Spec {
+            file: "F".into(),
+            rootless: false
         }
     );
     assert_eq!(ok(&["features"]), Command::Features);
@@ -349,6 +360,20 @@ fn global_flags_come_before_the_command() {
         text(&["list", "--debug"]),
         "flag provided but not defined: -debug"
     );
+}
+
+#[test]
+fn the_log_goes_to_a_file_or_to_a_log_of_the_system() {
+    let to = |log: &str| run(&["--log", log, "list"]).unwrap().global.log.to;
+    let service = |protocol, name: &str| log::Destination::Service(protocol, name.to_owned());
+    assert_eq!(to(""), log::Destination::StandardError);
+    assert_eq!(to("/a:b"), log::Destination::File("/a:b".into()));
+    assert_eq!(
+        to("file:syslog:x"),
+        log::Destination::File("syslog:x".into())
+    );
+    assert_eq!(to("journald:web"), service(log::Protocol::Journal, "web"));
+    assert_eq!(to("syslog:web"), service(log::Protocol::Syslog, "web"));
 }
 
 #[test]
@@ -453,7 +478,7 @@ fn an_exec_that_fails_does_not_look_like_its_process() {
 #[test]
 fn errors_of_a_command_go_to_the_log() {
     let rejected = run(&["--log", "/l", "--log-format", "json", "create"]).unwrap_err();
-    assert_eq!(rejected.log.file.unwrap(), Path::new("/l"));
+    assert_eq!(rejected.log.to, log::Destination::File("/l".into()));
     assert_eq!(rejected.log.format, log::Format::Json);
     assert_eq!(rejected.error.kind(), Kind::Usage);
 }

@@ -10,7 +10,7 @@ pub(super) struct Verb {
     pub(super) name: &'static str,
     /// One line, after the name, in the list of commands; hidden if empty.
     pub(super) summary: &'static str,
-    /// What follows `NAME [command options]`.
+    /// What follows `NAME [command options]`. Completion reads it as well: see `complete::Argument`.
     pub(super) arguments: &'static str,
     /// How many arguments there may be.
     pub(super) count: (usize, usize),
@@ -20,36 +20,56 @@ pub(super) struct Verb {
     pub(super) description: &'static str,
 }
 
+const fn flag(takes: Takes, names: &'static [&'static str], help: &'static str) -> Flag {
+    Flag { names, takes, help }
+}
+
 const fn value(names: &'static [&'static str], help: &'static str) -> Flag {
-    Flag {
-        names,
-        takes: Takes::Value,
-        help,
-    }
+    flag(Takes::Value, names, help)
+}
+
+const fn file(names: &'static [&'static str], help: &'static str) -> Flag {
+    flag(Takes::File, names, help)
+}
+
+const fn directory(names: &'static [&'static str], help: &'static str) -> Flag {
+    flag(Takes::Directory, names, help)
+}
+
+const fn one_of(
+    words: &'static [&'static str],
+    names: &'static [&'static str],
+    help: &'static str,
+) -> Flag {
+    flag(Takes::OneOf(words), names, help)
 }
 
 const fn switch(names: &'static [&'static str], help: &'static str) -> Flag {
-    Flag {
-        names,
-        takes: Takes::Switch,
-        help,
-    }
+    flag(Takes::Switch, names, help)
 }
 
 const HELP: Flag = switch(&["help", "h"], "show help");
-const BUNDLE: Flag = value(
+const BUNDLE: Flag = directory(
     &["bundle", "b"],
     "directory with config.json (default: the current directory)",
 );
-const CONSOLE_SOCKET: Flag = value(
+const CONFIG: Flag = file(
+    &["config", "f"],
+    "config to use (default: config.json in the bundle)",
+);
+const NO_SUBREAPER: Flag = switch(
+    &["no-subreaper"],
+    "do not adopt the container's orphaned processes",
+);
+const CONSOLE_SOCKET: Flag = file(
     &["console-socket"],
     "UNIX socket that is sent the master end of the container's pseudo-terminal",
 );
-const PIDFD_SOCKET: Flag = value(
+const PIDFD_SOCKET: Flag = file(
     &["pidfd-socket"],
     "UNIX socket that is sent a pidfd of the process",
 );
-const PID_FILE: Flag = value(&["pid-file"], "file to write the process id to");
+const PID_FILE: Flag = file(&["pid-file"], "file to write the process id to");
 const NO_PIVOT: Flag = switch(
     &["no-pivot"],
     "move the root mount instead of pivot_root, for a root file system on a ramdisk",
@@ -63,20 +83,29 @@ const PRESERVE_FDS: Flag = value(
     "pass N more file descriptors, after stdio and the LISTEN_FDS ones (default: 0)",
 );
 const DETACH: Flag = switch(&["detach", "d"], "return as soon as the process runs");
-const FORMAT: Flag = value(&["format", "f"], "table or json (default: \"table\")");
+const FORMAT: Flag = one_of(
+    &["table", "json"],
+    &["format", "f"],
+    "table or json (default: \"table\")",
+);
 
 pub(super) static GLOBAL: &[Flag] = &[
     switch(&["debug"], "the same as --log-level debug"),
-    value(
+    file(
         &["log"],
-        "append log records to this file (default: standard error)",
+        "append log records to this file, or send them to journald:NAME or syslog:NAME (default: standard error)",
     ),
-    value(&["log-format"], "text or json (default: \"text\")"),
-    value(
+    one_of(
+        &["text", "json"],
+        &["log-format"],
+        "text or json (default: \"text\")",
+    ),
+    one_of(
+        &["error", "warning", "debug"],
         &["log-level"],
         "error, warning or debug (default: \"warning\")",
     ),
-    value(
+    directory(
         &["root"],
         "directory for the state of containers, best on a tmpfs (default: \"/run/caisson\")",
     ),
@@ -84,21 +113,34 @@ pub(super) static GLOBAL: &[Flag] = &[
         &["systemd-cgroup"],
         "the same as --cgroup-manager systemd; cgroupsPath is then \"slice:prefix:name\"",
     ),
-    value(
+    one_of(
+        &["cgroupfs", "systemd", "disabled"],
         &["cgroup-manager"],
         "cgroupfs, systemd or disabled (default: \"cgroupfs\")",
     ),
-    value(
+    one_of(
+        &["true", "false", "auto"],
         &["rootless"],
         "ignore cgroup permission errors: true, false or auto (default: \"auto\")",
     ),
     // Old engines pass it; where criu is, is looked up in PATH.
-    value(&["criu"], ""),
+    file(&["criu"], ""),
     HELP,
     switch(&["version", "v"], "print the version"),
 ];
 
 pub(super) static VERBS: &[Verb] = &[
+    Verb {
+        name: "complete",
+        summary: "",
+        arguments: "<word>...",
+        count: (1, usize::MAX),
+        order: Order::FlagsFirst,
+        flags: &[HELP],
+        description: "Prints what may stand in the place of the last word of a command line, which is given without the\n\
+                      program's name: one proposal a line, with a tab and what it means. A line \":files\" or \":directories\"\n\
+                      says that paths may stand there. The scripts for shells call this.",
+    },
     Verb {
         name: "create",
         summary: "create a container",
@@ -107,12 +149,15 @@ pub(super) static VERBS: &[Verb] = &[
         order: Order::Anywhere,
         flags: &[
             BUNDLE,
+            CONFIG,
             CONSOLE_SOCKET,
             PIDFD_SOCKET,
             PID_FILE,
             NO_PIVOT,
             NO_NEW_KEYRING,
             PRESERVE_FDS,
+            // For who passes the flags of `run`: a command that ends adopts nobody.
+            switch(&["no-subreaper"], ""),
             HELP,
         ],
         description: "Sets up everything that the bundle's config.json asks for and stops right before the\n\
@@ -161,7 +206,7 @@ pub(super) static VERBS: &[Verb] = &[
             PIDFD_SOCKET,
             PID_FILE,
             DETACH,
-            value(
+            file(
                 &["process", "p"],
                 "file with the whole process in the form of config.json",
             ),
@@ -258,15 +303,13 @@ pub(super) static VERBS: &[Verb] = &[
         order: Order::Anywhere,
         flags: &[
             BUNDLE,
+            CONFIG,
             CONSOLE_SOCKET,
             PIDFD_SOCKET,
             PID_FILE,
             DETACH,
             switch(&["keep"], "do not delete the container when it has exited"),
-            switch(
-                &["no-subreaper"],
-                "do not adopt the container's orphaned processes",
-            ),
+            NO_SUBREAPER,
             NO_PIVOT,
             NO_NEW_KEYRING,
             PRESERVE_FDS,
@@ -282,7 +325,7 @@ pub(super) static VERBS: &[Verb] = &[
         count: (1, 2),
         order: Order::Anywhere,
         flags: &[
-            value(
+            file(
                 &["profile"],
                 "linux.seccomp object of a config.json, in a file of its own",
             ),
@@ -298,9 +341,13 @@ pub(super) static VERBS: &[Verb] = &[
         count: (0, 0),
         order: Order::Anywhere,
         flags: &[
-            value(
+            directory(
                 &["bundle", "b"],
                 "directory to write it to (default: the current directory)",
+            ),
+            file(
+                &["file", "f"],
+                "file to write (default: config.json in the bundle)",
             ),
             switch(
                 &["rootless"],
@@ -309,7 +356,7 @@ pub(super) static VERBS: &[Verb] = &[
             HELP,
         ],
         description: "The file asks for a shell with a terminal, few capabilities and a read-only root at\n\
-                      \"rootfs\". An existing config.json is left alone.",
+                      \"rootfs\". An existing file is left alone.",
     },
     Verb {
         name: "start",
@@ -336,7 +383,7 @@ pub(super) static VERBS: &[Verb] = &[
         count: (1, 1),
         order: Order::Anywhere,
         flags: &[
-            value(
+            file(
                 &["resources", "r"],
                 "file with an object as linux.resources of config.json, '-' for standard input; other limits are ignored then",
             ),
@@ -357,7 +404,11 @@ pub(super) static VERBS: &[Verb] = &[
             value(&["cpu-share"], "weight of CPU time, 2 to 262144"),
             value(&["cpu-rt-period"], "no effect with cgroup v2"),
             value(&["cpu-rt-runtime"], "no effect with cgroup v2"),
-            value(&["cpu-idle"], "1: only CPU time that nobody else wants"),
+            one_of(
+                &["0", "1"],
+                &["cpu-idle"],
+                "1: only CPU time that nobody else wants",
+            ),
             value(&["cpuset-cpus"], "CPUs to use, such as 0-2,5"),
             value(&["cpuset-mems"], "memory nodes to use"),
             // Old engines pass them.
@@ -379,8 +430,8 @@ pub(super) static VERBS: &[Verb] = &[
                 &["pids-limit"],
                 "how many processes and threads there may be; -1 is no limit",
             ),
-            value(&["l3-cache-schema"], "not supported by update: Intel RDT"),
-            value(&["mem-bw-schema"], "not supported by update: Intel RDT"),
+            value(&["l3-cache-schema"], "Intel RDT: part of the L3 cache"),
+            value(&["mem-bw-schema"], "Intel RDT: share of memory bandwidth"),
             HELP,
         ],
         description: "What is not given stays as it is. If memory is limited to less than is in use, the rest is reclaimed; if not enough\n\

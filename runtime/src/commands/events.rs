@@ -7,6 +7,7 @@ use super::{Context, start};
 use crate::cgroup::{Cgroup, Stats};
 use crate::output::print;
 use crate::report::{Context as _, Error, Kind, Result};
+use crate::resctrl::{self, Group};
 use crate::state::{ContainerId, State, Status};
 use crate::sys::Errno;
 use nix::sys::time::TimeSpec;
@@ -29,13 +30,9 @@ struct Event<'a> {
 struct Data {
     #[serde(flatten)]
     cgroup: Stats,
-    /// Monitoring of Intel RDT is not shown.
-    intel_rdt: Nothing,
+    intel_rdt: resctrl::Stats,
     network_interfaces: Option<Vec<Interface>>,
 }
-
-#[derive(Serialize)]
-struct Nothing {}
 
 #[derive(Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -116,7 +113,9 @@ fn timer(interval: Duration) -> std::result::Result<TimerFd, Errno> {
 fn stats(cgroup: &Cgroup, state: &State) -> Result<()> {
     let data = Data {
         cgroup: cgroup.stats()?,
-        intel_rdt: Nothing {},
+        intel_rdt: Group::saved(&state.resctrl)?
+            .map(|group| group.stats())
+            .unwrap_or_default(),
         network_interfaces: interfaces(state)?,
     };
     line(&Event {

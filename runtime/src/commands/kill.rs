@@ -62,7 +62,7 @@ fn signal_all(context: &Context<'_>, state: &State, signal: Signal) -> Result<bo
         match crate::sys::process::pidfd_open(pid.as_raw())
             .and_then(|pidfd| pidfd_send_signal(pidfd, signal.number()))
         {
-            Ok(()) | Err(Errno::ESRCH) => {}
+            Ok(()) | Err(Errno::ESRCH | Errno::EINVAL) => {}
             Err(errno) => {
                 return Err(Error::os(
                     format!("send signal {} to process {pid}", signal.number()),

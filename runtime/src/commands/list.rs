@@ -113,7 +113,7 @@ fn json(shown: &[Shown]) -> Result<String> {
 mod tests {
     use super::super::state::tests::example;
     use super::*;
-    use crate::log::Settings;
+    use crate::log::{Destination, Settings};
     use crate::state::Init;
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
         }
         let file = scratch.join("log");
         let log = Log::open(&Settings {
-            file: Some(file.clone()),
+            to: Destination::File(file.clone()),
             ..Settings::default()
         })
         .unwrap();

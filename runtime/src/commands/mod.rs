@@ -3,6 +3,7 @@
 //! Runs in the runtime command's process. A command that changes a container holds the lock on its directory while it does; those that
 //! only look (`state`, `list`, `ps`) or that act through a pidfd (`kill`, `exec`) take none, so that hooks may call them.
 
+mod complete;
 mod create;
 mod delete;
 mod events;
@@ -60,6 +61,7 @@ pub(crate) fn execute(
     };
     match command {
         Command::Print(text) => print(&text)?,
+        Command::Complete(offer) => print(&complete::run(&offer))?,
         Command::Create(request) => create::run(&context, &request)?,
         Command::Run(request) => return run::run(&context, &request),
         Command::Start { id } => start::run(&context, &id)?,
@@ -85,10 +87,10 @@ pub(crate) fn execute(
             interval,
             stats,
         } => events::run(&context, &id, interval, stats)?,
-        Command::Spec { bundle, rootless } => {
+        Command::Spec { file, rootless } => {
             let host = context.host()?;
             spec::run(
-                &bundle,
+                &file,
                 rootless.then_some(spec::User {
                     uid: host.euid,
                     gid: host.egid,

@@ -3,7 +3,7 @@
 use crate::report::{Context, Error, Kind, Result};
 use crate::state::OCI_VERSION;
 use crate::sys::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
@@ -11,24 +11,22 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-/// Writes the file into `bundle`, for the user `rootless` if it is for one. An existing file is somebody's work.
-pub(crate) fn run(bundle: &Path, rootless: Option<User>) -> Result<()> {
+/// Writes `file`, for the user `rootless` if it is for one. An existing file is somebody's work.
+pub(crate) fn run(file: &Path, rootless: Option<User>) -> Result<()> {
     let text = to_json(&template(rootless))?;
-    let dir = open(bundle, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-        .context(|| format!("open bundle {bundle:?}"))?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-    let file = match openat(&dir, "config.json", flags, Mode::from_bits_truncate(0o666)) {
+    let opened = match open(file, flags, Mode::from_bits_truncate(0o666)) {
         Err(Errno::EEXIST) => {
             return Err(Error::new(
                 Kind::Exists,
-                format!("config.json exists in {bundle:?}, remove it first"),
+                format!("file {file:?} exists, remove it first"),
             ));
         }
-        file => file.context(|| format!("make config.json in {bundle:?}"))?,
+        opened => opened.context(|| format!("make file {file:?}"))?,
     };
-    File::from(file)
+    File::from(opened)
         .write_all(&text)
-        .context(|| format!("write config.json in {bundle:?}"))
+        .context(|| format!("write {file:?}"))
 }
 
 /// Who becomes root in a rootless container.
@@ -360,19 +358,16 @@ mod tests {
     #[test]
     fn an_existing_file_is_left_alone() {
         let bundle = std::env::temp_dir().join(format!("caisson-spec-{}", std::process::id()));
+        let file = bundle.join("config.json");
+        let error = run(&file, None).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::ENOENT));
         std::fs::create_dir(&bundle).unwrap();
-        run(&bundle, None).unwrap();
-        let before = std::fs::read(bundle.join("config.json")).unwrap();
-        let error = run(&bundle, Some(User { uid: 1, gid: 1 })).unwrap_err();
-        let after = std::fs::read(bundle.join("config.json")).unwrap();
+        run(&file, None).unwrap();
+        let before = std::fs::read(&file).unwrap();
+        let error = run(&file, Some(User { uid: 1, gid: 1 })).unwrap_err();
+        let after = std::fs::read(&file).unwrap();
         std::fs::remove_dir_all(&bundle).unwrap();
         assert_eq!(error.kind(), Kind::Exists);
         assert_eq!(before, after);
-        assert!(
-            run(&bundle, None)
-                .unwrap_err()
-                .to_string()
-                .starts_with("open bundle \"")
-        );
     }
 }

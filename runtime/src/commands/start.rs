@@ -54,7 +54,7 @@ fn wrong_state(text: &str) -> Error {
 /// The pidfd of a container's init; None if it has ended. The start time tells it from a stranger with the same number.
 pub(super) fn open_init(init: &Init) -> Result<Option<OwnedFd>> {
     let pidfd = match pidfd_open(init.pid) {
-        Err(Errno::ESRCH) => return Ok(None),
+        Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
         other => other.context(|| format!("open process {}", init.pid))?,
     };
     Ok(init.is_alive()?.then_some(pidfd))

@@ -4,12 +4,14 @@
 //! update starts from them. The config stays as it was at create.
 
 use super::Context;
+use crate::cgroup::Cgroup;
 use crate::cli::{self, Resources};
-use crate::plan;
+use crate::plan::{self, resctrl::ResctrlPlan};
 use crate::report::{Context as _, Error, Kind, Result};
+use crate::resctrl::{self, Group};
 use crate::spec;
 use crate::state::{Locked, State, Status};
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use std::borrow::Cow;
 use std::io::Read;
 use std::path::Path;
@@ -28,7 +30,7 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Update) -> Result<()> {
     };
     let directory = context.root.lock(&request.id)?;
     let mut state = directory.load()?;
-    change(context, &directory, &mut state, &given, request.force)
+    change(context, &directory, &mut state, &given, request)
         .context(|| format!("update container '{}'", request.id))
 }
 
@@ -37,7 +39,7 @@ fn change(
     directory: &Locked,
     state: &mut State,
     given: &LinuxResources,
-    force: bool,
+    request: &cli::Update,
 ) -> Result<()> {
     let wrong_state = |text: &str| Err(Error::new(Kind::State, text));
     match context.status(directory, state)? {
@@ -49,11 +51,22 @@ fn change(
         let text = "the container has no cgroup, which resources need";
         return Err(Error::new(Kind::Unsupported, text));
     };
-    let update = plan::update::update(&current(directory, state)?, given, force)?;
+    let class = class(request)?;
+    let update = plan::update::update(&current(directory, state)?, given, request.force)?;
     let mut updated = cgroup.update(&update)?;
     let warnings = std::mem::take(&mut updated.warnings);
-    state.resources = Some(update.resources.clone());
-    if let Err(error) = directory.save(state) {
+    let former = state.resources.replace(update.resources.clone());
+    let saved = directory.save(state);
+    let done = saved.and_then(|()| match &class {
+        Some(class) => reclass(class, directory, state, &cgroup),
+        None => Ok(()),
+    });
+    if let Err(error) = done {
+        state.resources = former;
+        let error = match directory.save(state) {
+            Ok(()) => error,
+            Err(again) => Error::new(error.kind(), format!("{error}, and then {again}")),
+        };
         return Err(updated.take_back(error));
     }
     warnings
@@ -70,6 +83,42 @@ fn current(directory: &Locked, state: &State) -> Result<LinuxResources> {
     let linux = spec.linux().as_ref();
     let resources = linux.and_then(|linux| linux.resources().clone());
     Ok(resources.unwrap_or_default())
+}
+
+/// What the flags ask for of the container's class of service, if they do and the machine has it.
+fn class(request: &cli::Update) -> Result<Option<ResctrlPlan>> {
+    if request.cache.is_none() && request.bandwidth.is_none() {
+        return Ok(None);
+    }
+    let mut config = LinuxIntelRdt::default();
+    config
+        .set_l3_cache_schema(request.cache.clone())
+        .set_mem_bw_schema(request.bandwidth.clone());
+    let plan = plan::resctrl::plan(&config, request.id.as_str())?;
+    resctrl::check_update(&plan)?;
+    Ok(Some(plan))
+}
+
+/// Changes the container's class, or makes one for a container that has none, as runc does.
+fn reclass(
+    plan: &ResctrlPlan,
+    directory: &Locked,
+    state: &mut State,
+    cgroup: &Cgroup,
+) -> Result<()> {
+    if let Some(group) = Group::saved(&state.resctrl)? {
+        return group.set(&plan.schemata);
+    }
+    let group = Group::locate(plan)?;
+    state.resctrl = serde_json::to_value(&group)
+        .map_err(|e| Error::new(Kind::System, format!("save the resctrl group: {e}")))?;
+    // Before it is made, so that `delete` knows of it whatever happens.
+    directory.save(state)?;
+    group.make(plan)?;
+    let processes = cgroup.processes()?;
+    processes
+        .into_iter()
+        .try_for_each(|pid| group.add(pid.as_raw()))
 }
 
 fn document(path: &Path) -> Result<LinuxResources> {

@@ -262,7 +262,8 @@ pub(crate) fn set_name(name: &CStr) -> Result<()> {
     Errno::result(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) }).map(drop)
 }
 
-/// pidfd_open(2), kernel 5.3.
+/// pidfd_open(2), kernel 5.3. ESRCH and EINVAL both mean that there is no such process: the latter if others are still in the group or
+/// the session that bears its number.
 pub(crate) fn pidfd_open(pid: i32) -> Result<OwnedFd> {
     // SAFETY: takes no pointers.
     let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;

@@ -41,7 +41,8 @@ pub(super) fn prepare<'a>(
 ) -> Result<Prepared<'a>> {
     let bundle = std::path::absolute(&request.bundle)
         .context(|| format!("find bundle {}", request.bundle.display()))?;
-    let (parsed, config) = spec::load(&bundle)?;
+    let config = request.config.clone();
+    let (parsed, config) = spec::load(&config.unwrap_or_else(|| bundle.join("config.json")))?;
     parsed
         .warnings
         .iter()
