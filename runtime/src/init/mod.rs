@@ -18,7 +18,7 @@ mod restrict;
 mod root;
 mod rootfs;
 
-use crate::plan::{Exec, Op, Plan, Request, Stage, Step};
+use crate::plan::{Exec, Op, Plan, Request, Slot, Stage, Step};
 use crate::sync::{self, Failure, Message, STAGE, TEXT};
 use crate::sys::process::{self, CloneArgs, Cloned};
 use crate::sys::{Errno, cred};
@@ -34,6 +34,8 @@ pub(crate) struct Files {
     pub(crate) sync: OwnedFd,
     /// What [`Plan::opens`] names.
     pub(crate) slots: Vec<OwnedFd>,
+    /// The slots of mount sources that the stage lends.
+    pub(crate) lent: Vec<Slot>,
     /// The start fifo, O_PATH.
     pub(crate) fifo: Option<OwnedFd>,
     /// Where the pty's master goes; without, it goes to the parent.
@@ -51,6 +53,13 @@ pub(crate) struct Files {
 }
 
 impl Files {
+    /// A mount source that the stage has lent; None if it had no need to.
+    fn lent(&self, slot: Option<Slot>) -> Option<Result<OwnedFd, Errno>> {
+        let slot = slot.filter(|slot| self.lent.contains(slot))?;
+        let copy = self.slots[slot.0].try_clone();
+        Some(copy.map_err(|_| Errno::EMFILE))
+    }
+
     /// The descriptors that init was given.
     fn numbers(&self) -> impl Iterator<Item = u32> {
         let always = [&self.proc, &self.sync];
@@ -197,7 +206,7 @@ pub(crate) fn run_stage(plan: &mut Plan, mut files: Files, stage: &Stage) -> ! {
             .at(Op::Clone)
         });
     match done {
-        Ok(Cloned::Child) => match lend::take(&mut files, &stage.lent) {
+        Ok(Cloned::Child) => match lend::take(&mut files) {
             Ok(()) => run(plan, files),
             Err(cause) => fail(&files.sync, None, STAGE, &cause),
         },
@@ -211,8 +220,8 @@ pub(crate) fn run_stage(plan: &mut Plan, mut files: Files, stage: &Stage) -> ! {
 }
 
 fn prepare_birth(stage: &Stage, files: &mut Files) -> Done {
-    if !stage.lent.is_empty() {
-        lend::place(files, &stage.lent)?;
+    if !files.lent.is_empty() {
+        lend::place(files)?;
     }
     // Root of another user namespace may not open what belongs to a process that is not dumpable, but the kernel asks for the rights of who opened.
     let offsets = match &stage.time_offsets {

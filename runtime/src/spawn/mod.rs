@@ -122,10 +122,11 @@ pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Chil
 
 /// What init gets: opened, and taken from `around`.
 fn files(plan: &mut Plan, around: &mut Surroundings<'_>, sync: OwnedFd) -> Result<Files> {
-    let lent = reach::unreachable(plan, around.host);
+    let slots = open::all(&plan.opens, around.process.as_ref(), around.host)?;
+    let lent = reach::lent(plan, &slots, around.host)?;
     let lending = match (lent.is_empty(), around.lock) {
         (false, Some(directory)) => {
-            plan.birth.stage.get_or_insert_default().lent = lent;
+            plan.birth.stage.get_or_insert_default();
             Some(lending_directory(directory)?)
         }
         _ => None,
@@ -133,7 +134,8 @@ fn files(plan: &mut Plan, around: &mut Surroundings<'_>, sync: OwnedFd) -> Resul
     Ok(Files {
         proc: open_proc()?,
         sync,
-        slots: open::all(&plan.opens, around.process.as_ref(), around.host)?,
+        slots,
+        lent,
         fifo: around.fifo.take(),
         console_socket: around.console_socket.take(),
         hook_outputs: std::mem::take(&mut around.hook_outputs),
