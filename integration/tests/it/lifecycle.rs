@@ -1,7 +1,7 @@
 //! From `create` to `delete`: the states, and who may do what when.
 
 use integration::host::alive;
-use integration::{Bundle, beyond, require};
+use integration::{Bundle, beyond, place, require};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -273,13 +273,13 @@ fn a_container_whose_state_is_damaged_is_deleted_by_force() {
     ];
     for damage in damages {
         let mut bundle = Bundle::new();
-        let path = format!("/{}", integration::place::unique("damaged"));
+        let path = format!("/{}", place::unique("damaged"));
         bundle.config.set("/linux/cgroupsPath", path);
         let mut container = bundle.pause();
         let group = container.cgroup();
         let file = bundle.runtime.root.join(&container.id).join("state.json");
         let text = fs::read_to_string(&file).unwrap();
-        fs::write(&file, damage(&text)).unwrap();
+        place::write(&file, damage(&text));
         container.delete().failure().says("state.json");
         assert!(alive(container.pid));
         container.delete_by_force().success().says("state.json");
@@ -302,7 +302,7 @@ fn a_container_whose_config_is_damaged_is_deleted_by_force() {
     let mut bundle = Bundle::new();
     let mut container = bundle.pause();
     let file = bundle.runtime.root.join(&container.id).join("config.json");
-    fs::write(&file, "{").unwrap();
+    place::write(&file, "{");
     container.kill("KILL").success();
     container.wait();
     container.delete().failure().says("config.json");
@@ -319,7 +319,7 @@ fn a_run_that_fails_and_cannot_be_removed_says_both() {
     );
     let mut bundle = Bundle::new();
     bundle.config.probe(&["pause"]);
-    let id = integration::place::unique("stays");
+    let id = place::unique("stays");
     let busy = bundle.runtime.root.join(&id).join("busy");
     let script = format!(
         "mkdir {0} && mount -t tmpfs none {0} && exit 3",

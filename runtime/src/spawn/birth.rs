@@ -14,7 +14,8 @@ pub(super) struct Birth {
     pub(super) in_cgroup: bool,
 }
 
-/// Where a process is to be.
+/// Where a process is to be. By default, where its parent is.
+#[derive(Default)]
 pub(super) struct Home<'a> {
     pub(super) cgroup: Option<&'a Cgroup>,
     pub(super) beside: Option<i32>,
