@@ -339,6 +339,26 @@ fn a_run_that_fails_and_cannot_be_removed_says_both() {
 }
 
 #[test]
+fn a_seccomp_profile_that_says_nothing_is_none() {
+    require!(containers);
+    beyond!(
+        a_seccomp_profile_that_says_nothing_is_none,
+        [crun("wants a default action")]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.set("/linux/seccomp", json!({}));
+    assert_eq!(*bundle.report(&[]).seccomp, 0);
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_named_by_its_field() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    bundle.config.set("/process/user/uid", "root");
+    bundle.create_fails().failure().says("uid");
+}
+
+#[test]
 fn the_state_directory_is_made_for_its_owner_only() {
     require!(containers);
     beyond!(
