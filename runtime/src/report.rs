@@ -83,6 +83,16 @@ impl Error {
         self.story = format!("{outer}: {}", self.story);
         self
     }
+
+    /// The same error with another that followed from it, or from what was done about it.
+    #[must_use]
+    pub fn and(self, second: &Error) -> Self {
+        Error {
+            story: format!("{self}; {second}"),
+            errno: None,
+            ..self
+        }
+    }
 }
 
 impl fmt::Display for Error {

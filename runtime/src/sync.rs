@@ -3,7 +3,8 @@
 //! ```text
 //!   init (or the stage before it)                    parent
 //!                          ◀──────────────── Go      what must precede init's first step is done
-//!   Born(pid)              ────────────────▶         only from a stage: init is there, as the parent's child
+//!   Born(pid)              ────────────────▶         only from a stage: init is there, as the parent's child, and is moved into
+//!                          ◀──────────────── Go      its cgroup if it could not be born there; this Go is init's
 //!   Ask(request)           ────────────────▶         does it
 //!                          ◀──────────────── Go
 //!   Terminal + descriptor  ────────────────▶         keeps the pty's master and sets its size (foreground only)
@@ -40,6 +41,7 @@ pub(crate) const RECORD: usize = 512;
 pub(crate) enum Message {
     Born {
         pid: i32,
+        in_cgroup: bool,
     },
     Ask(Request),
     Terminal,
@@ -91,9 +93,10 @@ pub(crate) fn encode(message: &Message) -> [u8; RECORD] {
     let mut put =
         |at: usize, word: u32| record[at * 4..at * 4 + 4].copy_from_slice(&word.to_ne_bytes());
     match message {
-        Message::Born { pid } => {
+        Message::Born { pid, in_cgroup } => {
             put(0, BORN);
             put(1, pid.cast_unsigned());
+            put(2, u32::from(*in_cgroup));
         }
         Message::Ask(request) => {
             put(0, ASK);
@@ -136,6 +139,7 @@ pub(crate) fn decode(record: &[u8]) -> Option<Message> {
     Some(match word(0) {
         BORN => Message::Born {
             pid: word(1).cast_signed(),
+            in_cgroup: word(2) != 0,
         },
         ASK => Message::Ask(*REQUESTS.get(word(1) as usize)?),
         TERMINAL => Message::Terminal,
@@ -229,7 +233,10 @@ mod tests {
             text,
         };
         for message in [
-            Message::Born { pid: 4 },
+            Message::Born {
+                pid: 4,
+                in_cgroup: true,
+            },
             Message::Terminal,
             Message::HookRuns {
                 start: true,

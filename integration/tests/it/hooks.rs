@@ -496,6 +496,43 @@ fn a_hook_that_takes_long_is_warned_of() {
     bundle.create_fails().failure().says("hook-warn-after");
 }
 
+#[test]
+fn a_start_that_was_killed_is_not_missed_by_a_hook_that_takes_long() {
+    require!(containers);
+    beyond!(
+        a_start_that_was_killed_is_not_missed_by_a_hook_that_takes_long,
+        [runc_race("does not wait for these hooks")]
+    );
+    let mut bundle = with_notes();
+    let fifo = bundle.scratch.path().join("notes/fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    bundle
+        .config
+        .set(
+            "/annotations",
+            json!({ "dev.caisson.hook-warn-after": "1" }),
+        )
+        // A namespace's first process survives more than others.
+        .no_namespace("pid")
+        .probe(&["echo", "alive"]);
+    for args in [
+        json!(["probe", "cat", fifo]),
+        json!(["probe", "linger", "1300"]),
+    ] {
+        let hook = json!({ "path": "/bin/probe", "args": args });
+        bundle.config.push("/hooks/startContainer", hook);
+    }
+    let mut container = bundle.create();
+    let start = bundle.runtime.start(&["start", &container.id]);
+    let first_hook = fs::OpenOptions::new().write(true).open(&fifo).unwrap();
+    start.signal(nix::sys::signal::Signal::SIGKILL);
+    start.wait_for_exit();
+    drop(first_hook);
+    // The second one would have been warned of by now.
+    assert_eq!(container.stdout.line(), "alive");
+    assert_eq!(container.wait(), 0);
+}
+
 /// A bundle with a directory of the host where hooks of every kind can write the same file: /notes is also bound at the
 /// same path inside.
 fn with_notes() -> Bundle {

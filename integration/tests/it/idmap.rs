@@ -301,6 +301,59 @@ fn flags_that_the_host_set_stay_for_a_user_namespace() {
     );
 }
 
+/// Nor does a container with rights over its mounts clear them itself, or look below what covers something.
+#[test]
+fn flags_that_the_host_set_are_locked_in_an_id_mapped_mount() {
+    require!(id_mapped_mounts, userns);
+    beyond!(
+        flags_that_the_host_set_are_locked_in_an_id_mapped_mount,
+        [
+            runc_before("1.2", "does not know the option"),
+            crun("clears them, and does not know ridmap")
+        ]
+    );
+    let mut first = Bundle::new();
+    first.config.user_namespace(300_000, 65536);
+    let holder = first.pause();
+    for joined in [false, true] {
+        let mut bundle = bundle(&[("file", 0, 0)]);
+        match joined {
+            true => bundle
+                .config
+                .join_namespace("user", &format!("/proc/{}/ns/user", holder.pid)),
+            false => bundle.config.user_namespace(100_000, 65536),
+        };
+        bundle.config.privileged();
+        let data = bundle.scratch.path().join("data");
+        let source = Below::new(bundle.scratch.dir("bound"), &data);
+        let below = Below::new(data.join("below"), &bundle.scratch.dir("inner"));
+        for mount in [&source, &below] {
+            mount.remount(MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC);
+        }
+        push(&mut bundle, &source.0, "/plain", &["bind", "idmap"], None);
+        push(
+            &mut bundle,
+            &source.0,
+            "/more",
+            &["bind", "idmap", "ro"],
+            None,
+        );
+        push(&mut bundle, &below.0, "/all", &["rbind", "ridmap"], None);
+        let places = ["/plain", "/more", "/all"];
+        let questions = places.map(|place| format!("try=remount:{place}"));
+        let mut questions: Vec<&str> = questions.iter().map(String::as_str).collect();
+        questions.push("stat=/plain/file");
+        let seen = bundle.report(&questions);
+        for place in places {
+            let mount = seen.mounted(place);
+            let kept = mount.has(&["nosuid", "nodev", "noexec", "idmapped"]);
+            assert!(kept, "{place}: {:?}", mount.options);
+            assert_eq!(seen.tried(&format!("remount:{place}")), "EPERM", "{place}");
+        }
+        assert_eq!(owner(&seen, "/plain/file"), (0, 0));
+    }
+}
+
 #[test]
 fn what_cannot_be_id_mapped_is_refused_with_the_reason() {
     require!(id_mapped_mounts, userns);

@@ -1,7 +1,7 @@
 //! From `create` to `delete`: the states, and who may do what when.
 
 use integration::host::alive;
-use integration::{Bundle, beyond, require};
+use integration::{Bundle, beyond, place, require};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -253,6 +253,109 @@ fn delete_by_force_of_a_container_without_a_pid_namespace_kills_all_its_processe
     let second = container.exec_detached(&[], &["/bin/probe", "pause"]);
     container.delete_by_force().success();
     assert!(!alive(second.pid));
+}
+
+#[test]
+fn a_container_whose_state_is_damaged_is_deleted_by_force() {
+    require!(containers);
+    beyond!(
+        a_container_whose_state_is_damaged_is_deleted_by_force,
+        [
+            runc("refuses for ever"),
+            crun("keeps its state in another file")
+        ]
+    );
+    // Nothing of it can be read; nothing of the cgroup; what is read cannot be used.
+    let damages: [fn(&str) -> String; 3] = [
+        |_| String::new(),
+        |text| text[..text.len() / 2].to_owned(),
+        |text| text.replace("\"bundle\":", "\"bundel\":"),
+    ];
+    for damage in damages {
+        let mut bundle = Bundle::new();
+        let path = format!("/{}", place::unique("damaged"));
+        bundle.config.set("/linux/cgroupsPath", path);
+        let mut container = bundle.pause();
+        let group = container.cgroup();
+        let file = bundle.runtime.root.join(&container.id).join("state.json");
+        let text = fs::read_to_string(&file).unwrap();
+        place::write(&file, damage(&text));
+        container.delete().failure().says("state.json");
+        assert!(alive(container.pid));
+        container.delete_by_force().success().says("state.json");
+        assert!(!alive(container.pid));
+        assert!(!group.exists());
+        bundle.assert_gone(&container.id);
+    }
+}
+
+#[test]
+fn a_container_whose_config_is_damaged_is_deleted_by_force() {
+    require!(containers);
+    beyond!(
+        a_container_whose_config_is_damaged_is_deleted_by_force,
+        [
+            runc("keeps no copy of the config"),
+            crun("ignores the damage")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    let mut container = bundle.pause();
+    let file = bundle.runtime.root.join(&container.id).join("config.json");
+    place::write(&file, "{");
+    container.kill("KILL").success();
+    container.wait();
+    container.delete().failure().says("config.json");
+    container.delete_by_force().success().says("poststop");
+    bundle.assert_gone(&container.id);
+}
+
+#[test]
+fn a_run_that_fails_and_cannot_be_removed_says_both() {
+    require!(containers);
+    beyond!(
+        a_run_that_fails_and_cannot_be_removed_says_both,
+        [crun("says one of the two")]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.probe(&["pause"]);
+    let id = place::unique("stays");
+    let busy = bundle.runtime.root.join(&id).join("busy");
+    let script = format!(
+        "mkdir {0} && mount -t tmpfs none {0} && exit 3",
+        busy.display()
+    );
+    bundle.config.push(
+        "/hooks/poststart",
+        serde_json::json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] }),
+    );
+    let run = bundle.call("run", &[], &id);
+    nix::mount::umount(&busy).unwrap();
+    bundle.runtime.call(&["delete", "--force", &id]).success();
+    run.failure()
+        .says("poststart hook #0: exit status 3")
+        .says("busy");
+    bundle.assert_gone(&id);
+}
+
+#[test]
+fn a_seccomp_profile_that_says_nothing_is_none() {
+    require!(containers);
+    beyond!(
+        a_seccomp_profile_that_says_nothing_is_none,
+        [crun("wants a default action")]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.set("/linux/seccomp", json!({}));
+    assert_eq!(*bundle.report(&[]).seccomp, 0);
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_named_by_its_field() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    bundle.config.set("/process/user/uid", "root");
+    bundle.create_fails().failure().says("uid");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use crate::cgroup::scratch_disk;
 use integration::runtime::Lines;
 use integration::{Bundle, Container, beyond, host, require};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -304,13 +304,10 @@ fn a_container_lives_with_half_a_mebibyte_and_one_process() {
         )]
     );
     let mut bundle = Bundle::new();
-    bundle.config.probe(&["echo", "alive"]).set(
-        "/linux/resources",
-        json!({
-            "memory": { "limit": 512 << 10, "swap": 512 << 10 },
-            "pids": { "limit": 1 },
-        }),
-    );
+    bundle
+        .config
+        .probe(&["echo", "alive"])
+        .set("/linux/resources", little());
     let mut container = bundle.create();
     let cgroup = container.cgroup();
     assert_eq!(host::cgroup_file(&cgroup, "memory.max"), "524288");
@@ -322,6 +319,84 @@ fn a_container_lives_with_half_a_mebibyte_and_one_process() {
     assert_eq!(count(&cgroup, "pids.events", "max"), 0);
     drop(container);
     assert_eq!(bundle.run().success().stdout, "alive\n");
+}
+
+fn little() -> Value {
+    json!({
+        "memory": { "limit": 512 << 10, "swap": 512 << 10 },
+        "pids": { "limit": 1 },
+    })
+}
+
+/// What takes a process in between must not need room that the container's limits do not have.
+#[test]
+fn other_namespaces_and_lent_mounts_need_no_more_room_than_that() {
+    require!(
+        containers,
+        controller("memory"),
+        controller("pids"),
+        userns,
+        id_mapped_mounts,
+        namespace("time")
+    );
+    beyond!(
+        other_namespaces_and_lent_mounts_need_no_more_room_than_that,
+        [
+            runc("needs megabytes and several threads before the container's program runs"),
+            crun("needs more processes")
+        ]
+    );
+    let mut first = Bundle::new();
+    first.config.user_namespace(100_000, 65536);
+    let holder = first.pause();
+    let user = |bundle: &mut Bundle| {
+        bundle.config.user_namespace(100_000, 65536);
+    };
+    let time = |bundle: &mut Bundle| {
+        bundle
+            .config
+            .push("/linux/namespaces", json!({ "type": "time" }))
+            .set(
+                "/linux/timeOffsets",
+                json!({ "monotonic": { "secs": 5000 } }),
+            );
+    };
+    let joined = |bundle: &mut Bundle| {
+        let path = format!("/proc/{}/ns/user", holder.pid);
+        bundle.config.join_namespace("user", &path);
+    };
+    let lent = |bundle: &mut Bundle| {
+        user(bundle);
+        let source = bundle.scratch.dir("source").display().to_string();
+        bundle.dir("lent");
+        let words = ["rbind", "ridmap"];
+        bundle.config.mount("/lent", "bind", &source, &words);
+    };
+    type Change<'a> = &'a dyn Fn(&mut Bundle);
+    let kinds: [(&str, Change<'_>); 5] = [
+        ("user", &user),
+        ("time", &time),
+        ("joined", &joined),
+        ("lent", &lent),
+        ("both", &|bundle| {
+            user(bundle);
+            time(bundle);
+        }),
+    ];
+    for (kind, change) in kinds {
+        let mut bundle = Bundle::new();
+        bundle.config.probe(&["echo", kind]);
+        bundle.config.set("/linux/resources", little());
+        change(&mut bundle);
+        let mut container = bundle.create();
+        let cgroup = container.cgroup();
+        assert_eq!(host::cgroup_file(&cgroup, "pids.current"), "1", "{kind}");
+        container.start().success();
+        assert_eq!(container.stdout.line(), kind);
+        assert_eq!(container.wait(), 0, "{kind}");
+        assert_eq!(count(&cgroup, "memory.events", "oom_kill"), 0, "{kind}");
+        assert_eq!(count(&cgroup, "pids.events", "max"), 0, "{kind}");
+    }
 }
 
 #[test]

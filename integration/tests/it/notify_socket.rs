@@ -172,6 +172,30 @@ fn a_supervisor_that_is_gone_is_an_error_and_leaves_nothing() {
     bundle.run().failure();
 }
 
+/// The container runs: who would be told otherwise, might start another.
+#[test]
+fn a_supervisor_that_is_gone_when_the_container_is_ready_is_a_warning() {
+    require!(containers);
+    beyond!(
+        a_supervisor_that_is_gone_when_the_container_is_ready_is_a_warning,
+        [runc("is silent"), crun("fails")]
+    );
+    let (mut bundle, supervisor) = supervised();
+    bundle.config.probe(&["notify", "READY=1"]);
+    let mut container = bundle.create();
+    // Connected to, but nobody reads.
+    let full = UnixDatagram::unbound().unwrap();
+    full.set_nonblocking(true).unwrap();
+    full.connect(bundle.scratch.path().join("notify.sock"))
+        .unwrap();
+    while full.send(b"X=1").is_ok() {}
+    let start = bundle.runtime.start(&["start", &container.id]);
+    assert_eq!(container.stdout.line(), "ready");
+    drop(supervisor);
+    start.wait().success().says("NOTIFY_SOCKET");
+    assert_eq!(container.status(), "running");
+}
+
 /// The socket that systemd would listen on.
 struct Supervisor(UnixDatagram);
 

@@ -156,6 +156,30 @@ fn a_process_of_exec_has_a_listener_of_its_own() {
 }
 
 #[test]
+fn the_agent_is_told_the_status_that_the_container_has() {
+    require!(containers);
+    beyond!(
+        the_agent_is_told_the_status_that_the_container_has,
+        [
+            runc("says running"),
+            crun("tells nobody of processes of exec")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    let agent = agent(&bundle, &[]);
+    notify(&mut bundle, &agent, &["execve"]);
+    bundle.config.probe(&["pause"]);
+    let container = bundle.create();
+    container.exec_detached(&[], &["/bin/probe", "pause", "7"]);
+    container.start().success();
+    container.exec_detached(&[], &["/bin/probe", "pause", "7"]);
+    let served = agent.served();
+    let statuses = served.states.iter().map(|told| &told["state"]["status"]);
+    let statuses: Vec<_> = statuses.map(|status| status.as_str().unwrap()).collect();
+    assert_eq!(statuses, ["creating", "created", "running"]);
+}
+
+#[test]
 fn a_user_namespace_makes_no_difference() {
     require!(containers, userns);
     let mut bundle = Bundle::new();

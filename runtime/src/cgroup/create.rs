@@ -36,6 +36,25 @@ pub(crate) struct Located {
 /// Finds the place. None where no group is to be made, or can be. A group that is others' is refused already here: who follows the trail
 /// kills what is in the group.
 pub(crate) fn locate(plan: &CgroupPlan) -> Result<Option<Located>> {
+    let located = find(plan)?;
+    if let Some(located) = &located
+        && let Some(cgroup) = Cgroup::open(&located.saved)?
+    {
+        cgroup.refuse_unless_idle()?;
+    }
+    Ok(located)
+}
+
+/// The group that `create` made after this plan, for a container whose state does not say any more. None if the plan does not tell either:
+/// then its place depended on who created it.
+pub(crate) fn made_after(plan: &CgroupPlan) -> Result<Option<Saved>> {
+    match plan.place {
+        Place::BesideOwn(_) => Ok(None),
+        Place::BelowRoot(_) | Place::Unit(_) => Ok(find(plan)?.map(|located| located.saved)),
+    }
+}
+
+fn find(plan: &CgroupPlan) -> Result<Option<Located>> {
     if plan.driver == Driver::Disabled {
         return Ok(None);
     }
@@ -56,9 +75,6 @@ pub(crate) fn locate(plan: &CgroupPlan) -> Result<Option<Located>> {
         path: path.clone(),
         unit,
     };
-    if let Some(cgroup) = Cgroup::open(&saved)? {
-        cgroup.refuse_unless_idle()?;
-    }
     Ok(Some(Located {
         hierarchy,
         path,

@@ -28,7 +28,7 @@ mod systemd;
 mod update;
 mod watch;
 
-pub(crate) use create::{create, locate};
+pub(crate) use create::{create, locate, made_after};
 pub(crate) use remove::destroy;
 pub(crate) use stats::Stats;
 

@@ -46,10 +46,10 @@ impl Cgroup {
 
     /// Moves a process into the group. For kernels and situations without CLONE_INTO_CGROUP: moving costs an RCU grace period, and
     /// memory that the process has touched stays charged to its former group.
-    pub(crate) fn add(&self, pid: Pid, controllers: &[&str]) -> Result<()> {
+    pub(crate) fn add(&self, pid: Pid) -> Result<()> {
         match files::write(&self.dir, "cgroup.procs", &pid.to_string()) {
             Err(Errno::EOPNOTSUPP) => {
-                self.make_enterable(controllers)?;
+                self.make_enterable(&[])?;
                 self.write("cgroup.procs", &pid.to_string())
             }
             // The boundary between what is the user's and what is his session's.

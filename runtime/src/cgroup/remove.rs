@@ -20,7 +20,7 @@ pub(crate) fn destroy(saved: &Saved) -> Result<()> {
             cgroup.remove()
         }
         // systemd removes the group of a unit with its last process, but keeps a unit that has failed.
-        (None, Some(unit)) => systemd::forget(unit),
+        (None, Some(unit)) => systemd::forget(unit, &saved.path),
         (None, None) => Ok(()),
     }
 }

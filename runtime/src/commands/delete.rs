@@ -1,12 +1,13 @@
 //! `delete`: removes what is left of a container, killing it first if it was never started or if forced to.
 
+use super::create::cgroup_plan;
 use super::{Context, hook_manner, hook_state, hooks, saved_cgroup, start};
 use crate::cgroup;
 use crate::hooks::Kind as HookKind;
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::resctrl::Group;
 use crate::spec;
-use crate::state::{ContainerId, Locked, State, Status};
+use crate::state::{ContainerId, Directory, Init, Locked, State, Status};
 use crate::sys::process::pidfd_send_signal;
 use crate::sys::{Errno, signal};
 use oci_spec::runtime::Spec;
@@ -21,6 +22,9 @@ pub(super) fn run(context: &Context<'_>, id: &ContainerId, force: bool) -> Resul
     let state = match directory.load() {
         // Left by a command that was killed before it had made anything else.
         Err(error) if force && error.kind() == Kind::NotFound => return directory.remove(),
+        Err(error) if force && error.kind() == Kind::Invalid => {
+            return clear(context, directory, &error);
+        }
         other => other?,
     };
     let status = context.status(&directory, &state)?;
@@ -28,7 +32,56 @@ pub(super) fn run(context: &Context<'_>, id: &ContainerId, force: bool) -> Resul
         let text = format!("cannot delete container {id} that is not stopped: {status}");
         return Err(Error::new(Kind::State, text));
     }
-    destroy(context, directory, &state, None).context(|| format!("delete container '{id}'"))
+    let story = || format!("delete container '{id}'");
+    let spec = match config(&directory) {
+        Err(error) if force => {
+            let text = format!("{error}: running no poststop hooks, ignoring");
+            context.log.warn(text);
+            None
+        }
+        other => other.context(story)?,
+    };
+    destroy(context, directory, &state, spec.as_ref()).context(story)
+}
+
+/// The config of a container; None if it was never saved.
+fn config(directory: &Directory) -> Result<Option<Spec>> {
+    match directory.config() {
+        Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
+        text => {
+            let parsed = spec::parse(&text?);
+            let parsed = parsed.context(|| "parse its config.json")?;
+            Ok(Some(parsed.value))
+        }
+    }
+}
+
+/// Removes what can be found of a container whose state is damaged. `error` tells of the damage.
+fn clear(context: &Context<'_>, directory: Locked, error: &Error) -> Result<()> {
+    let text =
+        format!("{error}: removing what can be found, and running no poststop hooks, ignoring");
+    context.log.warn(text);
+    let id = directory.id().clone();
+    let story = || format!("delete container '{id}'");
+    let found = directory.salvage().context(story)?;
+    kill_init(found.init).context(story)?;
+    let cgroup = match serde_json::from_value(found.cgroup) {
+        Ok(Some(saved)) => Some(saved),
+        // Damaged as well, or not there: where it must have been made.
+        Ok(None) | Err(_) => planned_cgroup(context, &directory).unwrap_or_else(|error| {
+            context
+                .log
+                .warn(format!("find its cgroup: {error}, ignoring"));
+            None
+        }),
+    };
+    if let Some(saved) = cgroup {
+        cgroup::destroy(&saved).context(story)?;
+    }
+    if let Ok(Some(group)) = Group::saved(&found.resctrl) {
+        group.remove().context(story)?;
+    }
+    directory.remove().context(story)
 }
 
 /// Removes a container that `run` has seen end. Another command may have been faster, and a container of the same name be there now.
@@ -44,15 +97,24 @@ pub(super) fn remove_ended(context: &Context<'_>, ended: &State, spec: &Spec) ->
     destroy(context, directory, &state, Some(spec))
 }
 
-/// Kills what lives, removes the groups, runs the poststop hooks and removes the directory, in this order: interrupted at any point, it can be
-/// repeated. Who has the config at hand passes it on.
+/// The cgroup that a container's config says it has.
+fn planned_cgroup(context: &Context<'_>, directory: &Directory) -> Result<Option<cgroup::Saved>> {
+    let Some(spec) = config(directory)? else {
+        return Ok(None);
+    };
+    let id = directory.id().as_str();
+    cgroup::made_after(&cgroup_plan(context, id, &spec, &context.host()?)?)
+}
+
+/// Kills what lives, removes the groups, runs the poststop hooks, if `spec` has any, and removes the directory, in this order: interrupted
+/// at any point, it can be repeated.
 pub(super) fn destroy(
     context: &Context<'_>,
     directory: Locked,
     state: &State,
     spec: Option<&Spec>,
 ) -> Result<()> {
-    kill_init(state)?;
+    kill_init(state.init)?;
     if let Some(saved) = saved_cgroup(state)? {
         cgroup::destroy(&saved)?;
     }
@@ -61,16 +123,13 @@ pub(super) fn destroy(
     }
     if let Some(spec) = spec {
         run_poststop(context, spec, state);
-    } else if let Ok(config) = directory.config() {
-        let spec = spec::parse(&config)?.value;
-        run_poststop(context, &spec, state);
     }
     directory.remove()
 }
 
 /// Kills init and waits for its end.
-fn kill_init(state: &State) -> Result<()> {
-    let Some(init) = state.init else {
+fn kill_init(init: Option<Init>) -> Result<()> {
+    let Some(init) = init else {
         return Ok(());
     };
     let Some(pidfd) = start::open_init(&init)? else {

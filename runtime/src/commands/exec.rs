@@ -54,7 +54,7 @@ fn exec_in(
     state: &State,
     signal_mask: SigSet,
 ) -> Result<Child> {
-    let pidfd = running(context, request, directory, state)?;
+    let (pidfd, status) = running(context, request, directory, state)?;
     let config = spec::parse(&directory.config()?)?.value;
     let process = process(context, request, &config)?;
     let unraised = plan::process::ambient_warnings(&process);
@@ -68,13 +68,7 @@ fn exec_in(
     context.inherited.check(request.preserve_fds)?;
     let host = context.host()?;
     let filter = seccomp::saved(directory)?;
-    let agent = seccomp::agent(
-        filter.as_ref(),
-        &config,
-        state,
-        Status::Running,
-        state.pid(),
-    )?;
+    let agent = seccomp::agent(filter.as_ref(), &config, state, status, state.pid())?;
     let plan = plan::exec::exec(
         &process,
         plan::exec::Options {
@@ -133,15 +127,16 @@ fn explain(error: Error, state: &State) -> Error {
     }
 }
 
-/// The container's init, if a process may be added to it now.
+/// The container's init and status, if a process may be added to it now.
 fn running(
     context: &Context<'_>,
     request: &cli::Exec,
     directory: &Directory,
     state: &State,
-) -> Result<OwnedFd> {
+) -> Result<(OwnedFd, Status)> {
     let stopped = || Error::new(Kind::State, STOPPED);
-    match context.status(directory, state)? {
+    let status = context.status(directory, state)?;
+    match status {
         Status::Stopped => return Err(stopped()),
         Status::Creating => {
             return Err(Error::new(
@@ -156,7 +151,8 @@ fn running(
         Status::Created | Status::Running | Status::Paused => {}
     }
     let init = state.init.ok_or_else(stopped)?;
-    start::open_init(&init)?.ok_or_else(stopped)
+    let pidfd = start::open_init(&init)?.ok_or_else(stopped)?;
+    Ok((pidfd, status))
 }
 
 /// The group that the process is born in.

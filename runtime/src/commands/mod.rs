@@ -141,15 +141,15 @@ impl Context<'_> {
             .transpose()
     }
 
-    /// Waits for a started container to be ready.
-    fn await_ready(&self, socket: Option<NotifySocket>, pid: i32, pidfd: &OwnedFd) -> Result<()> {
-        if let Some(socket) = socket
-            && !socket.wait(pid, pidfd)?
-        {
-            self.log
-                .warn("the supervisor at NOTIFY_SOCKET does not close the barrier, ignoring");
+    /// Waits for a started container to be ready. That a supervisor cannot be told changes nothing about the container, which runs.
+    fn await_ready(&self, socket: Option<NotifySocket>, pid: i32, pidfd: &OwnedFd) {
+        match socket.map(|socket| socket.wait(pid, pidfd)) {
+            None | Some(Ok(true)) => {}
+            Some(Ok(false)) => self
+                .log
+                .warn("the supervisor at NOTIFY_SOCKET does not close the barrier, ignoring"),
+            Some(Err(error)) => self.log.warn(format!("{error}, ignoring")),
         }
-        Ok(())
     }
 
     fn frozen(&self, state: &State) -> Result<bool> {

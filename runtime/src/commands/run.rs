@@ -19,7 +19,7 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
         let created = create::create(context, &request.create, Mode::Detached, mask)?;
         let begun = begin(context, created)?;
         let Begun { notify, child, .. } = begun;
-        context.await_ready(notify, child.pid, &child.pidfd)?;
+        context.await_ready(notify, child.pid, &child.pidfd);
         return Ok(0);
     }
     // Before the container exists, so that no signal for it is lost.
@@ -100,8 +100,13 @@ fn begin(context: &Context<'_>, mut created: Created) -> Result<Begun> {
         }),
         Err(error) => {
             child.kill();
-            delete::destroy(context, directory, &state, Some(&spec))?;
-            Err(error.context(format!("run container '{}'", state.id)))
+            let error = error.context(format!("run container '{}'", state.id));
+            Err(
+                match delete::destroy(context, directory, &state, Some(&spec)) {
+                    Ok(()) => error,
+                    Err(second) => error.and(&second.context("remove it")),
+                },
+            )
         }
     }
 }

@@ -44,7 +44,8 @@ pub(super) fn run(context: &Context<'_>, id: &ContainerId) -> Result<()> {
     poststart(context, &spec, &state, &pidfd).context(story)?;
     // It may take long, or never come: others must be able to delete the container.
     drop(directory);
-    context.await_ready(notify, init.pid, &pidfd).context(story)
+    context.await_ready(notify, init.pid, &pidfd);
+    Ok(())
 }
 
 fn wrong_state(text: &str) -> Error {

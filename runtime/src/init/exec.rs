@@ -8,7 +8,7 @@ use crate::plan::{Exec, Op};
 use crate::sync::{self, Message};
 use crate::sys::mount::fs_magic;
 use crate::sys::process::{self, MAX_HOME};
-use crate::sys::{Errno, fs};
+use crate::sys::{Errno, fs, signal};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -132,10 +132,9 @@ impl Init {
         Ok(mark_from(&self.files.proc, first)?)
     }
 
-    /// Signals as the caller had them. From here on, the parent's death shows as the end of the socket only, until the program runs.
+    /// Signals blocked as the caller had them. From here on, the parent's death shows as the end of the socket only, until the program runs.
     pub(crate) fn restore_signals(&self) -> Done {
         process::set_parent_death_signal(0)?;
-        crate::sys::signal::set_default(libc::SIGPIPE)?;
         self.files.signal_mask.thread_set_mask()?;
         Ok(())
     }
@@ -146,7 +145,11 @@ impl Init {
             sync::tell(&self.files.sync, &Message::Executing).at(Op::Protocol)?;
         }
         let program = exec.candidates.get(self.program).ok_or(Errno::ENOENT)?;
-        Err(Fail::from(process::execve(program, &exec.argv, &exec.envp)))
+        // Not before: whom startContainer hooks or this step write to may be gone, which is no reason to die of.
+        signal::set_default(libc::SIGPIPE)?;
+        let errno = process::execve(program, &exec.argv, &exec.envp);
+        signal::ignore(libc::SIGPIPE)?;
+        Err(Fail::from(errno))
     }
 }
 

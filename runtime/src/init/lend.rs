@@ -1,4 +1,5 @@
-//! Mount sources that the container's root cannot reach: lent by a process in between, so that flags of the host's mounts stay locked.
+//! Mount sources that the container's root cannot reach, and id-mapped ones: lent by a process in between, so that flags of the host's mounts
+//! stay locked.
 //!
 //! The parent opened them, as detached mounts of its own user namespace. Attached as they are, they would have flags that the container may
 //! clear: a `nosuid` or `ro` of the host. The kernel locks flags where it copies mounts for a mount namespace of another user namespace
@@ -9,14 +10,14 @@
 //! `place` runs in the stage, `take` in init before its first step.
 
 use super::{At, Digits, Done, Files};
-use crate::plan::{Op, Slot};
+use crate::plan::Op;
 use crate::sys::mount::{
     attach, clone_tree, fsconfig_create, fsconfig_string, fsmount, fsopen, mount as mount2,
 };
 use crate::sys::{Errno, fs, process};
 
 /// Attaches the sources in a directory where nobody else sees them, and stays there.
-pub(super) fn place(files: &mut Files, lent: &[Slot]) -> Done {
+pub(super) fn place(files: &mut Files) -> Done {
     fs::chdir(files.lending.take().ok_or(Errno::ENOENT)?)?;
     process::unshare(libc::CLONE_NEWNS as u64)?;
     mount2(None, c"/", None, libc::MS_REC | libc::MS_SLAVE, None).at(Op::SetPropagation)?;
@@ -26,7 +27,7 @@ pub(super) fn place(files: &mut Files, lent: &[Slot]) -> Done {
     let directory = fsmount(&tmpfs, 0).at(Op::MakeMount)?;
     let here = fs::open(fs::CWD, c".", libc::O_PATH | libc::O_DIRECTORY)?;
     attach(&directory, here).at(Op::Attach)?;
-    for (number, slot) in lent.iter().enumerate() {
+    for (number, slot) in files.lent.iter().enumerate() {
         let source = &files.slots[slot.0];
         let name = name(number);
         if fs::stat(source)?.st_mode & libc::S_IFMT == libc::S_IFDIR {
@@ -41,8 +42,8 @@ pub(super) fn place(files: &mut Files, lent: &[Slot]) -> Done {
 }
 
 /// Takes copies of them in place of what the parent opened.
-pub(super) fn take(files: &mut Files, lent: &[Slot]) -> Done {
-    for (number, slot) in lent.iter().enumerate() {
+pub(super) fn take(files: &mut Files) -> Done {
+    for (number, slot) in files.lent.iter().enumerate() {
         let copy = clone_tree(fs::CWD, name(number).as_c_str(), true);
         files.slots[slot.0] = copy.at(Op::CloneSource)?;
     }

@@ -18,7 +18,7 @@ mod restrict;
 mod root;
 mod rootfs;
 
-use crate::plan::{Exec, Op, Plan, Request, Stage, Step};
+use crate::plan::{Exec, Op, Plan, Request, Slot, Stage, Step};
 use crate::sync::{self, Failure, Message, STAGE, TEXT};
 use crate::sys::process::{self, CloneArgs, Cloned};
 use crate::sys::{Errno, cred};
@@ -34,8 +34,12 @@ pub(crate) struct Files {
     pub(crate) sync: OwnedFd,
     /// What [`Plan::opens`] names.
     pub(crate) slots: Vec<OwnedFd>,
+    /// The slots of mount sources that the stage lends.
+    pub(crate) lent: Vec<Slot>,
     /// The start fifo, O_PATH.
     pub(crate) fifo: Option<OwnedFd>,
+    /// The group that the stage clones init into.
+    pub(crate) cgroup: Option<OwnedFd>,
     /// Where the pty's master goes; without, it goes to the parent.
     pub(crate) console_socket: Option<OwnedFd>,
     /// An empty directory to lend mount sources in.
@@ -51,10 +55,21 @@ pub(crate) struct Files {
 }
 
 impl Files {
+    /// A mount source that the stage has lent; None if it had no need to.
+    fn lent(&self, slot: Option<Slot>) -> Option<Result<OwnedFd, Errno>> {
+        let slot = slot.filter(|slot| self.lent.contains(slot))?;
+        let copy = self.slots[slot.0].try_clone();
+        Some(copy.map_err(|_| Errno::EMFILE))
+    }
+
     /// The descriptors that init was given.
     fn numbers(&self) -> impl Iterator<Item = u32> {
         let always = [&self.proc, &self.sync];
-        let rest = self.fifo.iter().chain(&self.console_socket);
+        let rest = self
+            .fifo
+            .iter()
+            .chain(&self.console_socket)
+            .chain(&self.cgroup);
         let rest = rest.chain(&self.slots).chain(&self.lending);
         let rest = rest.chain(self.hook_outputs.iter().flatten());
         let all = always.into_iter().chain(rest);
@@ -189,30 +204,47 @@ pub(crate) fn run_stage(plan: &mut Plan, mut files: Files, stage: &Stage) -> ! {
         .at(Op::Protocol)
         .and_then(|()| prepare_birth(stage, &mut files))
         .and_then(|()| hide_from_birth(plan, stage))
-        .and_then(|()| {
-            process::clone3(CloneArgs {
-                flags: plan.birth.flags | libc::CLONE_PARENT as u64,
-                cgroup: None,
-            })
-            .at(Op::Clone)
-        });
+        .and_then(|()| give_birth(plan.birth.flags, files.cgroup.as_ref()).at(Op::Clone));
     match done {
-        Ok(Cloned::Child) => match lend::take(&mut files, &stage.lent) {
-            Ok(()) => run(plan, files),
-            Err(cause) => fail(&files.sync, None, STAGE, &cause),
-        },
-        Ok(Cloned::Parent { pid, .. }) => {
+        Ok((Cloned::Child, _)) => {
+            files.cgroup = None;
+            match lend::take(&mut files) {
+                Ok(()) => run(plan, files),
+                Err(cause) => fail(&files.sync, None, STAGE, &cause),
+            }
+        }
+        Ok((Cloned::Parent { pid, .. }, in_cgroup)) => {
             // The parent sees the end of file if this cannot be told.
-            sync::tell(&files.sync, &Message::Born { pid }).ok();
+            sync::tell(&files.sync, &Message::Born { pid, in_cgroup }).ok();
             process::exit(0)
         }
         Err(cause) => fail(&files.sync, None, STAGE, &cause),
     }
 }
 
+/// Clones init as the parent's child, and into the cgroup if root of the namespaces that the stage is in may do that. Says whether it is there.
+fn give_birth(flags: u64, cgroup: Option<&OwnedFd>) -> Result<(Cloned, bool), Errno> {
+    let clone = |cgroup: Option<&OwnedFd>| {
+        process::clone3(CloneArgs {
+            flags: flags | libc::CLONE_PARENT as u64,
+            cgroup: cgroup.map(AsFd::as_fd),
+        })
+    };
+    match clone(cgroup) {
+        // As in the command, which then moves it; or the stage is in a user namespace whose root may not, or in a cgroup namespace that
+        // it was not born in (ENOENT).
+        Err(Errno::EOPNOTSUPP | Errno::EBUSY | Errno::E2BIG | Errno::EACCES | Errno::ENOENT)
+            if cgroup.is_some() =>
+        {
+            Ok((clone(None)?, false))
+        }
+        cloned => Ok((cloned?, cgroup.is_some())),
+    }
+}
+
 fn prepare_birth(stage: &Stage, files: &mut Files) -> Done {
-    if !stage.lent.is_empty() {
-        lend::place(files, &stage.lent)?;
+    if !files.lent.is_empty() {
+        lend::place(files)?;
     }
     // Root of another user namespace may not open what belongs to a process that is not dumpable, but the kernel asks for the rights of who opened.
     let offsets = match &stage.time_offsets {

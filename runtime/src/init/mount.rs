@@ -5,8 +5,8 @@
 
 use super::root::{Missing, Root};
 use super::{At, Digits, Done, Fail, Files, Init, TEXT, copy_up, rootfs, with_fd_path};
+use crate::plan::Op;
 use crate::plan::mounts::{Bind, Filesystem, Kind, Mount};
-use crate::plan::{Op, Slot};
 use crate::sys::mount::{
     MountAttr, attach, clone_tree, clone_tree_with, fs_magic, fsconfig_create, fsconfig_flag,
     fsconfig_string, fsmount, fsopen, mount as mount2, mount_flags, mount_setattr,
@@ -63,13 +63,9 @@ impl Init {
 
     /// The detached mount that a bind attaches.
     fn source(&self, bind: &Bind) -> Done<OwnedFd> {
-        let opened = |slot: Slot| {
-            self.files.slots[slot.0]
-                .try_clone()
-                .map_err(|_| Errno::EMFILE)
-        };
         if let (Some(slot), Some(_)) = (bind.slot, &bind.id_map) {
-            return opened(slot).at(Op::OpenSource);
+            let opened = self.files.slots[slot.0].try_clone();
+            return opened.map_err(|_| Errno::EMFILE).at(Op::OpenSource);
         }
         let mut flags = 0;
         if bind.recursive {
@@ -78,11 +74,14 @@ impl Init {
         if bind.links.keep_source {
             flags |= libc::AT_SYMLINK_NOFOLLOW;
         }
-        match (clone_tree_with(fs::CWD, &bind.source, flags), bind.slot) {
-            // Not reachable for the root of this user namespace: it was lent.
-            (Err(Errno::EACCES), Some(slot)) => opened(slot).at(Op::OpenSource),
-            (Err(Errno::EINVAL), _) if !bind.recursive => Err(Errno::EINVAL).at(Op::LockedBelow),
-            (cloned, _) => cloned.at(Op::OpenSource),
+        match clone_tree_with(fs::CWD, &bind.source, flags) {
+            // Not reachable for the root of this user namespace. What was opened outside will not do unlent: it has no locks.
+            Err(Errno::EACCES) => {
+                let lent = self.files.lent(bind.slot);
+                lent.unwrap_or(Err(Errno::EACCES)).at(Op::OpenSource)
+            }
+            Err(Errno::EINVAL) if !bind.recursive => Err(Errno::EINVAL).at(Op::LockedBelow),
+            cloned => cloned.at(Op::OpenSource),
         }
     }
 

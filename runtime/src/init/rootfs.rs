@@ -21,13 +21,9 @@ pub(crate) fn mount_root(planned: &Planned, files: &Files) -> Done<Root> {
     let tree = match &planned.source {
         Source::Directory { slot } => {
             let cloned = target.as_ref().map_err(|errno| *errno);
-            match (
-                cloned.and_then(|target| clone_tree(target, c"", true)),
-                slot,
-            ) {
-                (Err(Errno::EACCES), Some(slot)) => {
-                    files.slots[slot.0].try_clone().map_err(|_| Errno::EMFILE)?
-                }
+            let tree = cloned.and_then(|target| clone_tree(target, c"", true));
+            match (tree, files.lent(*slot)) {
+                (Err(Errno::EACCES), Some(lent)) => lent.at(Op::CloneSource)?,
                 (tree, _) => {
                     let tree = tree.at(Op::CloneSource)?;
                     mount::set_propagation(files, &tree, libc::MS_PRIVATE, false)

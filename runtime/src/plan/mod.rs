@@ -77,8 +77,6 @@ pub(crate) struct Stage {
     pub(crate) become_root: bool,
     /// For a user namespace without a root.
     pub(crate) otherwise: Ids,
-    /// Mount sources that init would not reach: filled in by `spawn`, who finds out.
-    pub(crate) lent: Vec<Slot>,
     /// The text for `/proc/self/timens_offsets`, with a new time namespace; empty for no offsets.
     pub(crate) time_offsets: Option<CString>,
 }

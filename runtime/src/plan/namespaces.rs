@@ -170,7 +170,6 @@ fn settle(ns: &mut Namespaces, offsets: Option<CString>, host: &Host) {
         new_user,
         become_root: joins_user,
         otherwise: Ids::default(),
-        lent: Vec::new(),
         time_offsets: offsets,
     });
 }

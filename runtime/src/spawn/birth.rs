@@ -14,7 +14,8 @@ pub(super) struct Birth {
     pub(super) in_cgroup: bool,
 }
 
-/// Where a process is to be.
+/// Where a process is to be. By default, where its parent is.
+#[derive(Default)]
 pub(super) struct Home<'a> {
     pub(super) cgroup: Option<&'a Cgroup>,
     pub(super) beside: Option<i32>,
@@ -29,19 +30,23 @@ impl Home<'_> {
             return Ok(());
         };
         let pid = nix::unistd::Pid::from_raw(pid);
-        let mut added = cgroup.add(pid, &[]);
-        for _ in 0..TRIES {
+        let mut added = cgroup.add(pid);
+        for tries in 0..TRIES {
             let (Some(init), Err(error)) = (self.beside, &added) else {
                 break;
             };
-            let refused = matches!(
-                error.errno(),
-                Some(Errno::EBUSY | Errno::EOPNOTSUPP | Errno::ENOENT | Errno::ENODEV)
-            );
+            let refused = match error.errno() {
+                Some(errno) => matches!(
+                    errno,
+                    Errno::EBUSY | Errno::EOPNOTSUPP | Errno::ENOENT | Errno::ENODEV
+                ),
+                // systemd, which moves where we may not: what it says tells no reason for sure.
+                None => tries == 0,
+            };
             if !refused {
                 break;
             }
-            added = cgroup.of(init).and_then(|group| group.add(pid, &[]));
+            added = cgroup.of(init).and_then(|group| group.add(pid));
         }
         added
     }

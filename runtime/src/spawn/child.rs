@@ -2,6 +2,7 @@
 //!
 //! Runs in the runtime command: hears what init asks for, does it, and lets init go on.
 
+use super::birth::Home;
 use super::failure::{failed, hook_runs};
 use super::id_maps::write_id_maps;
 use crate::foreground::Terminal;
@@ -37,8 +38,6 @@ pub(crate) struct Child {
     pub(super) moved: Option<Moved>,
     pub(super) id_maps: Option<IdMaps>,
     pub(super) agent: Option<Agent>,
-    /// It is the stage still: `pid` becomes init's when that is born.
-    pub(super) is_stage: bool,
     pub(super) executing: bool,
 }
 
@@ -112,16 +111,13 @@ impl Child {
     fn next(&mut self, warn: &dyn Fn(String)) -> Result<Option<Message>> {
         let story = || "hear from the container's process";
         loop {
-            if self.is_stage && !self.stage_speaks().context(story)? {
-                return Err(self.died());
-            }
             let (message, fd) = match sync::next(&self.sync).context(story)? {
                 Some(message) => message,
                 None if self.executing => return Ok(None),
                 None => return Err(self.died()),
             };
             match message {
-                Message::Born { pid } => self.adopt(pid)?,
+                Message::Born { .. } => return Err(self.unexpected()),
                 Message::Terminal => {
                     self.terminal = fd.map(Terminal::new).transpose()?;
                     self.go()?;
@@ -176,17 +172,39 @@ impl Child {
         Ok(false)
     }
 
-    /// The stage has given birth and ends.
-    fn adopt(&mut self, pid: i32) -> Result<()> {
-        if !std::mem::take(&mut self.is_stage) {
-            return Err(self.unexpected());
+    /// Serves the stage, which this is, until it has given birth and ends. This is init then, and at `home`.
+    pub(super) fn until_born(&mut self, host: &Host, home: &Home<'_>) -> Result<()> {
+        let story = || "hear from the container's process";
+        loop {
+            if !self.stage_speaks().context(story)? {
+                return Err(self.died());
+            }
+            match sync::next(&self.sync).context(story)? {
+                None => return Err(self.died()),
+                Some((Message::Born { pid, in_cgroup }, _)) => {
+                    return self.adopt(pid, Some(home).filter(|_| !in_cgroup));
+                }
+                Some((Message::Ask(request @ Request::IdMaps), _)) => {
+                    self.serve(request, host)?;
+                    self.go()?;
+                }
+                Some((Message::Failed(failure), _)) => {
+                    return Err(failed(&failure, &self.steps, &self.program));
+                }
+                Some(_) => return Err(self.unexpected()),
+            }
         }
+    }
+
+    /// `home`: where init has to be moved.
+    fn adopt(&mut self, pid: i32, home: Option<&Home<'_>>) -> Result<()> {
         // It is our child and nobody has reaped it, so the number is its own.
         let init = pidfd_open(pid).context(|| format!("open process {pid}"))?;
         let stage = std::mem::replace(&mut self.pidfd, init);
         self.pid = pid;
         wait_pidfd(&stage).context(|| "reap the process between")?;
-        // What precedes its first step was done to the stage, and it has inherited that.
+        home.map_or(Ok(()), |home| home.take(pid))?;
+        // What else precedes its first step was done to the stage, and it has inherited that.
         self.go()
     }
 

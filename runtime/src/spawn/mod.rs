@@ -75,7 +75,14 @@ pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Chil
         cgroup: around.cgroup,
         beside: around.beside,
     };
-    let cloned = clone(flags, &home).map_err(|errno| clone_error(flags, errno))?;
+    let has_stage = plan.birth.stage.is_some();
+    let nowhere = Home::default();
+    // The stage of a new container stays outside: limits may leave room for one process. That of `exec` goes ahead.
+    let (first_home, later_home) = match has_stage && around.process.is_none() {
+        true => (&nowhere, &home),
+        false => (&home, &nowhere),
+    };
+    let cloned = clone(flags, first_home).map_err(|errno| clone_error(flags, errno))?;
     let (pid, pidfd) = match cloned.process {
         Cloned::Child => {
             // First of all: while init holds the parent's end, the parent's death is no end of file.
@@ -83,13 +90,7 @@ pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Chil
             if let Some(lock) = around.lock {
                 fs::close(lock);
             }
-            if files.fifo.is_some() {
-                init::close_others(&plan, &files);
-            }
-            match plan.birth.stage.take() {
-                None => init::run(&mut plan, files),
-                Some(stage) => init::run_stage(&mut plan, files, &stage),
-            }
+            run_child(&mut plan, files)
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
@@ -97,7 +98,7 @@ pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Chil
         leave_pid_namespace(&files.proc)?;
     }
     drop(files);
-    let child = Child {
+    let mut child = Child {
         pid,
         pidfd,
         terminal: None,
@@ -109,33 +110,60 @@ pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Chil
         moved: None,
         id_maps: plan.birth.id_maps,
         agent: around.agent,
-        is_stage: plan.birth.stage.is_some(),
         executing: false,
     };
-    let join = Some(&home).filter(|_| !cloned.in_cgroup);
+    let join = Some(first_home).filter(|_| !cloned.in_cgroup);
     let grouped = around.resctrl.map_or(Ok(()), |group| group.add(child.pid));
-    grouped
+    let begun = grouped
         .and_then(|()| begin(&child, plan.birth.oom_score_adj, join, cpus, around.host))
-        .inspect_err(|_| child.kill())?;
-    Ok(child)
+        .and_then(|()| match has_stage {
+            true => child.until_born(around.host, later_home),
+            false => Ok(()),
+        });
+    match begun {
+        Ok(()) => Ok(child),
+        Err(error) => {
+            child.kill();
+            Err(error)
+        }
+    }
+}
+
+/// In the child.
+fn run_child(plan: &mut Plan, files: Files) -> ! {
+    if files.fifo.is_some() {
+        init::close_others(plan, &files);
+    }
+    match plan.birth.stage.take() {
+        None => init::run(plan, files),
+        Some(stage) => init::run_stage(plan, files, &stage),
+    }
 }
 
 /// What init gets: opened, and taken from `around`.
 fn files(plan: &mut Plan, around: &mut Surroundings<'_>, sync: OwnedFd) -> Result<Files> {
-    let lent = reach::unreachable(plan, around.host);
+    let slots = open::all(&plan.opens, around.process.as_ref(), around.host)?;
+    let lent = reach::lent(plan, &slots, around.host)?;
     let lending = match (lent.is_empty(), around.lock) {
         (false, Some(directory)) => {
-            plan.birth.stage.get_or_insert_default().lent = lent;
+            plan.birth.stage.get_or_insert_default();
             Some(lending_directory(directory)?)
         }
         _ => None,
     };
+    let is_new = plan.birth.stage.is_some() && around.process.is_none();
+    let cgroup = around.cgroup.filter(|_| is_new);
+    let cgroup = cgroup.map(|cgroup| cgroup.fd().try_clone_to_owned());
     Ok(Files {
         proc: open_proc()?,
         sync,
-        slots: open::all(&plan.opens, around.process.as_ref(), around.host)?,
+        slots,
+        lent,
         fifo: around.fifo.take(),
         console_socket: around.console_socket.take(),
+        cgroup: cgroup
+            .transpose()
+            .context(|| "duplicate a cgroup's descriptor")?,
         hook_outputs: std::mem::take(&mut around.hook_outputs),
         signal_mask: around.signal_mask,
         lending,

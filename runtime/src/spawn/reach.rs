@@ -1,25 +1,61 @@
-//! Which mount sources the root of a user namespace cannot reach by path, though its creator can.
+//! Which mount sources init does not get for itself, in the mount namespace of a user namespace: those that its root cannot reach by path,
+//! though its creator can, and id-mapped ones, which the creator makes.
 //!
 //! Runs in the runtime command, before the clone. Such a source is lent: see `init::lend`. That costs a process and a mount namespace more, so
 //! it is asked first who needs it.
 
 use crate::host::Host;
 use crate::plan::namespaces::host_id;
-use crate::plan::{Ids, Open, Plan, Slot, Step};
+use crate::plan::{Ids, Open, Plan, Slot, Step, Tree};
+use crate::report::{Context, Result};
+use crate::sys::mount::mount_flags;
 use crate::sys::{Errno, cred, fs};
+use std::os::fd::OwnedFd;
 
-/// The slots of these sources.
-pub(super) fn unreachable(plan: &Plan, host: &Host) -> Vec<Slot> {
+/// The slots of what is lent. `opened`: what the plan names, opened.
+pub(super) fn lent(plan: &Plan, opened: &[OwnedFd], host: &Host) -> Result<Vec<Slot>> {
+    let in_user_namespace = |step: &Step| matches!(step, Step::BecomeRoot { .. });
+    // A mount namespace that was joined has its own mounts already.
+    if plan.birth.flags & libc::CLONE_NEWNS as u64 == 0 || !plan.steps.iter().any(in_user_namespace)
+    {
+        return Ok(Vec::new());
+    }
+    let mut slots = unreachable(plan, host);
+    for (at, open) in plan.opens.iter().enumerate() {
+        if let Open::Tree(tree) = open
+            && tree.id_map.is_some()
+            && has_to_lock(tree, &opened[at])?
+        {
+            slots.push(Slot(at));
+        }
+    }
+    Ok(slots)
+}
+
+/// Whether the container could take something away from an id-mapped tree that it had as it was opened: flags, or mounts that cover
+/// something.
+fn has_to_lock(tree: &Tree, opened: &OwnedFd) -> Result<bool> {
+    const LOCKED: u64 = libc::ST_RDONLY
+        | libc::ST_NOSUID
+        | libc::ST_NODEV
+        | libc::ST_NOEXEC
+        | libc::ST_NOATIME
+        | libc::ST_NODIRATIME;
+    if tree.recursive {
+        return Ok(true);
+    }
+    let flags = mount_flags(opened)
+        .context(|| format!("look at mount source {}", tree.path.to_string_lossy()))?;
+    Ok(flags & LOCKED != 0)
+}
+
+/// The slots of what the container's root cannot reach.
+fn unreachable(plan: &Plan, host: &Host) -> Vec<Slot> {
     let trees = plan.opens.iter().enumerate();
     let mut trees = trees.filter_map(|(at, open)| match open {
-        // What is id-mapped is attached as the parent has opened it.
         Open::Tree(tree) if tree.id_map.is_none() => Some((Slot(at), &tree.path)),
         _ => None,
     });
-    // A mount namespace that was joined has its own mounts already.
-    if plan.birth.flags & libc::CLONE_NEWNS as u64 == 0 {
-        return Vec::new();
-    }
     let Some(first) = trees.next() else {
         return Vec::new();
     };

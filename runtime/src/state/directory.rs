@@ -7,7 +7,7 @@
 //! The lock is an flock on the directory, which the kernel drops with the last copy of the file descriptor. A cloned process has a copy
 //! until it executes something: init must close it first thing, or the lock outlives a killed command.
 
-use super::{ContainerId, State, Status};
+use super::{ContainerId, Init, State, Status};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sys::Errno;
 use nix::dir::Dir;
@@ -51,6 +51,17 @@ pub struct Directory {
     id: ContainerId,
     path: PathBuf,
     dir: OwnedFd,
+}
+
+/// The parts of a damaged state that say what there is to be removed.
+#[derive(Debug)]
+pub struct Salvaged {
+    /// The container's first process.
+    pub init: Option<Init>,
+    /// As in [`State`].
+    pub cgroup: serde_json::Value,
+    /// As in [`State`].
+    pub resctrl: serde_json::Value,
 }
 
 /// A container's directory, to change while nobody else does. Dropping it unlocks.
@@ -219,6 +230,19 @@ impl Directory {
         };
         serde_json::from_slice(&text)
             .map_err(|e| Error::invalid(format!("parse {:?}: {e}", self.path.join(STATE))))
+    }
+
+    /// What can still be read of a state that does not load.
+    pub fn salvage(&self) -> Result<Salvaged> {
+        use serde_json::Value;
+        let text = self.read(STATE)?.unwrap_or_default();
+        let mut state: Value = serde_json::from_slice(&text).unwrap_or_default();
+        let mut field = |name| state.get_mut(name).map(Value::take).unwrap_or_default();
+        Ok(Salvaged {
+            init: serde_json::from_value(field("init")).unwrap_or_default(),
+            cgroup: field("cgroup"),
+            resctrl: field("resctrl"),
+        })
     }
 
     /// The status of the container that has this state; `frozen` tells whether its cgroup is frozen.

@@ -15,7 +15,7 @@
 mod directory;
 mod id;
 
-pub use directory::{Directory, Locked, Root};
+pub use directory::{Directory, Locked, Root, Salvaged};
 pub use id::ContainerId;
 
 use crate::report::{Context, Error, Kind, Result};

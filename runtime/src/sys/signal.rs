@@ -29,8 +29,18 @@ pub(crate) struct Exited {
 
 /// Sets the disposition of a signal to SIG_DFL. SIG_IGN survives execve(2), and the start-up code of Rust ignores SIGPIPE.
 pub(crate) fn set_default(number: i32) -> Result<()> {
-    // SAFETY: SIG_DFL installs no handler.
-    let ret = unsafe { libc::signal(number, libc::SIG_DFL) };
+    dispose(number, libc::SIG_DFL)
+}
+
+/// Sets the disposition of a signal to SIG_IGN.
+pub(crate) fn ignore(number: i32) -> Result<()> {
+    dispose(number, libc::SIG_IGN)
+}
+
+/// `disposition`: SIG_DFL or SIG_IGN.
+fn dispose(number: i32, disposition: libc::sighandler_t) -> Result<()> {
+    // SAFETY: neither of the two installs a handler.
+    let ret = unsafe { libc::signal(number, disposition) };
     if ret == libc::SIG_ERR {
         Err(Errno::last())
     } else {

@@ -281,6 +281,38 @@ fn a_scope_of_others_is_left_alone() {
 }
 
 #[test]
+fn a_scope_of_others_that_took_the_name_of_one_that_is_gone_is_left_alone() {
+    require!(systemd);
+    beyond!(
+        a_scope_of_others_that_took_the_name_of_one_that_is_gone_is_left_alone,
+        [runc("stops it"), crun("stops it")]
+    );
+    let mut bundle = bundle();
+    let name = unique("reused");
+    let unit = format!("it-{name}.scope");
+    bundle
+        .config
+        .set("/linux/cgroupsPath", format!(":it:{name}"));
+    let mut container = bundle.pause();
+    let group = container.cgroup();
+    container.kill("KILL").success();
+    container.wait();
+    systemctl(&["stop", &unit]);
+    assert!(!group.exists());
+    let slice = format!("{}.slice", slice());
+    let mut other = Command::new("systemd-run");
+    other.args(["--scope", "--quiet", "--unit", &unit, "--slice", &slice]);
+    other.args(["sh", "-c", "echo there; exec sleep 1000"]);
+    let mut other = runtime::Running::start(other);
+    assert_eq!(other.stdout.line(), "there");
+    container.delete().success();
+    assert_eq!(show(&unit, "ActiveState"), "active");
+    systemctl(&["stop", &unit]).success();
+    other.wait_for_exit();
+    systemctl(&["stop", &slice]).success();
+}
+
+#[test]
 fn a_failed_create_leaves_no_unit() {
     require!(systemd);
     let mut bundle = bundle();

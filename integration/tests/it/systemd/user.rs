@@ -34,6 +34,24 @@ fn in_a_scope_of_his_own_he_needs_nobody_to_move_processes() {
 }
 
 #[test]
+fn his_exec_follows_an_init_that_has_moved_below_a_group_that_takes_no_process() {
+    require!(systemd, unprivileged_user, throwaway_machine);
+    let mut bundle = bundle();
+    bundle
+        .config
+        .set("/linux/resources/pids", json!({ "limit": 44 }));
+    let container = bundle.pause();
+    let group = container.cgroup();
+    let inner = group.join("inner");
+    std::fs::create_dir(&inner).unwrap();
+    place::give(&inner, UID, UID);
+    host::set(&inner.join("cgroup.procs"), &container.pid.to_string());
+    host::set(&group.join("cgroup.subtree_control"), "+pids");
+    let second = container.exec_detached(&[], &["/bin/probe", "pause"]);
+    assert_eq!(host::cgroup_of(second.pid), inner);
+}
+
+#[test]
 fn his_limits_are_in_force() {
     require!(systemd, unprivileged_user, throwaway_machine);
     let mut bundle = bundle();

@@ -176,12 +176,33 @@ impl Bus {
 
     /// Where the manager has its groups in the hierarchy, without `/` at either end.
     pub(super) fn control_group(&mut self) -> Result<String> {
+        self.group_of(MANAGER_PATH, MANAGER)
+    }
+
+    /// The same of a scope or slice that is loaded; empty if it has none. None: there is no such unit.
+    pub(super) fn unit_group(&mut self, unit: &str) -> Result<Option<String>> {
+        let path = match self.manager("GetUnit", &[Value::text(unit)])? {
+            Answer::Reply(mut path) => path.text().ok_or_else(malformed)?,
+            Answer::Refusal { name, .. } if name == super::NO_SUCH_UNIT => return Ok(None),
+            Answer::Refusal { name, text } => {
+                return Err(refused(&format!("to find unit '{unit}'"), &name, &text));
+            }
+        };
+        let kind = if unit.ends_with(".slice") {
+            "org.freedesktop.systemd1.Slice"
+        } else {
+            "org.freedesktop.systemd1.Scope"
+        };
+        self.group_of(&path, kind).map(Some)
+    }
+
+    fn group_of(&mut self, path: &str, interface: &str) -> Result<String> {
         let call = Call {
             destination: "org.freedesktop.systemd1",
-            path: MANAGER_PATH,
+            path,
             interface: "org.freedesktop.DBus.Properties",
             member: "Get",
-            arguments: &[Value::text(MANAGER), Value::text("ControlGroup")],
+            arguments: &[Value::text(interface), Value::text("ControlGroup")],
         };
         match self.call(&call)? {
             Answer::Reply(mut body) => match body.text_variant() {
@@ -206,7 +227,7 @@ impl Bus {
     fn call(&mut self, call: &Call<'_>) -> Result<Answer> {
         self.serial += 1;
         let ours = self.serial;
-        self.send(&call.encode(ours, true))?;
+        self.send(&call.encode(ours))?;
         loop {
             match self.message()? {
                 Meaning::Reply { serial, body } if serial == ours => {

@@ -9,8 +9,6 @@ const METHOD_RETURN: u8 = 2;
 const ERROR: u8 = 3;
 const SIGNAL: u8 = 4;
 
-const NO_REPLY_EXPECTED: u8 = 1;
-
 const ORDER: u8 = if cfg!(target_endian = "little") {
     b'l'
 } else {
@@ -65,7 +63,7 @@ pub(super) enum Meaning {
 }
 
 impl Call<'_> {
-    pub(super) fn encode(&self, serial: u32, replies: bool) -> Vec<u8> {
+    pub(super) fn encode(&self, serial: u32) -> Vec<u8> {
         let mut body = Writer::default();
         self.arguments.iter().for_each(|value| body.value(value));
         let signature: String = self.arguments.iter().map(Value::signature).collect();
@@ -81,9 +79,8 @@ impl Call<'_> {
         if !signature.is_empty() {
             fields.push(field(8, Value::Signature(signature)));
         }
-        let flags = if replies { 0 } else { NO_REPLY_EXPECTED };
         let mut message = Writer {
-            bytes: vec![ORDER, 1, flags, 1],
+            bytes: vec![ORDER, 1, 0, 1],
         };
         message.u32(body.bytes.len() as u32);
         message.u32(serial);
@@ -304,7 +301,7 @@ mod tests {
             member: "Member",
             arguments,
         }
-        .encode(7, true)
+        .encode(7)
     }
 
     #[test]

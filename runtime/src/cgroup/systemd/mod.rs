@@ -213,11 +213,16 @@ fn stop_once(unit: &SavedUnit) -> Result<()> {
     reset_failed(&mut bus, &unit.name)
 }
 
-/// The same for a unit whose group is gone already. Without its manager, there is no unit.
-pub(super) fn forget(unit: &SavedUnit) -> Result<()> {
-    match stop(unit) {
+/// The same for a unit whose group, at `path`, is gone already. Another may have its name by now, in another slice: that is left alone.
+pub(super) fn forget(unit: &SavedUnit, path: &str) -> Result<()> {
+    let group = Bus::connect(unit.user).and_then(|mut bus| bus.unit_group(&unit.name));
+    match group {
+        // Without its manager, there is no unit.
         Err(error) if error.kind() == Kind::Unsupported => Ok(()),
-        result => result,
+        Err(error) => Err(error),
+        // One without a group has no processes: ours, which has failed.
+        Ok(Some(group)) if group.is_empty() || group == path => stop(unit),
+        Ok(_) => Ok(()),
     }
 }
 

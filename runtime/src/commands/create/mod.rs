@@ -4,7 +4,7 @@
 
 mod prepare;
 
-pub(super) use prepare::console_socket;
+pub(super) use prepare::{cgroup_plan, console_socket};
 
 use super::{
     Context, HOOK_WARN_AFTER, hook_manner, hook_state, hook_warn_after, hooks, pid_file,

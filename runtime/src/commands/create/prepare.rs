@@ -68,19 +68,10 @@ pub(super) fn prepare<'a>(
     let pidfd_sockets = pidfd_sockets(request, &spec, &bundle)?;
     let host = context.host()?;
     let rootfs = root_directory(&spec, &bundle)?;
-    let linux = spec.linux().as_ref();
     refuse_host_network(&spec)?;
-    let cgroup = plan::cgroup::plan(&plan::cgroup::Request {
-        id: request.id.as_str(),
-        driver: driver(context),
-        cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
-        resources: linux.and_then(|linux| linux.resources().as_ref()),
-        rootless: rootless(context, &host),
-        in_user_namespace: !host.initial_user_namespace,
-        owner: cgroup_owner(&spec),
-        annotations: spec.annotations().as_ref(),
-    })?;
-    let unknown = linux.into_iter().flat_map(plan::personality::warnings);
+    let cgroup = cgroup_plan(context, request.id.as_str(), &spec, &host)?;
+    let linux = spec.linux().iter();
+    let unknown = linux.flat_map(plan::personality::warnings);
     unknown.for_each(|warning| context.log.warn(&warning));
     let resctrl = resctrl(&spec, request.id.as_str())?;
     let seccomp = seccomp::filter(context, &spec)?;
@@ -220,6 +211,26 @@ fn overlay_is_the_bundles(rootfs: &Path, bundle: &Path) -> Result<()> {
         rootfs.display()
     );
     Err(Error::invalid(text))
+}
+
+/// Which cgroup a container with this config gets.
+pub(in crate::commands) fn cgroup_plan(
+    context: &Context<'_>,
+    id: &str,
+    spec: &Spec,
+    host: &Host,
+) -> Result<plan::cgroup::CgroupPlan> {
+    let linux = spec.linux().as_ref();
+    plan::cgroup::plan(&plan::cgroup::Request {
+        id,
+        driver: driver(context),
+        cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
+        resources: linux.and_then(|linux| linux.resources().as_ref()),
+        rootless: rootless(context, host),
+        in_user_namespace: !host.initial_user_namespace,
+        owner: cgroup_owner(spec),
+        annotations: spec.annotations().as_ref(),
+    })
 }
 
 fn driver(context: &Context<'_>) -> plan::cgroup::Driver {

@@ -4,6 +4,8 @@
 //! without `user`), the document is amended and a warning says so. Amending costs a second parse, so it happens only when
 //! the first one fails.
 
+mod place;
+
 use crate::report::{Context, Error, Result};
 use oci_spec::runtime::{
     Capability, LinuxResources, MemoryPolicyFlagType, MemoryPolicyModeType, Process, Spec,
@@ -41,12 +43,17 @@ pub(crate) fn parse(text: &[u8]) -> Result<Parsed<Spec>> {
         if let Some(linux) = document.get_mut("linux").and_then(Value::as_object_mut) {
             amend_memory_policy(linux)?;
             amend_device_rules(linux);
+            amend_seccomp(linux);
         }
         match document.get_mut("process").and_then(Value::as_object_mut) {
             Some(process) => amend_process(process, warnings),
             None => Ok(()),
         }
     })?;
+    if parsed.value.linux().is_none() {
+        // Without the section, nothing of it is asked for. Not its default, which is an example.
+        parsed.value.set_linux(serde_json::from_str("{}").ok());
+    }
     let linux = parsed.value.linux_mut().as_mut();
     if let Some(resources) = linux.and_then(|linux| linux.resources_mut().as_mut()) {
         drop_unsaid_pids_limit(resources, text, "/linux/resources/pids/limit");
@@ -62,7 +69,7 @@ pub(crate) fn parse_process(text: &[u8]) -> Result<Parsed<Process>> {
 /// Parses the text of a `linux.resources` object, as `update --resources` takes it.
 pub(crate) fn parse_resources(text: &[u8]) -> Result<LinuxResources> {
     let parsed = serde_json::from_slice(text);
-    let mut resources: LinuxResources = parsed.map_err(|e| Error::invalid(e.to_string()))?;
+    let mut resources: LinuxResources = parsed.map_err(|e| refusal(text, &e))?;
     drop_unsaid_pids_limit(&mut resources, text, "/pids/limit");
     Ok(resources)
 }
@@ -77,6 +84,14 @@ fn drop_unsaid_pids_limit(resources: &mut LinuxResources, text: &[u8], pointer: 
     }
 }
 
+/// Names the field, which the parser does not.
+fn refusal(text: &[u8], error: &serde_json::Error) -> Error {
+    match place::path(text, error.line(), error.column()).as_str() {
+        "" => Error::invalid(error.to_string()),
+        path => Error::invalid(format!("{path}: {error}")),
+    }
+}
+
 fn parse_amended<T: DeserializeOwned>(
     text: &[u8],
     amend: impl FnOnce(&mut Map<String, Value>, &mut Vec<String>) -> Result<()>,
@@ -84,7 +99,7 @@ fn parse_amended<T: DeserializeOwned>(
     let mut warnings = Vec::new();
     let first = match serde_json::from_slice(text) {
         Ok(value) => return Ok(Parsed { value, warnings }),
-        Err(error) => Error::invalid(error.to_string()),
+        Err(error) => refusal(text, &error),
     };
     let Ok(Value::Object(mut document)) = serde_json::from_slice(text) else {
         return Err(first);
@@ -126,6 +141,22 @@ fn amend_device_rules(linux: &mut Map<String, Value>) {
         if rule.get("type").is_some_and(|kind| kind == "") {
             rule.remove("type");
         }
+    }
+}
+
+/// A profile without a default action and without rules is none, as in runc.
+fn amend_seccomp(linux: &mut Map<String, Value>) {
+    let Some(profile) = linux.get("seccomp").and_then(Value::as_object) else {
+        return;
+    };
+    let is_empty = |field: &str| match profile.get(field) {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(list)) => list.is_empty(),
+        Some(_) => false,
+    };
+    if is_empty("defaultAction") && is_empty("syscalls") {
+        linux.remove("seccomp");
     }
 }
 
@@ -256,6 +287,32 @@ mod tests {
         let error = parse(br#"{"ociVersion":"1.0.2","process":{"cwd":7}}"#)
             .unwrap_err()
             .to_string();
-        assert!(error.contains("line 1"), "{error}");
+        assert!(
+            error.starts_with("process.cwd: ") && error.contains("line 1"),
+            "{error}"
+        );
+        let error = parse(br#"{"ociVersion":"1.0.2","mounts":[{},{"destination":"/x"},{"destination":"/y","options":[7]}]}"#);
+        let error = error.unwrap_err().to_string();
+        assert!(error.starts_with("mounts[0]"), "{error}");
+        let error = parse_resources(br#"{"cpu":{"shares":-1}}"#).unwrap_err();
+        assert!(error.to_string().starts_with("cpu.shares: "), "{error}");
+    }
+
+    #[test]
+    fn an_empty_seccomp_profile_is_none_and_a_missing_section_asks_for_nothing() {
+        let seccomp = |profile: &str| {
+            let text = format!(r#"{{"ociVersion":"1.0.2","linux":{{"seccomp":{profile}}}}}"#);
+            let parsed = parse(text.as_bytes());
+            parsed.map(|parsed| parsed.value.linux().as_ref().unwrap().seccomp().is_some())
+        };
+        assert!(!seccomp("{}").unwrap());
+        assert!(!seccomp(r#"{"defaultAction":"","syscalls":[]}"#).unwrap());
+        assert!(seccomp(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap());
+        assert!(
+            seccomp(r#"{"syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO"}]}"#).is_err()
+        );
+        let linux = parse(br#"{"ociVersion":"1.0.2"}"#).unwrap().value;
+        let linux = linux.linux().as_ref().unwrap().clone();
+        assert!(linux.namespaces().is_none() && linux.masked_paths().is_none());
     }
 }
