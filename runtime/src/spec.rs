@@ -4,6 +4,8 @@
 //! without `user`), the document is amended and a warning says so. Amending costs a second parse, so it happens only when
 //! the first one fails.
 
+mod field;
+
 use crate::report::{Context, Error, Result};
 use oci_spec::runtime::{
     Capability, LinuxResources, MemoryPolicyFlagType, MemoryPolicyModeType, Process, Spec,
@@ -21,8 +23,16 @@ pub(crate) struct Parsed<T> {
 
 /// Reads `config.json` of a bundle. Returns the text too, since the container's directory keeps a copy.
 pub(crate) fn load(bundle: &Path) -> Result<(Parsed<Spec>, Vec<u8>)> {
+    let text = read(bundle)?;
     let path = bundle.join("config.json");
-    let text = std::fs::read(&path).map_err(|e| match e.kind() {
+    let parsed = parse(&text).context(|| format!("parse {}", path.display()))?;
+    Ok((parsed, text))
+}
+
+/// The text of a bundle's `config.json`.
+pub(crate) fn read(bundle: &Path) -> Result<Vec<u8>> {
+    let path = bundle.join("config.json");
+    std::fs::read(&path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::invalid(format!(
             "JSON specification file {} not found",
             path.display()
@@ -31,9 +41,7 @@ pub(crate) fn load(bundle: &Path) -> Result<(Parsed<Spec>, Vec<u8>)> {
             crate::report::Kind::System,
             format!("read {}: {e}", path.display()),
         ),
-    })?;
-    let parsed = parse(&text).context(|| format!("parse {}", path.display()))?;
-    Ok((parsed, text))
+    })
 }
 
 /// Parses the text of a `config.json`.
@@ -85,16 +93,27 @@ fn parse_amended<T: DeserializeOwned>(
     let mut warnings = Vec::new();
     let first = match serde_json::from_slice(text) {
         Ok(value) => return Ok(Parsed { value, warnings }),
-        Err(error) => Error::invalid(error.to_string()),
+        Err(error) => wrong(text, &error),
     };
     let Ok(Value::Object(mut document)) = serde_json::from_slice(text) else {
         return Err(first);
     };
     amend(&mut document, &mut warnings)?;
     // As text again: to read these types from a `Value` too would add a quarter of a megabyte of code for a rare case.
-    let again = serde_json::to_vec(&document).and_then(|text| serde_json::from_slice(&text));
-    let value = again.map_err(|_| first)?;
-    Ok(Parsed { value, warnings })
+    let text = serde_json::to_vec(&document).unwrap_or_default();
+    match serde_json::from_slice(&text) {
+        Ok(value) => Ok(Parsed { value, warnings }),
+        // What was amended may have been the first to be found, and is not what is wrong.
+        Err(error) => match wrong(&text, &error) {
+            again if again.field() == first.field() => Err(first),
+            again => Err(again),
+        },
+    }
+}
+
+/// The error with the field that it is about.
+fn wrong(text: &[u8], error: &serde_json::Error) -> Error {
+    Error::invalid(error.to_string()).in_field(field::at(text, error))
 }
 
 /// An empty policy is none; what is wrong in another is named as runc names it.
