@@ -95,7 +95,9 @@ fn content(
         Ok(Place::There(entry)) => {
             let noexec = mount.set & libc::MOUNT_ATTR_NOEXEC != 0;
             let again = entry.file.try_clone().ok()?;
-            Place::of(again, noexec).ok()
+            let readonly = (mount.set | mount.recursive.set) & libc::MOUNT_ATTR_RDONLY != 0;
+            let place = Place::of(again, noexec).ok()?;
+            Some(if readonly { place.readonly() } else { place })
         }
         Ok(place) => Some(place),
         Err(errno) => {

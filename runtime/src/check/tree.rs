@@ -38,6 +38,8 @@ pub(super) struct Entry {
     pub(super) stat: libc::stat,
     /// It is below a mount where nothing may be executed.
     pub(super) noexec: bool,
+    /// Or nothing may be written.
+    pub(super) readonly: bool,
 }
 
 /// Where a walk has ended.
@@ -54,7 +56,28 @@ impl Place {
     /// An open file. `noexec`: nothing may be executed there.
     pub(super) fn of(file: OwnedFd, noexec: bool) -> Result<Place> {
         let stat = fs::stat(&file)?;
-        Ok(Place::There(Rc::new(Entry { file, stat, noexec })))
+        Ok(Place::There(Rc::new(Entry {
+            file,
+            stat,
+            noexec,
+            readonly: false,
+        })))
+    }
+}
+
+impl Place {
+    /// The same where nothing may be written.
+    pub(super) fn readonly(self) -> Self {
+        match self {
+            Place::There(entry) => match Rc::try_unwrap(entry) {
+                Ok(entry) => Place::There(Rc::new(Entry {
+                    readonly: true,
+                    ..entry
+                })),
+                Err(shared) => Place::There(shared),
+            },
+            Place::New => Place::New,
+        }
     }
 }
 
@@ -149,7 +172,7 @@ impl Tree {
 
 /// Whether the file system of an entry is mounted read-only.
 pub(super) fn is_readonly(entry: &Entry) -> bool {
-    mount_flags(&entry.file).is_ok_and(|flags| flags & libc::ST_RDONLY != 0)
+    entry.readonly || mount_flags(&entry.file).is_ok_and(|flags| flags & libc::ST_RDONLY != 0)
 }
 
 fn components(path: &[u8]) -> VecDeque<CString> {
@@ -172,7 +195,14 @@ fn step(directory: &Place, name: &CStr) -> Result<Option<Place>> {
         BENEATH,
     );
     match opened {
-        Ok(file) => Place::of(file, directory.noexec).map(Some),
+        Ok(file) => {
+            let place = Place::of(file, directory.noexec)?;
+            Ok(Some(if directory.readonly {
+                place.readonly()
+            } else {
+                place
+            }))
+        }
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(errno),
     }
