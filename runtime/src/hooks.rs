@@ -113,16 +113,20 @@ pub(crate) fn run_one(
     run(hook, state_json, manner, &warn).context(|| format!("error running {kind} hook #{index}"))
 }
 
-fn run(hook: &Hook, state_json: &[u8], manner: &Manner<'_>, warn: &dyn Fn()) -> Result<()> {
-    let timeout = match hook.timeout() {
-        None => None,
-        Some(secs) if secs > 0 => Some(Duration::from_secs(secs.unsigned_abs())),
+/// How long a hook may run, if there is a limit.
+pub(crate) fn timeout(hook: &Hook) -> Result<Option<Duration>> {
+    match hook.timeout() {
+        None => Ok(None),
+        Some(secs) if secs > 0 => Ok(Some(Duration::from_secs(secs.unsigned_abs()))),
         Some(secs) => {
-            return Err(Error::invalid(format!(
-                "timeout must be greater than zero: {secs}"
-            )));
+            let text = format!("timeout must be greater than zero: {secs}");
+            Err(Error::invalid(text).in_field("timeout"))
         }
-    };
+    }
+}
+
+fn run(hook: &Hook, state_json: &[u8], manner: &Manner<'_>, warn: &dyn Fn()) -> Result<()> {
+    let timeout = timeout(hook)?;
     let path = hook.path().display();
     let command = command(hook, manner);
     let mut child = command?.spawn().context(|| format!("exec {path}"))?;

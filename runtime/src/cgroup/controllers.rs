@@ -4,7 +4,7 @@
 //! itself, up to the root. Mostly everything is enabled already, so the group itself is asked first. Only controllers that a limit
 //! needs are enabled: each costs every process of every sibling.
 
-use super::{Cgroup, files};
+use super::{Cgroup, Hierarchy, files};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sys::Errno;
 use std::os::fd::OwnedFd;
@@ -68,7 +68,7 @@ impl Cgroup {
         let available = files::read(root, "cgroup.controllers")
             .context(|| "read cgroup.controllers of cgroup '/'")?;
         if let Some(controller) = missing(controllers, &available).first() {
-            return Err(self.unavailable(controller));
+            return Err(unavailable(&self.hierarchy, controller));
         }
         enable_in(root, "", controllers)?;
         for (end, _) in self.path.match_indices('/') {
@@ -81,20 +81,20 @@ impl Cgroup {
     fn open_level(&self, path: &str) -> Result<OwnedFd> {
         files::open_dir(&self.hierarchy.root, path).context(|| format!("open cgroup '/{path}'"))
     }
-
-    /// Only now is it worth finding out who has the controller.
-    fn unavailable(&self, controller: &str) -> Error {
-        let table = files::read(nix::fcntl::AT_FDCWD, "/proc/cgroups").unwrap_or_default();
-        let mountpoint = self.hierarchy.mountpoint.display();
-        let why = why_unavailable(controller, &table);
-        let story = format!(
-            "controller '{controller}' is not available in the cgroup v2 hierarchy at {mountpoint}: {why}"
-        );
-        Error::new(Kind::Unsupported, story)
-    }
 }
 
-fn missing<'a>(controllers: &[&'a str], list: &str) -> Vec<&'a str> {
+/// Only now is it worth finding out who has the controller.
+pub(super) fn unavailable(hierarchy: &Hierarchy, controller: &str) -> Error {
+    let table = files::read(nix::fcntl::AT_FDCWD, "/proc/cgroups").unwrap_or_default();
+    let mountpoint = hierarchy.mountpoint.display();
+    let why = why_unavailable(controller, &table);
+    let story = format!(
+        "controller '{controller}' is not available in the cgroup v2 hierarchy at {mountpoint}: {why}"
+    );
+    Error::new(Kind::Unsupported, story)
+}
+
+pub(super) fn missing<'a>(controllers: &[&'a str], list: &str) -> Vec<&'a str> {
     controllers
         .iter()
         .copied()
@@ -123,7 +123,7 @@ fn enable_in(group: &OwnedFd, path: &str, controllers: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn explain(group: &OwnedFd, path: &str, controller: &str, errno: Errno) -> Error {
+pub(super) fn explain(group: &OwnedFd, path: &str, controller: &str, errno: Errno) -> Error {
     let story = format!("enable controller '{controller}' for the children of cgroup '/{path}'");
     match errno {
         Errno::EBUSY => {

@@ -19,6 +19,7 @@ mod create;
 mod devices;
 mod events;
 mod files;
+mod foresee;
 mod freezer;
 mod limits;
 mod processes;
@@ -29,6 +30,7 @@ mod update;
 mod watch;
 
 pub(crate) use create::{create, locate, made_after};
+pub(crate) use foresee::foresee;
 pub(crate) use remove::destroy;
 pub(crate) use stats::Stats;
 

@@ -57,6 +57,11 @@ pub(crate) enum Command {
         rootless: bool,
     },
     Features,
+    Check {
+        bundle: PathBuf,
+        /// As JSON and not as lines.
+        json: bool,
+    },
     Pause {
         id: ContainerId,
     },
@@ -87,6 +92,14 @@ pub(crate) struct Create {
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
     pub(crate) preserve_fds: u32,
+    pub(crate) dry_run: Option<DryRun>,
+}
+
+/// `--dry-run`: say what would be done, in which form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DryRun {
+    Text,
+    Json,
 }
 
 /// `run`.
@@ -189,6 +202,10 @@ pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
             rootless: found.on("rootless"),
         },
         "features" => Command::Features,
+        "check" => Command::Check {
+            bundle: path("bundle").unwrap_or_else(|| ".".into()),
+            json: json(&found)?,
+        },
         "seccomp" if found.args[0] == "dump" => {
             let raw = found.on("raw");
             match (path("profile"), found.args.get(1)) {
@@ -226,7 +243,16 @@ fn create(found: &Matches) -> Result<Create> {
         no_pivot: found.on("no-pivot"),
         no_new_keyring: found.on("no-new-keyring"),
         preserve_fds: preserve_fds(found)?,
+        dry_run: dry_run(found)?,
     })
+}
+
+fn dry_run(found: &Matches) -> Result<Option<DryRun>> {
+    let form = match json(found)? {
+        true => DryRun::Json,
+        false => DryRun::Text,
+    };
+    Ok(found.on("dry-run").then_some(form))
 }
 
 fn exec(found: &Matches) -> Result<Exec> {
@@ -324,6 +350,15 @@ fn signal(found: &Matches) -> Result<Signal> {
 
 fn format(found: &Matches) -> Result<Format> {
     found.text("format")?.map_or(Ok(Format::Table), str::parse)
+}
+
+/// Whether `--format` says json: of the commands whose default is text.
+fn json(found: &Matches) -> Result<bool> {
+    match found.text("format")? {
+        None | Some("text") => Ok(false),
+        Some("json") => Ok(true),
+        Some(_) => Err(usage("invalid format option")),
+    }
 }
 
 fn preserve_fds(found: &Matches) -> Result<u32> {

@@ -11,7 +11,7 @@ mod resources;
 mod values;
 mod verbs;
 
-pub(crate) use command::{Command, Create, Exec, ExecProcess, ProcessChanges, Run};
+pub(crate) use command::{Command, Create, DryRun, Exec, ExecProcess, ProcessChanges, Run};
 pub(crate) use complete::Offer;
 pub(crate) use resources::{Resources, Update};
 pub(crate) use values::{Format, Signal};
@@ -54,6 +54,8 @@ pub(crate) struct Global {
     /// The root is in `$XDG_RUNTIME_DIR`, where it needs the sticky bit: unmarked files may be pruned there when they are old.
     pub(crate) root_is_xdg: bool,
     pub(crate) log: log::Settings,
+    /// `--trace`
+    pub(crate) trace: Option<PathBuf>,
     pub(crate) cgroup_manager: CgroupManager,
     pub(crate) rootless: Rootless,
 }
@@ -154,6 +156,10 @@ fn global(matches: &Matches, here: &Surroundings) -> Result<Global> {
         root,
         root_is_xdg,
         log: log_settings(matches)?,
+        trace: matches
+            .value("trace")
+            .filter(|file| !file.is_empty())
+            .map(PathBuf::from),
         cgroup_manager,
         rootless,
     })

@@ -44,6 +44,7 @@ fn plain_create(id: &str) -> Create {
         no_pivot: false,
         no_new_keyring: false,
         preserve_fds: 0,
+        dry_run: None,
     }
 }
 
@@ -66,6 +67,7 @@ mod engines {
                     format: log::Format::Json,
                     level: log::Level::Warning
                 },
+                trace: None,
                 cgroup_manager: CgroupManager::Systemd,
                 rootless: Rootless::Auto,
             }
@@ -223,6 +225,7 @@ fn create_takes_all_of_its_flags() {
         no_pivot: true,
         no_new_keyring: true,
         preserve_fds: 3,
+        dry_run: None,
     };
     assert_eq!(
         ok(&line.split(' ').collect::<Vec<_>>()),

@@ -82,6 +82,20 @@ const PRESERVE_FDS: Flag = value(
     &["preserve-fds"],
     "pass N more file descriptors, after stdio and the LISTEN_FDS ones (default: 0)",
 );
+const DRY_RUN: Flag = switch(
+    &["dry-run"],
+    "print what would be done, step by step, and do nothing",
+);
+const DRY_FORMAT: Flag = one_of(
+    &["text", "json"],
+    &["format"],
+    "with --dry-run: text or json (default: \"text\")",
+);
+const OUTPUT_FORMAT: Flag = one_of(
+    &["text", "json"],
+    &["format", "f"],
+    "text or json (default: \"text\")",
+);
 const DETACH: Flag = switch(&["detach", "d"], "return as soon as the process runs");
 const FORMAT: Flag = one_of(
     &["table", "json"],
@@ -104,6 +118,10 @@ pub(super) static GLOBAL: &[Flag] = &[
         &["error", "warning", "debug"],
         &["log-level"],
         "error, warning or debug (default: \"warning\")",
+    ),
+    file(
+        &["trace"],
+        "append a line of JSON to this file for each phase and each step, with the time",
     ),
     directory(
         &["root"],
@@ -130,6 +148,17 @@ pub(super) static GLOBAL: &[Flag] = &[
 ];
 
 pub(super) static VERBS: &[Verb] = &[
+    Verb {
+        name: "check",
+        summary: "say what of a bundle would fail on this host, and run nothing",
+        arguments: "",
+        count: (0, 0),
+        order: Order::Anywhere,
+        flags: &[BUNDLE, OUTPUT_FORMAT, HELP],
+        description: "One line for each field of config.json that is wrong, here or anywhere, with all that is known of why. Exits\n\
+                      with 1 if a container could not be created or started; a warning is no failure. The global options\n\
+                      count as they do for `create`. Makes nothing: no cgroup, no mount, no process.",
+    },
     Verb {
         name: "complete",
         summary: "",
@@ -158,6 +187,8 @@ pub(super) static VERBS: &[Verb] = &[
             PRESERVE_FDS,
             // For who passes the flags of `run`: a command that ends adopts nobody.
             switch(&["no-subreaper"], ""),
+            DRY_RUN,
+            DRY_FORMAT,
             HELP,
         ],
         description: "Sets up everything that the bundle's config.json asks for and stops right before the\n\
@@ -313,6 +344,8 @@ pub(super) static VERBS: &[Verb] = &[
             NO_PIVOT,
             NO_NEW_KEYRING,
             PRESERVE_FDS,
+            DRY_RUN,
+            DRY_FORMAT,
             HELP,
         ],
         description: "Without --detach it forwards signals, waits, deletes the container and exits with its exit\n\

@@ -29,6 +29,8 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
     }
     let signals = Signals::block()?;
     let child = exec(context, request, *signals.original()).context(story)?;
+    context.trace.begin("wait");
+    context.write_trace();
     foreground::wait(
         &signals,
         foreground::Child {
@@ -54,6 +56,7 @@ fn exec_in(
     state: &State,
     signal_mask: SigSet,
 ) -> Result<Child> {
+    context.trace.begin("read the container");
     let (pidfd, status) = running(context, request, directory, state)?;
     let config = spec::parse(&directory.config()?)?.value;
     let process = process(context, request, &config)?;
@@ -69,6 +72,7 @@ fn exec_in(
     let host = context.host()?;
     let filter = seccomp::saved(directory)?;
     let agent = seccomp::agent(filter.as_ref(), &config, state, status, state.pid())?;
+    context.trace.begin("plan");
     let plan = plan::exec::exec(
         &process,
         plan::exec::Options {
@@ -101,6 +105,7 @@ fn exec_in(
             agent,
             process: Some(pidfd),
             signal_mask,
+            trace: context.trace,
             lock: None,
         },
     )?;

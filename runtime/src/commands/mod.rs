@@ -3,6 +3,7 @@
 //! Runs in the runtime command's process. A command that changes a container holds the lock on its directory while it does; those that
 //! only look (`state`, `list`, `ps`) or that act through a pidfd (`kill`, `exec`) take none, so that hooks may call them.
 
+mod check;
 mod complete;
 mod create;
 mod delete;
@@ -31,6 +32,7 @@ use crate::notify_socket::{self, NotifySocket};
 use crate::output::print;
 use crate::report::{Error, Kind, Result};
 use crate::state::{ContainerId, Directory, Root, State, Status};
+use crate::trace::Trace;
 use oci_spec::runtime::Spec;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -42,6 +44,7 @@ use std::time::Duration;
 struct Context<'a> {
     global: &'a Global,
     log: &'a Log,
+    trace: &'a Trace,
     inherited: Inherited,
     root: Root,
 }
@@ -52,10 +55,12 @@ pub(crate) fn execute(
     command: Command,
     inherited: Inherited,
     log: &Log,
+    trace: &Trace,
 ) -> Result<u8> {
     let context = Context {
         global,
         log,
+        trace,
         inherited,
         root: Root::open(&global.root, global.root_is_xdg)?,
     };
@@ -97,6 +102,7 @@ pub(crate) fn execute(
                 }),
             )?;
         }
+        Command::Check { bundle, json } => return check::run(&context, &bundle, json),
         Command::Features => print(&features::run()?)?,
         Command::Pause { id } => freeze::pause(&context, &id)?,
         Command::Resume { id } => freeze::resume(&context, &id)?,
@@ -121,6 +127,13 @@ impl Context<'_> {
 
     fn status(&self, directory: &Directory, state: &State) -> Result<Status> {
         directory.status(state, |state| self.frozen(state))
+    }
+
+    /// Writes what is known by now, before something that may take long.
+    fn write_trace(&self) {
+        if let Err(error) = self.trace.write() {
+            self.log.warn(format!("{error}, ignoring"));
+        }
     }
 
     /// At debug level, what init is going to do.

@@ -20,10 +20,12 @@ mod rootfs;
 
 use crate::plan::{Exec, Op, Plan, Request, Slot, Stage, Step};
 use crate::sync::{self, Failure, Message, STAGE, TEXT};
+use crate::sys::clock::monotonic_us;
 use crate::sys::process::{self, CloneArgs, Cloned};
 use crate::sys::{Errno, cred};
 use root::Root;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The descriptors that the parent opened for init.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub(crate) struct Files {
     pub(crate) signal_mask: nix::sys::signal::SigSet,
     /// How many mounts and masks init will keep open at most: room is reserved before the clone.
     pub(crate) kept: Vec<OwnedFd>,
+    /// Where the time goes at which each step begins, if the command traces.
+    pub(crate) times: Option<&'static [AtomicU64]>,
     /// The directories of an overlay root. Room is reserved as well.
     pub(crate) layers: Vec<OwnedFd>,
 }
@@ -158,6 +162,9 @@ pub(crate) fn run(plan: &mut Plan, files: Files) -> ! {
         program: 0,
     };
     for (number, step) in steps.iter().enumerate() {
+        if let Some(time) = init.files.times.and_then(|times| times.get(number)) {
+            time.store(monotonic_us(), Relaxed);
+        }
         if let Err(cause) = init.apply(step, exec) {
             // Who reads the fifo does not know the plan, but how it ends.
             let step = if init.fifo.is_some() {

@@ -47,7 +47,8 @@ pub(crate) fn device_filter(rules: &[LinuxDeviceCgroup]) -> Result<DeviceFilter>
     for (index, rule) in rules.iter().enumerate() {
         policy
             .apply(rule, &mut warnings)
-            .map_err(|e| e.context(format!("linux.resources.devices[{index}]")))?;
+            .map_err(|e| e.context(format!("linux.resources.devices[{index}]")))
+            .map_err(|e| e.in_field(format!("devices[{index}]")))?;
     }
     for default in DEFAULTS {
         policy

@@ -15,6 +15,7 @@ pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod net_devices;
+pub(crate) mod outline;
 pub(crate) mod personality;
 pub(crate) mod process;
 pub(crate) mod resctrl;
@@ -378,9 +379,8 @@ fn memory_policy(policy: &oci_spec::runtime::LinuxMemoryPolicy) -> Result<Step> 
     });
     let list = policy.nodes().as_deref().unwrap_or_default();
     let nodes = bit_mask(list).ok_or_else(|| {
-        Error::invalid(format!(
-            "linux.memoryPolicy.nodes: invalid memory policy node in {list:?}"
-        ))
+        let text = format!("linux.memoryPolicy.nodes: invalid memory policy node in {list:?}");
+        Error::invalid(text).in_field("linux.memoryPolicy.nodes")
     })?;
     Ok(Step::MemoryPolicy {
         mode: mode | flags,

@@ -17,6 +17,7 @@ use crate::sync::{self, Message};
 use crate::sys::Errno;
 use crate::sys::process::{pidfd_open, pidfd_send_signal, set_rlimit};
 use crate::sys::signal::{Exit, wait_pidfd};
+use crate::trace::{Times, Trace};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -38,6 +39,8 @@ pub(crate) struct Child {
     pub(super) moved: Option<Moved>,
     pub(super) id_maps: Option<IdMaps>,
     pub(super) agent: Option<Agent>,
+    pub(super) trace: Trace,
+    pub(super) times: Option<Times>,
     pub(super) executing: bool,
 }
 
@@ -50,8 +53,21 @@ impl Child {
         mut hooks: impl FnMut(i32) -> Result<()>,
         warn: &dyn Fn(String),
     ) -> Result<()> {
+        let created = self.serve_until_created(host, &mut hooks, warn);
+        self.trace.steps(self.pid, &self.steps, self.times.as_ref());
+        created
+    }
+
+    fn serve_until_created(
+        &mut self,
+        host: &Host,
+        hooks: &mut impl FnMut(i32) -> Result<()>,
+        warn: &dyn Fn(String),
+    ) -> Result<()> {
         loop {
-            match self.next(warn)? {
+            let message = self.next(warn)?;
+            self.trace_request(message.as_ref());
+            match message {
                 Some(Message::Ask(Request::Start)) => return Ok(()),
                 Some(Message::Ask(Request::Hooks)) => hooks(self.pid)?,
                 Some(Message::Ask(Request::NetDevices)) => {
@@ -80,8 +96,16 @@ impl Child {
 
     /// Serves init until the program runs.
     pub(crate) fn until_executed(&mut self, host: &Host, warn: &dyn Fn(String)) -> Result<()> {
+        let executed = self.serve_until_executed(host, warn);
+        self.trace.steps(self.pid, &self.steps, self.times.as_ref());
+        executed
+    }
+
+    fn serve_until_executed(&mut self, host: &Host, warn: &dyn Fn(String)) -> Result<()> {
         loop {
-            match self.next(warn)? {
+            let message = self.next(warn)?;
+            self.trace_request(message.as_ref());
+            match message {
                 None => return Ok(()),
                 Some(Message::Ask(request @ (Request::Rlimits | Request::IdMaps))) => {
                     self.serve(request, host)?;
@@ -89,6 +113,13 @@ impl Child {
                 }
                 Some(_) => return Err(self.unexpected()),
             }
+        }
+    }
+
+    fn trace_request(&self, message: Option<&Message>) {
+        if let Some(Message::Ask(request)) = message {
+            self.trace
+                .begin(format_args!("serve: {}", Step::Ask(*request)));
         }
     }
 
@@ -123,6 +154,7 @@ impl Child {
                     self.go()?;
                 }
                 Message::Ask(Request::Listener) => {
+                    self.trace_request(Some(&message));
                     let agent = self.agent.take().ok_or_else(|| self.unexpected())?;
                     agent.serve(self.pid, &self.pidfd, || self.go())?;
                 }
