@@ -8,6 +8,8 @@
 //!                          ◀──────────────── Go
 //!   Terminal + descriptor  ────────────────▶         keeps the pty's master and sets its size (foreground only)
 //!                          ◀──────────────── Go
+//!   IdMap(step) + descriptor  ─────────────▶         gives the detached mount the id maps of that step's
+//!                          ◀──────────────── Go
 //!   HookRuns(hook)         ────────────────▶         warns: the hook has no timeout and takes long
 //!   Ask(Start)             ────────────────▶         the container is created: state and pid file are written,
 //!                          ◀──────────────── Go      and either init waits at the start fifo now or it is started
@@ -43,6 +45,10 @@ pub(crate) enum Message {
     },
     Ask(Request),
     Terminal,
+    /// The source of a bind comes from the container's root itself.
+    IdMap {
+        step: u32,
+    },
     /// A hook without a timeout takes long: whether it is of kind startContainer, and its index.
     HookRuns {
         start: bool,
@@ -75,6 +81,7 @@ const TERMINAL: u32 = 3;
 const EXECUTING: u32 = 4;
 const FAILED: u32 = 5;
 const HOOK_RUNS: u32 = 6;
+const ID_MAP: u32 = 7;
 
 const REQUESTS: [Request; 6] = [
     Request::IdMaps,
@@ -103,6 +110,10 @@ pub(crate) fn encode(message: &Message) -> [u8; RECORD] {
             );
         }
         Message::Terminal => put(0, TERMINAL),
+        Message::IdMap { step } => {
+            put(0, ID_MAP);
+            put(1, *step);
+        }
         Message::HookRuns { start, index } => {
             put(0, HOOK_RUNS);
             put(1, u32::from(*start));
@@ -139,6 +150,7 @@ pub(crate) fn decode(record: &[u8]) -> Option<Message> {
         },
         ASK => Message::Ask(*REQUESTS.get(word(1) as usize)?),
         TERMINAL => Message::Terminal,
+        ID_MAP => Message::IdMap { step: word(1) },
         EXECUTING => Message::Executing,
         HOOK_RUNS => Message::HookRuns {
             start: word(1) != 0,
@@ -174,9 +186,9 @@ pub(crate) fn tell(socket: impl AsFd, message: &Message) -> Result<()> {
     fs::write(socket, &encode(message))
 }
 
-/// Init's end: sends the master of its pty.
-pub(crate) fn hand_over(socket: impl AsFd, master: BorrowedFd<'_>) -> Result<()> {
-    send_with_fd(socket, &encode(&Message::Terminal), Some(master))
+/// Init's end: sends a message that has a descriptor with it.
+pub(crate) fn hand_over(socket: impl AsFd, message: &Message, fd: BorrowedFd<'_>) -> Result<()> {
+    send_with_fd(socket, &encode(message), Some(fd))
 }
 
 /// Init's end: waits for Go, by read(2). The parent's death is EPIPE.
@@ -206,7 +218,7 @@ pub(crate) fn next(socket: impl AsFd) -> Result<Option<(Message, Option<OwnedFd>
         return Ok(None);
     }
     let message = decode(&record[..length]).ok_or(Errno::EPROTO)?;
-    if fd.is_some() != matches!(message, Message::Terminal) {
+    if fd.is_some() != matches!(message, Message::Terminal | Message::IdMap { .. }) {
         return Err(Errno::EPROTO);
     }
     Ok(Some((message, fd)))
@@ -231,6 +243,7 @@ mod tests {
         for message in [
             Message::Born { pid: 4 },
             Message::Terminal,
+            Message::IdMap { step: 9 },
             Message::HookRuns {
                 start: true,
                 index: 3,

@@ -105,6 +105,14 @@ pub(crate) fn execute(
 }
 
 impl Context<'_> {
+    /// How the error of a command begins. By runc's name it does as runc's, whose words people search for.
+    fn failed(&self, verb: &str, what: &str, id: &str) -> String {
+        match self.global.as_runc {
+            true => format!("runc {verb} failed"),
+            false => format!("{what} container '{id}'"),
+        }
+    }
+
     fn host(&self) -> Result<Host> {
         Host::probe()
     }

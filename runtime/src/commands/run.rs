@@ -101,7 +101,7 @@ fn begin(context: &Context<'_>, mut created: Created) -> Result<Begun> {
         Err(error) => {
             child.kill();
             delete::destroy(context, directory, &state, Some(&spec))?;
-            Err(error.context(format!("run container '{}'", state.id)))
+            Err(error.context(context.failed("run", "run", state.id.as_str())))
         }
     }
 }

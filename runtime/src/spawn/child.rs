@@ -4,13 +4,14 @@
 
 use super::failure::{failed, hook_runs};
 use super::id_maps::write_id_maps;
+use super::open;
 use crate::foreground::Terminal;
 use crate::host::Host;
 use crate::listener::Agent;
 use crate::network::{self, Moved};
 use crate::plan::namespaces::IdMaps;
 use crate::plan::net_devices::NetDevice;
-use crate::plan::{HookCall, Request, Rlimit, Step};
+use crate::plan::{HookCall, Request, Rlimit, Step, mounts};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sync::{self, Message};
 use crate::sys::Errno;
@@ -52,7 +53,7 @@ impl Child {
         warn: &dyn Fn(String),
     ) -> Result<()> {
         loop {
-            match self.next(warn)? {
+            match self.next(host, warn)? {
                 Some(Message::Ask(Request::Start)) => return Ok(()),
                 Some(Message::Ask(Request::Hooks)) => hooks(self.pid)?,
                 Some(Message::Ask(Request::NetDevices)) => {
@@ -82,7 +83,7 @@ impl Child {
     /// Serves init until the program runs.
     pub(crate) fn until_executed(&mut self, host: &Host, warn: &dyn Fn(String)) -> Result<()> {
         loop {
-            match self.next(warn)? {
+            match self.next(host, warn)? {
                 None => return Ok(()),
                 Some(Message::Ask(request @ (Request::Rlimits | Request::IdMaps))) => {
                     self.serve(request, host)?;
@@ -109,7 +110,7 @@ impl Child {
     }
 
     /// The next message that is the caller's business. None: the program runs.
-    fn next(&mut self, warn: &dyn Fn(String)) -> Result<Option<Message>> {
+    fn next(&mut self, host: &Host, warn: &dyn Fn(String)) -> Result<Option<Message>> {
         let story = || "hear from the container's process";
         loop {
             if self.is_stage && !self.stage_speaks().context(story)? {
@@ -124,6 +125,11 @@ impl Child {
                 Message::Born { pid } => self.adopt(pid)?,
                 Message::Terminal => {
                     self.terminal = fd.map(Terminal::new).transpose()?;
+                    self.go()?;
+                }
+                Message::IdMap { step } => {
+                    let tree = fd.ok_or_else(|| self.unexpected())?;
+                    self.map_ids(step, &tree, host)?;
                     self.go()?;
                 }
                 Message::Ask(Request::Listener) => {
@@ -155,6 +161,19 @@ impl Child {
                 Message::Ask(_) => return Ok(Some(message)),
             }
         }
+    }
+
+    /// Gives a mount that init has made the id maps of its step.
+    fn map_ids(&self, step: u32, tree: &OwnedFd, host: &Host) -> Result<()> {
+        let Some(Step::Mount(mount)) = self.steps.get(step as usize) else {
+            return Err(self.unexpected());
+        };
+        let mounts::Kind::Bind(bind) = &mount.kind else {
+            return Err(self.unexpected());
+        };
+        let id_map = bind.id_map.as_ref().ok_or_else(|| self.unexpected())?;
+        open::map_ids_late(tree, id_map, self.pid, host)
+            .context(|| format!("id-map mount source {}", bind.source.to_string_lossy()))
     }
 
     /// Waits for a message of the stage's. False if it has died, which is no end of file once init, too, has its end of the socket.

@@ -66,7 +66,12 @@ pub(super) fn create(
     mode: Mode,
     signal_mask: SigSet,
 ) -> Result<Created> {
-    let mut prepared = prepare(context, request, mode, signal_mask).context(|| failed(request))?;
+    let verb = match mode {
+        Mode::Create => "create",
+        Mode::Detached | Mode::Foreground => "run",
+    };
+    let failed = || context.failed(verb, "create", request.id.as_str());
+    let mut prepared = prepare(context, request, mode, signal_mask).context(failed)?;
     let directory = context.root.create(&request.id)?;
     let mut state = initial_state(&prepared);
     let mut made = Made {
@@ -84,13 +89,9 @@ pub(super) fn create(
         }),
         Err(error) => {
             take_back(context, made, directory, &prepared.spec, &state);
-            Err(error.context(failed(request)))
+            Err(error.context(failed()))
         }
     }
-}
-
-fn failed(request: &cli::Create) -> String {
-    format!("create container '{}'", request.id)
 }
 
 /// What exists by now and has to go if the rest fails.
