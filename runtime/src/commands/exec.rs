@@ -110,6 +110,10 @@ fn exec_in(
             lock: None,
         },
     )?;
+    context.log_birth(&child);
+    context
+        .log
+        .debug(|| "setns_init: about to exec, once it has joined the container");
     let written = child
         .until_executed(&host, &|_| {}) // it has no hooks
         .and_then(|()| pidfd_socket::send(&pidfd_sockets, &child.pidfd, pidfd_socket::EXEC))

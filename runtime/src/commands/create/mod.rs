@@ -181,10 +181,14 @@ fn construct(
         },
     )?);
     let (spec, host) = (&prepared.spec, &prepared.host);
+    context.log_birth(child);
     let warn = |text| context.log.alert(text);
     child
         .until_created(host, |pid| run_hooks(spec, state, pid, &warn), &warn)
         .map_err(|e| explain(e, made.cgroup.as_ref()))?;
+    context
+        .log
+        .debug(|| "init: closing the pipe to signal completion: all is set up");
     if let Some(cgroup) = &mut made.cgroup {
         cgroup.release()?;
     }
