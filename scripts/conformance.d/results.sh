@@ -4,18 +4,19 @@
 # results RUNTIME: the file with its results
 results() {
     local dir=$tree_dir/results
-    if [[ $1 == caisson || ${#only[@]} -gt 0 ]]; then dir=$scripts/../target/conformance; fi
+    if [[ $1 == caisson || ${#only[@]} -gt 0 ]]; then dir=$logs; fi
     echo "$dir/$where-$suite-$1.tap"
 }
 
 run_suite() {
-    local runtime=$1 file status=0
+    local runtime=$1 file init=tiny status=0
     file=$(results "$runtime")
+    if [[ $suite == runc-systemd ]]; then init=systemd; fi
     case $where in
-        native) "$scripts/test.d/isolated" pure "$own/inside" native "$tree_dir/tree" "$programs" "$suite" "$runtime" "${only[@]}" ;;
+        native) "$scripts/test.d/isolated" pure "$own/inside" native "$tree_dir/tree" "$logs/program" "$suite" "$runtime" "${only[@]}" ;;
         vm)
-            "$scripts/vm" --peers sid --init systemd --cpus 1 --timeout 14000 --payload "$tree_dir/tree" --payload "$programs" --payload "$own" -- \
-                /payload/conformance.d/inside vm /payload/tree /payload/programs "$suite" "$runtime" "${only[@]}"
+            "$scripts/vm" --peers sid --init "$init" --cpus 1 --timeout 14000 --payload "$tree_dir/tree" --payload "$logs/program" --payload "$own" -- \
+                /payload/conformance.d/inside vm /payload/tree /payload/program "$suite" "$runtime" "${only[@]}"
             ;;
     esac </dev/null >"$file.part" || status=$?
     # A test that failed makes it 1.
@@ -30,7 +31,14 @@ count() {
         END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$1"
 }
 
-passed() { sed -nE '/ # skip/d; s/^ok [0-9]+ //p' "$(results "$1")" | sort; }
+# The names of tests, and of subtests behind those of their tests.
+passed() {
+    awk '{ name = $0; sub(/^ *(not )?ok [0-9]+ /, "", name) }
+        { skipped = tolower(name) ~ /# skip/ }
+        /^    ok / && !skipped { subtests[count++] = name }
+        /^(not )?ok / { for (at = 0; at < count; at++) print name ": " subtests[at]; count = 0 }
+        /^ok / && !skipped { print name }' "$(results "$1")" | sort
+}
 
 # compare RUNTIME: fails if runc passes what it does not, without a reason
 compare() {
