@@ -24,11 +24,13 @@ impl Cgroup {
         if missing(&known, &self.read("cgroup.controllers")?).is_empty() {
             return Ok(());
         }
-        let above = self.path.match_indices('/').map(|(end, _)| end);
-        for path in std::iter::once(0).chain(above).map(|end| &self.path[..end]) {
-            if !enable_own(&self.open_level(path)?, path)? {
+        let mut given = enable_own(&self.hierarchy.root, "")?;
+        for (end, _) in self.path.match_indices('/') {
+            if !given {
                 break;
             }
+            let path = &self.path[..end];
+            given = enable_own(&self.open_level(path)?, path)?;
         }
         Ok(())
     }
