@@ -370,7 +370,7 @@ fn a_container_without_limits_has_all_controllers() {
         .remove("/linux/resources");
     let container = bundle.create();
     let top = host::hierarchy().join(&tree);
-    let there = host::cgroup_file(&host::hierarchy(), "cgroup.controllers");
+    let there = host::cgroup_file(host::hierarchy(), "cgroup.controllers");
     let own = host::cgroup_file(&container.cgroup(), "cgroup.controllers");
     assert_eq!(own, there);
     drop(container);
