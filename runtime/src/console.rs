@@ -180,7 +180,7 @@ mod tests {
         .to_string();
         assert_eq!(
             text,
-            "connect to the console socket '/no/such/socket': No such file or directory"
+            "connect to the console socket '/no/such/socket': no such file or directory"
         );
     }
 

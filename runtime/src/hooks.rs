@@ -501,7 +501,7 @@ mod tests {
         let text = failure(&hook(json!({"path": "/no/such/hook"})), b"{}");
         assert_eq!(
             text,
-            "error running createRuntime hook #0: exec /no/such/hook: No such file or directory"
+            "error running createRuntime hook #0: exec /no/such/hook: no such file or directory"
         );
     }
 
@@ -580,7 +580,7 @@ mod tests {
         )
         .unwrap();
         assert!(
-            failure(&hook(json!({"path": "true"})), b"").contains("exec true: No such file"),
+            failure(&hook(json!({"path": "true"})), b"").contains("exec true: no such file"),
             "not looked up in PATH"
         );
     }

@@ -584,7 +584,7 @@ mod tests {
             ),
             (
                 r#"[{"allow":true,"type":"c","access":"x"}]"#,
-                "access 'rx'",
+                "access 'x'",
             ),
             (
                 r#"[{"allow":true,"type":"p","access":"r"}]"#,
