@@ -582,10 +582,7 @@ mod tests {
                 r#"[{"allow":true,"type":"c"}]"#,
                 "devices[0]: access cannot be empty",
             ),
-            (
-                r#"[{"allow":true,"type":"c","access":"x"}]"#,
-                "access 'x'",
-            ),
+            (r#"[{"allow":true,"type":"c","access":"x"}]"#, "access 'x'"),
             (
                 r#"[{"allow":true,"type":"p","access":"r"}]"#,
                 "device type 'p'",

@@ -197,7 +197,7 @@ const KNOWN: &[Known] = &[
     },
     Known {
         at: "refused",
-        is: |found, _| found.ours.contains("create device /: Invalid argument"),
+        is: |found, _| found.ours.contains("create device /: invalid argument"),
         why: "a device without a path cannot be made; runc takes the root directory for it",
     },
 ];
