@@ -359,7 +359,7 @@ mod tests {
         });
         let object: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(object["level"], "error");
-        assert_eq!(object["msg"], "mount \"proc\": Operation not permitted");
+        assert_eq!(object["msg"], "mount \"proc\": operation not permitted");
         assert_eq!(object["kind"], "system");
         assert_eq!(object["errno"], 1);
         assert_eq!(
@@ -445,7 +445,7 @@ mod tests {
         assert_eq!(lines[0].1, "level=warning msg=\"a\\nb\"");
         assert_eq!(
             lines[1].1,
-            "level=error msg=\"mount \\\"proc\\\": Operation not permitted\""
+            "level=error msg=\"mount \\\"proc\\\": operation not permitted\""
         );
     }
 
@@ -521,7 +521,7 @@ mod tests {
         .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "open log \"/proc/no/such/log\": No such file or directory"
+            "open log \"/proc/no/such/log\": no such file or directory"
         );
     }
 }

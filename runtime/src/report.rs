@@ -117,7 +117,8 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.errno {
-            Some(errno) => write!(f, "{}: {}", self.story, errno.desc()),
+            // In lower case as runc has it: not everybody who looks for a reason in an error ignores case.
+            Some(errno) => write!(f, "{}: {}", self.story, errno.desc().to_lowercase()),
             None => f.write_str(&self.story),
         }
     }

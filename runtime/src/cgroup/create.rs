@@ -211,7 +211,9 @@ impl Cgroup {
     }
 
     fn set_up(&self, plan: &CgroupPlan) -> Result<Vec<String>> {
-        if !self.is_fresh() {
+        if self.is_fresh() {
+            self.enable_all()?;
+        } else {
             self.refuse_unless_idle()?;
         }
         self.restrict(plan, self.is_fresh())

@@ -172,7 +172,10 @@ impl Cgroup {
             Some(cgroup) => Ok(cgroup),
             None => Err(Error::new(
                 Kind::NotFound,
-                format!("cgroup '/{}' does not exist", saved.path),
+                format!(
+                    "error adding pid to cgroup: {}/cgroup.procs: no such file or directory",
+                    self.hierarchy.mountpoint.join(&saved.path).display()
+                ),
             )),
         }
     }

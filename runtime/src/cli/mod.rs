@@ -27,6 +27,9 @@ use verbs::{GLOBAL, VERBS, Verb};
 /// The program's own name.
 const NAME: &str = "caisson";
 
+/// The other name that it answers to.
+const RUNC: &str = "runc";
+
 /// What of the process' surroundings the defaults depend on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Surroundings {
@@ -49,6 +52,8 @@ pub(crate) struct Invocation {
 /// What holds for every command.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Global {
+    /// It was called by runc's name.
+    pub(crate) as_runc: bool,
     /// Where the state of containers is.
     pub(crate) root: PathBuf,
     /// The root is in `$XDG_RUNTIME_DIR`, where it needs the sticky bit: unmarked files may be pruned there when they are old.
@@ -99,7 +104,8 @@ pub(crate) fn parse(
         exit_code: 1,
     };
     let matches = flags::scan(argv.collect(), GLOBAL, Order::FlagsFirst).map_err(plain)?;
-    let global = global(&matches, here).map_err(plain)?;
+    let mut global = global(&matches, here).map_err(plain)?;
+    global.as_runc = name == RUNC;
     match command(name, matches, here) {
         Ok(command) => Ok(Invocation { global, command }),
         Err((error, exit_code)) => Err(Rejected {
@@ -117,7 +123,7 @@ fn program_name(argv0: Option<&OsStr>) -> &'static str {
         .and_then(Path::file_name)
         .and_then(OsStr::to_str)
     {
-        Some(name) if name == "runc" || name.ends_with("-runc") => "runc",
+        Some(name) if name == RUNC || name.ends_with("-runc") => RUNC,
         _ => NAME,
     }
 }
@@ -153,6 +159,7 @@ fn global(matches: &Matches, here: &Surroundings) -> Result<Global> {
         Some(other) => return Err(usage(format!("invalid rootless: {other}"))),
     };
     Ok(Global {
+        as_runc: false,
         root,
         root_is_xdg,
         log: log_settings(matches)?,

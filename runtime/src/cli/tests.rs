@@ -60,6 +60,7 @@ mod engines {
         assert_eq!(
             invocation.global,
             Global {
+                as_runc: false,
                 root: "/run/containerd/runc/k8s.io".into(),
                 root_is_xdg: false,
                 log: log::Settings {

@@ -21,7 +21,7 @@ const STOPPED: &str = "cannot exec in a stopped container: container not running
 
 /// The `exec` command. Returns the process's exit status, or 0 if it is detached.
 pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
-    let story = || format!("exec in container '{}'", request.id);
+    let story = || context.failed("exec", "exec in", request.id.as_str());
     if request.detach {
         let mask = SigSet::thread_get_mask().context(|| "read the signal mask")?;
         exec(context, request, mask).context(story)?;
@@ -109,6 +109,10 @@ fn exec_in(
             lock: None,
         },
     )?;
+    context.log_birth(&child);
+    context
+        .log
+        .debug(|| "setns_init: about to exec, once it has joined the container");
     let written = child
         .until_executed(&host, &|_| {}) // it has no hooks
         .and_then(|()| pidfd_socket::send(&pidfd_sockets, &child.pidfd, pidfd_socket::EXEC))

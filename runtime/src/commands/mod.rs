@@ -31,6 +31,7 @@ use crate::log::Log;
 use crate::notify_socket::{self, NotifySocket};
 use crate::output::print;
 use crate::report::{Error, Kind, Result};
+use crate::spawn::Child;
 use crate::state::{ContainerId, Directory, Root, State, Status};
 use crate::trace::Trace;
 use oci_spec::runtime::Spec;
@@ -113,6 +114,14 @@ pub(crate) fn execute(
 }
 
 impl Context<'_> {
+    /// How the error of a command begins. By runc's name it does as runc's, whose words people search for.
+    fn failed(&self, verb: &str, what: &str, id: &str) -> String {
+        match self.global.as_runc {
+            true => format!("runc {verb} failed"),
+            false => format!("{what} container '{id}'"),
+        }
+    }
+
     fn host(&self) -> Result<Host> {
         Host::probe()
     }
@@ -141,6 +150,17 @@ impl Context<'_> {
         for (number, step) in plan.steps.iter().enumerate() {
             self.log.debug(|| format!("step {number}: {step}"));
         }
+        self.log.debug(|| {
+            let new = crate::plan::names(plan.birth.flags);
+            format!("nsexec container setup: cloning init, new namespaces: {new}")
+        });
+    }
+
+    /// At debug level, that init is there. The phases are called what they are in runc's log, for those who look for them.
+    fn log_birth(&self, child: &Child) {
+        let pid = child.pid;
+        self.log
+            .debug(|| format!("child process in init(): pid {pid} carries out the steps"));
     }
 
     /// The notify socket of a container that is about to be started, if it was created with one and the caller wants to be notified.

@@ -111,7 +111,7 @@ fn begin(context: &Context<'_>, mut created: Created) -> Result<Begun> {
         }),
         Err(error) => {
             child.kill();
-            let error = error.context(format!("run container '{}'", state.id));
+            let error = error.context(context.failed("run", "run", state.id.as_str()));
             Err(
                 match delete::destroy(context, directory, &state, Some(&spec)) {
                     Ok(()) => error,

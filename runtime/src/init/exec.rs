@@ -112,8 +112,10 @@ impl Init {
         self.masks = rootfs::Masks::default();
     }
 
-    /// Opens the start fifo for writing: it blocks until `start` opens it for reading. From then on, failures go there.
+    /// Opens the start fifo for writing: it blocks until `start` opens it for reading. From then on, failures go there. Until the program
+    /// runs, `kill` ends the container even without SIGKILL, as with runc.
     pub(crate) fn await_start(&mut self) -> Done {
+        crate::sys::signal::end_at_term()?;
         let fifo = self.files.fifo.as_ref().ok_or(Errno::EBADF)?;
         let path = Digits::fd_path(fifo.as_fd());
         self.fifo = Some(fs::open_follow(

@@ -267,8 +267,9 @@ fn assemble(
         mount.index = at;
         inherit_propagation(&mut mount, propagation);
         if let mounts::Kind::Bind(bind) = &mut mount.kind {
-            trees.wanted = bind.id_map.is_some() || reachable_by_parent_only(bind, userns, options);
+            trees.wanted = opened_by_parent(bind, userns, options);
             bind.slot = trees.open(|| source_tree(bind, inherited));
+            bind.step = steps.len() as u32;
         }
         steps.push(Step::Mount(Box::new(mount)));
     }
@@ -305,9 +306,10 @@ fn surroundings<'a>(
 }
 
 /// Whether the parent opens the source, as init may be unable to. Not what comes from the root itself: that may be on a mount made before it.
-fn reachable_by_parent_only(bind: &mounts::Bind, userns: bool, options: &Options<'_>) -> bool {
+fn opened_by_parent(bind: &mounts::Bind, userns: bool, options: &Options<'_>) -> bool {
     let source = Path::new(OsStr::from_bytes(bind.source.as_bytes()));
-    userns && options.host.sys_admin && !source.starts_with(options.rootfs)
+    let wanted = bind.id_map.is_some() || userns;
+    wanted && options.host.sys_admin && !source.starts_with(options.rootfs)
 }
 
 /// The source of a bind, as the parent opens it.

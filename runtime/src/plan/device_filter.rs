@@ -129,7 +129,7 @@ struct Policy {
 
 impl Policy {
     fn apply(&mut self, rule: &LinuxDeviceCgroup, warnings: &mut Vec<String>) -> Result<()> {
-        let access = parse_access(rule.access().as_deref().unwrap_or_default())?;
+        let access = parse_access(rule.access().as_deref().unwrap_or_default(), warnings)?;
         let major = parse_number("major", rule.major())?;
         let minor = parse_number("minor", rule.minor())?;
         let kind = match rule.typ().unwrap_or_default() {
@@ -259,18 +259,28 @@ fn within(register: u8, value: Option<u32>, mut code: Vec<u64>) -> Vec<u64> {
     code
 }
 
-fn parse_access(letters: &str) -> Result<Access> {
+/// Letters that mean nothing are passed over, as runc does, if others are left.
+fn parse_access(letters: &str, warnings: &mut Vec<String>) -> Result<Access> {
     if letters.is_empty() {
         return Err(Error::invalid("access cannot be empty"));
     }
-    letters.chars().try_fold(0, |access, letter| match letter {
-        'r' => Ok(access | READ),
-        'w' => Ok(access | WRITE),
-        'm' => Ok(access | MKNOD),
-        _ => Err(Error::invalid(format!(
-            "access '{letters}' has a letter that is none of r, w and m"
-        ))),
-    })
+    let one = |letter| match letter {
+        'r' => READ,
+        'w' => WRITE,
+        'm' => MKNOD,
+        _ => 0,
+    };
+    let access = letters
+        .chars()
+        .fold(0, |access, letter| access | one(letter));
+    let unknown = format!("access '{letters}' has a letter that is none of r, w and m");
+    if access == 0 {
+        return Err(Error::invalid(unknown));
+    }
+    if letters.chars().any(|letter| one(letter) == 0) {
+        warnings.push(format!("linux.resources.devices: {unknown}, ignoring it"));
+    }
+    Ok(access)
 }
 
 /// Absent and -1 stand for all.
@@ -573,10 +583,7 @@ mod tests {
                 r#"[{"allow":true,"type":"c"}]"#,
                 "devices[0]: access cannot be empty",
             ),
-            (
-                r#"[{"allow":true,"type":"c","access":"rx"}]"#,
-                "access 'rx'",
-            ),
+            (r#"[{"allow":true,"type":"c","access":"x"}]"#, "access 'x'"),
             (
                 r#"[{"allow":true,"type":"p","access":"r"}]"#,
                 "device type 'p'",
@@ -611,6 +618,17 @@ mod tests {
                 .warnings
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn letters_that_mean_nothing_are_passed_over_with_a_warning() {
+        let filter = |access: &str| {
+            let rule = format!(r#"[{{"allow":false,"type":"c","major":1,"access":"{access}"}}]"#);
+            device_filter(&rules(&rule)).unwrap()
+        };
+        assert_eq!(filter("rwa").program, filter("rw").program);
+        assert!(filter("rwa").warnings[0].contains("'rwa'"));
+        assert!(filter("rw").warnings.is_empty());
     }
 
     /// The verdict by the rules of the kernel's own v1 device controller, read from its documentation.

@@ -60,9 +60,12 @@ pub(crate) enum Kind {
 pub(crate) struct Bind {
     pub(crate) source: CString,
     pub(crate) recursive: bool,
-    /// Where the parent has opened it before the clone: for init if that cannot reach it, and always if it is id-mapped.
+    /// Where the parent has opened it before the clone: for init if that cannot reach it, and if it is id-mapped and not from the root itself.
     pub(crate) slot: Option<Slot>,
+    /// Without a slot, the parent gives it to what init has opened.
     pub(crate) id_map: Option<MountIdMap>,
+    /// The number of this mount's step, by which init then asks for that.
+    pub(crate) step: u32,
     /// Flags that no word clears stay. The kernel sees to that where a mount of the host comes into a user namespace, but not for
     /// one that the parent has opened.
     pub(crate) keep_flags: bool,
@@ -316,6 +319,7 @@ fn bind(
         source,
         recursive: words.recursive_bind,
         slot: None,
+        step: 0,
         keep_flags: id_map.is_some() && around.user_namespace,
         id_map,
         links: words.links,
@@ -341,6 +345,7 @@ fn cgroup_kind(
                 source: c_path(part)?,
                 recursive: false,
                 slot: None,
+                step: 0,
                 id_map: None,
                 keep_flags: false,
                 links: Links::default(),
@@ -672,8 +677,9 @@ impl Words {
     }
 }
 
-impl fmt::Display for Mount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Mount {
+    /// What is mounted where, and how.
+    pub(crate) fn places(&self) -> String {
         let source = match &self.kind {
             Kind::Bind(bind) => bind.source.as_c_str(),
             Kind::Filesystem(filesystem) | Kind::Cgroup { filesystem, .. } => {
@@ -682,12 +688,17 @@ impl fmt::Display for Mount {
             Kind::Empty => c"nothing",
         };
         let words = self.words.trim();
-        write!(
-            f,
-            "mount {} on {} ({words})",
+        format!(
+            "{} on {} ({words})",
             source.to_string_lossy(),
             self.target.to_string_lossy()
         )
+    }
+}
+
+impl fmt::Display for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mount {}", self.places())
     }
 }
 

@@ -5,13 +5,14 @@
 use super::birth::Home;
 use super::failure::{failed, hook_runs};
 use super::id_maps::write_id_maps;
+use super::open;
 use crate::foreground::Terminal;
 use crate::host::Host;
 use crate::listener::Agent;
 use crate::network::{self, Moved};
 use crate::plan::namespaces::IdMaps;
 use crate::plan::net_devices::NetDevice;
-use crate::plan::{HookCall, Request, Rlimit, Step};
+use crate::plan::{HookCall, Request, Rlimit, Step, mounts};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sync::{self, Message};
 use crate::sys::Errno;
@@ -65,7 +66,7 @@ impl Child {
         warn: &dyn Fn(String),
     ) -> Result<()> {
         loop {
-            let message = self.next(warn)?;
+            let message = self.next(host, warn)?;
             self.trace_request(message.as_ref());
             match message {
                 Some(Message::Ask(Request::Start)) => return Ok(()),
@@ -103,7 +104,7 @@ impl Child {
 
     fn serve_until_executed(&mut self, host: &Host, warn: &dyn Fn(String)) -> Result<()> {
         loop {
-            let message = self.next(warn)?;
+            let message = self.next(host, warn)?;
             self.trace_request(message.as_ref());
             match message {
                 None => return Ok(()),
@@ -139,7 +140,7 @@ impl Child {
     }
 
     /// The next message that is the caller's business. None: the program runs.
-    fn next(&mut self, warn: &dyn Fn(String)) -> Result<Option<Message>> {
+    fn next(&mut self, host: &Host, warn: &dyn Fn(String)) -> Result<Option<Message>> {
         let story = || "hear from the container's process";
         loop {
             let (message, fd) = match sync::next(&self.sync).context(story)? {
@@ -151,6 +152,11 @@ impl Child {
                 Message::Born { .. } => return Err(self.unexpected()),
                 Message::Terminal => {
                     self.terminal = fd.map(Terminal::new).transpose()?;
+                    self.go()?;
+                }
+                Message::IdMap { step } => {
+                    let tree = fd.ok_or_else(|| self.unexpected())?;
+                    self.map_ids(step, &tree, host)?;
                     self.go()?;
                 }
                 Message::Ask(Request::Listener) => {
@@ -183,6 +189,19 @@ impl Child {
                 Message::Ask(_) => return Ok(Some(message)),
             }
         }
+    }
+
+    /// Gives a mount that init has made the id maps of its step.
+    fn map_ids(&self, step: u32, tree: &OwnedFd, host: &Host) -> Result<()> {
+        let Some(Step::Mount(mount)) = self.steps.get(step as usize) else {
+            return Err(self.unexpected());
+        };
+        let mounts::Kind::Bind(bind) = &mount.kind else {
+            return Err(self.unexpected());
+        };
+        let id_map = bind.id_map.as_ref().ok_or_else(|| self.unexpected())?;
+        open::map_ids_late(tree, id_map, self.pid, host)
+            .context(|| format!("id-map mount source {}", bind.source.to_string_lossy()))
     }
 
     /// Waits for a message of the stage's. False if it has died, which is no end of file once init, too, has its end of the socket.

@@ -166,9 +166,9 @@ fn the_program_is_looked_for_as_the_container_will_see_it() {
 fn namespaces_to_join_must_be_there_and_of_their_kind() {
     require!(containers, caisson);
     for (path, word) in [
-        ("/no/such", "No such file"),
-        ("/proc/self/ns/uts", "Invalid argument"),
-        ("/dev/null", "Invalid argument"),
+        ("/no/such", "no such file"),
+        ("/proc/self/ns/uts", "invalid argument"),
+        ("/dev/null", "invalid argument"),
     ] {
         let mut bundle = Bundle::new();
         bundle

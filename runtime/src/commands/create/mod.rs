@@ -73,7 +73,8 @@ pub(super) fn create(
     signal_mask: SigSet,
 ) -> Result<Created> {
     context.trace.begin("read the bundle");
-    let mut prepared = prepare(context, request, mode, signal_mask).context(|| failed(request))?;
+    let failed = || failed(context, request, mode);
+    let mut prepared = prepare(context, request, mode, signal_mask).context(failed)?;
     context.trace.begin("make the container's directory");
     let directory = context.root.create(&request.id)?;
     let mut state = initial_state(&prepared);
@@ -92,22 +93,23 @@ pub(super) fn create(
         }),
         Err(error) => {
             take_back(context, made, directory, &prepared.spec, &state);
-            Err(error.context(failed(request)))
+            Err(error.context(failed()))
         }
     }
 }
 
 /// Says what `create` would do, and does none of it.
 pub(super) fn outline(context: &Context<'_>, request: &cli::Create, mode: Mode) -> Result<()> {
+    let failed = || failed(context, request, mode);
     let mask = SigSet::thread_get_mask().context(|| "read the signal mask")?;
-    let mut prepared = prepare(context, request, mode, mask).context(|| failed(request))?;
+    let mut prepared = prepare(context, request, mode, mask).context(failed)?;
     let state = initial_state(&prepared);
-    let located = cgroup::locate(&prepared.cgroup).context(|| failed(request))?;
+    let located = cgroup::locate(&prepared.cgroup).context(failed)?;
     let group = located
         .as_ref()
         .map(|located| (located.mountpoint(), located.host_path()));
     let path = group.as_ref().map(|(_, path)| path.clone());
-    let plan = make_plan(&mut prepared, &state, group).context(|| failed(request))?;
+    let plan = make_plan(&mut prepared, &state, group).context(failed)?;
     let outline = Outline::of(&plan, path);
     match request.dry_run {
         Some(DryRun::Json) => {
@@ -119,8 +121,12 @@ pub(super) fn outline(context: &Context<'_>, request: &cli::Create, mode: Mode) 
     }
 }
 
-fn failed(request: &cli::Create) -> String {
-    format!("create container '{}'", request.id)
+fn failed(context: &Context<'_>, request: &cli::Create, mode: Mode) -> String {
+    let verb = match mode {
+        Mode::Create => "create",
+        Mode::Detached | Mode::Foreground => "run",
+    };
+    context.failed(verb, "create", request.id.as_str())
 }
 
 /// What exists by now and has to go if the rest fails.
@@ -217,10 +223,14 @@ fn construct(
         },
     )?);
     let (spec, host) = (&prepared.spec, &prepared.host);
+    context.log_birth(child);
     let warn = |text| context.log.alert(text);
     child
         .until_created(host, |pid| run_hooks(spec, state, pid, &warn), &warn)
         .map_err(|e| explain(e, made.cgroup.as_ref()))?;
+    context
+        .log
+        .debug(|| "init: closing the pipe to signal completion: all is set up");
     context.trace.begin("save the state");
     if let Some(cgroup) = &mut made.cgroup {
         cgroup.release()?;

@@ -160,7 +160,7 @@ pub(in crate::commands) fn console_socket(
             let text = "cannot use console socket if runc will not detach or allocate tty";
             Err(Error::new(Kind::Usage, text))
         }
-        Some(path) => crate::console::connect("console socket", path).map(Some),
+        Some(path) => crate::console::connect("connect to the console socket", path).map(Some),
         None => Ok(None),
     }
 }
