@@ -4,6 +4,7 @@ mod cgroup;
 mod cli;
 mod commands;
 mod console;
+mod criu;
 mod foreground;
 mod hooks;
 mod host;

@@ -6,11 +6,13 @@
 mod command;
 mod flags;
 mod help;
+mod images;
 mod resources;
 mod values;
 mod verbs;
 
 pub(crate) use command::{Command, Create, Exec, ExecProcess, ProcessChanges, Run};
+pub(crate) use images::{Checkpoint, Images, Restore};
 pub(crate) use resources::{Resources, Update};
 pub(crate) use values::{Format, Signal};
 

@@ -3,7 +3,9 @@
 //! Runs in the runtime command's process. A command that changes a container holds the lock on its directory while it does; those that
 //! only look (`state`, `list`, `ps`) or that act through a pidfd (`kill`, `exec`) take none, so that hooks may call them.
 
+mod checkpoint;
 mod create;
+mod criu;
 mod delete;
 mod events;
 mod exec;
@@ -14,6 +16,7 @@ mod list;
 mod pid_file;
 mod pidfd_socket;
 mod ps;
+mod restore;
 mod run;
 mod seccomp;
 mod spec;
@@ -60,7 +63,9 @@ pub(crate) fn execute(
     };
     match command {
         Command::Print(text) => print(&text)?,
+        Command::Checkpoint(request) => checkpoint::run(&context, &request)?,
         Command::Create(request) => create::run(&context, &request)?,
+        Command::Restore(request) => return restore::run(&context, &request),
         Command::Run(request) => return run::run(&context, &request),
         Command::Start { id } => start::run(&context, &id)?,
         Command::State { id } => print(&state::run(&context.root, &id, |state| {
