@@ -36,5 +36,6 @@ sources_of() {
         build_image) echo host.sh image.sh packages ;;
         build_qemu) echo host.sh qemu.sh ;;
         build_peers) echo host.sh peers.sh ;;
+        build_criu) echo host.sh criu.sh ;;
     esac
 }

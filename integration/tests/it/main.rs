@@ -18,6 +18,7 @@ mod attack;
 mod attack_engine;
 mod binds;
 mod cgroup;
+mod checkpoint;
 mod concurrency;
 mod console;
 mod crash;
