@@ -265,6 +265,8 @@ pub fn program(name: &str) -> Missing {
 /// CRIU, which can save and restore processes on this kernel.
 pub fn criu() -> Missing {
     containers()?;
+    // CRIU would run under it as well, and so would what it restores.
+    no_filter()?;
     if peer::is("crun") {
         return Err("crun wants CRIU as a library".to_owned());
     }
