@@ -5,6 +5,7 @@ mod check;
 mod cli;
 mod commands;
 mod console;
+mod criu;
 mod foreground;
 mod hooks;
 mod host;

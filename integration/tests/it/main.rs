@@ -19,6 +19,7 @@ mod attack_engine;
 mod binds;
 mod cgroup;
 mod check;
+mod checkpoint;
 mod concurrency;
 mod console;
 mod crash;

@@ -2,6 +2,7 @@
 
 use super::complete::Offer;
 use super::flags::{Matches, usage};
+use super::images::{self, Checkpoint, Restore};
 use super::resources::{self, Update};
 use super::values::{self, Format, Signal, User};
 use super::verbs::Verb;
@@ -17,7 +18,9 @@ pub(crate) enum Command {
     /// Print this text and succeed: help or version.
     Print(String),
     Complete(Offer),
+    Checkpoint(Checkpoint),
     Create(Create),
+    Restore(Restore),
     Run(Run),
     Start {
         id: ContainerId,
@@ -158,7 +161,9 @@ pub(crate) struct ProcessChanges {
 pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
     let path = |name| found.value(name).map(PathBuf::from);
     Ok(match verb.name {
+        "checkpoint" => Command::Checkpoint(images::checkpoint(&found)?),
         "create" => Command::Create(create(&found)?),
+        "restore" => Command::Restore(images::restore(&found)?),
         "run" => Command::Run(Run {
             create: create(&found)?,
             detach: found.on("detach"),
@@ -226,7 +231,7 @@ pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
     })
 }
 
-fn create(found: &Matches) -> Result<Create> {
+pub(super) fn create(found: &Matches) -> Result<Create> {
     let path = |name| {
         found
             .value(name)
@@ -337,7 +342,7 @@ fn cgroup(found: &Matches) -> Result<Option<PathBuf>> {
     Ok(Some(path.into()))
 }
 
-fn id(found: &Matches) -> Result<ContainerId> {
+pub(super) fn id(found: &Matches) -> Result<ContainerId> {
     ContainerId::new(argument(&found.args[0])?)
 }
 

@@ -7,12 +7,14 @@ mod command;
 mod complete;
 mod flags;
 mod help;
+mod images;
 mod resources;
 mod values;
 mod verbs;
 
 pub(crate) use command::{Command, Create, DryRun, Exec, ExecProcess, ProcessChanges, Run};
 pub(crate) use complete::Offer;
+pub(crate) use images::{Checkpoint, Images, Restore};
 pub(crate) use resources::{Resources, Update};
 pub(crate) use values::{Format, Signal};
 

@@ -103,6 +103,42 @@ const FORMAT: Flag = one_of(
     "table or json (default: \"table\")",
 );
 
+const IMAGE_PATH: Flag = directory(
+    &["image-path"],
+    "directory of CRIU's image files (default: \"./checkpoint\")",
+);
+const WORK_PATH: Flag = directory(
+    &["work-path"],
+    "directory of CRIU's logs and working files (default: that of the images)",
+);
+const TCP_ESTABLISHED: Flag = switch(&["tcp-established"], "keep open TCP connections");
+const EXT_UNIX_SK: Flag = switch(
+    &["ext-unix-sk"],
+    "allow UNIX sockets that are connected to the outside",
+);
+const SHELL_JOB: Flag = switch(
+    &["shell-job"],
+    "allow processes that use a terminal of the outside",
+);
+const FILE_LOCKS: Flag = switch(&["file-locks"], "keep file locks");
+const MANAGE_CGROUPS: Flag = one_of(
+    &["soft", "full", "strict", "ignore"],
+    &["manage-cgroups-mode"],
+    "what CRIU does about cgroups: soft, full, strict or ignore (default: soft)",
+);
+const EMPTY_NS: Flag = value(
+    &["empty-ns"],
+    "a namespace that is made anew, without its properties: network, as always",
+);
+const AUTO_DEDUP: Flag = switch(
+    &["auto-dedup"],
+    "drop pages from images when later ones have them",
+);
+const LAZY_PAGES: Flag = switch(
+    &["lazy-pages"],
+    "bring memory pages when they are used (userfaultfd)",
+);
+
 pub(super) static GLOBAL: &[Flag] = &[
     switch(&["debug"], "the same as --log-level debug"),
     file(
@@ -158,6 +194,53 @@ pub(super) static VERBS: &[Verb] = &[
         description: "One line for each field of config.json that is wrong, here or anywhere, with all that is known of why. Exits\n\
                       with 1 if a container could not be created or started; a warning is no failure. The global options\n\
                       count as they do for `create`. Makes nothing: no cgroup, no mount, no process.",
+    },
+    Verb {
+        name: "checkpoint",
+        summary: "save the processes of a running container, by CRIU",
+        arguments: "<container-id>",
+        count: (1, 1),
+        order: Order::Anywhere,
+        flags: &[
+            IMAGE_PATH,
+            WORK_PATH,
+            value(
+                &["parent-path"],
+                "directory of an earlier --pre-dump, relative to that of the images",
+            ),
+            switch(
+                &["leave-running"],
+                "let the container go on, instead of deleting it",
+            ),
+            TCP_ESTABLISHED,
+            switch(
+                &["tcp-skip-in-flight"],
+                "leave TCP connections out that are not established yet",
+            ),
+            switch(
+                &["link-remap"],
+                "give files that were removed but are open a name again",
+            ),
+            EXT_UNIX_SK,
+            SHELL_JOB,
+            LAZY_PAGES,
+            value(
+                &["status-fd"],
+                "file descriptor to write \\0 to as soon as --lazy-pages serves pages",
+            ),
+            value(&["page-server"], "ADDRESS:PORT of a CRIU page server"),
+            FILE_LOCKS,
+            switch(
+                &["pre-dump"],
+                "save memory only and let the container go on, for a later --parent-path",
+            ),
+            MANAGE_CGROUPS,
+            EMPTY_NS,
+            AUTO_DEDUP,
+            HELP,
+        ],
+        description: "The images are for `restore`, here or elsewhere. The container is deleted unless it is to go on. CRIU is the\n\
+                      program `criu` of PATH; the annotation org.criu.config names its configuration (default: /etc/criu/runc.conf).",
     },
     Verb {
         name: "complete",
@@ -316,6 +399,43 @@ pub(super) static VERBS: &[Verb] = &[
         order: Order::FlagsFirst,
         flags: &[FORMAT, HELP],
         description: "The table is that of the host's ps, run with the options given (default: -ef).",
+    },
+    Verb {
+        name: "restore",
+        summary: "make a container again from what `checkpoint` has saved",
+        arguments: "<container-id>",
+        count: (1, 1),
+        order: Order::Anywhere,
+        flags: &[
+            CONSOLE_SOCKET,
+            IMAGE_PATH,
+            WORK_PATH,
+            TCP_ESTABLISHED,
+            switch(
+                &["tcp-close"],
+                "close connections that were established, instead of keeping them",
+            ),
+            EXT_UNIX_SK,
+            SHELL_JOB,
+            FILE_LOCKS,
+            MANAGE_CGROUPS,
+            BUNDLE,
+            DETACH,
+            PID_FILE,
+            NO_SUBREAPER,
+            NO_PIVOT,
+            EMPTY_NS,
+            AUTO_DEDUP,
+            LAZY_PAGES,
+            value(
+                &["lsm-profile"],
+                "profile or label of the processes, TYPE:NAME",
+            ),
+            value(&["lsm-mount-context"], "SELinux label of the mounts"),
+            HELP,
+        ],
+        description: "The bundle is that of the container that was saved, with what is to differ. Without --detach it stays with the\n\
+                      container as `run` does.",
     },
     Verb {
         name: "resume",

@@ -4,8 +4,10 @@
 //! only look (`state`, `list`, `ps`) or that act through a pidfd (`kill`, `exec`) take none, so that hooks may call them.
 
 mod check;
+mod checkpoint;
 mod complete;
 mod create;
+mod criu;
 mod delete;
 mod events;
 mod exec;
@@ -16,6 +18,7 @@ mod list;
 mod pid_file;
 mod pidfd_socket;
 mod ps;
+mod restore;
 mod run;
 mod seccomp;
 mod spec;
@@ -68,7 +71,9 @@ pub(crate) fn execute(
     match command {
         Command::Print(text) => print(&text)?,
         Command::Complete(offer) => print(&complete::run(&offer))?,
+        Command::Checkpoint(request) => checkpoint::run(&context, &request)?,
         Command::Create(request) => create::run(&context, &request)?,
+        Command::Restore(request) => return restore::run(&context, &request),
         Command::Run(request) => return run::run(&context, &request),
         Command::Start { id } => start::run(&context, &id)?,
         Command::State { id } => print(&state::run(&context.root, &id, |state| {

@@ -334,6 +334,9 @@ impl Init {
             Step::Home { uid } => self.find_home(*uid, exec)?,
             Step::LookUp => self.look_up(exec)?,
             Step::CloseFrom(first) => self.close_from(*first)?,
+            Step::Pass(number) => process::clear_cloexec(*number)?,
+            Step::Reopen { path, number } => exec::reopen(path, *number)?,
+            Step::Converse(number) => exec::converse(*number)?,
             Step::RestoreSignals => self.restore_signals()?,
             Step::Exec => self.execute(exec)?,
             Step::Hook(call) => hook::run(call, &exec.envp, &self.files, self.fifo.as_ref())?,
@@ -354,6 +357,7 @@ impl Init {
                 self.root = Some(rootfs::mount_root(root, &self.files)?);
                 self.files.layers.clear();
             }
+            Step::LeaveRoot(path) => self.leave_root(path)?,
             Step::Mount(mount) => self.mount(mount)?,
             Step::Device(device) => devices::create(self.root()?, device)?,
             Step::Symlink { target, path } => devices::link(self.root()?, target, path)?,
@@ -370,6 +374,9 @@ impl Init {
             Step::Console(console) => console::set_up(self.root()?, console, &self.files)?,
             Step::LateReadonly => self.late_readonly()?,
             Step::RootReadonly => self.root_readonly()?,
+            Step::Restrict { path, attributes } => {
+                rootfs::restrict(self.root()?, path, *attributes, &self.files)?;
+            }
             Step::ReadonlyPath(path) => rootfs::make_readonly(self.root()?, path, &self.files)?,
             Step::MaskedPath(path) => {
                 let root = self.root.as_ref().ok_or(Errno::ENOENT)?;

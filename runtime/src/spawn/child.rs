@@ -124,6 +124,20 @@ impl Child {
         }
     }
 
+    /// Waits for the end of a process whose plan has no program.
+    pub(crate) fn until_done(&self) -> Result<()> {
+        match sync::next(&self.sync).context(|| "hear from a process")? {
+            Some((Message::Failed(failure), _)) => {
+                Err(failed(&failure, &self.steps, &self.program))
+            }
+            Some(_) => Err(self.unexpected()),
+            None => match wait_pidfd(&self.pidfd).map(|exited| exited.exit) {
+                Ok(Exit::Code(0)) => Ok(()),
+                _ => Err(self.died()),
+            },
+        }
+    }
+
     /// Kills init and reaps it, and takes its network devices back. For a container that failed to be created.
     pub(crate) fn kill(&self) {
         // Before its namespace ends, which would take virtual devices with it.

@@ -3,8 +3,10 @@
 //! What is read and checked before anything is made is in `prepare`; what is made here is taken back if the rest fails.
 
 pub(super) mod prepare;
+mod restore;
 
 pub(super) use prepare::{cgroup_plan, console_socket};
+pub(super) use restore::{Restored, restore};
 
 use super::{
     Context, HOOK_WARN_AFTER, hook_manner, hook_state, hook_warn_after, hooks, pid_file,
