@@ -50,7 +50,7 @@ pub(super) const EVERYDAY: &[Operation] = &[
     ),
     operation(
         "run out of memory",
-        "$run --name hog -m 16m --memory-swap 16m box tail /dev/zero; code=$?
+        "$run --name hog -m 64m --memory-swap 64m box tail /dev/zero; code=$?
             $engine inspect -f '{{.State.OOMKilled}} {{.State.ExitCode}}' hog; $engine rm hog; exit $code",
         137,
         "true 137",
