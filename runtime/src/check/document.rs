@@ -149,7 +149,7 @@ fn parse(field: &str) -> Vec<Part> {
     while !rest.is_empty() {
         if let Some(quoted) = rest.strip_prefix("[\"") {
             let end = quoted.rfind("\"]").unwrap_or(quoted.len());
-            let key = serde_json::from_str(&rest[1..end + 3]).unwrap_or_default();
+            let key = serde_json::from_slice(&rest.as_bytes()[1..end + 3]).unwrap_or_default();
             parts.push(Part::Key(key));
             rest = quoted.get(end + 2..).unwrap_or_default();
         } else if let Some(numbered) = rest.strip_prefix('[') {

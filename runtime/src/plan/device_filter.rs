@@ -10,7 +10,6 @@
 
 use crate::report::{Error, Result};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
-use std::collections::BTreeSet;
 use std::fmt;
 
 /// A program ready for bpf(2).
@@ -218,7 +217,9 @@ impl Policy {
         ];
         for kind in [Kind::Block, Kind::Char] {
             let of_kind: Vec<_> = self.exceptions.iter().filter(|e| e.kind == kind).collect();
-            let majors: BTreeSet<_> = of_kind.iter().map(|e| e.major).collect();
+            let mut majors: Vec<_> = of_kind.iter().map(|e| e.major).collect();
+            majors.sort_unstable();
+            majors.dedup();
             let by_major = majors.into_iter().flat_map(|major| {
                 let minors = of_kind.iter().filter(|e| e.major == major);
                 let by_minor = minors.flat_map(|e| within(MINOR, e.minor, self.verdict(e.access)));

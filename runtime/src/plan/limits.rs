@@ -11,7 +11,7 @@ use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxNetwork, LinuxPids, LinuxRdma,
     LinuxResources, LinuxThrottleDevice,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// What the kernel writes and reads for "no limit".
 const MAX: &str = "max";
@@ -95,11 +95,17 @@ pub(crate) fn draft(resources: &LinuxResources, faults: &mut Faults) -> Limits {
         limits.network(network);
     }
     // Last, so that what is written in the kernel's own words wins over what was translated.
-    let unified = resources.unified().iter().flatten();
-    for (key, value) in unified.collect::<BTreeMap<_, _>>() {
+    for (key, value) in resources.unified().iter().flat_map(by_name) {
         faults.keep_in(format!("unified[{key:?}]"), limits.unified(key, value));
     }
     limits
+}
+
+/// In an order that does not change from run to run.
+fn by_name<T>(map: &HashMap<String, T>) -> impl Iterator<Item = (&String, &T)> {
+    let mut names: Vec<_> = map.keys().collect();
+    names.sort_unstable();
+    names.into_iter().map(|name| (name, &map[name]))
 }
 
 impl Write {
@@ -338,7 +344,7 @@ impl Limits {
     }
 
     fn rdma(&mut self, devices: &HashMap<String, LinuxRdma>) -> Result<()> {
-        for (device, limit) in devices.iter().collect::<BTreeMap<_, _>>() {
+        for (device, limit) in by_name(devices) {
             if device.is_empty() || device.contains(char::is_whitespace) {
                 return Err(Error::invalid(format!(
                     "linux.resources.rdma: '{device}' is not the name of a device"

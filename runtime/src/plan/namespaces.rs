@@ -103,12 +103,9 @@ pub(crate) fn plan(linux: &Linux, host: &Host, faults: &mut Faults) -> Namespace
     // Joined in the order in which each may need what the one before gives: a privileged caller joins the user namespace last, since
     // it may lose its rights over the others with it; an unprivileged one first, since it has no rights before.
     let user_rank = if host.sys_admin { 8 } else { 0 };
-    paths.sort_by_key(|(flag, ..)| {
-        if *flag == LinuxNamespaceType::User as u64 {
-            user_rank
-        } else {
-            4
-        }
+    paths.sort_unstable_by_key(|&(flag, _, at)| {
+        let is_user = flag == LinuxNamespaceType::User as u64;
+        (if is_user { user_rank } else { 4 }, at)
     });
     for (flag, path, at) in paths {
         let file = super::mounts::c_path(path);
