@@ -328,16 +328,9 @@ fn without_the_right_to_make_user_namespaces_the_knob_is_named() {
     );
     let mut bundle = Bundle::of_user();
     // The limit of a user namespace of its own: that of the machine is everybody's.
-    let script = r#"echo 0 >/proc/sys/user/max_user_namespaces && exec "$@""#;
-    let wrapper = [
-        "unshare",
-        "--user",
-        "--map-root-user",
-        "sh",
-        "-c",
-        script,
-        "sh",
-    ];
+    let script = r#"echo 0 >/proc/sys/user/max_user_namespaces && exec setpriv --ambient-caps -all --inh-caps -all "$@""#;
+    let unshare = ["unshare", "--user", "--map-current-user", "--keep-caps"];
+    let wrapper = unshare.into_iter().chain(["sh", "-c", script, "sh"]);
     bundle.runtime.wrapper.extend(wrapper.map(Into::into));
     bundle.create_fails().failure().says("/proc/sys/user/max_");
 }
