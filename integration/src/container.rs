@@ -62,6 +62,22 @@ impl Container {
         Container::make(runtime, bundle, &[&["run", "--detach"], flags].concat(), id)
     }
 
+    /// `restore --detach` with these flags.
+    #[track_caller]
+    pub fn restore(
+        runtime: &Runtime,
+        bundle: &Path,
+        flags: &[&str],
+        id: &str,
+    ) -> Result<Container, Finished> {
+        Container::make(
+            runtime,
+            bundle,
+            &[&["restore", "--detach"], flags].concat(),
+            id,
+        )
+    }
+
     #[track_caller]
     fn make(
         runtime: &Runtime,
@@ -129,6 +145,22 @@ impl Container {
             .as_str()
             .unwrap_or("no status")
             .to_owned()
+    }
+
+    /// `checkpoint` with these flags; the container goes on.
+    #[track_caller]
+    pub fn checkpoint(&self, flags: &[&str]) -> Finished {
+        self.runtime
+            .call(&[&["checkpoint"], flags, &[&self.id]].concat())
+    }
+
+    /// The same, after which the container is gone, and nothing of it is left.
+    #[track_caller]
+    pub fn checkpoint_away(mut self, flags: &[&str]) {
+        self.checkpoint(flags).success();
+        self.gone = true;
+        let said = self.call("state", &[]).failure();
+        said.says("does not exist");
     }
 
     /// `kill` with this signal.

@@ -105,6 +105,12 @@ pub fn write(path: &Path, contents: impl AsRef<[u8]>) {
     written.unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
 }
 
+/// The directory of a criu: the one beside this program, or in PATH.
+pub fn criu() -> Option<PathBuf> {
+    let program = beside("criu/criu").or_else(|| in_path(Path::new("criu")))?;
+    program.parent().map(Path::to_owned)
+}
+
 /// Gives a tree to another user.
 #[track_caller]
 pub fn give(path: &Path, uid: u32, gid: u32) {

@@ -262,6 +262,36 @@ pub fn program(name: &str) -> Missing {
     }
 }
 
+/// CRIU, which can save and restore processes on this kernel.
+pub fn criu() -> Missing {
+    containers()?;
+    // CRIU would run under it as well, and so would what it restores.
+    no_filter()?;
+    if peer::is("crun") {
+        return Err("crun wants CRIU as a library".to_owned());
+    }
+    checked(&["check"])
+}
+
+/// CRIU and the kernel have this of `criu check --feature`.
+pub fn criu_feature(name: &str) -> Missing {
+    criu()?;
+    checked(&["check", "--feature", name])
+}
+
+fn checked(question: &[&str]) -> Missing {
+    let Some(directory) = place::criu() else {
+        return Err("no criu beside this program or in PATH".to_owned());
+    };
+    let mut command = Command::new(directory.join("criu"));
+    command.args(question);
+    let answer = runtime::finish(command);
+    match answer.status.success() {
+        true => Ok(()),
+        false => Err(format!("{}: {}", question.join(" "), answer.stdout)),
+    }
+}
+
 /// A file or directory of the host.
 pub fn path(path: &str) -> Missing {
     if Path::new(path).exists() {

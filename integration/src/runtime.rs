@@ -32,6 +32,9 @@ pub fn deadline() -> Duration {
     })
 }
 
+/// Where the runtime finds programs.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// The runtime under test, as one test uses it: which binary, which state directory, which global flags.
 #[derive(Clone, Debug)]
 pub struct Runtime {
@@ -107,6 +110,16 @@ impl Runtime {
         more
     }
 
+    /// The same with CRIU in PATH. Ask `require!(criu)` first.
+    #[must_use]
+    pub fn with_criu(&self) -> Runtime {
+        let mut more = self.clone();
+        let directory = place::criu().unwrap_or_default();
+        let path = format!("{}:{PATH}", directory.display());
+        more.env.push(("PATH".to_owned(), path));
+        more
+    }
+
     /// The same with these files open as descriptors 3, 4 and so on.
     #[must_use]
     pub fn with_files(&self, files: &[&Path]) -> Runtime {
@@ -142,10 +155,7 @@ impl Runtime {
         words.extend(globals);
         words.extend(args.iter().map(Into::into));
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).env_clear().env(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        );
+        command.args(&words[1..]).env_clear().env("PATH", PATH);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some((uid, gid)) = self.user {
             command.uid(uid).gid(gid);

@@ -15,8 +15,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
 
-/// Connects to the stream socket at `path`, which `what` calls in an error; a leading `@` means an abstract name, as it does to runc.
-pub(crate) fn connect(what: &str, path: &Path) -> Result<OwnedFd> {
+/// Connects to the stream socket at `path`; an error begins with `story`. A leading `@` means an abstract name, as it does to runc.
+pub(crate) fn connect(story: &str, path: &Path) -> Result<OwnedFd> {
     let connected = match path.as_os_str().as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)
             .and_then(|address| UnixStream::connect_addr(&address)),
@@ -25,7 +25,7 @@ pub(crate) fn connect(what: &str, path: &Path) -> Result<OwnedFd> {
     };
     connected
         .map(OwnedFd::from)
-        .context(|| format!("connect to the {what} '{}'", path.display()))
+        .context(|| format!("{story} '{}'", path.display()))
 }
 
 /// The size of `sockaddr_un.sun_path`, terminating NUL included.
@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn receives_master(listener: &UnixListener, path: &Path) {
-        let socket = connect("console socket", path).unwrap();
+        let socket = connect("connect to the console socket", path).unwrap();
         let (_reader, writer) = UnixStream::pair().unwrap();
         send_master(&socket, writer.as_fd(), c"/dev/ptmx").unwrap();
         let (accepted, _) = listener.accept().unwrap();
@@ -172,12 +172,15 @@ mod tests {
 
     #[test]
     fn a_failure_names_the_path() {
-        let text = connect("console socket", Path::new("/no/such/socket"))
-            .unwrap_err()
-            .to_string();
+        let text = connect(
+            "connect to the console socket",
+            Path::new("/no/such/socket"),
+        )
+        .unwrap_err()
+        .to_string();
         assert_eq!(
             text,
-            "connect to the console socket '/no/such/socket': No such file or directory"
+            "connect to the console socket '/no/such/socket': no such file or directory"
         );
     }
 

@@ -9,7 +9,7 @@
 //! children behind that hold its output open: only its own death ends the wait.
 
 use crate::report::{Context, Error, Kind as ErrorKind, Result};
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, signal};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::Hook;
@@ -113,16 +113,20 @@ pub(crate) fn run_one(
     run(hook, state_json, manner, &warn).context(|| format!("error running {kind} hook #{index}"))
 }
 
-fn run(hook: &Hook, state_json: &[u8], manner: &Manner<'_>, warn: &dyn Fn()) -> Result<()> {
-    let timeout = match hook.timeout() {
-        None => None,
-        Some(secs) if secs > 0 => Some(Duration::from_secs(secs.unsigned_abs())),
+/// How long a hook may run, if there is a limit.
+pub(crate) fn timeout(hook: &Hook) -> Result<Option<Duration>> {
+    match hook.timeout() {
+        None => Ok(None),
+        Some(secs) if secs > 0 => Ok(Some(Duration::from_secs(secs.unsigned_abs()))),
         Some(secs) => {
-            return Err(Error::invalid(format!(
-                "timeout must be greater than zero: {secs}"
-            )));
+            let text = format!("timeout must be greater than zero: {secs}");
+            Err(Error::invalid(text).in_field("timeout"))
         }
-    };
+    }
+}
+
+fn run(hook: &Hook, state_json: &[u8], manner: &Manner<'_>, warn: &dyn Fn()) -> Result<()> {
+    let timeout = timeout(hook)?;
     let path = hook.path().display();
     let command = command(hook, manner);
     let mut child = command?.spawn().context(|| format!("exec {path}"))?;
@@ -220,10 +224,7 @@ impl fmt::Display for End {
             End::Exited(status) => {
                 match (status.code(), status.signal()) {
                     (Some(code), _) => write!(f, "exit status {code}")?,
-                    (None, Some(number)) => match nix::sys::signal::Signal::try_from(number) {
-                        Ok(signal) => write!(f, "killed by {signal}")?,
-                        Err(_) => write!(f, "killed by signal {number}")?,
-                    },
+                    (None, Some(number)) => write!(f, "signal: {}", signal::meaning(number))?,
                     (None, None) => write!(f, "{status}")?,
                 }
                 f.write_str(if status.core_dumped() {
@@ -493,9 +494,10 @@ mod tests {
     }
 
     #[test]
-    fn a_deadly_signal_is_told_by_name_and_a_real_time_one_by_number() {
-        assert!(failure(&sh("kill -KILL $$"), b"{}").contains("#0: killed by SIGKILL, stdout"));
-        assert!(failure(&sh("kill -37 $$"), b"{}").contains("#0: killed by signal 37, stdout"));
+    fn a_deadly_signal_is_told_by_its_meaning() {
+        assert!(failure(&sh("kill -KILL $$"), b"{}").contains("#0: signal: killed, stdout"));
+        let real_time = "#0: signal: real-time signal 3, stdout";
+        assert!(failure(&sh("kill -37 $$"), b"{}").contains(real_time));
     }
 
     #[test]
@@ -503,7 +505,7 @@ mod tests {
         let text = failure(&hook(json!({"path": "/no/such/hook"})), b"{}");
         assert_eq!(
             text,
-            "error running createRuntime hook #0: exec /no/such/hook: No such file or directory"
+            "error running createRuntime hook #0: exec /no/such/hook: no such file or directory"
         );
     }
 
@@ -582,7 +584,7 @@ mod tests {
         )
         .unwrap();
         assert!(
-            failure(&hook(json!({"path": "true"})), b"").contains("exec true: No such file"),
+            failure(&hook(json!({"path": "true"})), b"").contains("exec true: no such file"),
             "not looked up in PATH"
         );
     }

@@ -2,8 +2,9 @@
 //!
 //! Kernel features are not here: they are found by trying, where they are used.
 
-use crate::report::{Context, Result};
+use crate::report::{Context, Error, Kind, Result};
 use crate::sys::cred;
+use std::path::{Path, PathBuf};
 
 /// Facts about the host and the calling user.
 #[derive(Clone, Debug)]
@@ -36,6 +37,18 @@ impl Host {
     pub(crate) fn may_return_to_pid_namespace(&self) -> bool {
         self.sys_admin && self.initial_user_namespace
     }
+}
+
+/// Where newuidmap or newgidmap is, which map more than one's own id.
+pub(crate) fn map_helper(name: &str) -> Result<PathBuf> {
+    let directories = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin"];
+    let mut paths = directories.iter().map(|dir| Path::new(dir).join(name));
+    paths.find(|path| path.exists()).ok_or_else(|| {
+        let text = format!(
+            "{name} is needed to map more than one's own id, and it is not installed (package uidmap or shadow-utils)"
+        );
+        Error::new(Kind::Unsupported, text)
+    })
 }
 
 /// The initial user namespace maps every id to itself; no other can map all of them, since 2^32 - 1 is not an id (user_namespaces(7)).

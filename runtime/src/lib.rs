@@ -1,9 +1,11 @@
 //! Caisson's low-level OCI runtime.
 
 mod cgroup;
+mod check;
 mod cli;
 mod commands;
 mod console;
+mod criu;
 mod foreground;
 mod hooks;
 mod host;
@@ -24,6 +26,7 @@ pub mod state;
 mod sync;
 mod sys;
 mod timestamp;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -69,17 +72,27 @@ fn run(global: &cli::Global, command: cli::Command) -> ExitCode {
         Ok(log) => log,
         Err(error) => return refuse(&log::Settings::default(), &error, failure),
     };
+    let trace = match trace::Trace::open(global.trace.as_deref()) {
+        Ok(trace) => trace,
+        Err(error) => return refuse(&global.log, &error, failure),
+    };
     let enters_container = matches!(
         command,
         cli::Command::Create(_) | cli::Command::Run(_) | cli::Command::Exec(_)
     );
     let sealed = if enters_container {
+        trace.begin("seal");
+        // It may execute this program again, which does not come back.
+        write(&trace, &log);
         seal::seal()
     } else {
         Ok(())
     };
     let begun = sealed.and_then(|()| inherited::Inherited::keep_from_hooks());
-    match begun.and_then(|()| commands::execute(global, command, inherited, &log)) {
+    let done = begun.and_then(|()| commands::execute(global, command, inherited, &log, &trace));
+    trace.begin("end");
+    write(&trace, &log);
+    match done {
         Ok(code) => {
             log.succeed();
             ExitCode::from(code)
@@ -88,6 +101,12 @@ fn run(global: &cli::Global, command: cli::Command) -> ExitCode {
             log.fail(&error);
             ExitCode::from(failure)
         }
+    }
+}
+
+fn write(trace: &trace::Trace, log: &log::Log) {
+    if let Err(error) = trace.write() {
+        log.warn(format!("{error}, ignoring"));
     }
 }
 

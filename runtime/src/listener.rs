@@ -60,7 +60,7 @@ impl Agent {
         pidfd: &OwnedFd,
         go: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        let agent = console::connect("seccomp agent", &self.path)?;
+        let agent = console::connect("failed to connect with seccomp agent", &self.path)?;
         let message = self.message(pid)?;
         let mut tracer = Tracer::begin(pid, pidfd)?;
         go()?;

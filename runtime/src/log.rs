@@ -10,15 +10,18 @@
 //! A probe that fails every few seconds for weeks must not fill /run, where containerd has this file. So a record that would make the
 //! file larger than a mebibyte first cuts it down to its last whole records, in place: readers know the file by its name, and other
 //! writers have it open, so it can neither be renamed nor be replaced. What is kept and the new record are one `write` to the emptied
-//! file, so at every moment the file holds whole records, the newest of this command last. Of commands that want to cut at the same
-//! time one does (flock, without waiting: nobody may keep a command from its work by holding a lock) and the others append. Lost can
-//! only be a record that somebody else appends between the last look at the length and the cut.
+//! file, so at every moment the file holds whole records, the newest of this command last. Who cuts has an exclusive lock on the file
+//! (flock), and who adds to one that is more than half full a shared one, so that nothing is lost. Whoever may read the file may lock it
+//! too, and nobody may keep a command from its work: after a moment it goes on without the lock.
 
 mod service;
 
 use crate::report::{Context, Error, Kind, Result};
+use crate::sys::Errno;
 use crate::timestamp;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::Mode;
 use serde::Serialize;
 pub(crate) use service::Protocol;
@@ -27,16 +30,19 @@ use std::cell::RefCell;
 use std::fmt::{self, Display};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 /// How large a log file gets.
 const LIMIT: u64 = 1 << 20;
 
 /// How much of it stays when it is cut.
 const KEPT: u64 = 1 << 16;
+
+/// How long a command waits for the others.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Where the log goes and what it holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -224,19 +230,68 @@ impl Log {
 
 /// Writes a record, and cuts the file first if it would get too large. Pipes and terminals have no length.
 fn append(mut file: &File, record: Vec<u8>) -> io::Result<()> {
-    let full = |file: &File| {
+    let length = |file: &File| {
         let metadata = file.metadata()?;
-        Ok::<_, io::Error>(metadata.is_file() && metadata.len() + record.len() as u64 > LIMIT)
+        let length = if metadata.is_file() {
+            metadata.len()
+        } else {
+            0
+        };
+        Ok::<_, io::Error>(length + record.len() as u64)
     };
-    if full(file)? {
-        // Locked until it is dropped. A duplicate: the lock takes its file for itself.
-        if let Ok(locked) = Flock::lock(file.try_clone()?, FlockArg::LockExclusiveNonblock)
-            && full(&locked)?
-        {
-            return cut(&locked, record);
+    // Nobody cuts a file that is half full, so that only beyond does one have to wait for who does.
+    if length(file)? <= LIMIT / 2 {
+        return file.write_all(&record);
+    }
+    let shared = locked(file, FlockArg::LockSharedNonblock);
+    if length(file)? <= LIMIT {
+        return file.write_all(&record);
+    }
+    drop(shared);
+    let alone = locked(file, FlockArg::LockExclusiveNonblock);
+    // Another may have cut it meanwhile.
+    if alone.is_none() || length(file)? <= LIMIT {
+        return file.write_all(&record);
+    }
+    cut(file, record)
+}
+
+/// Waits for the lock on a log, but not for long. Without /proc, or on a file system without locks, there is none.
+fn locked(file: &File, lock: FlockArg) -> Option<Flock<File>> {
+    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // Opened once more, so that whoever waits is told of the end of the lock by that of the file. (It is unlocked before it is closed.)
+    let mut own = File::options().append(true).open(&name).ok()?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut closed = None;
+    loop {
+        own = match Flock::lock(own, lock) {
+            Ok(locked) => return Some(locked),
+            Err((own, Errno::EWOULDBLOCK)) => own,
+            Err(_) => return None,
+        };
+        if let Some(closed) = &closed {
+            let left = deadline.checked_duration_since(Instant::now())?;
+            wait(closed, left).ok()?;
+        } else {
+            let new = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
+            new.add_watch(name.as_str(), AddWatchFlags::IN_CLOSE_WRITE)
+                .ok()?;
+            closed = Some(new);
         }
     }
-    file.write_all(&record)
+}
+
+/// Waits for an event.
+fn wait(events: &Inotify, timeout: Duration) -> nix::Result<()> {
+    let mut ready = [PollFd::new(events.as_fd(), PollFlags::POLLIN)];
+    poll(
+        &mut ready,
+        PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO),
+    )?;
+    match events.read_events() {
+        Err(errno) if errno != Errno::EAGAIN => Err(errno),
+        _ => Ok(()),
+    }
 }
 
 /// Empties the file but for its newest records, and adds one.
@@ -244,20 +299,14 @@ fn cut(mut file: &File, record: Vec<u8>) -> io::Result<()> {
     let mut kept = Vec::new();
     // It is open for writing only. Without /proc, what is old goes.
     if let Ok(old) = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())) {
-        loop {
-            let length = file.metadata()?.len();
-            let start = length.saturating_sub(KEPT);
-            kept.resize((length - start) as usize, 0);
-            old.read_exact_at(&mut kept, start)?;
-            if start > 0 {
-                // From the first record that is there as a whole.
-                let end = kept.iter().position(|byte| *byte == b'\n');
-                kept.drain(..end.map_or(kept.len(), |end| end + 1));
-            }
-            // Somebody may have added to it meanwhile.
-            if file.metadata()?.len() == length {
-                break;
-            }
+        let length = file.metadata()?.len();
+        let start = length.saturating_sub(KEPT);
+        kept.resize((length - start) as usize, 0);
+        old.read_exact_at(&mut kept, start)?;
+        if start > 0 {
+            // From the first record that is there as a whole.
+            let end = kept.iter().position(|byte| *byte == b'\n');
+            kept.drain(..end.map_or(kept.len(), |end| end + 1));
         }
     }
     file.set_len(0)?;
@@ -321,7 +370,6 @@ fn kind(kind: Kind) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::Errno;
     use serde_json::Value;
 
     /// What a log file has in it after `work`.
@@ -359,7 +407,7 @@ mod tests {
         });
         let object: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(object["level"], "error");
-        assert_eq!(object["msg"], "mount \"proc\": Operation not permitted");
+        assert_eq!(object["msg"], "mount \"proc\": operation not permitted");
         assert_eq!(object["kind"], "system");
         assert_eq!(object["errno"], 1);
         assert_eq!(
@@ -445,7 +493,7 @@ mod tests {
         assert_eq!(lines[0].1, "level=warning msg=\"a\\nb\"");
         assert_eq!(
             lines[1].1,
-            "level=error msg=\"mount \\\"proc\\\": Operation not permitted\""
+            "level=error msg=\"mount \\\"proc\\\": operation not permitted\""
         );
     }
 
@@ -521,7 +569,7 @@ mod tests {
         .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "open log \"/proc/no/such/log\": No such file or directory"
+            "open log \"/proc/no/such/log\": no such file or directory"
         );
     }
 }

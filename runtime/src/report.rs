@@ -25,12 +25,13 @@ pub enum Kind {
     System,
 }
 
-/// An error: its kind, a sentence, and the errno if a system call failed.
+/// An error: its kind, a sentence, the errno if a system call failed, and the field of the config that is to blame, if one is.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
     story: String,
     errno: Option<Errno>,
+    field: String,
 }
 
 /// What fallible functions of the runtime return.
@@ -43,6 +44,7 @@ impl Error {
             kind,
             story: story.into(),
             errno: None,
+            field: String::new(),
         }
     }
 
@@ -57,6 +59,7 @@ impl Error {
             kind: Kind::System,
             story: story.into(),
             errno: Some(errno),
+            field: String::new(),
         }
     }
 
@@ -68,6 +71,22 @@ impl Error {
     /// The errno of the failed system call, if one failed.
     pub fn errno(&self) -> Option<Errno> {
         self.errno
+    }
+
+    /// The field of the config that is to blame, as `linux.resources.memory.limit` or `mounts[2]`; empty if none is.
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// Blames a field, or says what is around the one that is blamed: `limit`, then `memory`, then `linux.resources`.
+    #[must_use]
+    pub fn in_field(mut self, outer: impl fmt::Display) -> Self {
+        let dot = match self.field.chars().next() {
+            None | Some('[') => "",
+            Some(_) => ".",
+        };
+        self.field = format!("{outer}{dot}{}", self.field);
+        self
     }
 
     /// The same error under another kind.
@@ -98,13 +117,46 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.errno {
-            Some(errno) => write!(f, "{}: {}", self.story, errno.desc()),
+            // In lower case as runc has it: not everybody who looks for a reason in an error ignores case.
+            Some(errno) => write!(f, "{}: {}", self.story, errno.desc().to_lowercase()),
             None => f.write_str(&self.story),
         }
     }
 }
 
 impl std::error::Error for Error {}
+
+/// What is wrong with one config, in the order in which it was found. A command fails with the first; `check` shows all.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Vec<Error>);
+
+impl Faults {
+    /// Notes a failure. What did not fail is handed through.
+    pub(crate) fn keep<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.0.push(error)).ok()
+    }
+
+    /// The same with the field around what was looked at.
+    pub(crate) fn keep_in<T>(&mut self, field: impl fmt::Display, result: Result<T>) -> Option<T> {
+        self.keep(result.map_err(|error| error.in_field(field)))
+    }
+
+    /// Notes what another look has found, with the field around that.
+    pub(crate) fn extend(&mut self, field: impl fmt::Display, others: Faults) {
+        let others = others.0.into_iter();
+        self.0.extend(others.map(|error| error.in_field(&field)));
+    }
+
+    /// Fails with the first.
+    pub(crate) fn settle(self) -> Result<()> {
+        self.0.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// All of them.
+    pub(crate) fn all(self) -> Vec<Error> {
+        self.0
+    }
+}
 
 /// Adds the story to a result, where the path and the intent are known.
 pub trait Context<T> {

@@ -9,6 +9,8 @@
 //!                          ◀──────────────── Go
 //!   Terminal + descriptor  ────────────────▶         keeps the pty's master and sets its size (foreground only)
 //!                          ◀──────────────── Go
+//!   IdMap(step) + descriptor  ─────────────▶         gives the detached mount the id maps of that step's
+//!                          ◀──────────────── Go
 //!   HookRuns(hook)         ────────────────▶         warns: the hook has no timeout and takes long
 //!   Ask(Start)             ────────────────▶         the container is created: state and pid file are written,
 //!                          ◀──────────────── Go      and either init waits at the start fifo now or it is started
@@ -45,6 +47,10 @@ pub(crate) enum Message {
     },
     Ask(Request),
     Terminal,
+    /// The source of a bind comes from the container's root itself.
+    IdMap {
+        step: u32,
+    },
     /// A hook without a timeout takes long: whether it is of kind startContainer, and its index.
     HookRuns {
         start: bool,
@@ -77,6 +83,7 @@ const TERMINAL: u32 = 3;
 const EXECUTING: u32 = 4;
 const FAILED: u32 = 5;
 const HOOK_RUNS: u32 = 6;
+const ID_MAP: u32 = 7;
 
 const REQUESTS: [Request; 6] = [
     Request::IdMaps,
@@ -106,6 +113,10 @@ pub(crate) fn encode(message: &Message) -> [u8; RECORD] {
             );
         }
         Message::Terminal => put(0, TERMINAL),
+        Message::IdMap { step } => {
+            put(0, ID_MAP);
+            put(1, *step);
+        }
         Message::HookRuns { start, index } => {
             put(0, HOOK_RUNS);
             put(1, u32::from(*start));
@@ -143,6 +154,7 @@ pub(crate) fn decode(record: &[u8]) -> Option<Message> {
         },
         ASK => Message::Ask(*REQUESTS.get(word(1) as usize)?),
         TERMINAL => Message::Terminal,
+        ID_MAP => Message::IdMap { step: word(1) },
         EXECUTING => Message::Executing,
         HOOK_RUNS => Message::HookRuns {
             start: word(1) != 0,
@@ -178,9 +190,9 @@ pub(crate) fn tell(socket: impl AsFd, message: &Message) -> Result<()> {
     fs::write(socket, &encode(message))
 }
 
-/// Init's end: sends the master of its pty.
-pub(crate) fn hand_over(socket: impl AsFd, master: BorrowedFd<'_>) -> Result<()> {
-    send_with_fd(socket, &encode(&Message::Terminal), Some(master))
+/// Init's end: sends a message that has a descriptor with it.
+pub(crate) fn hand_over(socket: impl AsFd, message: &Message, fd: BorrowedFd<'_>) -> Result<()> {
+    send_with_fd(socket, &encode(message), Some(fd))
 }
 
 /// Init's end: waits for Go, by read(2). The parent's death is EPIPE.
@@ -210,7 +222,7 @@ pub(crate) fn next(socket: impl AsFd) -> Result<Option<(Message, Option<OwnedFd>
         return Ok(None);
     }
     let message = decode(&record[..length]).ok_or(Errno::EPROTO)?;
-    if fd.is_some() != matches!(message, Message::Terminal) {
+    if fd.is_some() != matches!(message, Message::Terminal | Message::IdMap { .. }) {
         return Err(Errno::EPROTO);
     }
     Ok(Some((message, fd)))
@@ -238,6 +250,7 @@ mod tests {
                 in_cgroup: true,
             },
             Message::Terminal,
+            Message::IdMap { step: 9 },
             Message::HookRuns {
                 start: true,
                 index: 3,

@@ -46,7 +46,7 @@ machine() {
         set -- --skip engines:: --skip crash:: --skip differential::
         if [[ -n $all && -z $long ]]; then
             # Minutes for what needs no controller and was just seen on the machine.
-            set -- "$@" --skip attack --skip concurrency:: --skip failing:: --skip seccomp_diff::
+            set -- "$@" --skip attack --skip checkpoint:: --skip concurrency:: --skip failing:: --skip seccomp_diff::
             # The oldest kernel meets the fallbacks. A newer one is left what the machine could not run.
             if [[ $kernel != "${kernels[0]-}" ]]; then mapfile -t only < <(skipped native); fi
         fi

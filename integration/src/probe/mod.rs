@@ -5,6 +5,7 @@
 //! | `report [QUESTION...]` | prints one JSON object, [`crate::seen::Seen`]; questions are `sysctl=`, `stat=`, `ls=`, `cat=`, `try=` |
 //! | `note FILE LABEL [exit CODE]` | appends one JSON line to FILE: label, standard input, report. For hooks |
 //! | `pause [CODE]` | prints `ready`, then every signal it gets as `signal N`; TERM ends it with CODE (0) |
+//! | `count` | prints `ready`, then how many USR1 it has got, for each of them; TERM ends it |
 //! | `notify TEXT` | sends this to NOTIFY_SOCKET, then pauses; `notify-and-exit` ends instead |
 //! | `exit CODE`, `signal-self N`, `echo WORD...`, `cat [FILE]`, `complain WORD...` | as named; `complain` writes to standard error |
 //! | `write-file FILE BYTES` | writes that many bytes to FILE and syncs it |
@@ -71,6 +72,7 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
         ["pause"] => return pause(0),
         ["pause", code] => return pause(number(code)? as u8),
         [] => {}
+        ["count"] => return count(),
         ["notify", text] => {
             notify(text)?;
             return pause(0);
@@ -158,6 +160,24 @@ fn pause(code: u8) -> io::Result<ExitCode> {
             // Children of `fork` ending.
             Signal::SIGCHLD => {}
             signal => say(&format!("signal {}", signal as i32))?,
+        }
+    }
+}
+
+/// The number is nowhere but in its memory.
+fn count() -> io::Result<ExitCode> {
+    let all = SigSet::all();
+    all.thread_block()?;
+    say("ready")?;
+    let mut number = 0u64;
+    loop {
+        match all.wait()? {
+            Signal::SIGTERM => return Ok(ExitCode::SUCCESS),
+            Signal::SIGUSR1 => {
+                number += 1;
+                say(&format!("count {number}"))?;
+            }
+            _ => {}
         }
     }
 }

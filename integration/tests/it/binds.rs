@@ -297,6 +297,34 @@ fn a_user_namespace_cannot_clear_flags_that_the_host_set() {
 }
 
 #[test]
+fn a_user_namespace_can_clear_nosymfollow_which_is_never_locked() {
+    require!(containers, userns);
+    beyond!(
+        a_user_namespace_can_clear_nosymfollow_which_is_never_locked,
+        [
+            runc_before("1.2", "fails to remount"),
+            crun("has no such word")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.user_namespace(100_000, 65536);
+    let no_symfollow = MsFlags::from_bits_retain(256);
+    let source = Mounted::tmpfs(bundle.scratch.dir("host"), MsFlags::MS_NODEV | no_symfollow);
+    for (target, word) in [("plain", "ro"), ("named", "symfollow")] {
+        bundle.dir(target);
+        bundle
+            .config
+            .bind(&source.0, &format!("/{target}"), &["nosuid", word]);
+    }
+    let seen = bundle.report(&[]);
+    for target in ["/plain", "/named"] {
+        let mount = seen.mounted(target);
+        assert!(mount.has(&["nosuid", "nodev"]), "{:?}", mount.options);
+        assert!(!mount.has(&["nosymfollow"]), "{:?}", mount.options);
+    }
+}
+
+#[test]
 fn flags_that_the_host_set_are_locked_in_what_only_root_can_reach() {
     require!(containers, userns);
     beyond!(

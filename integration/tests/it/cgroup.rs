@@ -359,9 +359,9 @@ fn a_limit_that_cannot_be_met_leaves_nothing_behind() {
 }
 
 #[test]
-fn only_the_limits_of_the_config_need_controllers() {
+fn a_container_without_limits_has_all_controllers() {
     require!(containers);
-    // The group of a container that asks for nothing costs its siblings nothing.
+    // For statistics, and for limits of groups that it makes inside.
     let mut bundle = Bundle::new();
     let tree = place::unique("tree");
     bundle
@@ -370,9 +370,9 @@ fn only_the_limits_of_the_config_need_controllers() {
         .remove("/linux/resources");
     let container = bundle.create();
     let top = host::hierarchy().join(&tree);
-    if integration::peer::is("caisson") {
-        assert_eq!(host::cgroup_file(&top, "cgroup.subtree_control"), "");
-    }
+    let there = host::cgroup_file(host::hierarchy(), "cgroup.controllers");
+    let own = host::cgroup_file(&container.cgroup(), "cgroup.controllers");
+    assert_eq!(own, there);
     drop(container);
     remove_tree(&top);
 }

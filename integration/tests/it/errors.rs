@@ -29,6 +29,48 @@ fn a_failure_is_logged_as_exactly_one_json_object() {
 }
 
 #[test]
+fn by_runcs_name_an_error_is_worded_as_runcs() {
+    require!(containers);
+    beyond!(
+        by_runcs_name_an_error_is_worded_as_runcs,
+        [crun("has its own words under any name")]
+    );
+    let mut bundle = Bundle::new();
+    let called_runc = bundle.scratch.path().join("runc");
+    fs::copy(&bundle.runtime.binary, &called_runc).unwrap();
+    bundle.runtime.binary = called_runc;
+    bundle
+        .config
+        .mount("/data", "tmpfs", "tmpfs", &["size=nonsense"]);
+    let begin =
+        "failed: unable to start container process: error during container init: error mounting";
+    bundle
+        .create_fails()
+        .failure()
+        .says(&format!("runc create {begin}"))
+        .says("invalid argument");
+    bundle.run().failure().says(&format!("runc run {begin}"));
+}
+
+#[test]
+fn the_debug_log_names_the_phases_as_runcs_does() {
+    require!(containers);
+    beyond!(
+        the_debug_log_names_the_phases_as_runcs_does,
+        [crun("has its own words")]
+    );
+    let mut bundle = Bundle::new();
+    bundle.runtime = bundle.runtime.with(&["--debug"]);
+    bundle.config.probe(&["exit", "0"]);
+    bundle
+        .run()
+        .success()
+        .says("nsexec container setup")
+        .says("child process in init()")
+        .says("init: closing the pipe to signal completion");
+}
+
+#[test]
 fn every_log_record_has_level_message_and_time() {
     require!(containers);
     beyond!(

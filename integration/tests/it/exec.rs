@@ -591,7 +591,8 @@ fn exec_joins_a_cgroup_below_the_containers() {
     assert_eq!(host::cgroup_of(process.pid), group);
     container
         .exec(&["--cgroup", "missing"], &["/bin/probe", "exit", "0"])
-        .failure();
+        .failure()
+        .says("missing");
 }
 
 #[test]

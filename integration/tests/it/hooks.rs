@@ -407,7 +407,7 @@ fn the_failure_is_told_in_the_words_that_engines_know() {
             .config
             .set(&format!("/hooks/{kind}"), json!([echo, wrong]));
         bundle.create_fails().failure().says(&format!(
-            "error running {kind} hook #1: killed by SIGKILL, stdout: , stderr: "
+            "error running {kind} hook #1: signal: killed, stdout: , stderr: "
         ));
     }
     let mut bundle = Bundle::new();

@@ -215,6 +215,41 @@ fn a_single_file_is_id_mapped() {
 }
 
 #[test]
+fn a_source_within_the_root_may_be_on_a_mount_made_before() {
+    require!(id_mapped_mounts, userns);
+    beyond!(
+        a_source_within_the_root_may_be_on_a_mount_made_before,
+        [
+            runc_before("1.2", "refuses it or ignores it"),
+            crun("opens sources before it mounts")
+        ]
+    );
+    for userns in [false, true] {
+        let mut bundle = bundle(&[("file", 0, 0)]);
+        if userns {
+            bundle.config.user_namespace(100_000, 65536);
+        }
+        bundle.dir("first");
+        let data = bundle.scratch.path().join("data").display().to_string();
+        bundle.config.mount("/first", "bind", &data, &["bind"]);
+        let within = bundle.rootfs().join("first");
+        let maps = Some([[0, 100_000, 65536]; 2]);
+        push(&mut bundle, &within, "/data", &["bind"], maps);
+        let seen = bundle.report(&["stat=/data/file"]);
+        let (id, which) = match userns {
+            true => (0, "with"),
+            false => (100_000, "without"),
+        };
+        assert_eq!(
+            owner(&seen, "/data/file"),
+            (id, id),
+            "{which} a user namespace"
+        );
+        assert!(seen.mounted("/data").has(&["idmapped"]));
+    }
+}
+
+#[test]
 fn crun_takes_mappings_in_the_option() {
     require!(id_mapped_mounts, userns);
     beyond!(

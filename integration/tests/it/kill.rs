@@ -58,6 +58,24 @@ fn kill_sends_term_if_no_signal_is_named() {
 }
 
 #[test]
+fn term_ends_a_container_that_was_not_started() {
+    require!(containers);
+    beyond!(
+        term_ends_a_container_that_was_not_started,
+        [crun(
+            "its init is spared, as the first process of its namespace"
+        )]
+    );
+    let bundle = Bundle::new();
+    let mut container = bundle.create();
+    container.call("kill", &[]).success();
+    container.wait();
+    assert_eq!(container.status(), "stopped");
+    container.start().failure();
+    container.call("delete", &[]).success();
+}
+
+#[test]
 fn kill_refuses_an_unknown_signal() {
     require!(containers);
     beyond!(

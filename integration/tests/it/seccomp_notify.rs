@@ -217,6 +217,24 @@ fn no_process_of_the_container_holds_the_listener() {
 }
 
 #[test]
+fn an_agent_that_is_not_there_is_told_in_runcs_words() {
+    require!(containers);
+    beyond!(
+        an_agent_that_is_not_there_is_told_in_runcs_words,
+        [crun("has other words")]
+    );
+    let mut bundle = Bundle::new();
+    let agent = agent(&bundle, &[]);
+    notify(&mut bundle, &agent, &["mkdir"]);
+    std::fs::remove_file(&agent.path).unwrap();
+    bundle
+        .create_fails()
+        .failure()
+        .says("failed to connect with seccomp agent")
+        .says("no such file or directory");
+}
+
+#[test]
 fn a_call_fails_when_the_agent_is_gone() {
     require!(containers);
     if integration::peer::is("crun") {

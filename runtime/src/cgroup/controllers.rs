@@ -1,18 +1,40 @@
 //! Makes controllers available in a group, by enabling them in the groups above it.
 //!
 //! A group has the files of a controller if its parent's cgroup.subtree_control lists it, and the parent can list only what it has
-//! itself, up to the root. Mostly everything is enabled already, so the group itself is asked first. Only controllers that a limit
-//! needs are enabled: each costs every process of every sibling.
+//! itself, up to the root. Mostly everything is enabled already, so the group itself is asked first. A new group gets all that can be
+//! had, as with runc: engines read statistics where there is no limit, and who makes groups inside of the container wants to limit them.
 
-use super::{Cgroup, files};
+use super::{Cgroup, Hierarchy, files};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sys::Errno;
 use std::os::fd::OwnedFd;
+
+/// Which controllers the children of a group have.
+const SUBTREE: &str = "cgroup.subtree_control";
 
 /// The controllers that work in groups of threads. The others need groups of whole processes.
 const THREADED: [&str; 4] = ["cpu", "cpuset", "perf_event", "pids"];
 
 impl Cgroup {
+    /// Makes every controller of the hierarchy available, if that can be. A limit that then lacks one says why.
+    pub(super) fn enable_all(&self) -> Result<()> {
+        let known = files::read(&self.hierarchy.root, "cgroup.controllers")
+            .context(|| "read cgroup.controllers of cgroup '/'")?;
+        let known: Vec<_> = known.split_whitespace().collect();
+        if missing(&known, &self.read("cgroup.controllers")?).is_empty() {
+            return Ok(());
+        }
+        let mut given = enable_own(&self.hierarchy.root, "")?;
+        for (end, _) in self.path.match_indices('/') {
+            if !given {
+                break;
+            }
+            let path = &self.path[..end];
+            given = enable_own(&self.open_level(path)?, path)?;
+        }
+        Ok(())
+    }
+
     /// Makes the controllers available, or says why one is not.
     pub(super) fn enable(&self, controllers: &[&str]) -> Result<()> {
         let missing = missing(controllers, &self.read("cgroup.controllers")?);
@@ -68,7 +90,7 @@ impl Cgroup {
         let available = files::read(root, "cgroup.controllers")
             .context(|| "read cgroup.controllers of cgroup '/'")?;
         if let Some(controller) = missing(controllers, &available).first() {
-            return Err(self.unavailable(controller));
+            return Err(unavailable(&self.hierarchy, controller));
         }
         enable_in(root, "", controllers)?;
         for (end, _) in self.path.match_indices('/') {
@@ -81,20 +103,20 @@ impl Cgroup {
     fn open_level(&self, path: &str) -> Result<OwnedFd> {
         files::open_dir(&self.hierarchy.root, path).context(|| format!("open cgroup '/{path}'"))
     }
-
-    /// Only now is it worth finding out who has the controller.
-    fn unavailable(&self, controller: &str) -> Error {
-        let table = files::read(nix::fcntl::AT_FDCWD, "/proc/cgroups").unwrap_or_default();
-        let mountpoint = self.hierarchy.mountpoint.display();
-        let why = why_unavailable(controller, &table);
-        let story = format!(
-            "controller '{controller}' is not available in the cgroup v2 hierarchy at {mountpoint}: {why}"
-        );
-        Error::new(Kind::Unsupported, story)
-    }
 }
 
-fn missing<'a>(controllers: &[&'a str], list: &str) -> Vec<&'a str> {
+/// Only now is it worth finding out who has the controller.
+pub(super) fn unavailable(hierarchy: &Hierarchy, controller: &str) -> Error {
+    let table = files::read(nix::fcntl::AT_FDCWD, "/proc/cgroups").unwrap_or_default();
+    let mountpoint = hierarchy.mountpoint.display();
+    let why = why_unavailable(controller, &table);
+    let story = format!(
+        "controller '{controller}' is not available in the cgroup v2 hierarchy at {mountpoint}: {why}"
+    );
+    Error::new(Kind::Unsupported, story)
+}
+
+pub(super) fn missing<'a>(controllers: &[&'a str], list: &str) -> Vec<&'a str> {
     controllers
         .iter()
         .copied()
@@ -104,26 +126,52 @@ fn missing<'a>(controllers: &[&'a str], list: &str) -> Vec<&'a str> {
 
 /// Enables controllers for the children of one group.
 fn enable_in(group: &OwnedFd, path: &str, controllers: &[&str]) -> Result<()> {
-    const FILE: &str = "cgroup.subtree_control";
     let enabled =
-        files::read(group, FILE).context(|| format!("read {FILE} of cgroup '/{path}'"))?;
+        files::read(group, SUBTREE).context(|| format!("read {SUBTREE} of cgroup '/{path}'"))?;
     let missing = missing(controllers, &enabled);
     if missing.is_empty() {
         return Ok(());
     }
     let all: Vec<String> = missing.iter().map(|c| format!("+{c}")).collect();
-    if files::write(group, FILE, &all.join(" ")).is_ok() {
+    if files::write(group, SUBTREE, &all.join(" ")).is_ok() {
         return Ok(());
     }
     // The kernel takes all or none of them, and does not say which one it minds.
     for controller in missing {
-        files::write(group, FILE, &format!("+{controller}"))
+        files::write(group, SUBTREE, &format!("+{controller}"))
             .map_err(|errno| explain(group, path, controller, errno))?;
     }
     Ok(())
 }
 
-fn explain(group: &OwnedFd, path: &str, controller: &str, errno: Errno) -> Error {
+/// Enables all controllers that a group has for its children. False if it cannot give any: it is somebody else's, or has processes.
+fn enable_own(group: &OwnedFd, path: &str) -> Result<bool> {
+    let read =
+        |file| files::read(group, file).context(|| format!("read {file} of cgroup '/{path}'"));
+    let (own, enabled) = (read("cgroup.controllers")?, read(SUBTREE)?);
+    let own: Vec<_> = own.split_whitespace().collect();
+    let missing = missing(&own, &enabled);
+    if missing.is_empty() {
+        return Ok(!own.is_empty());
+    }
+    // With processes of its own, it would become a group of threads, and so would all below it.
+    if missing.iter().all(|c| THREADED.contains(c)) && !read("cgroup.procs")?.is_empty() {
+        return Ok(false);
+    }
+    let words = missing.iter().map(|c| format!("+{c}"));
+    match files::write(group, SUBTREE, &words.clone().collect::<Vec<_>>().join(" ")) {
+        // One of them cannot be had at the moment, such as cpu with real-time processes below, and the kernel takes all or none.
+        Err(Errno::EINVAL) => {
+            for word in words {
+                files::write(group, SUBTREE, &word).ok(); // a limit that needs it says so
+            }
+            Ok(true)
+        }
+        written => Ok(written.is_ok()),
+    }
+}
+
+pub(super) fn explain(group: &OwnedFd, path: &str, controller: &str, errno: Errno) -> Error {
     let story = format!("enable controller '{controller}' for the children of cgroup '/{path}'");
     match errno {
         Errno::EBUSY => {

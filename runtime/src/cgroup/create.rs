@@ -11,7 +11,7 @@ use crate::sys::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Uid, UnlinkatFlags, fchown, fchownat, unlinkat};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The outcome of `create`.
 #[derive(Debug)]
@@ -25,12 +25,24 @@ pub(crate) struct Created {
 /// Where `create` makes the group.
 #[derive(Debug)]
 pub(crate) struct Located {
-    hierarchy: Hierarchy,
-    path: String,
+    pub(super) hierarchy: Hierarchy,
+    pub(super) path: String,
     /// To the systemd that is to make it.
     bus: Option<systemd::Bus>,
     /// The trail, to be laid before anything is made.
     pub(crate) saved: Saved,
+}
+
+impl Located {
+    /// Where the hierarchy is mounted on this host.
+    pub(crate) fn mountpoint(&self) -> &Path {
+        &self.hierarchy.mountpoint
+    }
+
+    /// What will be the group's directory, as a path of this host.
+    pub(crate) fn host_path(&self) -> PathBuf {
+        self.hierarchy.mountpoint.join(&self.path)
+    }
 }
 
 /// Finds the place. None where no group is to be made, or can be. A group that is others' is refused already here: who follows the trail
@@ -199,7 +211,9 @@ impl Cgroup {
     }
 
     fn set_up(&self, plan: &CgroupPlan) -> Result<Vec<String>> {
-        if !self.is_fresh() {
+        if self.is_fresh() {
+            self.enable_all()?;
+        } else {
             self.refuse_unless_idle()?;
         }
         self.restrict(plan, self.is_fresh())

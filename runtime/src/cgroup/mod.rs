@@ -19,6 +19,7 @@ mod create;
 mod devices;
 mod events;
 mod files;
+mod foresee;
 mod freezer;
 mod limits;
 mod processes;
@@ -29,6 +30,7 @@ mod update;
 mod watch;
 
 pub(crate) use create::{create, locate, made_after};
+pub(crate) use foresee::foresee;
 pub(crate) use remove::destroy;
 pub(crate) use stats::Stats;
 
@@ -170,7 +172,10 @@ impl Cgroup {
             Some(cgroup) => Ok(cgroup),
             None => Err(Error::new(
                 Kind::NotFound,
-                format!("cgroup '/{}' does not exist", saved.path),
+                format!(
+                    "error adding pid to cgroup: {}/cgroup.procs: no such file or directory",
+                    self.hierarchy.mountpoint.join(&saved.path).display()
+                ),
             )),
         }
     }

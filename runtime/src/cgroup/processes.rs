@@ -6,7 +6,6 @@ use crate::sys::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -128,11 +127,11 @@ impl Cgroup {
             collect(group, "cgroup.threads", &mut threads)
         })?;
         // Threads that are foreign, or have ended, are kept as they are: callers tell the ones, and do not mind the others.
-        let processes: BTreeSet<_> = threads
-            .iter()
-            .map(|thread| process_of(*thread).unwrap_or(*thread))
-            .collect();
-        Ok(processes.into_iter().collect())
+        let process = |thread: &i32| process_of(*thread).unwrap_or(*thread);
+        let mut processes: Vec<_> = threads.iter().map(process).collect();
+        processes.sort_unstable();
+        processes.dedup();
+        Ok(processes)
     }
 
     /// The processes with their names, for an error about them.

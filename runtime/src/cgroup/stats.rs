@@ -360,11 +360,13 @@ fn amount(text: &str) -> u64 {
 }
 
 fn pairs(text: &str) -> BTreeMap<String, u64> {
-    let pair = |line: &str| {
-        let (key, value) = line.split_once(' ')?;
-        Some((key.to_owned(), value.parse().ok()?))
-    };
-    text.lines().filter_map(pair).collect()
+    let mut pairs = BTreeMap::new();
+    for (key, value) in text.lines().filter_map(|line| line.split_once(' ')) {
+        if let Ok(value) = value.parse() {
+            pairs.insert(key.to_owned(), value);
+        }
+    }
+    pairs
 }
 
 /// `0-2,5` as its numbers.

@@ -2,6 +2,7 @@
 
 use super::complete::Offer;
 use super::flags::{Matches, usage};
+use super::images::{self, Checkpoint, Restore};
 use super::resources::{self, Update};
 use super::values::{self, Format, Signal, User};
 use super::verbs::Verb;
@@ -17,7 +18,9 @@ pub(crate) enum Command {
     /// Print this text and succeed: help or version.
     Print(String),
     Complete(Offer),
+    Checkpoint(Checkpoint),
     Create(Create),
+    Restore(Restore),
     Run(Run),
     Start {
         id: ContainerId,
@@ -57,6 +60,11 @@ pub(crate) enum Command {
         rootless: bool,
     },
     Features,
+    Check {
+        bundle: PathBuf,
+        /// As JSON and not as lines.
+        json: bool,
+    },
     Pause {
         id: ContainerId,
     },
@@ -87,6 +95,14 @@ pub(crate) struct Create {
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
     pub(crate) preserve_fds: u32,
+    pub(crate) dry_run: Option<DryRun>,
+}
+
+/// `--dry-run`: say what would be done, in which form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DryRun {
+    Text,
+    Json,
 }
 
 /// `run`.
@@ -145,7 +161,9 @@ pub(crate) struct ProcessChanges {
 pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
     let path = |name| found.value(name).map(PathBuf::from);
     Ok(match verb.name {
+        "checkpoint" => Command::Checkpoint(images::checkpoint(&found)?),
         "create" => Command::Create(create(&found)?),
+        "restore" => Command::Restore(images::restore(&found)?),
         "run" => Command::Run(Run {
             create: create(&found)?,
             detach: found.on("detach"),
@@ -189,6 +207,10 @@ pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
             rootless: found.on("rootless"),
         },
         "features" => Command::Features,
+        "check" => Command::Check {
+            bundle: path("bundle").unwrap_or_else(|| ".".into()),
+            json: json(&found)?,
+        },
         "seccomp" if found.args[0] == "dump" => {
             let raw = found.on("raw");
             match (path("profile"), found.args.get(1)) {
@@ -209,7 +231,7 @@ pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
     })
 }
 
-fn create(found: &Matches) -> Result<Create> {
+pub(super) fn create(found: &Matches) -> Result<Create> {
     let path = |name| {
         found
             .value(name)
@@ -226,7 +248,16 @@ fn create(found: &Matches) -> Result<Create> {
         no_pivot: found.on("no-pivot"),
         no_new_keyring: found.on("no-new-keyring"),
         preserve_fds: preserve_fds(found)?,
+        dry_run: dry_run(found)?,
     })
+}
+
+fn dry_run(found: &Matches) -> Result<Option<DryRun>> {
+    let form = match json(found)? {
+        true => DryRun::Json,
+        false => DryRun::Text,
+    };
+    Ok(found.on("dry-run").then_some(form))
 }
 
 fn exec(found: &Matches) -> Result<Exec> {
@@ -311,7 +342,7 @@ fn cgroup(found: &Matches) -> Result<Option<PathBuf>> {
     Ok(Some(path.into()))
 }
 
-fn id(found: &Matches) -> Result<ContainerId> {
+pub(super) fn id(found: &Matches) -> Result<ContainerId> {
     ContainerId::new(argument(&found.args[0])?)
 }
 
@@ -324,6 +355,15 @@ fn signal(found: &Matches) -> Result<Signal> {
 
 fn format(found: &Matches) -> Result<Format> {
     found.text("format")?.map_or(Ok(Format::Table), str::parse)
+}
+
+/// Whether `--format` says json: of the commands whose default is text.
+fn json(found: &Matches) -> Result<bool> {
+    match found.text("format")? {
+        None | Some("text") => Ok(false),
+        Some("json") => Ok(true),
+        Some(_) => Err(usage("invalid format option")),
+    }
 }
 
 fn preserve_fds(found: &Matches) -> Result<u32> {

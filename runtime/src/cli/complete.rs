@@ -270,10 +270,10 @@ mod tests {
                     let offered = texts(&[prefix, &[&attached]].concat());
                     assert_eq!(offered, std::slice::from_ref(&attached));
                     let mut line = [&["caisson"], prefix, &[&attached]].concat();
-                    // `list` takes no container, and all global flags.
+                    // `list` and `check` take no container, and all global flags.
                     match prefix {
                         [] => line.push("list"),
-                        ["list"] => {}
+                        ["list" | "check"] => {}
                         _ => line.push("web"),
                     }
                     let parsed = super::super::parse(

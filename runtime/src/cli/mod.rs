@@ -7,12 +7,14 @@ mod command;
 mod complete;
 mod flags;
 mod help;
+mod images;
 mod resources;
 mod values;
 mod verbs;
 
-pub(crate) use command::{Command, Create, Exec, ExecProcess, ProcessChanges, Run};
+pub(crate) use command::{Command, Create, DryRun, Exec, ExecProcess, ProcessChanges, Run};
 pub(crate) use complete::Offer;
+pub(crate) use images::{Checkpoint, Images, Restore};
 pub(crate) use resources::{Resources, Update};
 pub(crate) use values::{Format, Signal};
 
@@ -26,6 +28,9 @@ use verbs::{GLOBAL, VERBS, Verb};
 
 /// The program's own name.
 const NAME: &str = "caisson";
+
+/// The other name that it answers to.
+const RUNC: &str = "runc";
 
 /// What of the process' surroundings the defaults depend on.
 #[derive(Clone, Debug, Default)]
@@ -49,11 +54,15 @@ pub(crate) struct Invocation {
 /// What holds for every command.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Global {
+    /// It was called by runc's name.
+    pub(crate) as_runc: bool,
     /// Where the state of containers is.
     pub(crate) root: PathBuf,
     /// The root is in `$XDG_RUNTIME_DIR`, where it needs the sticky bit: unmarked files may be pruned there when they are old.
     pub(crate) root_is_xdg: bool,
     pub(crate) log: log::Settings,
+    /// `--trace`
+    pub(crate) trace: Option<PathBuf>,
     pub(crate) cgroup_manager: CgroupManager,
     pub(crate) rootless: Rootless,
 }
@@ -97,7 +106,8 @@ pub(crate) fn parse(
         exit_code: 1,
     };
     let matches = flags::scan(argv.collect(), GLOBAL, Order::FlagsFirst).map_err(plain)?;
-    let global = global(&matches, here).map_err(plain)?;
+    let mut global = global(&matches, here).map_err(plain)?;
+    global.as_runc = name == RUNC;
     match command(name, matches, here) {
         Ok(command) => Ok(Invocation { global, command }),
         Err((error, exit_code)) => Err(Rejected {
@@ -115,7 +125,7 @@ fn program_name(argv0: Option<&OsStr>) -> &'static str {
         .and_then(Path::file_name)
         .and_then(OsStr::to_str)
     {
-        Some(name) if name == "runc" || name.ends_with("-runc") => "runc",
+        Some(name) if name == RUNC || name.ends_with("-runc") => RUNC,
         _ => NAME,
     }
 }
@@ -151,9 +161,14 @@ fn global(matches: &Matches, here: &Surroundings) -> Result<Global> {
         Some(other) => return Err(usage(format!("invalid rootless: {other}"))),
     };
     Ok(Global {
+        as_runc: false,
         root,
         root_is_xdg,
         log: log_settings(matches)?,
+        trace: matches
+            .value("trace")
+            .filter(|file| !file.is_empty())
+            .map(PathBuf::from),
         cgroup_manager,
         rootless,
     })

@@ -44,6 +44,7 @@ fn plain_create(id: &str) -> Create {
         no_pivot: false,
         no_new_keyring: false,
         preserve_fds: 0,
+        dry_run: None,
     }
 }
 
@@ -59,6 +60,7 @@ mod engines {
         assert_eq!(
             invocation.global,
             Global {
+                as_runc: false,
                 root: "/run/containerd/runc/k8s.io".into(),
                 root_is_xdg: false,
                 log: log::Settings {
@@ -66,6 +68,7 @@ mod engines {
                     format: log::Format::Json,
                     level: log::Level::Warning
                 },
+                trace: None,
                 cgroup_manager: CgroupManager::Systemd,
                 rootless: Rootless::Auto,
             }
@@ -223,6 +226,7 @@ fn create_takes_all_of_its_flags() {
         no_pivot: true,
         no_new_keyring: true,
         preserve_fds: 3,
+        dry_run: None,
     };
     assert_eq!(
         ok(&line.split(' ').collect::<Vec<_>>()),
@@ -568,5 +572,80 @@ fn a_link_named_runc_answers_as_runc() {
     }
     for name in ["caisson", "/x/crun", "", "/"] {
         assert!(version(name).starts_with("caisson version "), "{name}");
+    }
+}
+
+mod images {
+    use super::*;
+    use crate::cli::images::{CgroupsMode, Checkpoint, Restore};
+
+    fn checkpoint(line: &[&str]) -> Checkpoint {
+        match ok(&[&["checkpoint"], line].concat()) {
+            Command::Checkpoint(request) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn restore(line: &[&str]) -> Restore {
+        match ok(&[&["restore"], line].concat()) {
+            Command::Restore(request) => request,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn podman_checkpoints_twice() {
+        let line = "--image-path /i --work-path /w --leave-running --tcp-established --file-locks --pre-dump --parent-path ../pre-checkpoint web";
+        let request = checkpoint(&line.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(request.parent_path, Some("../pre-checkpoint".into()));
+        assert!(request.pre_dump && request.leave_running);
+        let images = request.images;
+        assert_eq!(images.path, PathBuf::from("/i"));
+        assert!(images.tcp_established && images.file_locks && !images.shell_job);
+        assert_eq!(
+            checkpoint(&["web"]).images.path,
+            PathBuf::from("checkpoint")
+        );
+    }
+
+    #[test]
+    fn containerd_restores() {
+        let line = "--image-path /i --work-path /w --detach --pid-file /p --no-pivot -no-subreaper --bundle /b web";
+        let request = restore(&line.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(request.create.bundle, PathBuf::from("/b"));
+        assert!(request.detach && request.no_subreaper && request.create.no_pivot);
+    }
+
+    #[test]
+    fn podmans_probe_is_told_that_a_value_is_missing() {
+        let text = text(&["restore", "--lsm-mount-context"]);
+        assert!(text.contains("flag needs an argument"), "{text}");
+    }
+
+    #[test]
+    fn what_criu_would_not_understand_is_refused_in_runcs_words() {
+        let refused = |flag: &str, value: &str| text(&["checkpoint", flag, value, "web"]);
+        assert_eq!(
+            refused("--parent-path", "/x"),
+            "--parent-path must be relative"
+        );
+        assert_eq!(
+            refused("--empty-ns", "pid"),
+            "namespace \"pid\" is not supported"
+        );
+        let mode = refused("--manage-cgroups-mode", "none");
+        assert_eq!(mode, "invalid manage-cgroups-mode value");
+        let usage = "Use --page-server ADDRESS:PORT to specify page server";
+        for wrong in ["host", ":1", "host:"] {
+            assert_eq!(refused("--page-server", wrong), usage);
+        }
+        for wrong in ["host:x", "host:0", "host:65536"] {
+            assert_eq!(refused("--page-server", wrong), "Invalid port number");
+        }
+        let server = checkpoint(&["--page-server", "[::1]:27", "web"]).page_server;
+        let server = server.unwrap();
+        assert_eq!((server.address.as_str(), server.port), ("::1", 27));
+        let images = restore(&["--manage-cgroups-mode=strict", "web"]).images;
+        assert_eq!(images.cgroups, CgroupsMode::Strict);
     }
 }

@@ -82,11 +82,61 @@ const PRESERVE_FDS: Flag = value(
     &["preserve-fds"],
     "pass N more file descriptors, after stdio and the LISTEN_FDS ones (default: 0)",
 );
+const DRY_RUN: Flag = switch(
+    &["dry-run"],
+    "print what would be done, step by step, and do nothing",
+);
+const DRY_FORMAT: Flag = one_of(
+    &["text", "json"],
+    &["format"],
+    "with --dry-run: text or json (default: \"text\")",
+);
+const OUTPUT_FORMAT: Flag = one_of(
+    &["text", "json"],
+    &["format", "f"],
+    "text or json (default: \"text\")",
+);
 const DETACH: Flag = switch(&["detach", "d"], "return as soon as the process runs");
 const FORMAT: Flag = one_of(
     &["table", "json"],
     &["format", "f"],
     "table or json (default: \"table\")",
+);
+
+const IMAGE_PATH: Flag = directory(
+    &["image-path"],
+    "directory of CRIU's image files (default: \"./checkpoint\")",
+);
+const WORK_PATH: Flag = directory(
+    &["work-path"],
+    "directory of CRIU's logs and working files (default: that of the images)",
+);
+const TCP_ESTABLISHED: Flag = switch(&["tcp-established"], "keep open TCP connections");
+const EXT_UNIX_SK: Flag = switch(
+    &["ext-unix-sk"],
+    "allow UNIX sockets that are connected to the outside",
+);
+const SHELL_JOB: Flag = switch(
+    &["shell-job"],
+    "allow processes that use a terminal of the outside",
+);
+const FILE_LOCKS: Flag = switch(&["file-locks"], "keep file locks");
+const MANAGE_CGROUPS: Flag = one_of(
+    &["soft", "full", "strict", "ignore"],
+    &["manage-cgroups-mode"],
+    "what CRIU does about cgroups: soft, full, strict or ignore (default: soft)",
+);
+const EMPTY_NS: Flag = value(
+    &["empty-ns"],
+    "a namespace that is made anew, without its properties: network, as always",
+);
+const AUTO_DEDUP: Flag = switch(
+    &["auto-dedup"],
+    "drop pages from images when later ones have them",
+);
+const LAZY_PAGES: Flag = switch(
+    &["lazy-pages"],
+    "bring memory pages when they are used (userfaultfd)",
 );
 
 pub(super) static GLOBAL: &[Flag] = &[
@@ -104,6 +154,10 @@ pub(super) static GLOBAL: &[Flag] = &[
         &["error", "warning", "debug"],
         &["log-level"],
         "error, warning or debug (default: \"warning\")",
+    ),
+    file(
+        &["trace"],
+        "append a line of JSON to this file for each phase and each step, with the time",
     ),
     directory(
         &["root"],
@@ -130,6 +184,64 @@ pub(super) static GLOBAL: &[Flag] = &[
 ];
 
 pub(super) static VERBS: &[Verb] = &[
+    Verb {
+        name: "check",
+        summary: "say what of a bundle would fail on this host, and run nothing",
+        arguments: "",
+        count: (0, 0),
+        order: Order::Anywhere,
+        flags: &[BUNDLE, OUTPUT_FORMAT, HELP],
+        description: "One line for each field of config.json that is wrong, here or anywhere, with all that is known of why. Exits\n\
+                      with 1 if a container could not be created or started; a warning is no failure. The global options\n\
+                      count as they do for `create`. Makes nothing: no cgroup, no mount, no process.",
+    },
+    Verb {
+        name: "checkpoint",
+        summary: "save the processes of a running container, by CRIU",
+        arguments: "<container-id>",
+        count: (1, 1),
+        order: Order::Anywhere,
+        flags: &[
+            IMAGE_PATH,
+            WORK_PATH,
+            value(
+                &["parent-path"],
+                "directory of an earlier --pre-dump, relative to that of the images",
+            ),
+            switch(
+                &["leave-running"],
+                "let the container go on, instead of deleting it",
+            ),
+            TCP_ESTABLISHED,
+            switch(
+                &["tcp-skip-in-flight"],
+                "leave TCP connections out that are not established yet",
+            ),
+            switch(
+                &["link-remap"],
+                "give files that were removed but are open a name again",
+            ),
+            EXT_UNIX_SK,
+            SHELL_JOB,
+            LAZY_PAGES,
+            value(
+                &["status-fd"],
+                "file descriptor to write \\0 to as soon as --lazy-pages serves pages",
+            ),
+            value(&["page-server"], "ADDRESS:PORT of a CRIU page server"),
+            FILE_LOCKS,
+            switch(
+                &["pre-dump"],
+                "save memory only and let the container go on, for a later --parent-path",
+            ),
+            MANAGE_CGROUPS,
+            EMPTY_NS,
+            AUTO_DEDUP,
+            HELP,
+        ],
+        description: "The images are for `restore`, here or elsewhere. The container is deleted unless it is to go on. CRIU is the\n\
+                      program `criu` of PATH; the annotation org.criu.config names its configuration (default: /etc/criu/runc.conf).",
+    },
     Verb {
         name: "complete",
         summary: "",
@@ -158,6 +270,8 @@ pub(super) static VERBS: &[Verb] = &[
             PRESERVE_FDS,
             // For who passes the flags of `run`: a command that ends adopts nobody.
             switch(&["no-subreaper"], ""),
+            DRY_RUN,
+            DRY_FORMAT,
             HELP,
         ],
         description: "Sets up everything that the bundle's config.json asks for and stops right before the\n\
@@ -287,6 +401,43 @@ pub(super) static VERBS: &[Verb] = &[
         description: "The table is that of the host's ps, run with the options given (default: -ef).",
     },
     Verb {
+        name: "restore",
+        summary: "make a container again from what `checkpoint` has saved",
+        arguments: "<container-id>",
+        count: (1, 1),
+        order: Order::Anywhere,
+        flags: &[
+            CONSOLE_SOCKET,
+            IMAGE_PATH,
+            WORK_PATH,
+            TCP_ESTABLISHED,
+            switch(
+                &["tcp-close"],
+                "close connections that were established, instead of keeping them",
+            ),
+            EXT_UNIX_SK,
+            SHELL_JOB,
+            FILE_LOCKS,
+            MANAGE_CGROUPS,
+            BUNDLE,
+            DETACH,
+            PID_FILE,
+            NO_SUBREAPER,
+            NO_PIVOT,
+            EMPTY_NS,
+            AUTO_DEDUP,
+            LAZY_PAGES,
+            value(
+                &["lsm-profile"],
+                "profile or label of the processes, TYPE:NAME",
+            ),
+            value(&["lsm-mount-context"], "SELinux label of the mounts"),
+            HELP,
+        ],
+        description: "The bundle is that of the container that was saved, with what is to differ. Without --detach it stays with the\n\
+                      container as `run` does.",
+    },
+    Verb {
         name: "resume",
         summary: "resume the processes of a paused container",
         arguments: "<container-id>",
@@ -313,6 +464,8 @@ pub(super) static VERBS: &[Verb] = &[
             NO_PIVOT,
             NO_NEW_KEYRING,
             PRESERVE_FDS,
+            DRY_RUN,
+            DRY_FORMAT,
             HELP,
         ],
         description: "Without --detach it forwards signals, waits, deletes the container and exits with its exit\n\

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 /// The `delete` command. With `force`, a container that does not exist is one that is deleted.
 pub(super) fn run(context: &Context<'_>, id: &ContainerId, force: bool) -> Result<()> {
+    context.trace.begin("read the container");
     let directory = match context.root.lock(id) {
         Err(error) if force && error.kind() == Kind::NotFound => return Ok(()),
         other => other?,
@@ -114,7 +115,9 @@ pub(super) fn destroy(
     state: &State,
     spec: Option<&Spec>,
 ) -> Result<()> {
+    context.trace.begin("kill the process");
     kill_init(state.init)?;
+    context.trace.begin("remove the cgroup");
     if let Some(saved) = saved_cgroup(state)? {
         cgroup::destroy(&saved)?;
     }
@@ -124,6 +127,7 @@ pub(super) fn destroy(
     if let Some(spec) = spec {
         run_poststop(context, spec, state);
     }
+    context.trace.begin("remove the container's directory");
     directory.remove()
 }
 
@@ -151,6 +155,7 @@ pub(super) fn run_poststop(context: &Context<'_>, spec: &Spec, state: &State) {
     if hooks.is_empty() {
         return;
     }
+    context.trace.begin("run the poststop hooks");
     let warn = |text| context.log.alert(text);
     let run = || {
         let text = hook_state(state, Status::Stopped, "0")?;

@@ -21,7 +21,7 @@ const STOPPED: &str = "cannot exec in a stopped container: container not running
 
 /// The `exec` command. Returns the process's exit status, or 0 if it is detached.
 pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
-    let story = || format!("exec in container '{}'", request.id);
+    let story = || context.failed("exec", "exec in", request.id.as_str());
     if request.detach {
         let mask = SigSet::thread_get_mask().context(|| "read the signal mask")?;
         exec(context, request, mask).context(story)?;
@@ -29,6 +29,8 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
     }
     let signals = Signals::block()?;
     let child = exec(context, request, *signals.original()).context(story)?;
+    context.trace.begin("wait");
+    context.write_trace();
     foreground::wait(
         &signals,
         foreground::Child {
@@ -54,6 +56,7 @@ fn exec_in(
     state: &State,
     signal_mask: SigSet,
 ) -> Result<Child> {
+    context.trace.begin("read the container");
     let (pidfd, status) = running(context, request, directory, state)?;
     let config = spec::parse(&directory.config()?)?.value;
     let process = process(context, request, &config)?;
@@ -69,6 +72,7 @@ fn exec_in(
     let host = context.host()?;
     let filter = seccomp::saved(directory)?;
     let agent = seccomp::agent(filter.as_ref(), &config, state, status, state.pid())?;
+    context.trace.begin("plan");
     let plan = plan::exec::exec(
         &process,
         plan::exec::Options {
@@ -101,9 +105,14 @@ fn exec_in(
             agent,
             process: Some(pidfd),
             signal_mask,
+            trace: context.trace,
             lock: None,
         },
     )?;
+    context.log_birth(&child);
+    context
+        .log
+        .debug(|| "setns_init: about to exec, once it has joined the container");
     let written = child
         .until_executed(&host, &|_| {}) // it has no hooks
         .and_then(|()| pidfd_socket::send(&pidfd_sockets, &child.pidfd, pidfd_socket::EXEC))

@@ -153,7 +153,7 @@ pub(crate) fn run() -> Result<String> {
 /// By number.
 fn capabilities() -> Vec<String> {
     let mut all: Vec<_> = caps::all().into_iter().collect();
-    all.sort_by_key(|capability| capability.index());
+    all.sort_unstable_by_key(|capability| capability.index());
     all.iter().map(ToString::to_string).collect()
 }
 

@@ -3,8 +3,11 @@
 //! Runs in the runtime command's process. A command that changes a container holds the lock on its directory while it does; those that
 //! only look (`state`, `list`, `ps`) or that act through a pidfd (`kill`, `exec`) take none, so that hooks may call them.
 
+mod check;
+mod checkpoint;
 mod complete;
 mod create;
+mod criu;
 mod delete;
 mod events;
 mod exec;
@@ -15,6 +18,7 @@ mod list;
 mod pid_file;
 mod pidfd_socket;
 mod ps;
+mod restore;
 mod run;
 mod seccomp;
 mod spec;
@@ -30,7 +34,9 @@ use crate::log::Log;
 use crate::notify_socket::{self, NotifySocket};
 use crate::output::print;
 use crate::report::{Error, Kind, Result};
+use crate::spawn::Child;
 use crate::state::{ContainerId, Directory, Root, State, Status};
+use crate::trace::Trace;
 use oci_spec::runtime::Spec;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -42,6 +48,7 @@ use std::time::Duration;
 struct Context<'a> {
     global: &'a Global,
     log: &'a Log,
+    trace: &'a Trace,
     inherited: Inherited,
     root: Root,
 }
@@ -52,17 +59,21 @@ pub(crate) fn execute(
     command: Command,
     inherited: Inherited,
     log: &Log,
+    trace: &Trace,
 ) -> Result<u8> {
     let context = Context {
         global,
         log,
+        trace,
         inherited,
         root: Root::open(&global.root, global.root_is_xdg)?,
     };
     match command {
         Command::Print(text) => print(&text)?,
         Command::Complete(offer) => print(&complete::run(&offer))?,
+        Command::Checkpoint(request) => checkpoint::run(&context, &request)?,
         Command::Create(request) => create::run(&context, &request)?,
+        Command::Restore(request) => return restore::run(&context, &request),
         Command::Run(request) => return run::run(&context, &request),
         Command::Start { id } => start::run(&context, &id)?,
         Command::State { id } => print(&state::run(&context.root, &id, |state| {
@@ -97,6 +108,7 @@ pub(crate) fn execute(
                 }),
             )?;
         }
+        Command::Check { bundle, json } => return check::run(&context, &bundle, json),
         Command::Features => print(&features::run()?)?,
         Command::Pause { id } => freeze::pause(&context, &id)?,
         Command::Resume { id } => freeze::resume(&context, &id)?,
@@ -107,6 +119,14 @@ pub(crate) fn execute(
 }
 
 impl Context<'_> {
+    /// How the error of a command begins. By runc's name it does as runc's, whose words people search for.
+    fn failed(&self, verb: &str, what: &str, id: &str) -> String {
+        match self.global.as_runc {
+            true => format!("runc {verb} failed"),
+            false => format!("{what} container '{id}'"),
+        }
+    }
+
     fn host(&self) -> Result<Host> {
         Host::probe()
     }
@@ -123,11 +143,29 @@ impl Context<'_> {
         directory.status(state, |state| self.frozen(state))
     }
 
+    /// Writes what is known by now, before something that may take long.
+    fn write_trace(&self) {
+        if let Err(error) = self.trace.write() {
+            self.log.warn(format!("{error}, ignoring"));
+        }
+    }
+
     /// At debug level, what init is going to do.
     fn log_plan(&self, plan: &crate::plan::Plan) {
         for (number, step) in plan.steps.iter().enumerate() {
             self.log.debug(|| format!("step {number}: {step}"));
         }
+        self.log.debug(|| {
+            let new = crate::plan::names(plan.birth.flags);
+            format!("nsexec container setup: cloning init, new namespaces: {new}")
+        });
+    }
+
+    /// At debug level, that init is there. The phases are called what they are in runc's log, for those who look for them.
+    fn log_birth(&self, child: &Child) {
+        let pid = child.pid;
+        self.log
+            .debug(|| format!("child process in init(): pid {pid} carries out the steps"));
     }
 
     /// The notify socket of a container that is about to be started, if it was created with one and the caller wants to be notified.

@@ -17,7 +17,7 @@ pub(super) const EXEC: &str = "setns";
 
 /// Connects to these sockets.
 pub(super) fn connect<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<Vec<OwnedFd>> {
-    let connect = |path| console::connect("pidfd socket", path);
+    let connect = |path| console::connect("connect to the pidfd socket", path);
     paths.into_iter().map(connect).collect()
 }
 

@@ -14,6 +14,13 @@ use std::os::fd::AsFd;
 
 /// The `run` command. Returns the container's exit status.
 pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
+    if request.create.dry_run.is_some() {
+        let mode = match request.detach {
+            true => Mode::Detached,
+            false => Mode::Foreground,
+        };
+        return create::outline(context, &request.create, mode).map(|()| 0);
+    }
     if request.detach {
         let mask = SigSet::thread_get_mask().context(|| "read the signal mask")?;
         let created = create::create(context, &request.create, Mode::Detached, mask)?;
@@ -48,6 +55,8 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
         // We stay, so there is no need to wait for the barrier.
         _ => false,
     };
+    context.trace.begin("wait");
+    context.write_trace();
     let status = foreground::wait(
         &signals,
         foreground::Child {
@@ -61,6 +70,7 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
         }),
     );
     if !request.keep {
+        context.trace.begin("delete");
         delete::remove_ended(context, &state, &spec)?;
     }
     status
@@ -80,6 +90,7 @@ fn begin(context: &Context<'_>, mut created: Created) -> Result<Begun> {
         .notify_socket(&created.directory)
         .and_then(|notify| {
             let warn = |text| context.log.alert(text);
+            context.trace.begin("start");
             created.child.start(&created.host, &warn)?;
             start::poststart(context, &created.spec, &created.state, &created.child.pidfd)?;
             Ok(notify)
@@ -100,7 +111,7 @@ fn begin(context: &Context<'_>, mut created: Created) -> Result<Begun> {
         }),
         Err(error) => {
             child.kill();
-            let error = error.context(format!("run container '{}'", state.id));
+            let error = error.context(context.failed("run", "run", state.id.as_str()));
             Err(
                 match delete::destroy(context, directory, &state, Some(&spec)) {
                     Ok(()) => error,

@@ -16,8 +16,16 @@ const RECEIVER: &str = "run.oci.seccomp.receiver";
 /// crun's annotation: a name that no architecture has is an error.
 const FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
 
-/// Compiles the filter that a config asks for.
+/// Compiles the filter that a config asks for, and logs what was ignored.
 pub(super) fn filter(context: &Context<'_>, spec: &Spec) -> Result<Option<Filter>> {
+    let filter = compile(spec)?;
+    let warnings = filter.iter().flat_map(|filter| &filter.warnings);
+    warnings.for_each(|warning| context.log.warn(warning));
+    Ok(filter)
+}
+
+/// Compiles the filter that a config asks for.
+pub(super) fn compile(spec: &Spec) -> Result<Option<Filter>> {
     let annotation = |name| spec.annotations().as_ref().and_then(|all| all.get(name));
     let profile = profile(spec);
     let filter = match annotation(seccomp::BPF_DATA) {
@@ -36,10 +44,6 @@ pub(super) fn filter(context: &Context<'_>, spec: &Spec) -> Result<Option<Filter
             filter.unknown.join(", ")
         )));
     }
-    filter
-        .warnings
-        .iter()
-        .for_each(|warning| context.log.warn(warning));
     if filter.notifies() && listener_path(profile, spec.annotations().as_ref()).is_none() {
         return Err(Error::invalid(
             "seccomp listenerPath is not set, and a rule has the action SCMP_ACT_NOTIFY",

@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// The `start` command.
 pub(super) fn run(context: &Context<'_>, id: &ContainerId) -> Result<()> {
     let story = || format!("start container '{id}'");
+    context.trace.begin("read the container");
     let directory = context.root.lock(id)?;
     let state = directory.load()?;
     match context.status(&directory, &state)? {
@@ -37,6 +38,7 @@ pub(super) fn run(context: &Context<'_>, id: &ContainerId) -> Result<()> {
         .ok_or_else(|| wrong_state("cannot start a container that has stopped"))?;
     let spec = spec::parse(&directory.config()?).context(story)?.value;
     let notify = context.notify_socket(&directory).context(story)?;
+    context.trace.begin("start");
     let fifo = directory
         .take_fifo()?
         .ok_or_else(|| wrong_state("cannot start an already running container"))?;
@@ -151,6 +153,7 @@ pub(super) fn poststart(
     if hooks.is_empty() {
         return Ok(());
     }
+    context.trace.begin("run the poststart hooks");
     let pid = state.pid().unwrap_or_default().to_string();
     let text = hook_state(state, Status::Running, &pid)?;
     let warn = |text| context.log.alert(text);

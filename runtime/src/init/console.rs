@@ -6,7 +6,7 @@
 use super::root::{Missing, Root};
 use super::{At, Done, Files};
 use crate::plan::{Console, Op};
-use crate::sync;
+use crate::sync::{self, Message};
 use crate::sys::mount::{attach, clone_tree, fs_magic};
 use crate::sys::{Errno, fs, socket, tty};
 use std::os::fd::AsFd;
@@ -39,7 +39,7 @@ pub(crate) fn set_up(root: &Root, console: &Console, files: &Files) -> Done {
     match &files.console_socket {
         Some(to) => socket::send_master(to, master.as_fd(), c"/dev/ptmx").at(Op::SendPty)?,
         // The program may look at the size at once: the parent sets it first.
-        None => sync::hand_over(&files.sync, master.as_fd())
+        None => sync::hand_over(&files.sync, &Message::Terminal, master.as_fd())
             .and_then(|()| sync::await_go(&files.sync))
             .at(Op::SendPty)?,
     }

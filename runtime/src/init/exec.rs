@@ -8,7 +8,7 @@ use crate::plan::{Exec, Op};
 use crate::sync::{self, Message};
 use crate::sys::mount::fs_magic;
 use crate::sys::process::{self, MAX_HOME};
-use crate::sys::{Errno, fs, signal};
+use crate::sys::{Errno, fs, signal, socket};
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -112,8 +112,10 @@ impl Init {
         self.masks = rootfs::Masks::default();
     }
 
-    /// Opens the start fifo for writing: it blocks until `start` opens it for reading. From then on, failures go there.
+    /// Opens the start fifo for writing: it blocks until `start` opens it for reading. From then on, failures go there. Until the program
+    /// runs, `kill` ends the container even without SIGKILL, as with runc.
     pub(crate) fn await_start(&mut self) -> Done {
+        crate::sys::signal::end_at_term()?;
         let fifo = self.files.fifo.as_ref().ok_or(Errno::EBADF)?;
         let path = Digits::fd_path(fifo.as_fd());
         self.fifo = Some(fs::open_follow(
@@ -151,6 +153,21 @@ impl Init {
         signal::ignore(libc::SIGPIPE)?;
         Err(Fail::from(errno))
     }
+}
+
+/// Opens a directory as this number.
+pub(super) fn reopen(path: &CStr, number: i32) -> Done {
+    let directory = fs::open_follow(fs::CWD, path, libc::O_RDONLY | libc::O_DIRECTORY)?;
+    Ok(fs::dup_onto(&directory, number)?)
+}
+
+/// Sends one of a new pair of sockets over the one of this number, whose place the other takes. To the program that keeps it, its peer is itself
+/// then (SO_PEERCRED of unix(7)).
+pub(super) fn converse(number: i32) -> Done {
+    let (theirs, ours) = socket::pair()?;
+    let parent = fs::duplicate(number)?;
+    socket::send_with_fd(&parent, b"socket", Some(theirs.as_fd()))?;
+    Ok(fs::dup_onto(&ours, number)?)
 }
 
 /// Marks every descriptor from `first` on as close-on-exec. `proc` is a procfs.

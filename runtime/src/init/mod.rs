@@ -20,10 +20,12 @@ mod rootfs;
 
 use crate::plan::{Exec, Op, Plan, Request, Slot, Stage, Step};
 use crate::sync::{self, Failure, Message, STAGE, TEXT};
+use crate::sys::clock::monotonic_us;
 use crate::sys::process::{self, CloneArgs, Cloned};
 use crate::sys::{Errno, cred};
 use root::Root;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The descriptors that the parent opened for init.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub(crate) struct Files {
     pub(crate) signal_mask: nix::sys::signal::SigSet,
     /// How many mounts and masks init will keep open at most: room is reserved before the clone.
     pub(crate) kept: Vec<OwnedFd>,
+    /// Where the time goes at which each step begins, if the command traces.
+    pub(crate) times: Option<&'static [AtomicU64]>,
     /// The directories of an overlay root. Room is reserved as well.
     pub(crate) layers: Vec<OwnedFd>,
 }
@@ -158,6 +162,9 @@ pub(crate) fn run(plan: &mut Plan, files: Files) -> ! {
         program: 0,
     };
     for (number, step) in steps.iter().enumerate() {
+        if let Some(time) = init.files.times.and_then(|times| times.get(number)) {
+            time.store(monotonic_us(), Relaxed);
+        }
         if let Err(cause) = init.apply(step, exec) {
             // Who reads the fifo does not know the plan, but how it ends.
             let step = if init.fifo.is_some() {
@@ -327,6 +334,9 @@ impl Init {
             Step::Home { uid } => self.find_home(*uid, exec)?,
             Step::LookUp => self.look_up(exec)?,
             Step::CloseFrom(first) => self.close_from(*first)?,
+            Step::Pass(number) => process::clear_cloexec(*number)?,
+            Step::Reopen { path, number } => exec::reopen(path, *number)?,
+            Step::Converse(number) => exec::converse(*number)?,
             Step::RestoreSignals => self.restore_signals()?,
             Step::Exec => self.execute(exec)?,
             Step::Hook(call) => hook::run(call, &exec.envp, &self.files, self.fifo.as_ref())?,
@@ -347,6 +357,7 @@ impl Init {
                 self.root = Some(rootfs::mount_root(root, &self.files)?);
                 self.files.layers.clear();
             }
+            Step::LeaveRoot(path) => self.leave_root(path)?,
             Step::Mount(mount) => self.mount(mount)?,
             Step::Device(device) => devices::create(self.root()?, device)?,
             Step::Symlink { target, path } => devices::link(self.root()?, target, path)?,
@@ -363,6 +374,9 @@ impl Init {
             Step::Console(console) => console::set_up(self.root()?, console, &self.files)?,
             Step::LateReadonly => self.late_readonly()?,
             Step::RootReadonly => self.root_readonly()?,
+            Step::Restrict { path, attributes } => {
+                rootfs::restrict(self.root()?, path, *attributes, &self.files)?;
+            }
             Step::ReadonlyPath(path) => rootfs::make_readonly(self.root()?, path, &self.files)?,
             Step::MaskedPath(path) => {
                 let root = self.root.as_ref().ok_or(Errno::ENOENT)?;

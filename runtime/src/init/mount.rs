@@ -7,6 +7,7 @@ use super::root::{Missing, Root};
 use super::{At, Digits, Done, Fail, Files, Init, TEXT, copy_up, rootfs, with_fd_path};
 use crate::plan::Op;
 use crate::plan::mounts::{Bind, Filesystem, Kind, Mount};
+use crate::sync::{self, Message};
 use crate::sys::mount::{
     MountAttr, attach, clone_tree, clone_tree_with, fs_magic, fsconfig_create, fsconfig_flag,
     fsconfig_string, fsmount, fsopen, mount as mount2, mount_flags, mount_setattr,
@@ -81,7 +82,17 @@ impl Init {
                 lent.unwrap_or(Err(Errno::EACCES)).at(Op::OpenSource)
             }
             Err(Errno::EINVAL) if !bind.recursive => Err(Errno::EINVAL).at(Op::LockedBelow),
-            cloned => cloned.at(Op::OpenSource),
+            cloned => {
+                let tree = cloned.at(Op::OpenSource)?;
+                if bind.id_map.is_some() {
+                    // The root of a user namespace has no right over the source's file system: the parent has.
+                    let asked = Message::IdMap { step: bind.step };
+                    sync::hand_over(&self.files.sync, &asked, tree.as_fd())
+                        .and_then(|()| sync::await_go(&self.files.sync))
+                        .at(Op::Protocol)?;
+                }
+                Ok(tree)
+            }
         }
     }
 
@@ -141,9 +152,11 @@ impl Init {
             &mount.propagation,
         ) {
             Err(fail) if fail.errno == Errno::EPERM && fail.op == Op::SetAttributes => {
+                // The one flag that is never locked.
+                let unlocked = others & libc::MOUNT_ATTR_NOSYMFOLLOW;
                 let asked = MountAttr {
                     set: mount.set,
-                    clear: mount.clear,
+                    clear: mount.clear | unlocked,
                     ..MountAttr::default()
                 };
                 let (attrs, propagation) = (with_recursive(asked, mount), &mount.propagation);

@@ -137,6 +137,19 @@ pub(crate) fn make_readonly(root: &Root, path: &CStr, files: &Files) -> Done {
     mount::place(files, &tree, &target, &[(attr, false)], &[])
 }
 
+/// Sets attributes of the mount that is at a path.
+pub(crate) fn restrict(root: &Root, path: &CStr, attributes: u64, files: &Files) -> Done {
+    let target = match root.open(path, libc::O_PATH) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+        other => other.at(Op::Resolve)?,
+    };
+    let attr = MountAttr {
+        set: attributes,
+        ..MountAttr::default()
+    };
+    mount::set_attributes(files, &target, &attr, false).at(Op::SetAttributes)
+}
+
 impl Init {
     /// Mounts whose `ro` had to wait until everything was made inside.
     pub(crate) fn late_readonly(&mut self) -> Done {
@@ -148,6 +161,13 @@ impl Init {
             mount::set_attributes(&self.files, &fd, &attr, false).at(Op::SetAttributes)?;
         }
         Ok(())
+    }
+
+    /// Unmounts the root again, with what was mounted in it.
+    pub(crate) fn leave_root(&mut self, path: &CStr) -> Done {
+        self.root = None;
+        self.files.kept.clear();
+        Ok(detach(path)?)
     }
 
     pub(crate) fn root_readonly(&self) -> Done {

@@ -4,9 +4,9 @@
 //! there. `limits` and `device_filter` hold the two halves of `linux.resources`.
 
 use super::device_filter::{DeviceFilter, device_filter};
-use super::limits::{Limits, limits};
+use super::limits::{self, Limits};
 use super::systemd::{self, Unit};
-use crate::report::{Error, Result};
+use crate::report::{Error, Faults, Result};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -73,24 +73,37 @@ pub(crate) enum Place {
 
 /// Makes the plan. Refuses a path or resources that no host could satisfy.
 pub(crate) fn plan(request: &Request<'_>) -> Result<CgroupPlan> {
+    let mut faults = Faults::default();
+    let plan = draft(request, &mut faults);
+    faults.settle()?;
+    plan.ok_or_else(|| Error::invalid("linux.cgroupsPath names no group"))
+}
+
+/// The same with all that is wrong, and with the plan without that, if there is a place for the group.
+pub(crate) fn draft(request: &Request<'_>, faults: &mut Faults) -> Option<CgroupPlan> {
+    const RESOURCES: &str = "linux.resources";
     let none = LinuxResources::default();
     let resources = request.resources.unwrap_or(&none);
-    let mut limits = limits(resources)?;
-    let devices = device_filter(resources.devices().as_deref().unwrap_or_default())?;
+    let mut wrong = Faults::default();
+    let mut limits = limits::draft(resources, &mut wrong);
+    faults.extend(RESOURCES, wrong);
+    let rules = resources.devices().as_deref().unwrap_or_default();
+    let devices = faults.keep_in(RESOURCES, device_filter(rules));
     let (id, path) = (request.id, request.cgroups_path);
     let place = match request.driver {
         Driver::Systemd => {
-            let unit = systemd::unit(id, path, request.rootless, &limits, request.annotations)?;
-            Place::Unit(unit)
+            let unit = systemd::unit(id, path, request.rootless, &limits, request.annotations);
+            unit.map(Place::Unit)
         }
-        Driver::Cgroupfs | Driver::Disabled => place(path, id)?,
+        Driver::Cgroupfs | Driver::Disabled => place(path, id),
     };
-
+    let place = faults.keep_in("linux.cgroupsPath", place)?;
     if request.driver == Driver::Disabled && !limits.controllers().is_empty() {
-        return Err(Error::invalid(format!(
+        let text = format!(
             "linux.resources has limits ({}), and cgroups are disabled",
             limits.controllers().join(", ")
-        )));
+        );
+        faults.keep_in(RESOURCES, Err::<(), _>(Error::invalid(text)));
     }
     let path = request
         .cgroups_path
@@ -100,7 +113,7 @@ pub(crate) fn plan(request: &Request<'_>) -> Result<CgroupPlan> {
         // An engine that is set up for systemd and a runtime that is not: it works, in a place where nobody looks for it.
         limits.warnings.push(format!("linux.cgroupsPath '{path}' looks like systemd's slice:prefix:name, using it as a directory name"));
     }
-    Ok(CgroupPlan {
+    Some(CgroupPlan {
         driver: request.driver,
         place,
         may_do_without: request.rootless
@@ -108,7 +121,7 @@ pub(crate) fn plan(request: &Request<'_>) -> Result<CgroupPlan> {
             && path.is_empty()
             && limits.controllers().is_empty(),
         limits,
-        devices,
+        devices: devices?,
         rootless: request.rootless,
         device_filter_may_fail: request.rootless || request.in_user_namespace,
         owner: request.owner,

@@ -8,10 +8,10 @@ use super::{
     process, seccomp, validate,
 };
 use crate::host::Host;
-use crate::report::{Error, Result};
+use crate::report::{Error, Faults, Result};
 use crate::sys::process::CStringArray;
 use oci_spec::runtime::{Hook, Linux, Process, Spec};
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -42,55 +42,54 @@ pub(crate) struct Options<'a> {
 }
 
 /// Plans a new container.
-pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
-    let Some(linux) = spec.linux() else {
-        return Err(Error::invalid("config.json has no linux section"));
-    };
-    let Some(process) = spec.process() else {
-        return Err(Error::invalid("config.json has no process"));
-    };
-    let mut ns = namespaces::plan(linux, options.host)?;
-    validate::check(spec, &ns, options.host)?;
+pub(crate) fn create(spec: &Spec, options: Options<'_>) -> Result<Plan> {
+    let mut faults = Faults::default();
+    let plan = draft(spec, options, &mut faults);
+    faults.settle()?;
+    plan.ok_or_else(|| Error::invalid("config.json has no process"))
+}
+
+/// The same with all that is wrong, and with the plan without that, as far as there is one.
+pub(crate) fn draft(spec: &Spec, mut options: Options<'_>, faults: &mut Faults) -> Option<Plan> {
+    let lacks = |what| Error::invalid(format!("config.json has no {what}"));
+    let linux = spec.linux().as_ref().ok_or_else(|| lacks("linux section"));
+    let linux = faults.keep_in("linux", linux)?;
+    let process = spec.process().as_ref().ok_or_else(|| lacks("process"));
+    let process = faults.keep_in("process", process)?;
+    let mut ns = namespaces::plan(linux, options.host, faults);
+    validate::check(spec, &ns, options.host, faults);
     let mut opens = std::mem::take(&mut ns.opens);
     let mut steps = Vec::with_capacity(96);
     ns.birth.oom_score_adj = process.oom_score_adj();
-    let overlay = rootfs::overlay(spec.annotations().as_ref(), ns.has(libc::CLONE_NEWUSER))?;
+    let overlay = rootfs::overlay(spec.annotations().as_ref(), ns.has(libc::CLONE_NEWUSER));
+    let overlay = faults.keep_in("annotations", overlay).flatten();
     let user = Ids {
         uid: process.user().uid(),
         gid: process.user().gid(),
     };
-    enter(&mut ns, &options, user, overlay.as_ref(), &mut steps)?;
-    let net_devices = net_devices::plan(linux, &ns, options.host)?;
+    faults.keep(enter(&mut ns, &options, user, overlay.as_ref(), &mut steps));
+    let net_devices = net_devices::plan(linux, &ns, options.host);
+    let net_devices = faults.keep_in("linux.netDevices", net_devices);
+    let net_devices = net_devices.unwrap_or_default();
     if !net_devices.is_empty() {
         steps.push(Step::Ask(Request::NetDevices));
     }
-    let hooks = spec.hooks().as_ref();
-    assemble(spec, linux, &ns, &options, overlay, &mut opens, &mut steps)?;
-    let runtime_hooks = hooks.is_some_and(|h| !empty(h.create_runtime()) || has_prestart(h));
-    if runtime_hooks {
-        steps.push(Step::Ask(Request::Hooks));
-    }
-    let [create_state, start_state] = std::mem::take(&mut options.hook_states);
-    let warn = options.hook_warn_ms;
-    if let Some(list) = hooks.and_then(|h| h.create_container().as_ref()) {
-        steps.push(Step::EnterRoot);
-        steps.extend(hook_calls("createContainer", list, &create_state, warn)?);
-    }
-    change_root(spec, process, &ns, &options, &mut steps)?;
-    restrict(spec, linux, process, &mut steps)?;
-    let mut before_exec = vec![Step::Ask(Request::Start)];
-    if options.start_by_fifo {
-        before_exec.push(Step::AwaitStart);
-    }
-    if let Some(list) = hooks.and_then(|h| h.start_container().as_ref()) {
-        before_exec.extend(hook_calls(START, list, &start_state, warn)?);
-    }
+    let mut parts = Parts {
+        opens: &mut opens,
+        steps: &mut steps,
+        faults,
+    };
+    assemble(spec, linux, &ns, &options, overlay, &mut parts);
+    hooks_before_root(spec, &options, &mut steps, faults);
+    faults.keep(change_root(spec, process, &ns, &options, &mut steps));
+    restrict(spec, linux, process, &mut steps, faults);
+    let before_exec = before_exec(spec, &options, faults);
     let userns = ns.has(libc::CLONE_NEWUSER);
-    let mut rlimits = Vec::new();
     let annotation = |name| spec.annotations().as_ref().and_then(|a| a.get(name));
+    let landlock = landlock::parse(annotation(landlock::ANNOTATION));
     let tail = process::Tail {
         process,
-        landlock: landlock::parse(annotation(landlock::ANNOTATION))?,
+        landlock: faults.keep_in("annotations", landlock).flatten(),
         seccomp: options.seccomp.take(),
         ask_for_rlimits: userns,
         keep_groups: super::keeps_groups(annotation(super::KEEP_GROUPS)),
@@ -98,15 +97,54 @@ pub(crate) fn create(spec: &Spec, mut options: Options<'_>) -> Result<Plan> {
         close_from: 3 + options.preserved_fds,
         before_exec,
     };
-    process::tail(tail, &mut steps, &mut rlimits)?;
-    Ok(Plan {
+    let rlimits = process::tail(tail, &mut steps, faults);
+    let exec = process::exec(process, faults);
+    Some(Plan {
         birth: ns.birth,
         opens,
         steps,
-        exec: process::exec(process)?,
+        exec,
         rlimits,
         net_devices,
     })
+}
+
+/// The hooks of the runtime namespace, for which init asks, and createContainer.
+fn hooks_before_root(
+    spec: &Spec,
+    options: &Options<'_>,
+    steps: &mut Vec<Step>,
+    faults: &mut Faults,
+) {
+    let Some(hooks) = spec.hooks() else { return };
+    if !empty(hooks.create_runtime()) || has_prestart(hooks) {
+        steps.push(Step::Ask(Request::Hooks));
+    }
+    if let Some(list) = hooks.create_container() {
+        let [state, _] = &options.hook_states;
+        steps.push(Step::EnterRoot);
+        let warn = options.hook_warn_ms;
+        steps.extend(hook_calls("createContainer", list, state, warn, faults));
+    }
+}
+
+/// Waits for `start`, and the hooks that run then.
+fn before_exec(spec: &Spec, options: &Options<'_>, faults: &mut Faults) -> Vec<Step> {
+    let mut steps = vec![Step::Ask(Request::Start)];
+    steps.extend(options.start_by_fifo.then_some(Step::AwaitStart));
+    let hooks = spec.hooks().as_ref();
+    if let Some(list) = hooks.and_then(|hooks| hooks.start_container().as_ref()) {
+        let [_, state] = &options.hook_states;
+        steps.extend(hook_calls(START, list, state, options.hook_warn_ms, faults));
+    }
+    steps
+}
+
+/// What a plan grows by while its root is assembled.
+struct Parts<'a> {
+    opens: &'a mut Vec<Open>,
+    steps: &'a mut Vec<Step>,
+    faults: &'a mut Faults,
 }
 
 fn empty<T>(list: &Option<Vec<T>>) -> bool {
@@ -167,21 +205,29 @@ fn assemble(
     ns: &Namespaces,
     options: &Options<'_>,
     overlay: Option<Overlay>,
-    opens: &mut Vec<Open>,
-    steps: &mut Vec<Step>,
-) -> Result<()> {
+    parts: &mut Parts<'_>,
+) {
+    let Parts {
+        opens,
+        steps,
+        faults,
+    } = parts;
     let userns = ns.has(libc::CLONE_NEWUSER);
-    let propagation = rootfs::propagation(linux.rootfs_propagation().as_deref())?;
-    let path = c_path(options.rootfs)?;
+    let propagation = rootfs::propagation(linux.rootfs_propagation().as_deref());
+    let propagation = faults.keep_in("linux.rootfsPropagation", propagation);
+    let propagation = propagation.flatten();
+    let path = faults.keep_in("root.path", c_path(options.rootfs));
+    let path = path.unwrap_or_default();
     if !ns.has(libc::CLONE_NEWNS) {
         if overlay.is_some() {
-            return Err(Error::invalid("an overlay root needs a mount namespace"));
+            let text = "an overlay root needs a mount namespace";
+            faults.keep_in("linux.namespaces", Err::<(), _>(Error::invalid(text)));
         }
         steps.push(Step::Root(Root {
             path,
             source: Source::Directory { slot: None },
         }));
-        return Ok(());
+        return;
     }
     let inherited = match propagation.unwrap_or(libc::MS_SLAVE) & !libc::MS_REC {
         // What is unbindable could not be cloned as the root; private keeps the same from propagating.
@@ -210,12 +256,42 @@ fn assemble(
         },
     };
     steps.push(Step::Root(Root { path, source }));
-    let around = Surroundings {
+    let option = mounts::label_option(spec.annotations().as_ref());
+    let option = faults.keep_in("annotations", option);
+    let around = surroundings(linux, ns, options, option.unwrap_or("context"));
+    for (at, entry) in spec.mounts().iter().flatten().enumerate() {
+        let mount = mounts::plan(entry, &around);
+        let Some(mut mount) = faults.keep_in(format!("mounts[{at}]"), mount) else {
+            continue;
+        };
+        mount.index = at;
+        inherit_propagation(&mut mount, propagation);
+        if let mounts::Kind::Bind(bind) = &mut mount.kind {
+            trees.wanted = opened_by_parent(bind, userns, options);
+            bind.slot = trees.open(|| source_tree(bind, inherited));
+            bind.step = steps.len() as u32;
+        }
+        steps.push(Step::Mount(Box::new(mount)));
+    }
+    steps.extend(rootfs::devices(spec, userns, options.host.kcore, faults));
+    if !empty(linux.masked_paths()) {
+        steps.push(Step::MaskSources);
+    }
+}
+
+/// What the rest of the config means for mounts.
+fn surroundings<'a>(
+    linux: &'a Linux,
+    ns: &'a Namespaces,
+    options: &Options<'a>,
+    label_option: &'a str,
+) -> Surroundings<'a> {
+    Surroundings {
         bundle: options.bundle,
         rootfs: options.rootfs,
         label: linux.mount_label().as_deref(),
-        label_option: mounts::label_option(spec.annotations().as_ref())?,
-        user_namespace: userns,
+        label_option,
+        user_namespace: ns.has(libc::CLONE_NEWUSER),
         network_namespace: ns.has(libc::CLONE_NEWNET),
         pid_namespace: ns.has(libc::CLONE_NEWPID),
         cgroup_namespace: ns.has(libc::CLONE_NEWCGROUP),
@@ -226,27 +302,14 @@ fn assemble(
             joined: ns.joined_user,
             privileged: options.host.sys_admin,
         },
-    };
-    for entry in spec.mounts().iter().flatten() {
-        let mut mount = mounts::plan(entry, &around)?;
-        inherit_propagation(&mut mount, propagation);
-        if let mounts::Kind::Bind(bind) = &mut mount.kind {
-            trees.wanted = bind.id_map.is_some() || reachable_by_parent_only(bind, userns, options);
-            bind.slot = trees.open(|| source_tree(bind, inherited));
-        }
-        steps.push(Step::Mount(Box::new(mount)));
     }
-    steps.extend(rootfs::devices(spec, userns, options.host.kcore)?);
-    if !empty(linux.masked_paths()) {
-        steps.push(Step::MaskSources);
-    }
-    Ok(())
 }
 
 /// Whether the parent opens the source, as init may be unable to. Not what comes from the root itself: that may be on a mount made before it.
-fn reachable_by_parent_only(bind: &mounts::Bind, userns: bool, options: &Options<'_>) -> bool {
+fn opened_by_parent(bind: &mounts::Bind, userns: bool, options: &Options<'_>) -> bool {
     let source = Path::new(OsStr::from_bytes(bind.source.as_bytes()));
-    userns && options.host.sys_admin && !source.starts_with(options.rootfs)
+    let wanted = bind.id_map.is_some() || userns;
+    wanted && options.host.sys_admin && !source.starts_with(options.rootfs)
 }
 
 /// The source of a bind, as the parent opens it.
@@ -302,9 +365,10 @@ fn change_root(
     });
     steps.push(Step::ReopenNull);
     if process.cwd() != Path::new("/") {
-        steps.push(Step::MakeDirectory(c_path(mounts::clean_target(
-            process.cwd(),
-        ))?));
+        let path = c_path(mounts::clean_target(process.cwd()));
+        steps.push(Step::MakeDirectory(
+            path.map_err(|e| e.in_field("process.cwd"))?,
+        ));
     }
     if process.terminal().unwrap_or(false) {
         steps.push(Step::Console(console(process, true)));
@@ -339,36 +403,45 @@ pub(crate) fn console(process: &Process, bind: bool) -> Console {
 }
 
 /// Names, labels, sysctls, read-only and masked paths, personality, memory policy.
-fn restrict(spec: &Spec, linux: &Linux, process: &Process, steps: &mut Vec<Step>) -> Result<()> {
-    let text = |name: &Option<String>| {
-        name.as_deref()
-            .filter(|name| !name.is_empty())
-            .map(c_string)
-            .transpose()
+fn restrict(
+    spec: &Spec,
+    linux: &Linux,
+    process: &Process,
+    steps: &mut Vec<Step>,
+    faults: &mut Faults,
+) {
+    let mut text = |field: &str, name: &Option<String>| {
+        let name = name.as_deref().filter(|name| !name.is_empty());
+        name.and_then(|name| faults.keep_in(field, c_string(name)))
     };
-    steps.extend(text(spec.hostname())?.map(Step::Hostname));
-    steps.extend(text(spec.domainname())?.map(Step::Domainname));
-    steps.extend(text(process.apparmor_profile())?.map(Step::Apparmor));
+    steps.extend(text("hostname", spec.hostname()).map(Step::Hostname));
+    steps.extend(text("domainname", spec.domainname()).map(Step::Domainname));
+    let profile = text("process.apparmorProfile", process.apparmor_profile());
+    steps.extend(profile.map(Step::Apparmor));
     for (name, value) in linux.sysctl().iter().flatten() {
-        let path = c_string(format!("sys/{}", validate::sysctl_path(name)))?;
-        steps.push(Step::Sysctl {
+        let path = c_string(format!("sys/{}", validate::sysctl_path(name)));
+        let both = path.and_then(|path| Ok((path, c_string(value)?)));
+        let both = faults.keep_in(format!("linux.sysctl[{name:?}]"), both);
+        steps.extend(both.map(|(path, value)| Step::Sysctl {
             name: name.clone(),
             path,
-            value: c_string(value)?,
-        });
+            value,
+        }));
     }
-    let target = |path: &String| c_path(mounts::clean_target(Path::new(path)));
-    for path in linux.readonly_paths().iter().flatten() {
-        steps.push(Step::ReadonlyPath(target(path)?));
-    }
-    for path in linux.masked_paths().iter().flatten() {
-        steps.push(Step::MaskedPath(target(path)?));
-    }
+    let mut targets = |field: &str, list: &Option<Vec<String>>, step: fn(CString) -> Step| {
+        for (at, path) in list.iter().flatten().enumerate() {
+            let path = c_path(mounts::clean_target(Path::new(path)));
+            let path = faults.keep_in(format!("linux.{field}[{at}]"), path);
+            steps.extend(path.map(step));
+        }
+    };
+    targets("readonlyPaths", linux.readonly_paths(), Step::ReadonlyPath);
+    targets("maskedPaths", linux.masked_paths(), Step::MaskedPath);
     // Late, since what is unbindable cannot be cloned for a read-only path. The root's own mount only: the others have theirs.
-    if let Some(flags) = rootfs::propagation(linux.rootfs_propagation().as_deref())? {
+    if let Ok(Some(flags)) = rootfs::propagation(linux.rootfs_propagation().as_deref()) {
         steps.push(Step::RootPropagation(flags & !libc::MS_REC));
     }
-    super::of_every_process(linux, steps)
+    faults.keep(super::of_every_process(linux, steps));
 }
 
 const START: &str = "startContainer";
@@ -379,49 +452,58 @@ fn hook_calls(
     hooks: &[Hook],
     state: &[Vec<u8>; 2],
     warn_ms: Option<i32>,
-) -> Result<Vec<Step>> {
+    faults: &mut Faults,
+) -> Vec<Step> {
+    let calls = hooks.iter().enumerate().filter_map(|(index, hook)| {
+        let call = hook_call(kind, index, hook, state, warn_ms);
+        faults.keep_in(format!("hooks.{kind}[{index}]"), call)
+    });
+    calls.map(Step::Hook).collect()
+}
+
+fn hook_call(
+    kind: &'static str,
+    index: usize,
+    hook: &Hook,
+    state: &[Vec<u8>; 2],
+    warn_ms: Option<i32>,
+) -> Result<HookCall> {
     let array = |list: &[String]| {
         list.iter()
             .map(c_string)
             .collect::<Result<Vec<_>>>()
             .map(CStringArray::new)
     };
-    let call = |(index, hook): (usize, &Hook)| {
-        let describe = || format!("{kind} hook #{index} ({})", hook.path().display());
-        if !hook.path().is_absolute() {
-            return Err(Error::invalid(format!(
-                "{}: the path is not absolute",
-                describe()
-            )));
-        }
-        if hook.timeout().is_some_and(|seconds| seconds <= 0) {
-            return Err(Error::invalid(format!(
-                "{}: the timeout is not positive",
-                describe()
-            )));
-        }
-        let path = c_string(hook.path().as_os_str().as_bytes())?;
-        let argv = match hook.args().as_deref() {
-            Some(args) if !args.is_empty() => array(args)?,
-            _ => CStringArray::new(vec![path.clone()]),
-        };
-        let envp = match hook.env().as_deref() {
-            None if kind == START => None,
-            env => Some(array(env.unwrap_or_default())?),
-        };
-        let timeout_ms = hook
-            .timeout()
-            .map(|seconds| i32::try_from(seconds.saturating_mul(1000)).unwrap_or(i32::MAX));
-        Ok(Step::Hook(HookCall {
-            kind,
-            index,
-            path,
-            argv,
-            envp,
-            timeout_ms,
-            warn_after_ms: warn_ms.filter(|_| timeout_ms.is_none()),
-            state: state.clone(),
-        }))
+    let wrong = |field: &str, what: &str| {
+        let path = hook.path().display();
+        Error::invalid(format!("{kind} hook #{index} ({path}): {what}")).in_field(field)
     };
-    hooks.iter().enumerate().map(call).collect()
+    if !hook.path().is_absolute() {
+        return Err(wrong("path", "the path is not absolute"));
+    }
+    if hook.timeout().is_some_and(|seconds| seconds <= 0) {
+        return Err(wrong("timeout", "the timeout is not positive"));
+    }
+    let path = c_string(hook.path().as_os_str().as_bytes())?;
+    let argv = match hook.args().as_deref() {
+        Some(args) if !args.is_empty() => array(args)?,
+        _ => CStringArray::new(vec![path.clone()]),
+    };
+    let envp = match hook.env().as_deref() {
+        None if kind == START => None,
+        env => Some(array(env.unwrap_or_default())?),
+    };
+    let timeout_ms = hook
+        .timeout()
+        .map(|seconds| i32::try_from(seconds.saturating_mul(1000)).unwrap_or(i32::MAX));
+    Ok(HookCall {
+        kind,
+        index,
+        path,
+        argv,
+        envp,
+        timeout_ms,
+        warn_after_ms: warn_ms.filter(|_| timeout_ms.is_none()),
+        state: state.clone(),
+    })
 }

@@ -10,7 +10,6 @@
 
 use crate::report::{Error, Result};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
-use std::collections::BTreeSet;
 use std::fmt;
 
 /// A program ready for bpf(2).
@@ -47,7 +46,8 @@ pub(crate) fn device_filter(rules: &[LinuxDeviceCgroup]) -> Result<DeviceFilter>
     for (index, rule) in rules.iter().enumerate() {
         policy
             .apply(rule, &mut warnings)
-            .map_err(|e| e.context(format!("linux.resources.devices[{index}]")))?;
+            .map_err(|e| e.context(format!("linux.resources.devices[{index}]")))
+            .map_err(|e| e.in_field(format!("devices[{index}]")))?;
     }
     for default in DEFAULTS {
         policy
@@ -128,7 +128,7 @@ struct Policy {
 
 impl Policy {
     fn apply(&mut self, rule: &LinuxDeviceCgroup, warnings: &mut Vec<String>) -> Result<()> {
-        let access = parse_access(rule.access().as_deref().unwrap_or_default())?;
+        let access = parse_access(rule.access().as_deref().unwrap_or_default(), warnings)?;
         let major = parse_number("major", rule.major())?;
         let minor = parse_number("minor", rule.minor())?;
         let kind = match rule.typ().unwrap_or_default() {
@@ -217,7 +217,9 @@ impl Policy {
         ];
         for kind in [Kind::Block, Kind::Char] {
             let of_kind: Vec<_> = self.exceptions.iter().filter(|e| e.kind == kind).collect();
-            let majors: BTreeSet<_> = of_kind.iter().map(|e| e.major).collect();
+            let mut majors: Vec<_> = of_kind.iter().map(|e| e.major).collect();
+            majors.sort_unstable();
+            majors.dedup();
             let by_major = majors.into_iter().flat_map(|major| {
                 let minors = of_kind.iter().filter(|e| e.major == major);
                 let by_minor = minors.flat_map(|e| within(MINOR, e.minor, self.verdict(e.access)));
@@ -258,18 +260,28 @@ fn within(register: u8, value: Option<u32>, mut code: Vec<u64>) -> Vec<u64> {
     code
 }
 
-fn parse_access(letters: &str) -> Result<Access> {
+/// Letters that mean nothing are passed over, as runc does, if others are left.
+fn parse_access(letters: &str, warnings: &mut Vec<String>) -> Result<Access> {
     if letters.is_empty() {
         return Err(Error::invalid("access cannot be empty"));
     }
-    letters.chars().try_fold(0, |access, letter| match letter {
-        'r' => Ok(access | READ),
-        'w' => Ok(access | WRITE),
-        'm' => Ok(access | MKNOD),
-        _ => Err(Error::invalid(format!(
-            "access '{letters}' has a letter that is none of r, w and m"
-        ))),
-    })
+    let one = |letter| match letter {
+        'r' => READ,
+        'w' => WRITE,
+        'm' => MKNOD,
+        _ => 0,
+    };
+    let access = letters
+        .chars()
+        .fold(0, |access, letter| access | one(letter));
+    let unknown = format!("access '{letters}' has a letter that is none of r, w and m");
+    if access == 0 {
+        return Err(Error::invalid(unknown));
+    }
+    if letters.chars().any(|letter| one(letter) == 0) {
+        warnings.push(format!("linux.resources.devices: {unknown}, ignoring it"));
+    }
+    Ok(access)
 }
 
 /// Absent and -1 stand for all.
@@ -572,10 +584,7 @@ mod tests {
                 r#"[{"allow":true,"type":"c"}]"#,
                 "devices[0]: access cannot be empty",
             ),
-            (
-                r#"[{"allow":true,"type":"c","access":"rx"}]"#,
-                "access 'rx'",
-            ),
+            (r#"[{"allow":true,"type":"c","access":"x"}]"#, "access 'x'"),
             (
                 r#"[{"allow":true,"type":"p","access":"r"}]"#,
                 "device type 'p'",
@@ -610,6 +619,17 @@ mod tests {
                 .warnings
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn letters_that_mean_nothing_are_passed_over_with_a_warning() {
+        let filter = |access: &str| {
+            let rule = format!(r#"[{{"allow":false,"type":"c","major":1,"access":"{access}"}}]"#);
+            device_filter(&rules(&rule)).unwrap()
+        };
+        assert_eq!(filter("rwa").program, filter("rw").program);
+        assert!(filter("rwa").warnings[0].contains("'rwa'"));
+        assert!(filter("rw").warnings.is_empty());
     }
 
     /// The verdict by the rules of the kernel's own v1 device controller, read from its documentation.

@@ -2,7 +2,7 @@
 
 use super::{Birth, Ids, Join, Open, Plan, Slot, Step, create, landlock, mounts, process, seccomp};
 use crate::host::Host;
-use crate::report::Result;
+use crate::report::{Faults, Result};
 use oci_spec::runtime::{Linux, Process};
 
 /// What the container and the command line add to the process document.
@@ -60,7 +60,7 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
     if let Some(linux) = options.linux {
         super::of_every_process(linux, &mut steps)?;
     }
-    let mut rlimits = Vec::new();
+    let mut faults = Faults::default();
     let tail = process::Tail {
         process,
         landlock: options.landlock.take(),
@@ -71,12 +71,14 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
         close_from: 3 + options.preserved_fds,
         before_exec: Vec::new(),
     };
-    process::tail(tail, &mut steps, &mut rlimits)?;
+    let rlimits = process::tail(tail, &mut steps, &mut faults);
+    let program = process::exec(process, &mut faults);
+    faults.settle()?;
     Ok(Plan {
         birth,
         opens: vec![Open::Process],
         steps,
-        exec: process::exec(process)?,
+        exec: program,
         rlimits,
         net_devices: Vec::new(),
     })

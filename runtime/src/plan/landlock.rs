@@ -129,8 +129,8 @@ pub(crate) fn parse(value: Option<&String>) -> Result<Option<Ruleset>> {
 }
 
 fn ruleset(value: &str) -> Result<Ruleset> {
-    let document: Document =
-        serde_json::from_str(value).map_err(|error| Error::invalid(error.to_string()))?;
+    let document: Document = serde_json::from_slice(value.as_bytes())
+        .map_err(|error| Error::invalid(error.to_string()))?;
     let handled = Handled {
         fs: match &document.handled_access_fs {
             Some(names) => mask(&FS, names)?,

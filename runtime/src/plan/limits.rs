@@ -6,12 +6,12 @@
 //!
 //! The spec's fields are those of cgroup v1. Formulas and order are runc's, so that a container gets the same limits under both.
 
-use crate::report::{Error, Result};
+use crate::report::{Error, Faults, Result};
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxNetwork, LinuxPids, LinuxRdma,
     LinuxResources, LinuxThrottleDevice,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 /// What the kernel writes and reads for "no limit".
 const MAX: &str = "max";
@@ -64,34 +64,48 @@ pub(crate) struct MemoryCheck {
 
 /// Translates the spec's resources. Does not look at `devices`.
 pub(crate) fn limits(resources: &LinuxResources) -> Result<Limits> {
+    let mut faults = Faults::default();
+    let limits = draft(resources, &mut faults);
+    faults.settle().map(|()| limits)
+}
+
+/// The same with all that is wrong, and with the limits without that. Fields are those of `linux.resources`.
+pub(crate) fn draft(resources: &LinuxResources, faults: &mut Faults) -> Limits {
     let mut limits = Limits::default();
     if let Some(pids) = resources.pids() {
         limits.pids(pids);
     }
     if let Some(memory) = resources.memory() {
-        limits.memory(memory)?;
+        faults.keep_in("memory", limits.memory(memory));
     }
     if let Some(block_io) = resources.block_io() {
-        limits.block_io(block_io)?;
+        faults.keep_in("blockIO", limits.block_io(block_io));
     }
     if let Some(cpu) = resources.cpu() {
         limits.cpu(cpu);
         limits.cpuset(cpu);
     }
-    for hugepages in resources.hugepage_limits().iter().flatten() {
-        limits.hugepages(hugepages)?;
+    for (at, hugepages) in resources.hugepage_limits().iter().flatten().enumerate() {
+        faults.keep_in(format!("hugepageLimits[{at}]"), limits.hugepages(hugepages));
     }
     if let Some(rdma) = resources.rdma() {
-        limits.rdma(rdma)?;
+        faults.keep_in("rdma", limits.rdma(rdma));
     }
     if let Some(network) = resources.network() {
         limits.network(network);
     }
     // Last, so that what is written in the kernel's own words wins over what was translated.
-    if let Some(unified) = resources.unified() {
-        limits.unified(unified)?;
+    for (key, value) in resources.unified().iter().flat_map(by_name) {
+        faults.keep_in(format!("unified[{key:?}]"), limits.unified(key, value));
     }
-    Ok(limits)
+    limits
+}
+
+/// In an order that does not change from run to run.
+fn by_name<T>(map: &HashMap<String, T>) -> impl Iterator<Item = (&String, &T)> {
+    let mut names: Vec<_> = map.keys().collect();
+    names.sort_unstable();
+    names.into_iter().map(|name| (name, &map[name]))
 }
 
 impl Write {
@@ -330,7 +344,7 @@ impl Limits {
     }
 
     fn rdma(&mut self, devices: &HashMap<String, LinuxRdma>) -> Result<()> {
-        for (device, limit) in devices.iter().collect::<BTreeMap<_, _>>() {
+        for (device, limit) in by_name(devices) {
             if device.is_empty() || device.contains(char::is_whitespace) {
                 return Err(Error::invalid(format!(
                     "linux.resources.rdma: '{device}' is not the name of a device"
@@ -361,39 +375,36 @@ impl Limits {
         }
     }
 
-    fn unified(&mut self, unified: &HashMap<String, String>) -> Result<()> {
-        for (key, value) in unified.iter().collect::<BTreeMap<_, _>>() {
-            if key.contains('/') {
-                return Err(Error::invalid(format!(
-                    "unified resource '{key}' must be a file name (no slashes)"
-                )));
-            }
-            if key.split_once('.').is_none_or(|(controller, file)| {
-                controller.is_empty() || file.is_empty() || file == "."
-            }) {
-                return Err(Error::invalid(format!(
-                    "unified resource '{key}' must be in the form CONTROLLER.PARAMETER"
-                )));
-            }
-            // They would move or end this command itself, or keep the container from ever starting.
-            let acts = ["procs", "threads", "freeze", "kill"];
-            if key
-                .strip_prefix("cgroup.")
-                .is_some_and(|file| acts.contains(&file))
-            {
-                return Err(Error::invalid(format!(
-                    "unified resource '{key}' is not a limit"
-                )));
-            }
-            if value.is_empty() {
-                // To clear a list such as cpuset.cpus. A write of no bytes would not reach the kernel's parser.
-                self.set(key, "\n", Absent::Fail);
-                continue;
-            }
-            // The kernel takes one setting for each write, so `io.max` for two devices is two writes.
-            for line in value.lines().filter(|line| !line.is_empty()) {
-                self.set(key, line, Absent::Fail);
-            }
+    fn unified(&mut self, key: &str, value: &str) -> Result<()> {
+        if key.contains('/') {
+            return Err(Error::invalid(format!(
+                "unified resource '{key}' must be a file name (no slashes)"
+            )));
+        }
+        if key.split_once('.').is_none_or(|(controller, file)| {
+            controller.is_empty() || file.is_empty() || file == "."
+        }) {
+            return Err(Error::invalid(format!(
+                "unified resource '{key}' must be in the form CONTROLLER.PARAMETER"
+            )));
+        }
+        // They would move or end this command itself, or keep the container from ever starting.
+        let acts = ["procs", "threads", "freeze", "kill"];
+        if key
+            .strip_prefix("cgroup.")
+            .is_some_and(|file| acts.contains(&file))
+        {
+            return Err(Error::invalid(format!(
+                "unified resource '{key}' is not a limit"
+            )));
+        }
+        if value.is_empty() {
+            // To clear a list such as cpuset.cpus. A write of no bytes would not reach the kernel's parser.
+            self.set(key, "\n", Absent::Fail);
+        }
+        // The kernel takes one setting for each write, so `io.max` for two devices is two writes.
+        for line in value.lines().filter(|line| !line.is_empty()) {
+            self.set(key, line, Absent::Fail);
         }
         Ok(())
     }
@@ -421,20 +432,19 @@ fn memory_amount(field: &str, value: Option<i64>) -> Result<Option<Amount>> {
         Some(-1) => Ok(Some(Amount::Unlimited)),
         Some(n) => match u64::try_from(n) {
             Ok(n) => Ok(Some(Amount::Bytes(n))),
-            Err(_) => Err(Error::invalid(format!(
-                "linux.resources.memory.{field}: {n} is not an amount of memory"
-            ))),
+            Err(_) => {
+                let text =
+                    format!("linux.resources.memory.{field}: {n} is not an amount of memory");
+                Err(Error::invalid(text).in_field(field))
+            }
         },
     }
 }
 
 /// The spec's `swap` is memory and swap together, as on v1. The kernel's `memory.swap.max` is swap alone.
 fn swap_max(limit: Option<Amount>, swap: Option<Amount>) -> Result<Option<String>> {
-    let invalid = |why| {
-        Err(Error::invalid(format!(
-            "linux.resources.memory.swap: {why}"
-        )))
-    };
+    let invalid =
+        |why| Err(Error::invalid(format!("linux.resources.memory.swap: {why}")).in_field("swap"));
     match (limit, swap) {
         // On v1, lifting the memory limit lifted that of swap too, and engines count on it.
         (Some(Amount::Unlimited), None) | (_, Some(Amount::Unlimited)) => Ok(Some(MAX.to_owned())),

@@ -7,6 +7,7 @@
 
 pub(crate) mod cgroup;
 pub(crate) mod create;
+pub(crate) mod criu;
 pub(crate) mod device_filter;
 pub(crate) mod exec;
 pub(crate) mod idmap;
@@ -15,6 +16,7 @@ pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
 pub(crate) mod net_devices;
+pub(crate) mod outline;
 pub(crate) mod personality;
 pub(crate) mod process;
 pub(crate) mod resctrl;
@@ -169,6 +171,8 @@ pub(crate) enum Step {
     /// Opens a layer of an overlay root, or its upper or work directory, for [`Step::Root`].
     OpenLayer(CString),
     Root(rootfs::Root),
+    /// Unmounts the root at this path, with all that was mounted in it.
+    LeaveRoot(CString),
     Mount(Box<Mount>),
     Device(rootfs::Device),
     /// Makes a link in /dev; an existing file stays.
@@ -248,6 +252,20 @@ pub(crate) enum Step {
     CloseSetUp,
     /// Opens the start fifo for writing, which blocks until `start` opens it.
     AwaitStart,
+    /// Sets attributes (`MOUNT_ATTR_*`) of the mount at a path; where nothing is, none.
+    Restrict {
+        path: CString,
+        attributes: u64,
+    },
+    /// Has the program keep this descriptor of the parent's.
+    Pass(i32),
+    /// Opens a directory in the mount namespace that this process is in, in place of a descriptor of the parent's, and has the program keep it.
+    Reopen {
+        path: CString,
+        number: i32,
+    },
+    /// Makes a pair of sockets of its own, sends one to the parent over this socket, and has the program keep the other in its place.
+    Converse(i32),
     /// Marks every descriptor from this one on close-on-exec.
     CloseFrom(u32),
     /// Signal mask and dispositions as the caller had them; the parent's death is no signal any more.
@@ -378,9 +396,8 @@ fn memory_policy(policy: &oci_spec::runtime::LinuxMemoryPolicy) -> Result<Step> 
     });
     let list = policy.nodes().as_deref().unwrap_or_default();
     let nodes = bit_mask(list).ok_or_else(|| {
-        Error::invalid(format!(
-            "linux.memoryPolicy.nodes: invalid memory policy node in {list:?}"
-        ))
+        let text = format!("linux.memoryPolicy.nodes: invalid memory policy node in {list:?}");
+        Error::invalid(text).in_field("linux.memoryPolicy.nodes")
     })?;
     Ok(Step::MemoryPolicy {
         mode: mode | flags,

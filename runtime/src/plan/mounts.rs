@@ -20,6 +20,8 @@ use std::path::{Component, Path, PathBuf};
 /// One mount, ready to be made by init.
 #[derive(Debug)]
 pub(crate) struct Mount {
+    /// Its place in `mounts`.
+    pub(crate) index: usize,
     /// Destination below the container's root, without `..` and not `/`.
     pub(crate) target: CString,
     pub(crate) kind: Kind,
@@ -58,9 +60,12 @@ pub(crate) enum Kind {
 pub(crate) struct Bind {
     pub(crate) source: CString,
     pub(crate) recursive: bool,
-    /// Where the parent has opened it before the clone: for init if that cannot reach it, and always if it is id-mapped.
+    /// Where the parent has opened it before the clone: for init if that cannot reach it, and if it is id-mapped and not from the root itself.
     pub(crate) slot: Option<Slot>,
+    /// Without a slot, the parent gives it to what init has opened.
     pub(crate) id_map: Option<MountIdMap>,
+    /// The number of this mount's step, by which init then asks for that.
+    pub(crate) step: u32,
     /// Flags that no word clears stay. The kernel sees to that where a mount of the host comes into a user namespace, but not for
     /// one that the parent has opened.
     pub(crate) keep_flags: bool,
@@ -151,35 +156,35 @@ pub(crate) fn label_option(annotations: Option<&HashMap<String, String>>) -> Res
 /// Turns one entry of `mounts` into a mount.
 pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) -> Result<Mount> {
     let target = clean_target(below(around.rootfs, entry.destination()));
+    let wrong = |field: &str, what: &str| {
+        Error::invalid(format!("mount {:?}: {what}", entry.destination())).in_field(field)
+    };
     let describe = || format!("mount {:?}", entry.destination());
     let options = entry.options().as_deref().unwrap_or_default();
-    let mut words = parse(options).map_err(|e| e.context(describe()))?;
+    let mut words = parse(options).map_err(|e| e.context(describe()).in_field("options"))?;
     let fstype = entry.typ().as_deref().unwrap_or_default();
     let is_bind = words.bind || fstype == "bind";
     if target == Path::new("/") {
-        return Err(Error::invalid(format!(
-            "{}: the destination must not be the root itself",
-            describe()
-        )));
+        return Err(wrong(
+            "destination",
+            "the destination must not be the root itself",
+        ));
     }
     if is_bind && !words.data.is_empty() {
         let text = words.data.join(",");
-        return Err(Error::invalid(format!(
-            "{}: bind mounts cannot have any filesystem-specific options applied: {text}",
-            describe()
-        )));
+        let text =
+            format!("bind mounts cannot have any filesystem-specific options applied: {text}");
+        return Err(wrong("options", &text));
     }
     if !is_bind && fstype.is_empty() {
-        return Err(Error::invalid(format!("{}: no type", describe())));
+        return Err(wrong("type", "no type"));
     }
-    check_proc(&target, fstype, is_bind)?;
+    check_proc(&target, fstype, is_bind).map_err(|e| e.in_field("destination"))?;
     let id_map = idmap::plan(words.id_map.take(), entry, is_bind, &around.id_maps)
         .map_err(|e| e.context(format!("invalid mount {:?}", entry.destination())))?;
     if !is_bind && words.links != Links::default() {
-        return Err(Error::invalid(format!(
-            "{}: copy-symlink, src-nofollow and dest-nofollow are for bind mounts",
-            describe()
-        )));
+        let text = "copy-symlink, src-nofollow and dest-nofollow are for bind mounts";
+        return Err(wrong("options", text));
     }
     let cgroup = !is_bind && matches!(fstype, "cgroup" | "cgroup2");
     let late_readonly = words.set & MOUNT_ATTR_RDONLY != 0
@@ -207,6 +212,7 @@ pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) 
         Kind::Filesystem(filesystem(entry, fstype, words, around)?)
     };
     Ok(Mount {
+        index: 0,
         covers_proc_file: is_coverable_proc_file(&target),
         target: c_path(&target)?,
         kind,
@@ -302,16 +308,18 @@ fn bind(
     around: &Surroundings<'_>,
 ) -> Result<Kind> {
     let Some(source) = entry.source() else {
-        return Err(Error::invalid(format!(
+        let text = format!(
             "mount {:?}: a bind mount needs a source",
             entry.destination()
-        )));
+        );
+        return Err(Error::invalid(text).in_field("source"));
     };
     let source = c_path(around.bundle.join(source))?;
     Ok(Kind::Bind(Bind {
         source,
         recursive: words.recursive_bind,
         slot: None,
+        step: 0,
         keep_flags: id_map.is_some() && around.user_namespace,
         id_map,
         links: words.links,
@@ -337,6 +345,7 @@ fn cgroup_kind(
                 source: c_path(part)?,
                 recursive: false,
                 slot: None,
+                step: 0,
                 id_map: None,
                 keep_flags: false,
                 links: Links::default(),
@@ -668,8 +677,9 @@ impl Words {
     }
 }
 
-impl fmt::Display for Mount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Mount {
+    /// What is mounted where, and how.
+    pub(crate) fn places(&self) -> String {
         let source = match &self.kind {
             Kind::Bind(bind) => bind.source.as_c_str(),
             Kind::Filesystem(filesystem) | Kind::Cgroup { filesystem, .. } => {
@@ -678,12 +688,17 @@ impl fmt::Display for Mount {
             Kind::Empty => c"nothing",
         };
         let words = self.words.trim();
-        write!(
-            f,
-            "mount {} on {} ({words})",
+        format!(
+            "{} on {} ({words})",
             source.to_string_lossy(),
             self.target.to_string_lossy()
         )
+    }
+}
+
+impl fmt::Display for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mount {}", self.places())
     }
 }
 

@@ -4,10 +4,11 @@
 
 use super::{Birth, Ids, Join, Open, Slot, Stage};
 use crate::host::Host;
-use crate::report::{Error, Result};
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
+use crate::report::{Error, Faults, Result};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType};
 use std::ffi::CString;
 use std::fmt::Write;
+use std::path::Path;
 
 /// linux/sched.h; kernel 5.6.
 pub(crate) const CLONE_NEWTIME: i32 = 0x80;
@@ -66,6 +67,11 @@ pub(crate) fn host_id(maps: &[IdMap], id: u32) -> Option<u32> {
     map.host.checked_add(id - map.container)
 }
 
+/// Whether the maps have this one id of the host and no other: what an unprivileged user may write himself.
+pub(crate) fn maps_only(maps: &[IdMap], id: u32) -> bool {
+    matches!(maps, [map] if map.size == 1 && map.host == id)
+}
+
 pub(super) fn id_maps(mappings: Option<&Vec<LinuxIdMapping>>) -> Vec<IdMap> {
     let map = |m: &LinuxIdMapping| IdMap {
         container: m.container_id(),
@@ -76,54 +82,41 @@ pub(super) fn id_maps(mappings: Option<&Vec<LinuxIdMapping>>) -> Vec<IdMap> {
 }
 
 /// Works out how init comes into its namespaces.
-pub(crate) fn plan(linux: &Linux, host: &Host) -> Result<Namespaces> {
+pub(crate) fn plan(linux: &Linux, host: &Host, faults: &mut Faults) -> Namespaces {
     let mut ns = Namespaces::default();
     let mut paths = Vec::new();
-    for entry in linux.namespaces().iter().flatten() {
+    for (at, entry) in linux.namespaces().iter().flatten().enumerate() {
         let flag = entry.typ() as u64;
-        if ns.has(flag as i32) {
-            return Err(Error::invalid(format!(
-                "malformed spec file: duplicated ns {:?}",
-                entry.typ().to_string()
-            )));
-        }
-        match entry
-            .path()
-            .as_deref()
-            .filter(|path| !path.as_os_str().is_empty())
-        {
-            Some(path) if !path.is_absolute() => {
-                return Err(Error::invalid(format!(
-                    "namespace path {} is not absolute",
-                    path.display()
-                )));
-            }
-            Some(path) => {
+        let path = faults.keep_in(format!("linux.namespaces[{at}]"), path_of(entry, &ns));
+        match path {
+            Some(Some(path)) => {
                 ns.joined |= flag;
-                paths.push((flag, path.to_owned()));
+                paths.push((flag, path, at));
             }
-            None => ns.new |= flag,
+            _ => ns.new |= flag,
         }
     }
-    map_ids(linux, &mut ns)?;
-    let offsets = time_offsets(linux, &ns)?;
+    faults.keep(map_ids(linux, &mut ns));
+    let offsets = faults
+        .keep_in("linux.timeOffsets", time_offsets(linux, &ns))
+        .flatten();
     // Joined in the order in which each may need what the one before gives: a privileged caller joins the user namespace last, since
     // it may lose its rights over the others with it; an unprivileged one first, since it has no rights before.
     let user_rank = if host.sys_admin { 8 } else { 0 };
-    paths.sort_by_key(|(flag, _)| {
-        if *flag == LinuxNamespaceType::User as u64 {
-            user_rank
-        } else {
-            4
-        }
+    paths.sort_unstable_by_key(|&(flag, _, at)| {
+        let is_user = flag == LinuxNamespaceType::User as u64;
+        (if is_user { user_rank } else { 4 }, at)
     });
-    for (flag, path) in paths {
+    for (flag, path, at) in paths {
+        let file = super::mounts::c_path(path);
+        let Some(file) = faults.keep_in(format!("linux.namespaces[{at}].path"), file) else {
+            continue;
+        };
         let slot = Slot(ns.opens.len());
         if flag == LinuxNamespaceType::User as u64 {
             ns.joined_user = Some(slot);
         }
-        ns.opens
-            .push(Open::Namespace(super::mounts::c_path(&path)?));
+        ns.opens.push(Open::Namespace(file));
         ns.joins.push(Join {
             slot,
             flags: flag,
@@ -131,7 +124,25 @@ pub(crate) fn plan(linux: &Linux, host: &Host) -> Result<Namespaces> {
         });
     }
     settle(&mut ns, offsets, host);
-    Ok(ns)
+    ns
+}
+
+/// The path of a namespace to join, if it is one, and the first of its kind.
+fn path_of<'a>(entry: &'a LinuxNamespace, others: &Namespaces) -> Result<Option<&'a Path>> {
+    if others.has(entry.typ() as i32) {
+        return Err(Error::invalid(format!(
+            "malformed spec file: duplicated ns {:?}",
+            entry.typ().to_string()
+        )));
+    }
+    let path = entry.path().as_deref();
+    match path.filter(|path| !path.as_os_str().is_empty()) {
+        Some(path) if !path.is_absolute() => {
+            let text = format!("namespace path {} is not absolute", path.display());
+            Err(Error::invalid(text).in_field("path"))
+        }
+        path => Ok(path),
+    }
 }
 
 /// Decides which process creates and joins what.
@@ -184,26 +195,33 @@ fn map_ids(linux: &Linux, ns: &mut Namespaces) -> Result<()> {
         return Ok(());
     }
     if maps.uids.is_empty() || maps.gids.is_empty() {
-        return Err(Error::invalid(
-            "user namespaces enabled, but no uidMappings and gidMappings: both are needed in config.json",
-        ));
+        let missing = match maps.uids.is_empty() {
+            true => "linux.uidMappings",
+            false => "linux.gidMappings",
+        };
+        let text = "user namespaces enabled, but no uidMappings and gidMappings: both are needed in config.json";
+        return Err(Error::invalid(text).in_field(missing));
     }
-    check_ranges(&maps)?;
+    check_ranges(&maps).map_err(|error| error.in_field("linux"))?;
     ns.birth.id_maps = Some(maps);
     Ok(())
 }
 
 /// Whether every range has ids, and 32-bit ones only.
 pub(super) fn check_ranges(maps: &IdMaps) -> Result<()> {
-    for map in maps.uids.iter().chain(&maps.gids) {
-        if map.size == 0
-            || map.container.checked_add(map.size - 1).is_none()
-            || map.host.checked_add(map.size - 1).is_none()
-        {
-            return Err(Error::invalid(format!(
-                "invalid id mapping {} {} {}",
-                map.container, map.host, map.size
-            )));
+    let sides = [("uidMappings", &maps.uids), ("gidMappings", &maps.gids)];
+    for (side, maps) in sides {
+        for (at, map) in maps.iter().enumerate() {
+            if map.size == 0
+                || map.container.checked_add(map.size - 1).is_none()
+                || map.host.checked_add(map.size - 1).is_none()
+            {
+                let text = format!(
+                    "invalid id mapping {} {} {}",
+                    map.container, map.host, map.size
+                );
+                return Err(Error::invalid(text).in_field(format!("{side}[{at}]")));
+            }
         }
     }
     Ok(())
@@ -252,7 +270,13 @@ mod tests {
     }
 
     fn planned(json: &str) -> Result<Namespaces> {
-        plan(&serde_json::from_str(json).unwrap(), &host())
+        planned_on(json, &host())
+    }
+
+    fn planned_on(json: &str, host: &Host) -> Result<Namespaces> {
+        let mut faults = Faults::default();
+        let ns = plan(&serde_json::from_str(json).unwrap(), host, &mut faults);
+        faults.settle().map(|()| ns)
     }
 
     #[test]
@@ -280,9 +304,8 @@ mod tests {
             initial_user_namespace: false,
             ..host()
         };
-        let linux =
-            serde_json::from_str(r#"{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"}]}"#);
-        let ns = plan(&linux.unwrap(), &host).unwrap();
+        let json = r#"{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"}]}"#;
+        let ns = planned_on(json, &host).unwrap();
         assert_eq!(ns.birth.pid_namespace, None);
         assert_eq!(ns.birth.stage.unwrap().join.len(), 1);
     }

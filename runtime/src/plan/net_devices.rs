@@ -41,7 +41,7 @@ pub(crate) fn plan(linux: &Linux, ns: &Namespaces, host: &Host) -> Result<Vec<Ne
             }
         })
         .collect();
-    devices.sort_by(|a, b| a.name.cmp(&b.name));
+    devices.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     for (at, device) in devices.iter().enumerate() {
         for name in [&device.name, &device.new_name] {
             if !is_name(name) {

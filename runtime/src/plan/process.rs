@@ -4,53 +4,60 @@
 
 use super::mounts::c_string;
 use super::{Exec, Op, Request, Rlimit, Step, landlock, seccomp};
-use crate::report::{Error, Result};
+use crate::report::{Error, Faults, Result};
 use crate::sys::cred::CapSets;
 use crate::sys::process::{CStringArray, SchedAttr};
 use oci_spec::runtime::{
-    Capabilities, IOPriorityClass, LinuxCapabilities, LinuxSchedulerFlag, LinuxSchedulerPolicy,
-    PosixRlimit, Process, Scheduler,
+    Capabilities, IOPriorityClass, LinuxCapabilities, LinuxIOPriority, LinuxSchedulerFlag,
+    LinuxSchedulerPolicy, PosixRlimit, Process, Scheduler, User,
 };
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 
 /// The program with its arguments, environment and the places where it may be.
-pub(crate) fn exec(process: &Process) -> Result<Exec> {
+pub(crate) fn exec(process: &Process, faults: &mut Faults) -> Exec {
     let args = process.args().as_deref().unwrap_or_default();
-    let Some(program) = args.first() else {
-        return Err(Error::invalid("args must not be empty"));
-    };
-    let env = environment(process.env().as_deref().unwrap_or_default())?;
+    if args.is_empty() {
+        let text = "args must not be empty";
+        faults.keep_in("process.args", Err::<(), _>(Error::invalid(text)));
+    }
+    let env = environment(process.env().as_deref().unwrap_or_default(), faults);
     let path = env
         .iter()
         .find_map(|var| var.strip_prefix("PATH="))
         .unwrap_or_default();
-    let candidates = candidates(program, path)?;
-    let envp: Vec<CString> = env.iter().map(c_string).collect::<Result<_>>()?;
-    let argv = args.iter().map(c_string).collect::<Result<_>>()?;
-    Ok(Exec {
-        argv: CStringArray::new(argv),
-        envp: CStringArray::with_home_slot(envp),
-        candidates,
-    })
+    let candidates = args.first().map(|program| candidates(program, path));
+    let candidates = faults
+        .keep_in("process.args[0]", candidates.transpose())
+        .flatten();
+    let envp = env.iter().map(c_string).collect::<Result<_>>();
+    let argv = args.iter().map(c_string).collect::<Result<_>>();
+    Exec {
+        argv: CStringArray::new(faults.keep_in("process.args", argv).unwrap_or_default()),
+        envp: CStringArray::with_home_slot(faults.keep_in("process.env", envp).unwrap_or_default()),
+        candidates: candidates.unwrap_or_default(),
+    }
 }
 
 /// The environment with each name once, where the last one of equal names wins. An empty HOME is none: see [`look_for_home`].
-fn environment(env: &[String]) -> Result<Vec<&str>> {
+fn environment<'a>(env: &'a [String], faults: &mut Faults) -> Vec<&'a str> {
     let mut seen = std::collections::HashSet::new();
     let mut unique = Vec::with_capacity(env.len());
-    for var in env.iter().rev() {
+    for (at, var) in env.iter().enumerate().rev() {
         let Some((name, _)) = var.split_once('=').filter(|(name, _)| !name.is_empty()) else {
-            return Err(Error::invalid(format!(
-                "invalid environment variable {var:?}: not NAME=VALUE"
-            )));
+            let text = format!("invalid environment variable {var:?}: not NAME=VALUE");
+            faults.keep_in(
+                format!("process.env[{at}]"),
+                Err::<(), _>(Error::invalid(text)),
+            );
+            continue;
         };
         if seen.insert(name) && var != "HOME=" {
             unique.push(var.as_str());
         }
     }
     unique.reverse();
-    Ok(unique)
+    unique
 }
 
 /// Where a program may be. A name without a slash is looked for in PATH; relative directories there are passed over, so that a
@@ -84,30 +91,28 @@ pub(crate) struct Tail<'a> {
 }
 
 /// The last steps of a plan: from the process's attributes to its execve, in runc's order.
-pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, rlimits: &mut Vec<Rlimit>) -> Result<()> {
+///
+/// Returns the resource limits for which init asks the parent.
+pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, faults: &mut Faults) -> Vec<Rlimit> {
     let process = tail.process;
     let user = process.user();
     let no_new_privileges = process.no_new_privileges().unwrap_or(false);
     if no_new_privileges {
         steps.push(Step::NoNewPrivileges);
     }
-    attributes(process, steps)?;
-    *rlimits = limits(process, tail.ask_for_rlimits, steps)?;
+    attributes(process, steps, faults);
+    let rlimits = limits(process, tail.ask_for_rlimits, steps, faults);
     look_for_home(process, steps);
-    if let Some(label) = process
-        .selinux_label()
-        .as_deref()
+    let label = process.selinux_label().as_deref();
+    let label = label
         .filter(|label| !label.is_empty())
-    {
-        steps.push(Step::Selinux(c_string(label)?));
-    }
-    let cwd = process.cwd();
-    if !cwd.is_absolute() {
-        return Err(Error::invalid(format!(
-            "Cwd must be an absolute path, not {cwd:?}"
-        )));
-    }
-    let cwd = c_string(cwd.as_os_str().as_bytes())?;
+        .map(c_string)
+        .transpose();
+    let label = faults.keep_in("process.selinuxLabel", label).flatten();
+    steps.extend(label.map(Step::Selinux));
+    let cwd = faults
+        .keep_in("process.cwd", working_directory(process))
+        .unwrap_or_default();
     steps.push(Step::Chdir {
         path: cwd.clone(),
         last: false,
@@ -132,8 +137,7 @@ pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, rlimits: &mut Vec<Rlim
             user.additional_gids().clone().unwrap_or_default(),
         ));
     }
-    check_id("uid", user.uid())?;
-    check_id("gid", user.gid())?;
+    check_ids(user, faults);
     steps.push(Step::Ids {
         uid: user.uid(),
         gid: user.gid(),
@@ -151,7 +155,16 @@ pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, rlimits: &mut Vec<Rlim
     steps.push(Step::RestoreSignals);
     confine_last(late, tail.before_exec, steps);
     steps.push(Step::Exec);
-    Ok(())
+    rlimits
+}
+
+fn working_directory(process: &Process) -> Result<CString> {
+    let cwd = process.cwd();
+    if !cwd.is_absolute() {
+        let text = format!("Cwd must be an absolute path, not {cwd:?}");
+        return Err(Error::invalid(text));
+    }
+    c_string(cwd.as_os_str().as_bytes())
 }
 
 /// The last steps before the execve, with the confinement of a process that has no_new_privs.
@@ -178,16 +191,16 @@ fn confinement(landlock: Option<landlock::Ruleset>, filter: Option<seccomp::Filt
 }
 
 /// The resource limits: set by init, or returned for the parent, whom init asks.
-fn limits(process: &Process, ask: bool, steps: &mut Vec<Step>) -> Result<Vec<Rlimit>> {
-    let limits = rlimits(process.rlimits().as_deref().unwrap_or_default())?;
+fn limits(process: &Process, ask: bool, steps: &mut Vec<Step>, faults: &mut Faults) -> Vec<Rlimit> {
+    let limits = rlimits(process.rlimits().as_deref().unwrap_or_default(), faults);
     if !ask {
         steps.extend(limits.into_iter().map(Step::Rlimit));
-        return Ok(Vec::new());
+        return Vec::new();
     }
     if !limits.is_empty() {
         steps.push(Step::Ask(Request::Rlimits));
     }
-    Ok(limits)
+    limits
 }
 
 /// A process that is not told its home directory gets it from the container's /etc/passwd.
@@ -198,6 +211,19 @@ fn look_for_home(process: &Process, steps: &mut Vec<Step>) {
         steps.push(Step::Home {
             uid: process.user().uid(),
         });
+    }
+}
+
+fn check_ids(user: &User, faults: &mut Faults) {
+    let groups = user.additional_gids().iter().flatten().enumerate();
+    for (at, gid) in groups {
+        faults.keep_in(
+            format!("process.user.additionalGids[{at}]"),
+            check_id("gid", *gid),
+        );
+    }
+    for (what, id) in [("uid", user.uid()), ("gid", user.gid())] {
+        faults.keep_in(format!("process.user.{what}"), check_id(what, id));
     }
 }
 
@@ -233,25 +259,27 @@ pub(crate) fn affinity(process: &Process) -> Result<[Option<Vec<u64>>; 2]> {
 }
 
 /// Scheduler and io priority.
-fn attributes(process: &Process, steps: &mut Vec<Step>) -> Result<()> {
-    if let Some(scheduler) = process.scheduler() {
-        steps.push(Step::Scheduler(sched_attr(scheduler)?));
+fn attributes(process: &Process, steps: &mut Vec<Step>, faults: &mut Faults) {
+    let scheduler = process.scheduler().as_ref().map(sched_attr).transpose();
+    let scheduler = faults.keep_in("process.scheduler", scheduler).flatten();
+    steps.extend(scheduler.map(Step::Scheduler));
+    let priority = process.io_priority().as_ref().map(io_priority).transpose();
+    let priority = faults.keep_in("process.ioPriority", priority).flatten();
+    steps.extend(priority.map(Step::IoPriority));
+}
+
+fn io_priority(priority: &LinuxIOPriority) -> Result<i32> {
+    let class = match priority.class() {
+        IOPriorityClass::IoprioClassRt => 1,
+        IOPriorityClass::IoprioClassBe => 2,
+        IOPriorityClass::IoprioClassIdle => 3,
+    };
+    let level = priority.priority();
+    if !(0..=7).contains(&level) {
+        let text = format!("invalid ioPriority.priority {level}: not in 0..=7");
+        return Err(Error::invalid(text).in_field("priority"));
     }
-    if let Some(priority) = process.io_priority() {
-        let class = match priority.class() {
-            IOPriorityClass::IoprioClassRt => 1,
-            IOPriorityClass::IoprioClassBe => 2,
-            IOPriorityClass::IoprioClassIdle => 3,
-        };
-        let level = priority.priority();
-        if !(0..=7).contains(&level) {
-            return Err(Error::invalid(format!(
-                "invalid ioPriority.priority {level}: not in 0..=7"
-            )));
-        }
-        steps.push(Step::IoPriority(class << 13 | level as i32));
-    }
-    Ok(())
+    Ok(class << 13 | level as i32)
 }
 
 /// See sched_setattr(2) and runtime-spec config.md, "scheduler".
@@ -395,23 +423,28 @@ pub(crate) fn rlimit_name(resource: u32) -> &'static str {
         .map_or("RLIMIT_?", |(name, _)| name)
 }
 
-fn rlimits(rlimits: &[PosixRlimit]) -> Result<Vec<Rlimit>> {
+fn rlimits(rlimits: &[PosixRlimit], faults: &mut Faults) -> Vec<Rlimit> {
     let mut seen = Vec::new();
-    for limit in rlimits {
-        let name = limit.typ().to_string();
-        let Some((_, resource)) = RLIMITS.iter().find(|(known, _)| *known == name) else {
-            return Err(Error::invalid(format!("wrong rlimit value: {name}")));
-        };
-        if seen.iter().any(|l: &Rlimit| l.resource == *resource) {
-            return Err(Error::invalid(format!("rlimit {name} is listed twice")));
-        }
-        seen.push(Rlimit {
-            resource: *resource,
-            soft: limit.soft(),
-            hard: limit.hard(),
-        });
+    for (at, limit) in rlimits.iter().enumerate() {
+        let limit = rlimit(limit, &seen);
+        seen.extend(faults.keep_in(format!("process.rlimits[{at}]"), limit));
     }
-    Ok(seen)
+    seen
+}
+
+fn rlimit(limit: &PosixRlimit, others: &[Rlimit]) -> Result<Rlimit> {
+    let name = limit.typ().to_string();
+    let Some((_, resource)) = RLIMITS.iter().find(|(known, _)| *known == name) else {
+        return Err(Error::invalid(format!("wrong rlimit value: {name}")));
+    };
+    if others.iter().any(|other| other.resource == *resource) {
+        return Err(Error::invalid(format!("rlimit {name} is listed twice")));
+    }
+    Ok(Rlimit {
+        resource: *resource,
+        soft: limit.soft(),
+        hard: limit.hard(),
+    })
 }
 
 /// What `exec:` errors say, in runc's words: engines turn these into the exit codes 126 and 127.
@@ -444,9 +477,16 @@ mod tests {
     #[test]
     fn the_last_of_equal_names_wins_in_the_environment() {
         let env = ["A=1".to_owned(), "B=2".to_owned(), "A=3".to_owned()];
-        assert_eq!(environment(&env).unwrap(), ["B=2", "A=3"]);
-        assert!(environment(&["=x".to_owned()]).is_err());
-        assert!(environment(&["x".to_owned()]).is_err());
+        let mut faults = Faults::default();
+        assert_eq!(environment(&env, &mut faults), ["B=2", "A=3"]);
+        assert!(faults.all().is_empty());
+        let mut faults = Faults::default();
+        environment(
+            &["=x".to_owned(), "A=1".to_owned(), "x".to_owned()],
+            &mut faults,
+        );
+        let fields: Vec<String> = faults.all().iter().map(|e| e.field().to_owned()).collect();
+        assert_eq!(fields, ["process.env[2]", "process.env[0]"]);
     }
 
     #[test]
@@ -480,7 +520,9 @@ mod tests {
             before_exec: vec![Step::AwaitStart],
         };
         let mut steps = Vec::new();
-        tail(parts, &mut steps, &mut Vec::new()).unwrap();
+        let mut faults = Faults::default();
+        tail(parts, &mut steps, &mut faults);
+        faults.settle().unwrap();
         steps
             .iter()
             .map(|step| {

@@ -4,10 +4,11 @@
 
 use super::mounts::{c_path, c_string, clean_target};
 use super::{Slot, Step};
-use crate::report::{Error, Result};
+use crate::report::{Error, Faults, Result};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Spec};
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The root directory and what is mounted there.
@@ -127,17 +128,17 @@ pub(crate) struct Device {
     pub(crate) bind: bool,
 }
 
-const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/random", 1, 8),
-    ("/dev/full", 1, 7),
-    ("/dev/tty", 5, 0),
-    ("/dev/zero", 1, 5),
-    ("/dev/urandom", 1, 9),
+const DEFAULT_DEVICES: [(&CStr, u32, u32); 6] = [
+    (c"/dev/null", 1, 3),
+    (c"/dev/random", 1, 8),
+    (c"/dev/full", 1, 7),
+    (c"/dev/tty", 5, 0),
+    (c"/dev/zero", 1, 5),
+    (c"/dev/urandom", 1, 9),
 ];
 
 /// The nodes and links of /dev, unless /dev is a bind mount and thus somebody else's.
-pub(crate) fn devices(spec: &Spec, bind: bool, kcore: bool) -> Result<Vec<Step>> {
+pub(crate) fn devices(spec: &Spec, bind: bool, kcore: bool, faults: &mut Faults) -> Vec<Step> {
     let is_foreign_dev = |mount: &oci_spec::runtime::Mount| {
         let words = mount.options().iter().flatten();
         clean_target(mount.destination()) == Path::new("/dev")
@@ -145,7 +146,7 @@ pub(crate) fn devices(spec: &Spec, bind: bool, kcore: bool) -> Result<Vec<Step>>
                 || words.clone().any(|word| word == "bind" || word == "rbind"))
     };
     if spec.mounts().iter().flatten().any(is_foreign_dev) {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     let listed = spec
         .linux()
@@ -157,13 +158,15 @@ pub(crate) fn devices(spec: &Spec, bind: bool, kcore: bool) -> Result<Vec<Step>>
         .map(|device| clean_target(device.path()))
         .collect();
     let mut steps = Vec::new();
-    for (path, major, minor) in DEFAULT_DEVICES
-        .iter()
-        .filter(|(path, ..)| !paths.contains(&PathBuf::from(path)))
-    {
+    let replaced = |path: &CStr| {
+        paths
+            .iter()
+            .any(|listed| listed.as_os_str().as_bytes() == path.to_bytes())
+    };
+    for (path, major, minor) in DEFAULT_DEVICES.iter().filter(|(path, ..)| !replaced(path)) {
         let mode = libc::S_IFCHR | 0o666;
         let device = Device {
-            path: c_string(path)?,
+            path: CString::from(*path),
             mode,
             major: *major,
             minor: *minor,
@@ -173,27 +176,29 @@ pub(crate) fn devices(spec: &Spec, bind: bool, kcore: bool) -> Result<Vec<Step>>
         };
         steps.push(Step::Device(device));
     }
-    for (device, path) in listed.iter().zip(&paths) {
-        steps.push(Step::Device(listed_device(device, path, bind)?));
+    for (at, (device, path)) in listed.iter().zip(&paths).enumerate() {
+        let device = listed_device(device, path, bind);
+        let device = faults.keep_in(format!("linux.devices[{at}]"), device);
+        steps.extend(device.map(Step::Device));
     }
     let links = [
-        ("/proc/self/fd", "/dev/fd"),
-        ("/proc/self/fd/0", "/dev/stdin"),
-        ("/proc/self/fd/1", "/dev/stdout"),
-        ("/proc/self/fd/2", "/dev/stderr"),
+        (c"/proc/self/fd", c"/dev/fd"),
+        (c"/proc/self/fd/0", c"/dev/stdin"),
+        (c"/proc/self/fd/1", c"/dev/stdout"),
+        (c"/proc/self/fd/2", c"/dev/stderr"),
     ];
-    let core = kcore.then_some(("/proc/kcore", "/dev/core"));
+    let core = kcore.then_some((c"/proc/kcore", c"/dev/core"));
     for (target, path) in links
         .into_iter()
         .chain(core)
-        .chain([("pts/ptmx", "/dev/ptmx")])
+        .chain([(c"pts/ptmx", c"/dev/ptmx")])
     {
         steps.push(Step::Symlink {
-            target: c_string(target)?,
-            path: c_string(path)?,
+            target: CString::from(target),
+            path: CString::from(path),
         });
     }
-    Ok(steps)
+    steps
 }
 
 fn listed_device(device: &LinuxDevice, path: &Path, bind: bool) -> Result<Device> {
@@ -285,8 +290,7 @@ mod tests {
             r#"{"ociVersion":"1.0.2","linux":{"devices":[{"path":"/dev/null","type":"c","major":1,"minor":5}]}}"#,
         )
         .unwrap();
-        let nulls: Vec<u32> = devices(&spec, false, true)
-            .unwrap()
+        let nulls: Vec<u32> = devices(&spec, false, true, &mut Faults::default())
             .iter()
             .filter_map(|step| match step {
                 Step::Device(device) if device.path.as_c_str() == c"/dev/null" => {

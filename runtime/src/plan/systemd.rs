@@ -284,7 +284,7 @@ fn annotated(annotations: Option<&HashMap<String, String>>) -> Result<Vec<Proper
             _ => property(name, value),
         });
     }
-    properties.sort_by(|(a, _), (b, _)| a.cmp(b));
+    properties.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     Ok(properties)
 }
 

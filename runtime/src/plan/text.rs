@@ -33,6 +33,9 @@ impl fmt::Display for Step {
                 "mount the root file system {}",
                 root.path.to_string_lossy()
             ),
+            Step::LeaveRoot(path) => {
+                write!(f, "unmount the root file system {}", path.to_string_lossy())
+            }
             Step::Mount(mount) => write!(f, "{mount}"),
             Step::Device(device) => write!(f, "create device {}", device.path.to_string_lossy()),
             Step::Symlink { target, path } => write!(
@@ -105,6 +108,12 @@ impl Step {
             Step::LookUp => write!(f, "look the program up"),
             Step::CloseSetUp => write!(f, "close what the file system was made with"),
             Step::AwaitStart => write!(f, "wait for the start command"),
+            Step::Restrict { path, .. } => {
+                write!(f, "set attributes of mount {}", path.to_string_lossy())
+            }
+            Step::Pass(number) => write!(f, "pass file descriptor {number} on"),
+            Step::Reopen { path, .. } => write!(f, "open directory {}", path.to_string_lossy()),
+            Step::Converse(_) => write!(f, "make a pair of sockets"),
             Step::CloseFrom(_) => write!(f, "close inherited file descriptors"),
             Step::RestoreSignals => write!(f, "restore the signals"),
             Step::Exec => write!(f, "execute the program"),

@@ -4,43 +4,58 @@
 
 use super::namespaces::{self, Namespaces};
 use crate::host::Host;
-use crate::report::{Error, Kind, Result};
+use crate::report::{Error, Faults, Kind, Result};
 use oci_spec::runtime::Spec;
 
 /// Checks a config against its own namespaces.
-pub(crate) fn check(spec: &Spec, ns: &Namespaces, host: &Host) -> Result<()> {
-    version(spec.version())?;
+pub(crate) fn check(spec: &Spec, ns: &Namespaces, host: &Host, faults: &mut Faults) {
+    faults.keep_in("ociVersion", version(spec.version()));
     if !host.sys_admin && !ns.has(libc::CLONE_NEWUSER) {
-        return Err(Error::invalid(
-            "rootless container requires user namespaces: add one to linux.namespaces, with uidMappings and gidMappings",
-        ));
+        let text = "rootless container requires user namespaces: add one to linux.namespaces, with uidMappings and gidMappings";
+        faults.keep_in("linux.namespaces", refuse(text));
     }
-    let Some(root) = spec.root() else {
-        return Err(Error::invalid("Root must be specified"));
-    };
-    if root.path().as_os_str().is_empty() {
-        return Err(Error::invalid("root.path must not be empty"));
+    faults.keep(root(spec));
+    names(spec, ns, faults);
+    sysctls(spec, ns, faults);
+    ids(spec, ns, faults);
+    if ns.has(libc::CLONE_NEWNS) {
+        return;
     }
-    names(spec, ns)?;
-    sysctls(spec, ns)?;
-    ids(spec, ns)?;
     let linux = spec.linux().as_ref();
-    let paths = linux
-        .is_some_and(|linux| linux.masked_paths().is_some() || linux.readonly_paths().is_some());
-    if paths && !ns.has(libc::CLONE_NEWNS) {
-        return Err(Error::invalid(
-            "unable to restrict sys entries without a private MNT namespace",
-        ));
+    let paths = [
+        (
+            "linux.maskedPaths",
+            linux.is_some_and(|linux| linux.masked_paths().is_some()),
+        ),
+        (
+            "linux.readonlyPaths",
+            linux.is_some_and(|linux| linux.readonly_paths().is_some()),
+        ),
+    ];
+    for (field, _) in paths.iter().filter(|(_, given)| *given) {
+        let text = "unable to restrict sys entries without a private MNT namespace";
+        faults.keep_in(field, refuse(text));
     }
     if spec
         .mounts()
         .as_ref()
         .is_some_and(|mounts| !mounts.is_empty())
-        && !ns.has(libc::CLONE_NEWNS)
     {
-        return Err(Error::invalid(
-            "mounts without a mount namespace would appear on the host: add one to linux.namespaces",
-        ));
+        let text = "mounts without a mount namespace would appear on the host: add one to linux.namespaces";
+        faults.keep_in("mounts", refuse(text));
+    }
+}
+
+fn refuse(text: impl Into<String>) -> Result<()> {
+    Err(Error::invalid(text))
+}
+
+fn root(spec: &Spec) -> Result<()> {
+    let Some(root) = spec.root() else {
+        return Err(Error::invalid("Root must be specified").in_field("root"));
+    };
+    if root.path().as_os_str().is_empty() {
+        return Err(Error::invalid("root.path must not be empty").in_field("root.path"));
     }
     Ok(())
 }
@@ -66,23 +81,32 @@ fn version(version: &str) -> Result<()> {
     }
 }
 
-fn names(spec: &Spec, ns: &Namespaces) -> Result<()> {
-    let given = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty());
-    if given(spec.hostname()) && !ns.has(libc::CLONE_NEWUTS) {
-        return Err(Error::invalid(
-            "unable to set hostname without a private UTS namespace",
-        ));
+fn names(spec: &Spec, ns: &Namespaces, faults: &mut Faults) {
+    for (field, name) in [
+        ("hostname", spec.hostname()),
+        ("domainname", spec.domainname()),
+    ] {
+        let given = name.as_ref().is_some_and(|name| !name.is_empty());
+        if given && !ns.has(libc::CLONE_NEWUTS) {
+            let text = format!("unable to set {field} without a private UTS namespace");
+            faults.keep_in(field, refuse(text));
+        }
     }
-    if given(spec.domainname()) && !ns.has(libc::CLONE_NEWUTS) {
-        return Err(Error::invalid(
-            "unable to set domainname without a private UTS namespace",
-        ));
+}
+
+fn sysctls(spec: &Spec, ns: &Namespaces, faults: &mut Faults) {
+    let linux = spec.linux().as_ref();
+    for name in linux
+        .and_then(|linux| linux.sysctl().as_ref())
+        .into_iter()
+        .flat_map(|all| all.keys())
+    {
+        faults.keep_in(format!("linux.sysctl[{name:?}]"), sysctl(name, ns));
     }
-    Ok(())
 }
 
 /// A sysctl that is not of one of the container's namespaces would be the host's.
-fn sysctls(spec: &Spec, ns: &Namespaces) -> Result<()> {
+fn sysctl(name: &str, ns: &Namespaces) -> Result<()> {
     const IPC: [&str; 8] = [
         "kernel.msgmax",
         "kernel.msgmnb",
@@ -93,41 +117,33 @@ fn sysctls(spec: &Spec, ns: &Namespaces) -> Result<()> {
         "kernel.shmmni",
         "kernel.shm_rmid_forced",
     ];
-    let Some(sysctl) = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.sysctl().as_ref())
-    else {
-        return Ok(());
+    // Both separators are in use, and a name has only one kind: `net/ipv4/conf/eth0.1/forwarding`.
+    let dotted = sysctl_path(name).replace('/', ".");
+    let allowed = if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+        ns.has(libc::CLONE_NEWIPC)
+    } else if dotted.starts_with("net.") {
+        ns.has(libc::CLONE_NEWNET)
+    } else if dotted.starts_with("user.") {
+        ns.has(libc::CLONE_NEWUSER)
+    } else if dotted == "kernel.domainname" {
+        ns.has(libc::CLONE_NEWUTS)
+    } else if dotted == "kernel.hostname" {
+        let text = format!(
+            "sysctl {name:?} is not allowed as it conflicts with the OCI \"hostname\" field"
+        );
+        return refuse(text);
+    } else {
+        return refuse(format!(
+            "sysctl {name:?} is not in a separate kernel namespace"
+        ));
     };
-    for name in sysctl.keys() {
-        // Both separators are in use, and a name has only one kind: `net/ipv4/conf/eth0.1/forwarding`.
-        let dotted = sysctl_path(name).replace('/', ".");
-        let allowed = if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
-            ns.has(libc::CLONE_NEWIPC)
-        } else if dotted.starts_with("net.") {
-            ns.has(libc::CLONE_NEWNET)
-        } else if dotted.starts_with("user.") {
-            ns.has(libc::CLONE_NEWUSER)
-        } else if dotted == "kernel.domainname" {
-            ns.has(libc::CLONE_NEWUTS)
-        } else if dotted == "kernel.hostname" {
-            let text = format!(
-                "sysctl {name:?} is not allowed as it conflicts with the OCI \"hostname\" field"
-            );
-            return Err(Error::invalid(text));
-        } else {
-            return Err(Error::invalid(format!(
-                "sysctl {name:?} is not in a separate kernel namespace"
-            )));
-        };
-        if !allowed {
-            let text = format!("sysctl {name:?} is not allowed in the hosts namespace");
-            return Err(Error::invalid(text));
-        }
-        if dotted.contains("..") {
-            return Err(Error::invalid(format!("sysctl {name:?}: not a name")));
-        }
+    if !allowed {
+        return refuse(format!(
+            "sysctl {name:?} is not allowed in the hosts namespace"
+        ));
+    }
+    if dotted.contains("..") {
+        return refuse(format!("sysctl {name:?}: not a name"));
     }
     Ok(())
 }
@@ -153,26 +169,28 @@ pub(crate) fn sysctl_path(name: &str) -> String {
 }
 
 /// Ids of the process must exist in its user namespace: the kernel would say EINVAL without a reason.
-fn ids(spec: &Spec, ns: &Namespaces) -> Result<()> {
+fn ids(spec: &Spec, ns: &Namespaces, faults: &mut Faults) {
     let (Some(maps), Some(process)) = (&ns.birth.id_maps, spec.process()) else {
-        return Ok(());
+        return;
     };
     let user = process.user();
     if namespaces::host_id(&maps.uids, user.uid()).is_none() {
-        return Err(Error::invalid(format!(
+        let text = format!(
             "process.user.uid {} is not mapped by uidMappings",
             user.uid()
-        )));
+        );
+        faults.keep_in("process.user.uid", refuse(text));
     }
     let groups = user.additional_gids().iter().flatten().copied();
-    for gid in groups.chain([user.gid()]) {
+    let groups = groups
+        .enumerate()
+        .map(|(at, gid)| (format!("process.user.additionalGids[{at}]"), gid));
+    for (field, gid) in groups.chain([("process.user.gid".to_owned(), user.gid())]) {
         if namespaces::host_id(&maps.gids, gid).is_none() {
-            return Err(Error::invalid(format!(
-                "process.user group {gid} is not mapped by gidMappings"
-            )));
+            let text = format!("process.user group {gid} is not mapped by gidMappings");
+            faults.keep_in(field, refuse(text));
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

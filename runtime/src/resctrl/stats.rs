@@ -124,7 +124,7 @@ fn domains(group: &Path) -> Vec<PathBuf> {
         path.file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with("mon_L3_"))
     });
-    paths.sort();
+    paths.sort_unstable();
     paths
 }
 

@@ -5,18 +5,20 @@
 use super::birth::Home;
 use super::failure::{failed, hook_runs};
 use super::id_maps::write_id_maps;
+use super::open;
 use crate::foreground::Terminal;
 use crate::host::Host;
 use crate::listener::Agent;
 use crate::network::{self, Moved};
 use crate::plan::namespaces::IdMaps;
 use crate::plan::net_devices::NetDevice;
-use crate::plan::{HookCall, Request, Rlimit, Step};
+use crate::plan::{HookCall, Request, Rlimit, Step, mounts};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sync::{self, Message};
 use crate::sys::Errno;
 use crate::sys::process::{pidfd_open, pidfd_send_signal, set_rlimit};
 use crate::sys::signal::{Exit, wait_pidfd};
+use crate::trace::{Times, Trace};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -38,6 +40,8 @@ pub(crate) struct Child {
     pub(super) moved: Option<Moved>,
     pub(super) id_maps: Option<IdMaps>,
     pub(super) agent: Option<Agent>,
+    pub(super) trace: Trace,
+    pub(super) times: Option<Times>,
     pub(super) executing: bool,
 }
 
@@ -50,8 +54,21 @@ impl Child {
         mut hooks: impl FnMut(i32) -> Result<()>,
         warn: &dyn Fn(String),
     ) -> Result<()> {
+        let created = self.serve_until_created(host, &mut hooks, warn);
+        self.trace.steps(self.pid, &self.steps, self.times.as_ref());
+        created
+    }
+
+    fn serve_until_created(
+        &mut self,
+        host: &Host,
+        hooks: &mut impl FnMut(i32) -> Result<()>,
+        warn: &dyn Fn(String),
+    ) -> Result<()> {
         loop {
-            match self.next(warn)? {
+            let message = self.next(host, warn)?;
+            self.trace_request(message.as_ref());
+            match message {
                 Some(Message::Ask(Request::Start)) => return Ok(()),
                 Some(Message::Ask(Request::Hooks)) => hooks(self.pid)?,
                 Some(Message::Ask(Request::NetDevices)) => {
@@ -80,8 +97,16 @@ impl Child {
 
     /// Serves init until the program runs.
     pub(crate) fn until_executed(&mut self, host: &Host, warn: &dyn Fn(String)) -> Result<()> {
+        let executed = self.serve_until_executed(host, warn);
+        self.trace.steps(self.pid, &self.steps, self.times.as_ref());
+        executed
+    }
+
+    fn serve_until_executed(&mut self, host: &Host, warn: &dyn Fn(String)) -> Result<()> {
         loop {
-            match self.next(warn)? {
+            let message = self.next(host, warn)?;
+            self.trace_request(message.as_ref());
+            match message {
                 None => return Ok(()),
                 Some(Message::Ask(request @ (Request::Rlimits | Request::IdMaps))) => {
                     self.serve(request, host)?;
@@ -89,6 +114,27 @@ impl Child {
                 }
                 Some(_) => return Err(self.unexpected()),
             }
+        }
+    }
+
+    fn trace_request(&self, message: Option<&Message>) {
+        if let Some(Message::Ask(request)) = message {
+            self.trace
+                .begin(format_args!("serve: {}", Step::Ask(*request)));
+        }
+    }
+
+    /// Waits for the end of a process whose plan has no program.
+    pub(crate) fn until_done(&self) -> Result<()> {
+        match sync::next(&self.sync).context(|| "hear from a process")? {
+            Some((Message::Failed(failure), _)) => {
+                Err(failed(&failure, &self.steps, &self.program))
+            }
+            Some(_) => Err(self.unexpected()),
+            None => match wait_pidfd(&self.pidfd).map(|exited| exited.exit) {
+                Ok(Exit::Code(0)) => Ok(()),
+                _ => Err(self.died()),
+            },
         }
     }
 
@@ -108,7 +154,7 @@ impl Child {
     }
 
     /// The next message that is the caller's business. None: the program runs.
-    fn next(&mut self, warn: &dyn Fn(String)) -> Result<Option<Message>> {
+    fn next(&mut self, host: &Host, warn: &dyn Fn(String)) -> Result<Option<Message>> {
         let story = || "hear from the container's process";
         loop {
             let (message, fd) = match sync::next(&self.sync).context(story)? {
@@ -122,7 +168,13 @@ impl Child {
                     self.terminal = fd.map(Terminal::new).transpose()?;
                     self.go()?;
                 }
+                Message::IdMap { step } => {
+                    let tree = fd.ok_or_else(|| self.unexpected())?;
+                    self.map_ids(step, &tree, host)?;
+                    self.go()?;
+                }
                 Message::Ask(Request::Listener) => {
+                    self.trace_request(Some(&message));
                     let agent = self.agent.take().ok_or_else(|| self.unexpected())?;
                     agent.serve(self.pid, &self.pidfd, || self.go())?;
                 }
@@ -151,6 +203,19 @@ impl Child {
                 Message::Ask(_) => return Ok(Some(message)),
             }
         }
+    }
+
+    /// Gives a mount that init has made the id maps of its step.
+    fn map_ids(&self, step: u32, tree: &OwnedFd, host: &Host) -> Result<()> {
+        let Some(Step::Mount(mount)) = self.steps.get(step as usize) else {
+            return Err(self.unexpected());
+        };
+        let mounts::Kind::Bind(bind) = &mount.kind else {
+            return Err(self.unexpected());
+        };
+        let id_map = bind.id_map.as_ref().ok_or_else(|| self.unexpected())?;
+        open::map_ids_late(tree, id_map, self.pid, host)
+            .context(|| format!("id-map mount source {}", bind.source.to_string_lossy()))
     }
 
     /// Waits for a message of the stage's. False if it has died, which is no end of file once init, too, has its end of the socket.

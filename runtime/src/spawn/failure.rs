@@ -6,6 +6,7 @@ use crate::plan::{Op, Step, process};
 use crate::report::{Error, Kind};
 use crate::sync::{Failure, STAGE};
 use crate::sys::Errno;
+use crate::sys::signal::meaning;
 
 /// What init reported: the step says what was tried, the errno why it failed.
 pub(super) fn failed(failure: &Failure, steps: &[Step], program: &str) -> Error {
@@ -29,19 +30,22 @@ pub(super) fn failed(failure: &Failure, steps: &[Step], program: &str) -> Error 
             format!("{step}: {}", op.text().unwrap_or_default()),
         ),
         _ => {
+            let what = match step {
+                Step::Mount(mount) => format!("error mounting {}", mount.places()),
+                _ => step.to_string(),
+            };
+            let mut story = with_op(format!("{IN_INIT}: {what}"), op);
             let text = failure.text();
-            let story = with_op(step.to_string(), op);
-            Error::os(
-                if text.is_empty() {
-                    story
-                } else {
-                    format!("{story} ({text})")
-                },
-                errno,
-            )
+            if !text.is_empty() {
+                story += &format!(" ({text})");
+            }
+            Error::os(story, errno)
         }
     }
 }
+
+/// What runc says in front of whatever fails in its init. People search for these words.
+const IN_INIT: &str = "unable to start container process: error during container init";
 
 fn with_op(story: String, op: Op) -> String {
     match op.text() {
@@ -56,10 +60,7 @@ pub(crate) fn hook_error(kind: &str, index: usize, path: &str, failure: &Failure
     let how = match Op::from_number(failure.op) {
         Op::HookExit => format!("exit status {}", failure.detail),
         Op::HookTimeout => "did not end in time and was killed".to_owned(),
-        Op::HookSignal => match nix::sys::signal::Signal::try_from(failure.detail) {
-            Ok(signal) => format!("killed by {signal}"),
-            Err(_) => format!("killed by signal {}", failure.detail),
-        },
+        Op::HookSignal => format!("signal: {}", meaning(failure.detail)),
         Op::Spawn => {
             return Error::os(
                 format!("{story}: exec {path}"),

@@ -2,8 +2,8 @@
 //!
 //! Runs in the runtime command, or in programs of shadow-utils that it executes.
 
-use crate::host::Host;
-use crate::plan::namespaces::{IdMap, IdMaps, map_text};
+use crate::host::{self, Host};
+use crate::plan::namespaces::{IdMap, IdMaps, map_text, maps_only};
 use crate::report::{Context, Error, Kind, Result};
 
 /// Writes the id maps of a new user namespace. An unprivileged user may map himself alone; for more there are newuidmap and newgidmap.
@@ -12,14 +12,13 @@ pub(super) fn write_id_maps(pid: i32, maps: &IdMaps, host: &Host) -> Result<()> 
         write_host_file(&format!("/proc/{pid}/uid_map"), &map_text(&maps.uids))?;
         return write_host_file(&format!("/proc/{pid}/gid_map"), &map_text(&maps.gids));
     }
-    let own = |maps: &[IdMap], id: u32| matches!(maps, [map] if map.size == 1 && map.host == id);
-    if own(&maps.gids, host.egid) {
+    if maps_only(&maps.gids, host.egid) {
         write_host_file(&format!("/proc/{pid}/setgroups"), "deny")?;
         write_host_file(&format!("/proc/{pid}/gid_map"), &map_text(&maps.gids))?;
     } else {
         run_map_helper("newgidmap", pid, &maps.gids)?;
     }
-    if own(&maps.uids, host.euid) {
+    if maps_only(&maps.uids, host.euid) {
         return write_host_file(&format!("/proc/{pid}/uid_map"), &map_text(&maps.uids));
     }
     run_map_helper("newuidmap", pid, &maps.uids)
@@ -27,16 +26,7 @@ pub(super) fn write_id_maps(pid: i32, maps: &IdMaps, host: &Host) -> Result<()> 
 
 /// Runs newuidmap or newgidmap (shadow-utils), which check /etc/subuid and /etc/subgid.
 fn run_map_helper(name: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
-    let found = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin"]
-        .iter()
-        .map(|dir| std::path::Path::new(dir).join(name))
-        .find(|path| path.exists());
-    let Some(path) = found else {
-        let text = format!(
-            "{name} is needed to map more than one's own id, and it is not installed (package uidmap or shadow-utils)"
-        );
-        return Err(Error::new(Kind::Unsupported, text));
-    };
+    let path = host::map_helper(name)?;
     let numbers = maps
         .iter()
         .flat_map(|map| [map.container, map.host, map.size])

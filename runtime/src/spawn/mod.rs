@@ -24,6 +24,7 @@ use crate::resctrl::Group;
 use crate::sys::mount::fs_magic;
 use crate::sys::process::{Cloned, set_affinity, set_dumpable, setns};
 use crate::sys::{Errno, fs, socket};
+use crate::trace::Trace;
 use birth::{Home, clone, clone_error};
 use id_maps::write_host_file;
 use nix::sys::signal::SigSet;
@@ -49,6 +50,7 @@ pub(crate) struct Surroundings<'a> {
     /// For [`crate::plan::Open::Process`].
     pub(crate) process: Option<OwnedFd>,
     pub(crate) signal_mask: SigSet,
+    pub(crate) trace: &'a Trace,
     /// The lock on the container's directory: the child must not hold it on.
     pub(crate) lock: Option<BorrowedFd<'a>>,
 }
@@ -56,7 +58,10 @@ pub(crate) struct Surroundings<'a> {
 /// Clones the process that carries the plan out. It waits for [`Child::until_created`] or [`Child::until_executed`].
 pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Child> {
     let (parent_sync, child_sync) = socket::pair().context(|| "create a socket pair")?;
-    let files = files(&mut plan, &mut around, child_sync)?;
+    around.trace.begin("open what the process cannot");
+    let mut files = files(&mut plan, &mut around, child_sync)?;
+    let times = around.trace.times(&plan)?;
+    files.times = times.map(|times| times.words);
     if let Some(slot) = plan.birth.pid_namespace {
         let entered = setns(&files.slots[slot.0], libc::CLONE_NEWPID as u64);
         entered.context(|| "enter the pid namespace for the container's process")?;
@@ -82,6 +87,7 @@ pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Chil
         true => (&nowhere, &home),
         false => (&home, &nowhere),
     };
+    around.trace.begin("clone");
     let cloned = clone(flags, first_home).map_err(|errno| clone_error(flags, errno))?;
     let (pid, pidfd) = match cloned.process {
         Cloned::Child => {
@@ -110,23 +116,20 @@ pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Chil
         moved: None,
         id_maps: plan.birth.id_maps,
         agent: around.agent,
+        trace: around.trace.clone(),
+        times,
         executing: false,
     };
     let join = Some(first_home).filter(|_| !cloned.in_cgroup);
     let grouped = around.resctrl.map_or(Ok(()), |group| group.add(child.pid));
-    let begun = grouped
+    grouped
         .and_then(|()| begin(&child, plan.birth.oom_score_adj, join, cpus, around.host))
         .and_then(|()| match has_stage {
             true => child.until_born(around.host, later_home),
             false => Ok(()),
-        });
-    match begun {
-        Ok(()) => Ok(child),
-        Err(error) => {
-            child.kill();
-            Err(error)
-        }
-    }
+        })
+        .inspect_err(|_| child.kill())?;
+    Ok(child)
 }
 
 /// In the child.
@@ -167,6 +170,7 @@ fn files(plan: &mut Plan, around: &mut Surroundings<'_>, sync: OwnedFd) -> Resul
         hook_outputs: std::mem::take(&mut around.hook_outputs),
         signal_mask: around.signal_mask,
         lending,
+        times: None,
         kept: Vec::with_capacity(plan.steps.len()),
         layers: Vec::with_capacity(plan.steps.len()),
     })

@@ -95,6 +95,25 @@ fn map_ids(
             &made[at].1
         }
     };
+    set_maps(tree, id_map, namespace)
+}
+
+/// The same for a mount that init has made, whose source is in the container's root.
+pub(super) fn map_ids_late(
+    tree: &OwnedFd,
+    id_map: &MountIdMap,
+    init: i32,
+    host: &Host,
+) -> Result<()> {
+    let namespace = match &id_map.through {
+        // Init has joined it.
+        UserNamespace::Joined(_) => namespace_of(init)?,
+        UserNamespace::Maps(maps) => user_namespace(maps, host)?,
+    };
+    set_maps(tree, id_map, &namespace)
+}
+
+fn set_maps(tree: &OwnedFd, id_map: &MountIdMap, namespace: &OwnedFd) -> Result<()> {
     let attr = MountAttr {
         set: libc::MOUNT_ATTR_IDMAP,
         userns_fd: namespace.as_raw_fd() as u64,
@@ -129,13 +148,17 @@ fn user_namespace(maps: &IdMaps, host: &Host) -> Result<OwnedFd> {
             exit(0)
         }
         Cloned::Parent { pid, pidfd } => {
-            let opened = write_id_maps(pid, maps, host).and_then(|()| {
-                let path = format!("/proc/{pid}/ns/user");
-                std::fs::File::open(&path).context(|| format!("open {path}"))
-            });
+            let opened = write_id_maps(pid, maps, host).and_then(|()| namespace_of(pid));
             drop(ours);
             wait_pidfd(&pidfd).context(|| "reap the process that made a user namespace")?;
-            opened.map(OwnedFd::from)
+            opened
         }
     }
+}
+
+/// The user namespace of a process.
+fn namespace_of(pid: i32) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/ns/user");
+    let file = std::fs::File::open(&path).context(|| format!("open {path}"))?;
+    Ok(file.into())
 }

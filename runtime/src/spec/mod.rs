@@ -4,7 +4,7 @@
 //! without `user`), the document is amended and a warning says so. Amending costs a second parse, so it happens only when
 //! the first one fails.
 
-mod place;
+mod field;
 
 use crate::report::{Context, Error, Result};
 use oci_spec::runtime::{
@@ -23,7 +23,14 @@ pub(crate) struct Parsed<T> {
 
 /// Reads a `config.json`. Returns the text too, since the container's directory keeps a copy.
 pub(crate) fn load(path: &Path) -> Result<(Parsed<Spec>, Vec<u8>)> {
-    let text = std::fs::read(path).map_err(|e| match e.kind() {
+    let text = read(path)?;
+    let parsed = parse(&text).context(|| format!("parse {}", path.display()))?;
+    Ok((parsed, text))
+}
+
+/// The text of a `config.json`.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::invalid(format!(
             "JSON specification file {} not found",
             path.display()
@@ -32,9 +39,7 @@ pub(crate) fn load(path: &Path) -> Result<(Parsed<Spec>, Vec<u8>)> {
             crate::report::Kind::System,
             format!("read {}: {e}", path.display()),
         ),
-    })?;
-    let parsed = parse(&text).context(|| format!("parse {}", path.display()))?;
-    Ok((parsed, text))
+    })
 }
 
 /// Parses the text of a `config.json`.
@@ -69,7 +74,7 @@ pub(crate) fn parse_process(text: &[u8]) -> Result<Parsed<Process>> {
 /// Parses the text of a `linux.resources` object, as `update --resources` takes it.
 pub(crate) fn parse_resources(text: &[u8]) -> Result<LinuxResources> {
     let parsed = serde_json::from_slice(text);
-    let mut resources: LinuxResources = parsed.map_err(|e| refusal(text, &e))?;
+    let mut resources: LinuxResources = parsed.map_err(|e| wrong(text, &e))?;
     drop_unsaid_pids_limit(&mut resources, text, "/pids/limit");
     Ok(resources)
 }
@@ -84,14 +89,6 @@ fn drop_unsaid_pids_limit(resources: &mut LinuxResources, text: &[u8], pointer: 
     }
 }
 
-/// Names the field, which the parser does not.
-fn refusal(text: &[u8], error: &serde_json::Error) -> Error {
-    match place::path(text, error.line(), error.column()).as_str() {
-        "" => Error::invalid(error.to_string()),
-        path => Error::invalid(format!("{path}: {error}")),
-    }
-}
-
 fn parse_amended<T: DeserializeOwned>(
     text: &[u8],
     amend: impl FnOnce(&mut Map<String, Value>, &mut Vec<String>) -> Result<()>,
@@ -99,16 +96,32 @@ fn parse_amended<T: DeserializeOwned>(
     let mut warnings = Vec::new();
     let first = match serde_json::from_slice(text) {
         Ok(value) => return Ok(Parsed { value, warnings }),
-        Err(error) => refusal(text, &error),
+        Err(error) => wrong(text, &error),
     };
     let Ok(Value::Object(mut document)) = serde_json::from_slice(text) else {
         return Err(first);
     };
     amend(&mut document, &mut warnings)?;
     // As text again: to read these types from a `Value` too would add a quarter of a megabyte of code for a rare case.
-    let again = serde_json::to_vec(&document).and_then(|text| serde_json::from_slice(&text));
-    let value = again.map_err(|_| first)?;
-    Ok(Parsed { value, warnings })
+    let text = serde_json::to_vec(&document).unwrap_or_default();
+    match serde_json::from_slice(&text) {
+        Ok(value) => Ok(Parsed { value, warnings }),
+        // What was amended may have been the first to be found, and is not what is wrong.
+        Err(error) => match wrong(&text, &error) {
+            again if again.field() == first.field() => Err(first),
+            again => Err(again),
+        },
+    }
+}
+
+/// Names the field, which the parser does not.
+fn wrong(text: &[u8], error: &serde_json::Error) -> Error {
+    let field = field::at(text, error);
+    let story = match field.as_str() {
+        "" => error.to_string(),
+        field => format!("{field}: {error}"),
+    };
+    Error::invalid(story).in_field(field)
 }
 
 /// An empty policy is none; what is wrong in another is named as runc names it.

@@ -176,7 +176,7 @@ impl Root {
                     .and_then(|name| ContainerId::new(name).ok()),
             );
         }
-        ids.sort();
+        ids.sort_unstable();
         Ok(ids)
     }
 
@@ -468,9 +468,11 @@ fn is_linked(root: &OwnedFd, directory: &Directory) -> Result<bool> {
 
 /// Empties a directory, of directories too (a notify socket has one of its own), the state last.
 fn remove_entries(dir: &OwnedFd, path: &Path) -> Result<()> {
-    let mut names = entries(dir).context(|| format!("list {path:?}"))?;
-    names.sort_by_key(|name| name.to_bytes() == STATE.as_bytes());
-    for name in names {
+    let names = entries(dir).context(|| format!("list {path:?}"))?;
+    let (last, first): (Vec<_>, Vec<_>) = names
+        .into_iter()
+        .partition(|name| name.to_bytes() == STATE.as_bytes());
+    for name in first.into_iter().chain(last) {
         let path = || path.join(OsStr::from_bytes(name.to_bytes()));
         match unlinkat(dir, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => continue,

@@ -337,3 +337,17 @@ pub(crate) fn close(fd: BorrowedFd<'_>) {
     // SAFETY: takes no pointers; the owner in this process is leaked, as init ends in execve or _exit.
     unsafe { libc::close(fd.as_raw_fd()) };
 }
+
+/// fcntl(F_DUPFD_CLOEXEC) of a descriptor that is known by its number only, because the caller of this program has left it open.
+pub(crate) fn duplicate(number: c_int) -> Result<OwnedFd> {
+    // SAFETY: takes no pointers.
+    let fd = Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: a new descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// close(2) of such a descriptor.
+pub(crate) fn close_number(number: c_int) {
+    // SAFETY: takes no pointers; no value of this program owns what its caller has opened.
+    unsafe { libc::close(number) };
+}

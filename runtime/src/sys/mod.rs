@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod bpf;
+pub(crate) mod clock;
 pub(crate) mod cred;
 pub(crate) mod fs;
 pub(crate) mod landlock;

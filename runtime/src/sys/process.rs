@@ -324,6 +324,42 @@ pub(crate) fn set_rlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Resul
     .map(drop)
 }
 
+/// prlimit(2): a limit of this process, soft and hard.
+pub(crate) fn rlimit(resource: u32) -> Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: no new limit is given; `limit` is a rlimit64 that the kernel writes.
+    Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            resource,
+            std::ptr::null::<libc::rlimit64>(),
+            &raw mut limit,
+        )
+    })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// NS_GET_NSTYPE (ioctl_ns(2)): the `CLONE_NEW*` of a namespace file; ENOTTY for what is none.
+pub(crate) fn namespace_type(file: impl AsFd) -> Result<u64> {
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+    // SAFETY: this request takes no argument.
+    let flag = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), NS_GET_NSTYPE) };
+    Errno::result(flag).map(|flag| flag as u64)
+}
+
+/// NS_GET_USERNS (ioctl_ns(2)): the user namespace that owns another namespace; EPERM if it is not below the caller's.
+pub(crate) fn namespace_owner(file: impl AsFd) -> Result<OwnedFd> {
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    // SAFETY: this request takes no argument.
+    let fd = Errno::result(unsafe { libc::ioctl(file.as_fd().as_raw_fd(), NS_GET_USERNS) })?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// ioprio_set(2) for the calling process's group.
 pub(crate) fn set_ioprio(value: i32) -> Result<()> {
     const IOPRIO_WHO_PGRP: c_int = 2;

@@ -48,6 +48,30 @@ fn dispose(number: i32, disposition: libc::sighandler_t) -> Result<()> {
     }
 }
 
+/// Has SIGTERM end this process as it would without a handler: the first process of a pid namespace is spared otherwise.
+pub(crate) fn end_at_term() -> Result<()> {
+    extern "C" fn end(number: c_int) {
+        super::process::exit(128 + number)
+    }
+    let handler = end as extern "C" fn(c_int);
+    // SAFETY: the handler is a function of the type that signals call, and makes one system call.
+    let ret = unsafe { libc::signal(libc::SIGTERM, handler as libc::sighandler_t) };
+    if ret == libc::SIG_ERR {
+        Err(Errno::last())
+    } else {
+        Ok(())
+    }
+}
+
+/// What a signal means, as strsignal(3) says it, in lower case as runc's errors have it: `bad system call`.
+pub(crate) fn meaning(number: i32) -> String {
+    // SAFETY: takes any number; the command has one thread, so nobody else overwrites the text of an unknown one.
+    let text = unsafe { libc::strsignal(number) };
+    // SAFETY: a string of the C library's, which stays until the next call.
+    let text = unsafe { std::ffi::CStr::from_ptr(text) };
+    text.to_string_lossy().to_lowercase()
+}
+
 /// Makes the process that `command` starts begin with no signal blocked; it would inherit our mask. Not for init: this allocates.
 pub(crate) fn unblock_in_child(command: &mut Command) {
     let unblock = || {

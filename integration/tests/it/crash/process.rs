@@ -128,7 +128,7 @@ fn start_says_if_the_container_has_stopped() {
 fn says_who_was_killed(round: &Round<'_>, code: i32) {
     let finished = &round.finished;
     assert_eq!(finished.code(), code, "{finished}");
-    let killed = ["killed by signal 9", "killed by SIGKILL"];
+    let killed = ["killed by signal 9", "signal: killed"];
     assert!(
         killed.iter().any(|words| finished.stderr.contains(words)),
         "{finished}"

@@ -8,10 +8,10 @@ use integration::Config;
 use serde_json::{Value, json};
 
 /// A config and how it came to be.
-pub(super) struct Made {
+pub(crate) struct Made {
     config: Config,
     /// `POINTER = VALUE` for each change, in order.
-    pub(super) changes: Vec<String>,
+    pub(crate) changes: Vec<String>,
 }
 
 /// Numbers that look random (splitmix64).
@@ -561,7 +561,7 @@ const CAPABILITIES: &[&str] = &[
 ];
 
 /// The config with this number.
-pub(super) fn config(seed: u64, plain: &Config) -> Made {
+pub(crate) fn config(seed: u64, plain: &Config) -> Made {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut made = Made {
         config: plain.clone(),
@@ -718,6 +718,10 @@ impl Made {
         self.changes.push(format!("{pointer} = {value}"));
         match pointer.strip_suffix("/-") {
             Some(list) => {
+                let (above, _) = list.rsplit_once('/').unwrap_or_default();
+                if self.config.0.pointer(above).is_some_and(Value::is_array) {
+                    self.config.set(above, json!({}));
+                }
                 if !self.config.0.pointer(list).is_some_and(Value::is_array) {
                     self.make_way(list);
                     self.config.set(list, json!([]));
@@ -753,7 +757,7 @@ impl Made {
     }
 
     /// The config for a bundle with this directory outside of its root.
-    pub(super) fn in_place(&self, host: &str, probe: &str) -> Config {
+    pub(crate) fn in_place(&self, host: &str, probe: &str) -> Config {
         let text = self.config.0.to_string();
         let text = text.replace("@HOST@", host).replace("@PROBE@", probe);
         Config(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}")))

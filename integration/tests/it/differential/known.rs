@@ -29,7 +29,7 @@ const KNOWN: &[Known] = &[
     Known {
         at: "refused",
         is: |found, config| {
-            found.ours.contains("File too large")
+            found.ours.to_lowercase().contains("file too large")
                 && config["process"]["rlimits"].to_string().contains("FSIZE")
         },
         why: "the process gets the caller's own streams, here a file, and may write no more to one than its limit says",
@@ -197,7 +197,7 @@ const KNOWN: &[Known] = &[
     },
     Known {
         at: "refused",
-        is: |found, _| found.ours.contains("create device /: Invalid argument"),
+        is: |found, _| found.ours.contains("create device /: invalid argument"),
         why: "a device without a path cannot be made; runc takes the root directory for it",
     },
 ];

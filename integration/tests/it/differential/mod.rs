@@ -4,7 +4,7 @@
 //! number, so that `CONFIGS=1 SEED=N` shows it again. `PEER` names the runc to compare with; without it, that of PATH. What may
 //! differ is in [`known`], with the reason; any other difference fails the test.
 
-mod generator;
+pub(crate) mod generator;
 mod known;
 
 use integration::host;
@@ -81,7 +81,7 @@ fn what_runc_accepts_runs_the_same_here() {
 }
 
 /// The config that is changed: the default one, with a report that asks for what the changes are about.
-fn plain() -> Config {
+pub(crate) fn plain() -> Config {
     let mut config = Config::default();
     let stats = [
         "/dev/null",

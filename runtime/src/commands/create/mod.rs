@@ -2,19 +2,23 @@
 //!
 //! What is read and checked before anything is made is in `prepare`; what is made here is taken back if the rest fails.
 
-mod prepare;
+pub(super) mod prepare;
+mod restore;
 
 pub(super) use prepare::{cgroup_plan, console_socket};
+pub(super) use restore::{Restored, restore};
 
 use super::{
     Context, HOOK_WARN_AFTER, hook_manner, hook_state, hook_warn_after, hooks, pid_file,
     pidfd_socket, state_around_pid,
 };
 use crate::cgroup::{self, Cgroup};
-use crate::cli;
+use crate::cli::{self, DryRun};
 use crate::hooks::Kind as HookKind;
 use crate::host::Host;
 use crate::notify_socket;
+use crate::output::print;
+use crate::plan::outline::Outline;
 use crate::plan::{self, Plan};
 use crate::report::{self, Context as _, Error, Kind, Result};
 use crate::resctrl::Group;
@@ -26,6 +30,7 @@ use nix::unistd::{Gid, Uid};
 use oci_spec::runtime::Spec;
 use prepare::{Prepared, prepare, root_of};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 /// Who starts the container, and where its terminal goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +55,9 @@ pub(super) struct Created {
 
 /// The `create` command.
 pub(super) fn run(context: &Context<'_>, request: &cli::Create) -> Result<()> {
+    if request.dry_run.is_some() {
+        return outline(context, request, Mode::Create);
+    }
     let mut created = create(
         context,
         request,
@@ -66,7 +74,10 @@ pub(super) fn create(
     mode: Mode,
     signal_mask: SigSet,
 ) -> Result<Created> {
-    let mut prepared = prepare(context, request, mode, signal_mask).context(|| failed(request))?;
+    context.trace.begin("read the bundle");
+    let failed = || failed(context, request, mode);
+    let mut prepared = prepare(context, request, mode, signal_mask).context(failed)?;
+    context.trace.begin("make the container's directory");
     let directory = context.root.create(&request.id)?;
     let mut state = initial_state(&prepared);
     let mut made = Made {
@@ -84,13 +95,40 @@ pub(super) fn create(
         }),
         Err(error) => {
             take_back(context, made, directory, &prepared.spec, &state);
-            Err(error.context(failed(request)))
+            Err(error.context(failed()))
         }
     }
 }
 
-fn failed(request: &cli::Create) -> String {
-    format!("create container '{}'", request.id)
+/// Says what `create` would do, and does none of it.
+pub(super) fn outline(context: &Context<'_>, request: &cli::Create, mode: Mode) -> Result<()> {
+    let failed = || failed(context, request, mode);
+    let mask = SigSet::thread_get_mask().context(|| "read the signal mask")?;
+    let mut prepared = prepare(context, request, mode, mask).context(failed)?;
+    let state = initial_state(&prepared);
+    let located = cgroup::locate(&prepared.cgroup).context(failed)?;
+    let group = located
+        .as_ref()
+        .map(|located| (located.mountpoint(), located.host_path()));
+    let path = group.as_ref().map(|(_, path)| path.clone());
+    let plan = make_plan(&mut prepared, &state, group).context(failed)?;
+    let outline = Outline::of(&plan, path);
+    match request.dry_run {
+        Some(DryRun::Json) => {
+            let text = serde_json::to_string_pretty(&outline)
+                .map_err(|e| Error::new(Kind::System, format!("write the plan: {e}")))?;
+            print(&(text + "\n"))
+        }
+        _ => print(&outline.to_string()),
+    }
+}
+
+fn failed(context: &Context<'_>, request: &cli::Create, mode: Mode) -> String {
+    let verb = match mode {
+        Mode::Create => "create",
+        Mode::Detached | Mode::Foreground => "run",
+    };
+    context.failed(verb, "create", request.id.as_str())
 }
 
 /// What exists by now and has to go if the rest fails.
@@ -108,6 +146,7 @@ fn reserve(
     made: &mut Made,
     state: &mut State,
 ) -> Result<()> {
+    context.trace.begin("make the cgroup");
     // Saved before it is made: a command that is killed from here on leaves a trail for `delete --force`.
     let located = cgroup::locate(&prepared.cgroup)?;
     if let Some(located) = &located {
@@ -152,7 +191,12 @@ fn construct(
         Status::Creating,
         None,
     )?;
-    let plan = make_plan(prepared, state, made.cgroup.as_ref())?;
+    context.trace.begin("plan");
+    let group = made
+        .cgroup
+        .as_ref()
+        .map(|cgroup| (cgroup.mountpoint(), cgroup.host_path()));
+    let plan = make_plan(prepared, state, group)?;
     context.log_plan(&plan);
     state.namespaces = own_namespaces(&prepared.spec);
     directory.save_config(&prepared.config)?;
@@ -176,14 +220,20 @@ fn construct(
             agent,
             process: None,
             signal_mask: prepared.signal_mask,
+            trace: context.trace,
             lock: Some(directory.lock_fd()),
         },
     )?);
     let (spec, host) = (&prepared.spec, &prepared.host);
+    context.log_birth(child);
     let warn = |text| context.log.alert(text);
     child
         .until_created(host, |pid| run_hooks(spec, state, pid, &warn), &warn)
         .map_err(|e| explain(e, made.cgroup.as_ref()))?;
+    context
+        .log
+        .debug(|| "init: closing the pipe to signal completion: all is set up");
+    context.trace.begin("save the state");
     if let Some(cgroup) = &mut made.cgroup {
         cgroup.release()?;
     }
@@ -259,7 +309,12 @@ fn initial_state(prepared: &Prepared<'_>) -> State {
     }
 }
 
-fn make_plan(prepared: &mut Prepared<'_>, state: &State, cgroup: Option<&Cgroup>) -> Result<Plan> {
+/// The plan, for a group at these paths: where the hierarchy is mounted, and the group's own.
+fn make_plan(
+    prepared: &mut Prepared<'_>,
+    state: &State,
+    cgroup: Option<(&Path, PathBuf)>,
+) -> Result<Plan> {
     let has_hooks = prepared.spec.hooks().is_some();
     // The pid is for init to fill in, which alone knows it: it is the one in the container's pid namespace.
     let hook_states = if has_hooks {
@@ -272,7 +327,6 @@ fn make_plan(prepared: &mut Prepared<'_>, state: &State, cgroup: Option<&Cgroup>
     };
     let hook_warn_ms = hook_warn_after(state.annotations.get(HOOK_WARN_AFTER))?
         .map(|after| i32::try_from(after.as_millis()).unwrap_or(i32::MAX));
-    let cgroup_path = cgroup.map(Cgroup::host_path);
     plan::create::create(
         &prepared.spec,
         plan::create::Options {
@@ -284,8 +338,8 @@ fn make_plan(prepared: &mut Prepared<'_>, state: &State, cgroup: Option<&Cgroup>
             no_new_keyring: prepared.request.no_new_keyring,
             preserved_fds: prepared.preserved_fds,
             detached: prepared.mode != Mode::Foreground,
-            cgroup_root: cgroup.map(Cgroup::mountpoint),
-            cgroup_path: cgroup_path.as_deref(),
+            cgroup_root: cgroup.as_ref().map(|(root, _)| *root),
+            cgroup_path: cgroup.as_ref().map(|(_, path)| path.as_path()),
             start_by_fifo: prepared.mode == Mode::Create,
             seccomp: prepared.seccomp.take(),
             hook_states,

@@ -60,12 +60,19 @@ pub(super) fn prepare<'a>(
         .console_socket
         .as_ref()
         .map(|path| bundle.join(path));
-    let console_socket =
-        console_socket(socket_path.as_deref(), terminal, mode != Mode::Foreground)?;
+    // Who listens there is not to hear of a container that will not be.
+    let dry = request.dry_run.is_some();
+    let console_socket = match dry {
+        true => None,
+        false => console_socket(socket_path.as_deref(), terminal, mode != Mode::Foreground)?,
+    };
     let unraised = spec.process().as_ref().map(plan::process::ambient_warnings);
     let unraised = unraised.iter().flatten();
     unraised.for_each(|warning| context.log.warn(warning));
-    let pidfd_sockets = pidfd_sockets(request, &spec, &bundle)?;
+    let pidfd_sockets = match dry {
+        true => Vec::new(),
+        false => pidfd_sockets(request, &spec, &bundle)?,
+    };
     let host = context.host()?;
     let rootfs = root_directory(&spec, &bundle)?;
     refuse_host_network(&spec)?;
@@ -91,6 +98,26 @@ pub(super) fn prepare<'a>(
         mode,
         signal_mask,
     })
+}
+
+/// What is asked of the cgroup.
+pub(in crate::commands) fn cgroup<'a>(
+    context: &Context<'_>,
+    spec: &'a Spec,
+    host: &Host,
+    id: &'a str,
+) -> plan::cgroup::Request<'a> {
+    let linux = spec.linux().as_ref();
+    plan::cgroup::Request {
+        id,
+        driver: driver(context),
+        cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
+        resources: linux.and_then(|linux| linux.resources().as_ref()),
+        rootless: rootless(context, host),
+        in_user_namespace: !host.initial_user_namespace,
+        owner: cgroup_owner(spec),
+        annotations: spec.annotations().as_ref(),
+    }
 }
 
 /// The sockets that get the pidfd of init, connected. Relative paths are relative to the bundle, as that of the console socket is.
@@ -133,36 +160,36 @@ pub(in crate::commands) fn console_socket(
             let text = "cannot use console socket if runc will not detach or allocate tty";
             Err(Error::new(Kind::Usage, text))
         }
-        Some(path) => crate::console::connect("console socket", path).map(Some),
+        Some(path) => crate::console::connect("connect to the console socket", path).map(Some),
         None => Ok(None),
     }
 }
 
-fn root_directory(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
+/// `root.path` without links.
+pub(in crate::commands) fn root_directory(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
     let Some(root) = spec.root() else {
-        return Err(Error::invalid("Root must be specified"));
+        return Err(Error::invalid("Root must be specified").in_field("root"));
     };
+    let wrong = |text| Error::invalid(text).in_field("root.path");
     let path = bundle.join(root.path());
     let rootfs = path.canonicalize().map_err(|error| {
         let reason = error.raw_os_error().map_or(error.to_string(), |n| {
             crate::sys::Errno::from_raw(n).desc().to_owned()
         });
-        Error::invalid(format!("invalid rootfs: {}: {reason}", path.display()))
+        wrong(format!("invalid rootfs: {}: {reason}", path.display()))
     })?;
     if !rootfs.is_dir() {
-        return Err(Error::invalid(format!(
-            "invalid rootfs: {} is not a directory",
-            rootfs.display()
-        )));
+        let text = format!("invalid rootfs: {} is not a directory", rootfs.display());
+        return Err(wrong(text));
     }
     if plan::rootfs::wants_overlay(spec.annotations().as_ref()) {
-        overlay_is_the_bundles(&rootfs, bundle)?;
+        overlay_is_the_bundles(&rootfs, bundle).map_err(|error| error.in_field("annotations"))?;
     }
     Ok(rootfs)
 }
 
 /// A network namespace that is joined may be the host's own: its sysctls and devices are the host's then.
-fn refuse_host_network(spec: &Spec) -> Result<()> {
+pub(in crate::commands) fn refuse_host_network(spec: &Spec) -> Result<()> {
     use oci_spec::runtime::LinuxNamespaceType as Type;
     let Some(linux) = spec.linux() else {
         return Ok(());
@@ -191,10 +218,16 @@ fn refuse_host_network(spec: &Spec) -> Result<()> {
     if id(path)? != id(Path::new("/proc/self/ns/net"))? {
         return Ok(());
     }
-    Err(Error::invalid(match sysctl {
-        Some(name) => format!("sysctl {name:?} is not allowed in the hosts namespace"),
-        None => "unable to move network devices without a private NET namespace".to_owned(),
-    }))
+    Err(match sysctl {
+        Some(name) => {
+            let text = format!("sysctl {name:?} is not allowed in the hosts namespace");
+            Error::invalid(text).in_field(format!("linux.sysctl[{name:?}]"))
+        }
+        None => {
+            let text = "unable to move network devices without a private NET namespace";
+            Error::invalid(text).in_field("linux.netDevices")
+        }
+    })
 }
 
 /// Some engines (Podman) add the annotations of an image to the container's. One of these must not bring in layers, which are directories of
@@ -220,17 +253,7 @@ pub(in crate::commands) fn cgroup_plan(
     spec: &Spec,
     host: &Host,
 ) -> Result<plan::cgroup::CgroupPlan> {
-    let linux = spec.linux().as_ref();
-    plan::cgroup::plan(&plan::cgroup::Request {
-        id,
-        driver: driver(context),
-        cgroups_path: linux.and_then(|linux| linux.cgroups_path().as_deref()),
-        resources: linux.and_then(|linux| linux.resources().as_ref()),
-        rootless: rootless(context, host),
-        in_user_namespace: !host.initial_user_namespace,
-        owner: cgroup_owner(spec),
-        annotations: spec.annotations().as_ref(),
-    })
+    plan::cgroup::plan(&cgroup(context, spec, host, id))
 }
 
 fn driver(context: &Context<'_>) -> plan::cgroup::Driver {
@@ -241,7 +264,10 @@ fn driver(context: &Context<'_>) -> plan::cgroup::Driver {
     }
 }
 
-fn resctrl(spec: &Spec, id: &str) -> Result<Option<plan::resctrl::ResctrlPlan>> {
+pub(in crate::commands) fn resctrl(
+    spec: &Spec,
+    id: &str,
+) -> Result<Option<plan::resctrl::ResctrlPlan>> {
     let linux = spec.linux().as_ref();
     let config = linux.and_then(|linux| linux.intel_rdt().as_ref());
     config

@@ -1,0 +1,208 @@
+//! `check` says of a bundle what `create` and `start` would fail with: all of it, with the field, and before anything is made.
+
+mod agreement;
+
+use integration::{Bundle, Finished, place, require};
+use serde_json::{Value, json};
+
+/// What `check` says as JSON, and its exit code.
+fn check(bundle: &Bundle) -> (Vec<Value>, i32) {
+    check_with(bundle, &[])
+}
+
+/// The same with these global options.
+fn check_with(bundle: &Bundle, globals: &[&str]) -> (Vec<Value>, i32) {
+    let finished = call(bundle, globals, &["--format", "json"]);
+    let list = serde_json::from_str(&finished.stdout);
+    let list = list.unwrap_or_else(|error| panic!("no findings ({error}): {finished}"));
+    (list, finished.code())
+}
+
+fn call(bundle: &Bundle, globals: &[&str], flags: &[&str]) -> Finished {
+    bundle.save();
+    let path = bundle.path().display().to_string();
+    let runtime = bundle.runtime.with(globals);
+    runtime.call(&[&["check", "--bundle", &path], flags].concat())
+}
+
+/// The fields with errors, sorted.
+fn fields(list: &[Value]) -> Vec<&str> {
+    let errors = list.iter().filter(|finding| finding["severity"] == "error");
+    let mut fields: Vec<&str> = errors
+        .filter_map(|finding| finding["field"].as_str())
+        .collect();
+    fields.sort_unstable();
+    fields
+}
+
+/// The text of the only error; fails if it is not of this field.
+#[track_caller]
+fn only(bundle: &Bundle, field: &str) -> String {
+    let (list, code) = check(bundle);
+    assert_eq!(fields(&list), [field], "{list:?}");
+    assert_eq!(code, 1);
+    let mut errors = list.iter().filter(|finding| finding["severity"] == "error");
+    errors.next().unwrap()["message"]
+        .as_str()
+        .unwrap()
+        .to_owned()
+}
+
+#[test]
+fn a_bundle_that_runs_has_no_errors() {
+    require!(containers, caisson);
+    let bundle = Bundle::new();
+    let (list, code) = check(&bundle);
+    assert_eq!((fields(&list), code), (vec![], 0), "{list:?}");
+    assert_eq!(call(&bundle, &[], &[]).success().stdout, "");
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once_one_line_each() {
+    require!(containers, caisson);
+    let mut bundle = Bundle::new();
+    bundle
+        .config
+        .set("/ociVersion", "one")
+        .set("/process/args", json!(["no-such-program"]))
+        .set("/process/user", json!({ "uid": "0", "gid": 4_294_967_295_u32 }))
+        .set("/process/env", json!(["PATH=/bin", 1, "NOVALUE"]))
+        .set("/process/rlimits", json!([{ "type": "RLIMIT_CORE", "soft": 2, "hard": 1 }]))
+        .set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "x", "vm.swappiness": "1" }))
+        .set("/hooks/prestart", json!([{ "path": "/no/such/hook" }]))
+        .push("/mounts", json!({ "destination": 1 }))
+        .push("/mounts", json!({ "destination": "/tmp", "type": "bind", "source": "/no/such", "options": ["bind"] }))
+        .push("/mounts", json!({ "destination": "/tmp", "type": "tmpfs", "options": ["size=what"] }));
+    let first = bundle.config.0["mounts"].as_array().unwrap().len() - 3;
+    let finished = call(&bundle, &[], &[]);
+    assert_eq!(finished.code(), 1, "{finished}");
+    let mut lines: Vec<&str> = finished
+        .stdout
+        .lines()
+        .map(|line| {
+            let rest = line
+                .strip_prefix("error: ")
+                .unwrap_or_else(|| panic!("{line}"));
+            rest.split(": ").next().unwrap()
+        })
+        .collect();
+    lines.sort_unstable();
+    let mounts = [
+        format!("mounts[{first}].destination"),
+        format!("mounts[{}].source", first + 1),
+        format!("mounts[{}].options", first + 2),
+    ];
+    let mut wanted = vec![
+        "hooks.prestart[0].path",
+        "linux.sysctl[\"net.ipv4.ip_forward\"]",
+        "linux.sysctl[\"vm.swappiness\"]",
+        &mounts[0],
+        &mounts[1],
+        &mounts[2],
+        "ociVersion",
+        "process.args[0]",
+        "process.env[1]",
+        "process.env[2]",
+        "process.rlimits[0]",
+        "process.user.gid",
+        "process.user.uid",
+    ];
+    wanted.sort_unstable();
+    assert_eq!(lines, wanted, "{finished}");
+}
+
+#[test]
+fn a_limit_without_its_controller_names_both() {
+    require!(containers, caisson);
+    let mut bundle = Bundle::new();
+    bundle
+        .config
+        .set("/linux/resources/unified", json!({ "nosuch.max": "1" }));
+    let text = only(&bundle, "linux.resources.unified[\"nosuch.max\"]");
+    assert!(
+        text.contains("controller 'nosuch' is not available"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_program_is_looked_for_as_the_container_will_see_it() {
+    require!(containers, caisson);
+    let mut bundle = Bundle::new();
+    let rootfs = bundle.rootfs();
+    // A link of the image leads nowhere outside of it, and mounts are where it is looked for.
+    std::os::unix::fs::symlink("/../../../../usr/bin", rootfs.join("opt")).unwrap();
+    bundle.config.set("/process/args", json!(["/opt/env"]));
+    assert!(only(&bundle, "process.args[0]").contains("no such file"));
+    let elsewhere = bundle.scratch.dir("elsewhere");
+    std::fs::copy(place::probe(), elsewhere.join("env")).unwrap();
+    bundle.config.push(
+        "/mounts",
+        json!({
+            "destination": "/opt", "type": "bind", "source": elsewhere, "options": ["bind"],
+        }),
+    );
+    let (list, _) = check(&bundle);
+    assert_eq!(fields(&list), [""; 0], "{list:?}");
+    bundle
+        .config
+        .set("/process/args", json!(["/opt/env", "exit", "0"]));
+    bundle.run().success();
+    let last = bundle.config.0["mounts"].as_array().unwrap().len() - 1;
+    bundle
+        .config
+        .push(&format!("/mounts/{last}/options"), "noexec");
+    assert!(only(&bundle, "process.args[0]").contains("permission denied"));
+    bundle
+        .config
+        .remove("/mounts")
+        .set("/process/args", json!(["/etc/passwd"]));
+    assert!(only(&bundle, "process.args[0]").contains("permission denied"));
+    bundle.config.set("/process/args", json!(["/etc"]));
+    assert!(only(&bundle, "process.args[0]").contains("is a directory"));
+}
+
+#[test]
+fn namespaces_to_join_must_be_there_and_of_their_kind() {
+    require!(containers, caisson);
+    for (path, word) in [
+        ("/no/such", "no such file"),
+        ("/proc/self/ns/uts", "invalid argument"),
+        ("/dev/null", "invalid argument"),
+    ] {
+        let mut bundle = Bundle::new();
+        bundle
+            .config
+            .no_namespace("ipc")
+            .push("/linux/namespaces", json!({ "type": "ipc", "path": path }));
+        let last = bundle.config.0["linux"]["namespaces"]
+            .as_array()
+            .unwrap()
+            .len()
+            - 1;
+        let text = only(&bundle, &format!("linux.namespaces[{last}].path"));
+        assert!(text.contains(word), "{path}: {text}");
+        bundle.create_fails();
+    }
+}
+
+#[test]
+fn checking_leaves_nothing() {
+    require!(containers, caisson);
+    let mut bundle = Bundle::new();
+    bundle
+        .config
+        .set("/linux/resources/pids", json!({ "limit": 5 }));
+    bundle.config.set("/process/cwd", "/new/directory");
+    let before = integration::host::mounts().len();
+    check(&bundle);
+    // The name of the group that `create` would make for the id that `check` takes.
+    assert!(!integration::host::hierarchy().join("check").exists());
+    assert_eq!(integration::host::mounts().len(), before);
+    assert!(!bundle.rootfs().join("new").exists());
+    assert!(
+        !bundle.runtime.root.exists(),
+        "{}",
+        bundle.runtime.root.display()
+    );
+}

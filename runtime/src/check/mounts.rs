@@ -1,0 +1,251 @@
+//! The root and what is mounted in it: sources, targets, file systems, devices, the working directory.
+
+use super::filesystems::Filesystems;
+use super::tree::{Entry, Found, Place, Tree, is_readonly};
+use super::{Findings, Subject};
+use crate::plan::Step;
+use crate::plan::mounts::{Bind, Kind, Mount};
+use crate::plan::rootfs::{Device, Source};
+use crate::report::Error;
+use crate::sys::mount::fs_magic;
+use crate::sys::{Errno, Result, fs};
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Looks at each mount in its order and returns the tree that they make.
+pub(super) fn look(subject: &Subject<'_>, findings: &mut Findings) -> Tree {
+    let mut tree = Tree::new(root(subject, findings));
+    let filesystems = Filesystems::read(subject.host, &subject.plan.birth);
+    for step in &subject.plan.steps {
+        match step {
+            Step::OpenLayer(path) => layer(path, findings),
+            Step::Mount(mount) => {
+                let field = format!("mounts[{}]", mount.index);
+                let place = content(mount, subject, &tree, &filesystems, findings);
+                if let Some(place) = place {
+                    attach(mount, place, &mut tree, &field, findings);
+                }
+            }
+            Step::Device(device) => node(device, subject, &tree, findings),
+            Step::MakeDirectory(path) => working_directory(path, &tree, findings),
+            _ => {}
+        }
+    }
+    tree
+}
+
+/// The root directory, unless an overlay hides it.
+fn root(subject: &Subject<'_>, findings: &mut Findings) -> Place {
+    let planned = subject.plan.steps.iter().find_map(|step| match step {
+        Step::Root(root) => Some(root),
+        _ => None,
+    });
+    let Some(planned) = planned.filter(|_| subject.rootfs.is_some()) else {
+        return Place::New;
+    };
+    if matches!(planned.source, Source::Overlay(_)) {
+        return Place::New;
+    }
+    let opened = fs::open_follow(fs::CWD, &planned.path, libc::O_PATH | libc::O_DIRECTORY);
+    match opened.and_then(|file| Place::of(file, false)) {
+        Ok(place) => place,
+        Err(errno) => {
+            let text = format!("open {}", planned.path.to_string_lossy());
+            findings.error(Error::os(text, errno).in_field("root.path"));
+            Place::New
+        }
+    }
+}
+
+fn layer(path: &CStr, findings: &mut Findings) {
+    if let Err(errno) = fs::open_follow(fs::CWD, path, libc::O_PATH | libc::O_DIRECTORY) {
+        let text = format!("open overlay directory {}", path.to_string_lossy());
+        findings
+            .error(Error::os(text, errno).in_field("annotations[\"dev.caisson.overlay.lower\"]"));
+    }
+}
+
+/// What a mount puts into the tree. None: nothing is mounted, or it fails already.
+fn content(
+    mount: &Mount,
+    subject: &Subject<'_>,
+    tree: &Tree,
+    filesystems: &Filesystems,
+    findings: &mut Findings,
+) -> Option<Place> {
+    let field = format!("mounts[{}]", mount.index);
+    let bind = match &mount.kind {
+        Kind::Bind(bind) => bind,
+        Kind::Filesystem(filesystem) => {
+            return match filesystems.try_out(filesystem) {
+                Ok(()) => Some(Place::New),
+                Err(error) => {
+                    findings.error(error.in_field(field));
+                    None
+                }
+            };
+        }
+        Kind::Cgroup { .. } | Kind::Empty => return Some(Place::New),
+    };
+    match source(bind, subject, tree) {
+        Ok(Place::There(entry)) if bind.links.copy && entry.kind() == libc::S_IFLNK => None,
+        // Who may execute what is seen through other ids is another question.
+        Ok(_) if bind.id_map.is_some() => Some(Place::New),
+        Ok(Place::There(entry)) => {
+            let noexec = mount.set & libc::MOUNT_ATTR_NOEXEC != 0;
+            let again = entry.file.try_clone().ok()?;
+            let readonly = (mount.set | mount.recursive.set) & libc::MOUNT_ATTR_RDONLY != 0;
+            let place = Place::of(again, noexec).ok()?;
+            Some(if readonly { place.readonly() } else { place })
+        }
+        Ok(place) => Some(place),
+        Err(errno) => {
+            let text = format!("open mount source {}", bind.source.to_string_lossy());
+            findings.error(Error::os(text, errno).in_field(format!("{field}.source")));
+            None
+        }
+    }
+}
+
+/// The source of a bind: on the host, or in the container's own tree, where a mount made before may be meant.
+fn source(bind: &Bind, subject: &Subject<'_>, tree: &Tree) -> Result<Place> {
+    let path = Path::new(OsStr::from_bytes(bind.source.as_bytes()));
+    let follow = !bind.links.keep_source && !bind.links.copy;
+    let below = subject
+        .rootfs
+        .and_then(|rootfs| path.strip_prefix(rootfs).ok());
+    let opened_by_init = bind.slot.is_none();
+    if let Some(below) = below.filter(|_| opened_by_init) {
+        let below = crate::plan::mounts::c_path(below).map_err(|_| Errno::EINVAL)?;
+        return tree.find(&below, follow)?.place.ok_or(Errno::ENOENT);
+    }
+    let flags = libc::O_PATH | if follow { 0 } else { libc::O_NOFOLLOW };
+    Place::of(fs::open_follow(fs::CWD, &bind.source, flags)?, false)
+}
+
+/// Finds the target of a mount, which is made where it is missing, and puts the mount there.
+fn attach(mount: &Mount, place: Place, tree: &mut Tree, field: &str, findings: &mut Findings) {
+    // A file system over a link would leave what the link is in place: those of /proc and /sys are not followed.
+    let strict = |kind: &Kind| match kind {
+        Kind::Filesystem(fs) => matches!(fs.fstype.to_bytes(), b"proc" | b"sysfs"),
+        Kind::Bind(bind) => bind.links.keep_target,
+        _ => false,
+    };
+    let directory = match &place {
+        Place::There(entry) => entry.kind() == libc::S_IFDIR,
+        Place::New => !matches!(&mount.kind, Kind::Bind(_)),
+    };
+    let unknown = matches!((&place, &mount.kind), (Place::New, Kind::Bind(_)));
+    let wrong = |errno| {
+        let text = format!("mount over {}", mount.target.to_string_lossy());
+        Error::os(text, errno).in_field(format!("{field}.destination"))
+    };
+    let found = match tree.find(&mount.target, !strict(&mount.kind)) {
+        Ok(found) => found,
+        Err(errno) => return findings.error(wrong(errno)),
+    };
+    // The files below /proc that a mount may cover are files.
+    if mount.covers_proc_file && directory {
+        return findings.error(wrong(Errno::ENOTDIR));
+    }
+    if mount.target.as_c_str() == c"/proc"
+        && matches!(&mount.kind, Kind::Bind(_))
+        && matches!(&place, Place::There(entry) if !is_proc(entry))
+    {
+        let text = "what is bound over /proc is not a proc file system";
+        return findings.wrong(format!("{field}.source"), text);
+    }
+    match &found.place {
+        Some(Place::There(there)) if !unknown && directory != (there.kind() == libc::S_IFDIR) => {
+            return findings.error(wrong(Errno::ENOTDIR));
+        }
+        None => {
+            if let Some(errno) = unmakeable(&found) {
+                return findings.error(wrong(errno));
+            }
+        }
+        _ => {}
+    }
+    tree.mount(found.path, place);
+}
+
+fn is_proc(entry: &Entry) -> bool {
+    fs_magic(&entry.file) == Ok(libc::PROC_SUPER_MAGIC)
+}
+
+/// Why a missing file cannot be made where a walk has ended.
+fn unmakeable(found: &Found) -> Option<Errno> {
+    match found.passed.last() {
+        Some(Place::There(parent)) if is_readonly(parent) => Some(Errno::EROFS),
+        _ => None,
+    }
+}
+
+/// A device that is bound from the host, as a user namespace needs it.
+fn node(device: &Device, subject: &Subject<'_>, tree: &Tree, findings: &mut Findings) {
+    let listed = subject
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.devices().as_ref());
+    let listed = listed.into_iter().flatten().position(|listed| {
+        let path = crate::plan::mounts::clean_target(listed.path());
+        path.as_os_str().as_bytes() == device.path.to_bytes()
+    });
+    let field = listed.map_or("linux.devices".to_owned(), |at| {
+        format!("linux.devices[{at}]")
+    });
+    let wrong = |errno| {
+        let text = format!("create device {}", device.path.to_string_lossy());
+        Error::os(text, errno).in_field(&field)
+    };
+    if device.path.as_c_str() == c"/" {
+        return findings.error(wrong(Errno::EINVAL));
+    }
+    // Nothing else may stand there for the standard streams that are the host's: see `init::devices`.
+    let null = libc::makedev(1, 3);
+    let is_null = |number| fs::stat_fd(number).is_ok_and(|stat| stat.st_rdev == null);
+    if device.path.as_c_str() == c"/dev/null" && libc::makedev(device.major, device.minor) != null {
+        let text = "standard input, output or error that is /dev/null cannot become what is there";
+        match (0..=2).any(is_null) {
+            true => findings.wrong(&field, text),
+            false => findings.warn(&field, text),
+        }
+    }
+    let bound = device.bind.then(|| fs::stat_at(fs::CWD, &device.path, 0));
+    match bound {
+        Some(Err(errno)) => return findings.error(wrong(errno)),
+        Some(Ok(stat)) => {
+            let number = libc::makedev(device.major, device.minor);
+            if stat.st_mode & libc::S_IFMT != device.mode & libc::S_IFMT || stat.st_rdev != number {
+                return findings.error(wrong(Errno::ENODEV));
+            }
+        }
+        None => {}
+    }
+    match tree.find(&device.path, false) {
+        Err(errno) => findings.error(wrong(errno)),
+        Ok(found) if found.place.is_none() => {
+            if let Some(errno) = unmakeable(&found) {
+                findings.error(wrong(errno));
+            }
+        }
+        Ok(_) => {}
+    }
+}
+
+fn working_directory(path: &CStr, tree: &Tree, findings: &mut Findings) {
+    let errno = match tree.find(path, true) {
+        Err(errno) => Some(errno),
+        Ok(found) => match &found.place {
+            Some(Place::There(there)) if there.kind() != libc::S_IFDIR => Some(Errno::ENOTDIR),
+            None => unmakeable(&found),
+            _ => None,
+        },
+    };
+    if let Some(errno) = errno {
+        let text = format!("make the working directory {}", path.to_string_lossy());
+        findings.error(Error::os(text, errno).in_field("process.cwd"));
+    }
+}

@@ -1,0 +1,204 @@
+//! Namespaces to make and to join, and what is set in them: sysctls, network devices.
+
+use super::{Findings, Subject};
+use crate::plan::{Open, Slot, Step, names};
+use crate::report::Error;
+use crate::sys::process::{namespace_owner, namespace_type};
+use crate::sys::{Errno, Result, fs};
+use std::fs::read_to_string;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Looks at each namespace, and at what goes into them.
+pub(super) fn look(subject: &Subject<'_>, findings: &mut Findings) {
+    join(subject, findings);
+    make(subject, findings);
+    for step in &subject.plan.steps {
+        if let Step::Sysctl { name, path, value } = step
+            && let Err(error) = sysctl(&path.to_string_lossy(), &value.to_string_lossy())
+        {
+            findings.error(error.in_field(format!("linux.sysctl[{name:?}]")));
+        }
+    }
+    let devices = read_to_string("/proc/self/net/dev").unwrap_or_default();
+    for device in &subject.plan.net_devices {
+        let there = |line: &str| {
+            line.split_once(':')
+                .is_some_and(|(name, _)| name.trim() == device.name)
+        };
+        if !devices.lines().any(there) {
+            let text = format!("there is no network device {}", device.name);
+            findings.wrong(format!("linux.netDevices[{:?}]", device.name), text);
+        }
+    }
+}
+
+/// Namespaces that must be there.
+fn join(subject: &Subject<'_>, findings: &mut Findings) {
+    for (at, open) in subject.plan.opens.iter().enumerate() {
+        let Open::Namespace(path) = open else {
+            continue;
+        };
+        let outcome = fs::open_follow(fs::CWD, path, libc::O_RDONLY);
+        let outcome = outcome.and_then(|file| joinable(&file, wanted(subject, Slot(at))));
+        if let Err(errno) = outcome {
+            let text = format!("join namespace {}", path.to_string_lossy());
+            let listed = subject
+                .spec
+                .linux()
+                .as_ref()
+                .and_then(|linux| linux.namespaces().as_ref());
+            let paths = listed
+                .into_iter()
+                .flatten()
+                .map(|listed| listed.path().as_deref());
+            let mut bytes = paths.map(|path| path.map(|path| path.as_os_str().as_bytes()));
+            let at = bytes.position(|listed| listed == Some(path.to_bytes()));
+            let field = format!("linux.namespaces[{}].path", at.unwrap_or_default());
+            findings.error(Error::os(text, errno).in_field(field));
+        }
+    }
+}
+
+/// The kind of namespace that a file is opened for.
+fn wanted(subject: &Subject<'_>, slot: Slot) -> u64 {
+    let birth = &subject.plan.birth;
+    let stage = birth.stage.iter().flat_map(|stage| &stage.join);
+    let steps = subject.plan.steps.iter().filter_map(|step| match step {
+        Step::Join(join) => Some(join),
+        _ => None,
+    });
+    let mut joins = stage.chain(steps).filter(|join| join.slot == slot);
+    joins
+        .next()
+        .map_or(libc::CLONE_NEWPID as u64, |join| join.flags)
+}
+
+/// setns(2): why the kernel would refuse.
+fn joinable(file: &OwnedFd, wanted: u64) -> Result<()> {
+    let kind = match namespace_type(file) {
+        Err(Errno::ENOTTY) => return Err(Errno::EINVAL),
+        kind => kind?,
+    };
+    if kind != wanted {
+        return Err(Errno::EINVAL);
+    }
+    if kind == libc::CLONE_NEWUSER as u64 {
+        let own = fs::open_follow(fs::CWD, c"/proc/self/ns/user", libc::O_RDONLY)?;
+        let (own, other) = (fs::stat(own)?, fs::stat(file)?);
+        return match own.st_ino == other.st_ino {
+            // Nobody joins the user namespace that he is in.
+            true => Err(Errno::EINVAL),
+            false => Ok(()),
+        };
+    }
+    namespace_owner(file).map(drop)
+}
+
+/// Namespaces of the container's own.
+fn make(subject: &Subject<'_>, findings: &mut Findings) {
+    const FILES: [(i32, &str, &str); 8] = [
+        (libc::CLONE_NEWUSER, "user", "user"),
+        (libc::CLONE_NEWNS, "mnt", "mnt"),
+        (libc::CLONE_NEWPID, "pid", "pid"),
+        (libc::CLONE_NEWNET, "net", "net"),
+        (libc::CLONE_NEWIPC, "ipc", "ipc"),
+        (libc::CLONE_NEWUTS, "uts", "uts"),
+        (libc::CLONE_NEWCGROUP, "cgroup", "cgroup"),
+        (crate::plan::namespaces::CLONE_NEWTIME, "time", "time"),
+    ];
+    let birth = &subject.plan.birth;
+    let unshared = subject.plan.steps.iter().fold(0, |flags, step| match step {
+        Step::Unshare(more) => flags | more,
+        _ => flags,
+    });
+    let stage = birth.stage.as_ref().map_or(0, |stage| {
+        let user = if stage.new_user {
+            libc::CLONE_NEWUSER as u64
+        } else {
+            0
+        };
+        let time = stage.time_offsets.is_some();
+        user | if time {
+            crate::plan::namespaces::CLONE_NEWTIME as u64
+        } else {
+            0
+        }
+    });
+    let new = birth.flags | unshared | stage;
+    for (flag, file, limit) in FILES {
+        if new & flag as u64 == 0 {
+            continue;
+        }
+        let kind = names(flag as u64);
+        if !Path::new(&format!("/proc/self/ns/{file}")).exists() {
+            findings.wrong(
+                "linux.namespaces",
+                format!("this kernel has no {kind} namespaces"),
+            );
+        }
+        let knob = format!("/proc/sys/user/max_{limit}_namespaces");
+        if read_to_string(&knob).is_ok_and(|most| most.trim() == "0") {
+            findings.wrong(
+                "linux.namespaces",
+                format!("{knob} is 0: no {kind} namespace can be made"),
+            );
+        }
+    }
+    if new & libc::CLONE_NEWUSER as u64 != 0 && !subject.host.sys_admin {
+        let says =
+            |knob: &str, value: &str| read_to_string(knob).is_ok_and(|text| text.trim() == value);
+        if says("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+            let text = "kernel.unprivileged_userns_clone is 0: only root may make user namespaces";
+            findings.wrong("linux.namespaces", text);
+        }
+        if says(
+            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+        ) {
+            let text = "kernel.apparmor_restrict_unprivileged_userns is 1: user namespaces of unprivileged users may have no rights";
+            findings.warn("linux.namespaces", text);
+        }
+    }
+}
+
+/// A sysctl as this process's namespaces show it: the container's own have the same ones, but for devices.
+fn sysctl(path: &str, value: &str) -> std::result::Result<(), Error> {
+    let of_device = |family: &str| {
+        let rest = path.strip_prefix(&format!("sys/net/{family}/"));
+        let rest = rest.and_then(|rest| rest.split_once('/'));
+        let name = rest.and_then(|(_, rest)| rest.split('/').next());
+        let kind = rest.is_some_and(|(kind, _)| matches!(kind, "conf" | "neigh"));
+        name.filter(|name| kind && !matches!(*name, "all" | "default" | "lo"))
+    };
+    if of_device("ipv4").or(of_device("ipv6")).is_some() {
+        return Ok(()); // The device may come with netDevices.
+    }
+    let file = format!("/proc/{path}");
+    let wrong = |errno| Error::os(format!("write {value:?} to {file}"), errno);
+    let mode = std::fs::metadata(&file)
+        .map_err(|error| wrong(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))?;
+    if mode.is_dir() {
+        return Err(wrong(Errno::EISDIR));
+    }
+    if std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o222 == 0 {
+        return Err(wrong(Errno::EACCES));
+    }
+    let numbers = |text: &str| text.split_whitespace().all(is_number);
+    match read_to_string(&file) {
+        Ok(now) if !now.trim().is_empty() && numbers(&now) && !numbers(value) => {
+            Err(wrong(Errno::EINVAL))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the kernel takes for a number: decimal, or octal or hexadecimal with their prefixes.
+fn is_number(word: &str) -> bool {
+    let digits = word.strip_prefix('-').unwrap_or(word);
+    match digits.strip_prefix("0x") {
+        Some(hex) => !hex.is_empty() && hex.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()),
+    }
+}

@@ -1,0 +1,266 @@
+//! The container's tree before it exists: the root directory with the mounts of the config over it, walked as the kernel will walk it.
+//!
+//! Runs in the runtime command. Every component is opened beneath its directory (openat2(2), RESOLVE_BENEATH, no magic links), links are followed
+//! by hand within the tree, and nothing is opened but with O_PATH: no link of an image leads to the host, and no file of it is read or run.
+
+use crate::sys::mount::mount_flags;
+use crate::sys::{Errno, Result, fs};
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+/// As many links as the kernel follows (MAXSYMLINKS).
+const MAX_LINKS: usize = 40;
+
+const BENEATH: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
+
+/// The tree.
+#[derive(Debug)]
+pub(super) struct Tree {
+    root: Place,
+    /// Mounts at their places, in their order.
+    mounts: Vec<(Vec<CString>, Place)>,
+}
+
+/// A file of the tree.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    There(Rc<Entry>),
+    /// On a file system that will be made for the container: nobody knows what is in it.
+    New,
+}
+
+/// A file that exists.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) file: OwnedFd,
+    pub(super) stat: libc::stat,
+    /// It is below a mount where nothing may be executed.
+    pub(super) noexec: bool,
+    /// Or nothing may be written.
+    pub(super) readonly: bool,
+}
+
+/// Where a walk has ended.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Without links; where a mount there belongs.
+    pub(super) path: Vec<CString>,
+    /// Every directory that was passed, outermost first, with what was looked for at the end. None: nothing is there.
+    pub(super) passed: Vec<Place>,
+    pub(super) place: Option<Place>,
+}
+
+impl Place {
+    /// An open file. `noexec`: nothing may be executed there.
+    pub(super) fn of(file: OwnedFd, noexec: bool) -> Result<Place> {
+        let stat = fs::stat(&file)?;
+        Ok(Place::There(Rc::new(Entry {
+            file,
+            stat,
+            noexec,
+            readonly: false,
+        })))
+    }
+}
+
+impl Place {
+    /// The same where nothing may be written.
+    pub(super) fn readonly(self) -> Self {
+        match self {
+            Place::There(entry) => match Rc::try_unwrap(entry) {
+                Ok(entry) => Place::There(Rc::new(Entry {
+                    readonly: true,
+                    ..entry
+                })),
+                Err(shared) => Place::There(shared),
+            },
+            Place::New => Place::New,
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn kind(&self) -> u32 {
+        self.stat.st_mode & libc::S_IFMT
+    }
+}
+
+impl Tree {
+    pub(super) fn new(root: Place) -> Self {
+        Tree {
+            root,
+            mounts: Vec::new(),
+        }
+    }
+
+    /// Puts a mount where a walk has ended.
+    pub(super) fn mount(&mut self, at: Vec<CString>, place: Place) {
+        self.mounts.push((at, place));
+    }
+
+    /// Walks a path from the root. `follow`: a link at its end, too.
+    pub(super) fn find(&self, path: &CStr, follow: bool) -> Result<Found> {
+        let mut rest = components(path.to_bytes());
+        let mut found = Found {
+            path: Vec::new(),
+            passed: vec![self.at(&[]).unwrap_or(self.root.clone())],
+            place: None,
+        };
+        let mut links = 0;
+        while let Some(name) = rest.pop_front() {
+            if name.as_c_str() == c".." {
+                found.path.pop();
+                found.passed.truncate(found.path.len() + 1);
+                continue;
+            }
+            found.path.push(name.clone());
+            let next = match self.at(&found.path) {
+                Some(place) => Some(place),
+                None => match step(&found.passed[found.path.len() - 1], &name)? {
+                    // It will be made, for a mount below.
+                    None if self.leads_to_mount(&found.path) => Some(Place::New),
+                    next => next,
+                },
+            };
+            let Some(next) = next else {
+                // Whatever comes below is not there either.
+                found.path.extend(rest);
+                return Ok(found);
+            };
+            if let Place::There(entry) = &next {
+                match entry.kind() {
+                    libc::S_IFLNK if follow || !rest.is_empty() => {
+                        links += 1;
+                        if links > MAX_LINKS {
+                            return Err(Errno::ELOOP);
+                        }
+                        found.path.pop();
+                        let target = target(&entry.file)?;
+                        if target.starts_with(b"/") {
+                            found.path.clear();
+                            found.passed.truncate(1);
+                        }
+                        for part in components(&target).into_iter().rev() {
+                            rest.push_front(part);
+                        }
+                        continue;
+                    }
+                    libc::S_IFDIR => {}
+                    _ if !rest.is_empty() => return Err(Errno::ENOTDIR),
+                    _ => {}
+                }
+            }
+            found.passed.push(next);
+        }
+        found.place = found.passed.last().cloned();
+        Ok(found)
+    }
+
+    fn leads_to_mount(&self, path: &[CString]) -> bool {
+        self.mounts.iter().any(|(at, _)| at.starts_with(path))
+    }
+
+    /// The last mount at a place.
+    fn at(&self, path: &[CString]) -> Option<Place> {
+        let mut mounts = self.mounts.iter().rev();
+        let at = mounts.find(|(at, _)| at == path);
+        at.map(|(_, place)| place.clone())
+    }
+}
+
+/// Whether the file system of an entry is mounted read-only.
+pub(super) fn is_readonly(entry: &Entry) -> bool {
+    entry.readonly || mount_flags(&entry.file).is_ok_and(|flags| flags & libc::ST_RDONLY != 0)
+}
+
+fn components(path: &[u8]) -> VecDeque<CString> {
+    let parts = path.split(|byte| *byte == b'/');
+    let parts = parts.filter(|part| !part.is_empty() && *part != b".");
+    // A path of the kernel or a C string has no NUL inside.
+    parts.filter_map(|part| CString::new(part).ok()).collect()
+}
+
+/// One name in a directory; None if nothing has it.
+fn step(directory: &Place, name: &CStr) -> Result<Option<Place>> {
+    let Place::There(directory) = directory else {
+        return Ok(Some(Place::New));
+    };
+    let opened = fs::openat2(
+        &directory.file,
+        name,
+        libc::O_PATH | libc::O_NOFOLLOW,
+        0,
+        BENEATH,
+    );
+    match opened {
+        Ok(file) => {
+            let place = Place::of(file, directory.noexec)?;
+            Ok(Some(if directory.readonly {
+                place.readonly()
+            } else {
+                place
+            }))
+        }
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn target(link: &OwnedFd) -> Result<Vec<u8>> {
+    let mut target = vec![0; libc::PATH_MAX as usize];
+    let length = fs::readlink(link, c"", &mut target)?;
+    target.truncate(length);
+    Ok(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn scratch(name: &str) -> (std::path::PathBuf, Tree) {
+        let dir = std::env::temp_dir().join(format!("caisson-tree-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(dir.join("usr/bin")).unwrap();
+        std::fs::copy("/proc/self/comm", dir.join("usr/bin/sh")).unwrap();
+        symlink("/usr/bin", dir.join("bin")).unwrap();
+        symlink("../../../../usr", dir.join("up")).unwrap();
+        symlink("loop", dir.join("loop")).unwrap();
+        let tree = Tree::new(place(&dir));
+        (dir, tree)
+    }
+
+    fn place(path: &std::path::Path) -> Place {
+        let path = CString::new(path.to_str().unwrap()).unwrap();
+        Place::of(
+            fs::open_follow(fs::CWD, &path, libc::O_PATH).unwrap(),
+            false,
+        )
+        .unwrap()
+    }
+
+    fn is_there(tree: &Tree, path: &CStr) -> Option<bool> {
+        let place = tree.find(path, true).unwrap().place;
+        place.map(|place| matches!(place, Place::There(_)))
+    }
+
+    #[test]
+    fn links_stay_inside_and_mounts_hide_what_is_below() {
+        let (dir, mut tree) = scratch("links");
+        assert_eq!(is_there(&tree, c"/bin/sh"), Some(true));
+        assert_eq!(is_there(&tree, c"/up/bin/sh"), Some(true));
+        assert_eq!(is_there(&tree, c"/bin/../bin/./sh"), Some(true));
+        assert_eq!(is_there(&tree, c"/no/such"), None);
+        assert_eq!(tree.find(c"/loop", true).unwrap_err(), Errno::ELOOP);
+        assert_eq!(tree.find(c"/bin/sh/x", true).unwrap_err(), Errno::ENOTDIR);
+        let at = tree.find(c"/up", true).unwrap().path;
+        tree.mount(at, Place::New);
+        assert_eq!(is_there(&tree, c"/bin/anything"), Some(false));
+        let at = tree.find(c"/up/local", true).unwrap().path;
+        tree.mount(at, place(&dir));
+        assert_eq!(is_there(&tree, c"/up/local/usr/bin"), Some(true));
+        assert_eq!(is_there(&tree, c"/up/local/no"), None);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}
