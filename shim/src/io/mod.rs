@@ -38,7 +38,7 @@ use self::console::Console;
 use self::fifo::Opened;
 use self::sink::Sink;
 use self::target::Target;
-use crate::sys;
+use crate::{log, sys};
 
 /// What a request (Create or Exec) says of the streams: paths or URIs, empty for none.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +76,7 @@ pub(crate) struct Stdio {
     copies: Mutex<JoinSet<()>>,
     /// Who has output to finish, a copy or a logger, holds a receiver.
     outputs: watch::Sender<()>,
-    /// Bytes of output.
+    /// Bytes of output that nobody read or that could not be written.
     dropped: Arc<AtomicU64>,
     console: Option<Console>,
     /// Its drop asks the logger to end.
@@ -223,8 +223,7 @@ impl Stdio {
         time::timeout(timeout, self.outputs.closed()).await.is_ok()
     }
 
-    /// How many bytes of output are lost, because nobody read them or they could not be written.
-    pub(crate) fn dropped(&self) -> u64 {
+    fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
@@ -243,6 +242,18 @@ impl Stdio {
         let output = copy::from_pipe(readable(reader)?, sink);
         lock(&self.copies).spawn(until_ended(output, self.outputs.subscribe()));
         Ok(writer)
+    }
+}
+
+impl Drop for Stdio {
+    fn drop(&mut self) {
+        let dropped = self.dropped();
+        if dropped > 0 {
+            let container = &self.owner.container;
+            log::warn(&format!(
+                "{dropped} bytes of output of '{container}' are lost: not read, or not written"
+            ));
+        }
     }
 }
 
