@@ -349,12 +349,6 @@ mod tests {
                 "memory.events",
                 "low 1\nhigh 2\nmax 3\noom 4\noom_kill 5\noom_group_kill 6\n",
             ),
-            ("hugetlb.2MB.current", "2097152\n"),
-            ("hugetlb.2MB.max", "max\n"),
-            ("hugetlb.2MB.events", "max 7\n"),
-            ("hugetlb.2MB.rsvd.current", "0\n"),
-            ("rdma.current", "mlx4_0 hca_handle=2 hca_object=2000\n"),
-            ("rdma.max", "mlx4_0 hca_handle=max hca_object=3\n"),
         ]);
         let metrics = read(&files.0).unwrap();
         assert_eq!((metrics.pids.current, metrics.pids.limit), (3, u64::MAX));
@@ -384,6 +378,19 @@ mod tests {
             (events.oom, events.oom_kill, events.oom_group_kill),
             (4, 5, 6)
         );
+    }
+
+    #[test]
+    fn pages_and_devices_have_an_entry_each() {
+        let files = Files::new(&[
+            ("hugetlb.2MB.current", "2097152\n"),
+            ("hugetlb.2MB.max", "max\n"),
+            ("hugetlb.2MB.events", "max 7\n"),
+            ("hugetlb.2MB.rsvd.current", "0\n"),
+            ("rdma.current", "mlx4_0 hca_handle=2 hca_object=2000\n"),
+            ("rdma.max", "mlx4_0 hca_handle=max hca_object=3\n"),
+        ]);
+        let metrics = read(&files.0).unwrap();
         assert_eq!(metrics.hugetlb.len(), 1);
         let huge = &metrics.hugetlb[0];
         let huge = (huge.pagesize.as_str(), huge.current, huge.max, huge.failcnt);

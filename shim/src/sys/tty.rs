@@ -49,8 +49,7 @@ pub(crate) fn size(terminal: BorrowedFd<'_>) -> Result<(u16, u16)> {
         ws_ypixel: 0,
     };
     // SAFETY: the kernel writes one winsize, which lives until the call returns.
-    super::check(
-        unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) }.into(),
-    )?;
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    super::check(result.into())?;
     Ok((size.ws_col, size.ws_row))
 }
