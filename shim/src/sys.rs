@@ -1,5 +1,7 @@
 //! The system calls that `nix` lacks; the only unsafe code. One function per call, which decides nothing.
 
+pub(crate) mod tty;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -51,6 +53,14 @@ pub(crate) fn dies_with_us(command: &mut Command) {
     };
     // SAFETY: between fork and exec it does three system calls and neither allocates nor locks.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// F_DUPFD_CLOEXEC: the lowest free number from `lowest` on.
+pub(crate) fn duplicate_from(lowest: i32, fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes three integers.
+    let fd = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) }.into())?;
+    // SAFETY: the kernel has just made this descriptor, and nothing else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn check(result: libc::c_long) -> io::Result<i32> {
