@@ -368,6 +368,8 @@ impl Drop for Shim {
     fn drop(&mut self) {
         host::kill_descendant(self.pid);
         self.has_ended();
+        // A killed one leaves it; one that has ended does not.
+        fs::remove_file(&self.socket).ok();
         let tasks = self
             .directory(&self.id)
             .parent()
@@ -457,7 +459,8 @@ fn start(protocol: Protocol, bundle: &Bundle, namespace: &str, id: &str) -> Vec<
             instance_id: id.into(),
             namespace: namespace.into(),
             containerd_ttrpc_address: bundle.scratch.name("events.sock"),
-            socket_dir: bundle.scratch.name("s"),
+            // A path that fits into an address: the name is a digest. Shims remove it when they end.
+            socket_dir: std::env::temp_dir().display().to_string(),
             extensions: vec![Extension {
                 value: MessageField::some(options(bundle)),
                 ..Default::default()

@@ -14,16 +14,17 @@ pub(crate) fn of(pid: i32) -> Result<PathBuf> {
     Ok(hierarchy()?.join(group.trim_start_matches('/')))
 }
 
-/// Where the v2 hierarchy is mounted: not at /sys/fs/cgroup on hybrid hosts.
+/// Where the v2 hierarchy is mounted: not at /sys/fs/cgroup on hybrid hosts. Of mounts that hide each other the last is seen.
 pub(crate) fn hierarchy() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let points = mounts
         .lines()
+        .rev()
         .filter(|line| line.contains(" - cgroup2 "))
         .filter_map(|line| line.split(' ').nth(4));
     points
         .map(PathBuf::from)
-        .next()
+        .find(|point| point.join("cgroup.controllers").exists())
         .ok_or_else(|| Error::other("cgroup v2 is not mounted"))
 }
 

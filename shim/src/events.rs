@@ -29,8 +29,8 @@ use ttrpc::r#async::transport::Socket;
 use ttrpc::context::with_duration;
 
 use crate::protos::events::{
-    TaskCheckpointed, TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM,
-    TaskPaused, TaskResumed, TaskStart,
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused,
+    TaskResumed, TaskStart,
 };
 use crate::protos::forward::ForwardRequest;
 use crate::protos::forward_ttrpc::EventsClient;
@@ -56,7 +56,6 @@ pub(crate) enum Event {
     Oom(TaskOOM),
     Paused(TaskPaused),
     Resumed(TaskResumed),
-    Checkpointed(TaskCheckpointed),
 }
 
 /// A handle; clones are handles of the same spool.
@@ -221,10 +220,6 @@ impl Event {
             Self::Resumed(event) => (
                 "/tasks/resumed",
                 pack("containerd.events.TaskResumed", event),
-            ),
-            Self::Checkpointed(event) => (
-                "/tasks/checkpointed",
-                pack("containerd.events.TaskCheckpointed", event),
             ),
         };
         event.map(|event| (topic, event))
