@@ -129,10 +129,13 @@ fn pidfd_sockets(request: &cli::Create, spec: &Spec, bundle: &Path) -> Result<Ve
     pidfd_socket::connect(paths.iter().flatten().map(PathBuf::as_path))
 }
 
-/// Socket activation (sd_listen_fds(3)): what this command was handed goes to the container, whose first process it is for.
+/// Socket activation (sd_listen_fds(3)): what this command was handed goes to the container, whose first process it is for. What was
+/// meant for another process, which left it in the environment, is not there; callers of crun leave it open who it is meant for.
 fn listen_fds(spec: &mut Spec) -> u32 {
-    let count = std::env::var("LISTEN_FDS")
-        .ok()
+    let var = |name| std::env::var(name).ok();
+    let ours = var("LISTEN_PID").is_none_or(|pid| pid == std::process::id().to_string());
+    let count = var("LISTEN_FDS")
+        .filter(|_| ours)
         .and_then(|n| n.parse::<u32>().ok())
         .unwrap_or(0);
     if count > 0
