@@ -312,6 +312,55 @@ fn all_devices_can_be_used_if_all_are_allowed() {
 }
 
 #[test]
+fn rules_may_cover_others() {
+    require!(device_filter, device(1, 11));
+    let mut bundle = Bundle::new();
+    bundle.config.privileged();
+    bundle.config.push(
+        "/linux/devices",
+        json!({ "path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666 }),
+    );
+    for (rules, kmsg) in [
+        (
+            json!([{ "allow": true, "type": "c", "access": "rwm" }]),
+            "ok",
+        ),
+        (
+            json!([{ "allow": true, "type": "c", "access": "rw" }]),
+            "ok",
+        ),
+        (
+            json!([
+                { "allow": true, "type": "c", "access": "rwm" },
+                { "allow": true, "type": "b", "access": "rwm" },
+            ]),
+            "ok",
+        ),
+        (
+            json!([
+                { "allow": true, "type": "c", "major": 1, "access": "rwm" },
+                { "allow": true, "type": "c", "major": 5, "access": "rwm" },
+                { "allow": true, "type": "c", "major": 10, "access": "rwm" },
+            ]),
+            "ok",
+        ),
+        (
+            json!([
+                { "allow": true, "type": "c", "major": 7, "access": "rwm" },
+                { "allow": true, "type": "c", "major": 7, "minor": 1, "access": "rwm" },
+            ]),
+            "EPERM",
+        ),
+    ] {
+        let mut all = vec![json!({ "allow": false, "access": "rwm" })];
+        all.extend(rules.as_array().unwrap().iter().cloned());
+        bundle.config.set("/linux/resources/devices", json!(all));
+        let outcome = bundle.tries(&["write:/dev/kmsg", "write:/dev/null"]);
+        assert_eq!(outcome, [kmsg, "ok"], "{rules}");
+    }
+}
+
+#[test]
 fn the_device_filter_holds_for_exec_too() {
     require!(device_filter);
     let mut bundle = Bundle::new();

@@ -290,6 +290,29 @@ fn a_container_whose_state_is_damaged_is_deleted_by_force() {
 }
 
 #[test]
+fn a_damaged_container_that_may_live_is_not_forgotten() {
+    require!(containers);
+    beyond!(
+        a_damaged_container_that_may_live_is_not_forgotten,
+        [crun("keeps its state in another file")]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.remove("/linux/cgroupsPath");
+    let mut container = bundle.pause();
+    let group = container.cgroup();
+    let directory = bundle.runtime.root.join(&container.id);
+    let file = directory.join("state.json");
+    let text = fs::read_to_string(&file).unwrap();
+    place::write(&file, "");
+    container.delete_by_force().failure();
+    assert!(alive(container.pid) && directory.exists());
+    place::write(&file, text);
+    container.delete_by_force().success();
+    assert!(!alive(container.pid) && !group.exists());
+    bundle.assert_gone(&container.id);
+}
+
+#[test]
 fn a_container_whose_config_is_damaged_is_deleted_by_force() {
     require!(containers);
     beyond!(

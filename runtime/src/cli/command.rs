@@ -338,10 +338,12 @@ fn cgroup(found: &Matches) -> Result<Option<PathBuf>> {
             "invalid --cgroup argument: {path}: with cgroup v2 there is one path for all controllers"
         )));
     }
-    if path.is_empty()
-        || Path::new(&path)
-            .components()
-            .any(|c| c == Component::ParentDir)
+    if path.is_empty() {
+        return Ok(None);
+    }
+    if Path::new(&path)
+        .components()
+        .any(|c| c == Component::ParentDir)
     {
         return Err(usage(format!(
             "invalid --cgroup argument: {path} is not a sub cgroup path"

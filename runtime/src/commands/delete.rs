@@ -69,12 +69,16 @@ fn clear(context: &Context<'_>, directory: Locked, error: &Error) -> Result<()> 
     let cgroup = match serde_json::from_value(found.cgroup) {
         Ok(Some(saved)) => Some(saved),
         // Damaged as well, or not there: where it must have been made.
-        Ok(None) | Err(_) => planned_cgroup(context, &directory).unwrap_or_else(|error| {
-            context
-                .log
-                .warn(format!("find its cgroup: {error}, ignoring"));
-            None
-        }),
+        Ok(None) | Err(_) => match planned_cgroup(context, &directory) {
+            // Who may still live is not to be forgotten.
+            Err(error) if error.kind() == Kind::State => return Err(error).context(story),
+            Err(error) => {
+                let text = format!("find its cgroup: {error}, ignoring");
+                context.log.warn(text);
+                None
+            }
+            Ok(saved) => saved,
+        },
     };
     if let Some(saved) = cgroup {
         cgroup::destroy(&saved).context(story)?;

@@ -430,6 +430,10 @@ fn restrict(
     }
     let mut targets = |field: &str, list: &Option<Vec<String>>, step: fn(CString) -> Step| {
         for (at, path) in list.iter().flatten().enumerate() {
+            // As with runc: it would be the root.
+            if path.is_empty() {
+                continue;
+            }
             let path = c_path(mounts::clean_target(Path::new(path)));
             let path = faults.keep_in(format!("linux.{field}[{at}]"), path);
             steps.extend(path.map(step));

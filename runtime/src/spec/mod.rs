@@ -30,16 +30,14 @@ pub(crate) fn load(path: &Path) -> Result<(Parsed<Spec>, Vec<u8>)> {
 
 /// The text of a `config.json`.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::invalid(format!(
-            "JSON specification file {} not found",
-            path.display()
-        )),
-        _ => Error::new(
-            crate::report::Kind::System,
-            format!("read {}: {e}", path.display()),
-        ),
-    })
+    let shown = path.display();
+    match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let text = format!("JSON specification file {shown} not found");
+            Err(Error::invalid(text))
+        }
+        text => text.context(|| format!("read {shown}")),
+    }
 }
 
 /// Parses the text of a `config.json`.

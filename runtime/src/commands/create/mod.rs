@@ -25,7 +25,6 @@ use crate::resctrl::Group;
 use crate::spawn::{self, Child};
 use crate::state::{Init, Locked, OCI_VERSION, State, Status};
 use nix::fcntl::OFlag;
-use nix::sys::signal::SigSet;
 use nix::unistd::{Gid, Uid};
 use oci_spec::runtime::Spec;
 use prepare::{Prepared, prepare, root_of};
@@ -58,25 +57,15 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Create) -> Result<()> {
     if request.dry_run.is_some() {
         return outline(context, request, Mode::Create);
     }
-    let mut created = create(
-        context,
-        request,
-        Mode::Create,
-        SigSet::thread_get_mask().context(|| "read the signal mask")?,
-    )?;
+    let mut created = create(context, request, Mode::Create)?;
     created.child.release()
 }
 
 /// Creates a container. What fails leaves nothing behind.
-pub(super) fn create(
-    context: &Context<'_>,
-    request: &cli::Create,
-    mode: Mode,
-    signal_mask: SigSet,
-) -> Result<Created> {
+pub(super) fn create(context: &Context<'_>, request: &cli::Create, mode: Mode) -> Result<Created> {
     context.trace.begin("read the bundle");
     let failed = || failed(context, request, mode);
-    let mut prepared = prepare(context, request, mode, signal_mask).context(failed)?;
+    let mut prepared = prepare(context, request, mode).context(failed)?;
     context.trace.begin("make the container's directory");
     let directory = context.root.create(&request.id)?;
     let mut state = initial_state(&prepared);
@@ -103,8 +92,7 @@ pub(super) fn create(
 /// Says what `create` would do, and does none of it.
 pub(super) fn outline(context: &Context<'_>, request: &cli::Create, mode: Mode) -> Result<()> {
     let failed = || failed(context, request, mode);
-    let mask = SigSet::thread_get_mask().context(|| "read the signal mask")?;
-    let mut prepared = prepare(context, request, mode, mask).context(failed)?;
+    let mut prepared = prepare(context, request, mode).context(failed)?;
     let state = initial_state(&prepared);
     let located = cgroup::locate(&prepared.cgroup).context(failed)?;
     let group = located
@@ -219,7 +207,6 @@ fn construct(
             hook_outputs: hook_outputs(prepared, state)?,
             agent,
             process: None,
-            signal_mask: prepared.signal_mask,
             trace: context.trace,
             lock: Some(directory.lock_fd()),
         },

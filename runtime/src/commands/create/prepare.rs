@@ -9,7 +9,6 @@ use crate::host::Host;
 use crate::plan;
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::spec;
-use nix::sys::signal::SigSet;
 use oci_spec::runtime::Spec;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -29,7 +28,6 @@ pub(super) struct Prepared<'a> {
     pub(super) pidfd_sockets: Vec<OwnedFd>,
     pub(super) preserved_fds: u32,
     pub(super) mode: Mode,
-    pub(super) signal_mask: SigSet,
 }
 
 /// Reads and checks all of it.
@@ -37,7 +35,6 @@ pub(super) fn prepare<'a>(
     context: &Context<'_>,
     request: &'a cli::Create,
     mode: Mode,
-    signal_mask: SigSet,
 ) -> Result<Prepared<'a>> {
     let bundle = std::path::absolute(&request.bundle)
         .context(|| format!("find bundle {}", request.bundle.display()))?;
@@ -96,7 +93,6 @@ pub(super) fn prepare<'a>(
         pidfd_sockets,
         preserved_fds,
         mode,
-        signal_mask,
     })
 }
 
