@@ -179,10 +179,10 @@ fn times_are_those_of_the_caller_in_a_time_namespace_too() {
 #[test]
 fn a_dry_run_does_nothing() {
     require!(containers, caisson);
-    let mut bundle = Bundle::new();
-    bundle.config.set("/process/cwd", "/new/directory");
-    let id = unique("dry");
     host::in_own_mounts(|| {
+        let mut bundle = Bundle::new();
+        bundle.config.set("/process/cwd", "/new/directory");
+        let id = unique("dry");
         let mounts = host::mounts().len();
         for verb in ["create", "run"] {
             let said = bundle.call(verb, &["--dry-run"], &id).success();
@@ -193,11 +193,11 @@ fn a_dry_run_does_nothing() {
         assert!(!bundle.runtime.root.exists());
         assert!(!bundle.rootfs().join("new").exists());
         assert_eq!(host::mounts().len(), mounts);
+        bundle.config.set("/process/args", json!([]));
+        let refused = bundle.call("create", &["--dry-run"], &id).failure();
+        assert!(
+            refused.stderr.contains("args must not be empty"),
+            "{refused}"
+        );
     });
-    bundle.config.set("/process/args", json!([]));
-    let refused = bundle.call("create", &["--dry-run"], &id).failure();
-    assert!(
-        refused.stderr.contains("args must not be empty"),
-        "{refused}"
-    );
 }

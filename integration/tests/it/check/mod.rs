@@ -189,22 +189,22 @@ fn namespaces_to_join_must_be_there_and_of_their_kind() {
 #[test]
 fn checking_leaves_nothing() {
     require!(containers, caisson);
-    let mut bundle = Bundle::new();
-    bundle
-        .config
-        .set("/linux/resources/pids", json!({ "limit": 5 }));
-    bundle.config.set("/process/cwd", "/new/directory");
     host::in_own_mounts(|| {
+        let mut bundle = Bundle::new();
+        bundle
+            .config
+            .set("/linux/resources/pids", json!({ "limit": 5 }));
+        bundle.config.set("/process/cwd", "/new/directory");
         let before = host::mounts().len();
         check(&bundle);
         // The name of the group that `create` would make for the id that `check` takes.
         assert!(!host::hierarchy().join("check").exists());
         assert_eq!(host::mounts().len(), before);
+        assert!(!bundle.rootfs().join("new").exists());
+        assert!(
+            !bundle.runtime.root.exists(),
+            "{}",
+            bundle.runtime.root.display()
+        );
     });
-    assert!(!bundle.rootfs().join("new").exists());
-    assert!(
-        !bundle.runtime.root.exists(),
-        "{}",
-        bundle.runtime.root.display()
-    );
 }
