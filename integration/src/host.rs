@@ -27,15 +27,16 @@ pub fn mounts() -> Vec<Mount> {
 #[track_caller]
 pub fn in_own_mounts(test: impl FnOnce() + Send) {
     let run = || {
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
         let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
-        mount(none, "/", none, private, none).unwrap();
+        mount(none, "/", none, private, none).expect("private mounts");
         test();
     };
     // A thread's mount namespace is its own, and what it starts inherits it. It says things under the name of the test.
     let name = std::thread::current().name().unwrap_or("?").to_owned();
     let named = std::thread::Builder::new().name(name);
-    let ended = std::thread::scope(|scope| named.spawn_scoped(scope, run).unwrap().join());
+    let ended =
+        std::thread::scope(|scope| named.spawn_scoped(scope, run).expect("a thread").join());
     if let Err(panic) = ended {
         resume_unwind(panic);
     }
