@@ -65,7 +65,7 @@ fn the_command_itself_goes_on_on_the_initial_cpus() {
     let [first, second] = two_cpus();
     beyond!(
         the_command_itself_goes_on_on_the_initial_cpus,
-        [runc("sets it for the thread that makes the process")]
+        [runc_race("sets it for the thread that makes the process")]
     );
     // On a machine with one CPU that makes no difference.
     if first != second {
