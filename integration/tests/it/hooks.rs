@@ -526,7 +526,10 @@ fn a_start_that_was_killed_is_not_missed_by_a_hook_that_takes_long() {
     require!(containers);
     beyond!(
         a_start_that_was_killed_is_not_missed_by_a_hook_that_takes_long,
-        [runc_race("does not wait for these hooks")]
+        [
+            runc_race("does not wait for these hooks"),
+            crun_race("does not wait for these hooks")
+        ]
     );
     let mut bundle = with_notes();
     let fifo = bundle.scratch.path().join("notes/fifo");

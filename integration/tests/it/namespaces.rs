@@ -175,7 +175,7 @@ fn a_namespace_given_twice_is_refused() {
     require!(containers);
     beyond!(
         a_namespace_given_twice_is_refused,
-        [crun_before("1.28", "takes the last one")]
+        [crun_before("1.21", "takes the last one")]
     );
     let mut bundle = Bundle::new();
     bundle
@@ -358,7 +358,7 @@ fn time_offsets_need_a_time_namespace() {
         time_offsets_need_a_time_namespace,
         [
             runc_before("1.2", "knows no time namespaces"),
-            crun_before("1.28", "ignores them")
+            crun_before("1.21", "ignores them")
         ]
     );
     let mut bundle = Bundle::new();

@@ -287,7 +287,7 @@ fn a_read_only_path_keeps_the_flags_of_its_mount() {
     require!(containers);
     beyond!(
         a_read_only_path_keeps_the_flags_of_its_mount,
-        [crun_before("1.28", "clears them")]
+        [crun_before("1.21", "clears them")]
     );
     let mut bundle = Bundle::new();
     bundle

@@ -279,7 +279,10 @@ fn the_scheduler_is_as_configured() {
         the_scheduler_is_as_configured,
         [
             runc_before("1.2", "knows no scheduler"),
-            crun_before("1.9", "knows no scheduler")
+            crun_before(
+                "1.28",
+                "knows no scheduler, or fails to move what has a deadline to other CPUs"
+            )
         ]
     );
     let mut bundle = Bundle::new();
