@@ -93,21 +93,19 @@ fn drop_unsaid_pids_limit(resources: &mut LinuxResources, text: &[u8], pointer: 
 
 /// Go takes the names of fields in any case, and what was written for runc says `pagesize`: runc's own tests do.
 fn find_page_sizes(resources: &mut LinuxResources, text: &[u8], pointer: &str) {
-    let limits = resources.hugepage_limits_mut().iter_mut().flatten();
-    let mut unsized_limits = limits
-        .enumerate()
-        .filter(|(_, limit)| limit.page_size().is_empty())
-        .peekable();
-    if unsized_limits.peek().is_none() {
+    let Some(limits) = resources.hugepage_limits_mut() else {
+        return;
+    };
+    if limits.iter().all(|limit| !limit.page_size().is_empty()) {
         return;
     }
     let document: Value = serde_json::from_slice(text).unwrap_or_default();
-    for (at, limit) in unsized_limits {
-        let fields = document.pointer(pointer).and_then(|list| list.get(at));
-        let mut fields = fields.and_then(Value::as_object).into_iter().flatten();
-        let size = fields.find(|(name, _)| name.eq_ignore_ascii_case("pageSize"));
-        if let Some(size) = size.and_then(|(_, size)| size.as_str()) {
-            limit.set_page_size(size.to_owned());
+    let fields = document.pointer(pointer).and_then(Value::as_array);
+    for (limit, fields) in limits.iter_mut().zip(fields.into_iter().flatten()) {
+        for (name, size) in fields.as_object().into_iter().flatten() {
+            if let (true, Some(size)) = (name.eq_ignore_ascii_case("pageSize"), size.as_str()) {
+                limit.set_page_size(size.to_owned());
+            }
         }
     }
 }
