@@ -24,6 +24,7 @@ use crate::report::{self, Context as _, Error, Kind, Result};
 use crate::resctrl::Group;
 use crate::spawn::{self, Child};
 use crate::state::{Init, Locked, OCI_VERSION, State, Status};
+use crate::sys::mount::mount_id;
 use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid};
 use oci_spec::runtime::Spec;
@@ -144,6 +145,10 @@ fn reserve(
     let resctrl = prepared.resctrl.as_ref().map(Group::locate).transpose()?;
     state.resctrl = serde_json::to_value(&resctrl)
         .map_err(|e| Error::new(Kind::System, format!("save the resctrl group: {e}")))?;
+    if own_namespaces(&prepared.spec) & libc::CLONE_NEWNS as u64 == 0 {
+        let below = mount_id(&state.rootfs);
+        state.below_root = Some(below.context(|| format!("find the mount of {:?}", state.rootfs))?);
+    }
     directory.save(state)?;
     if let (Some(group), Some(plan)) = (resctrl, &prepared.resctrl) {
         made.resctrl.insert(group).make(plan)?;
@@ -293,6 +298,7 @@ fn initial_state(prepared: &Prepared<'_>) -> State {
         cgroup: serde_json::Value::Null,
         resources: None,
         resctrl: serde_json::Value::Null,
+        below_root: None,
     }
 }
 
@@ -389,6 +395,10 @@ fn take_back(context: &Context<'_>, made: Made, directory: Locked, spec: &Spec, 
             group.remove(),
         );
     }
+    warn(
+        "unmount the root of the failed container",
+        super::delete::unmount_root(state),
+    );
     if had_child {
         super::delete::run_poststop(context, spec, state);
     }
