@@ -2,9 +2,12 @@
 
 use crate::seen::Mount;
 use crate::{peer, place, runtime, sys};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -14,10 +17,29 @@ pub fn hierarchy() -> &'static Path {
     PLACE.get_or_init(|| std::env::var_os("CGROUP").map_or("/sys/fs/cgroup".into(), PathBuf::from))
 }
 
-/// The host's mounts.
+/// The mounts of the calling thread's mount namespace, which is the host's but for `in_own_mounts`.
 #[track_caller]
 pub fn mounts() -> Vec<Mount> {
-    mounts_of("self")
+    mounts_of("thread-self")
+}
+
+/// Runs a test in a mount namespace of its own: nobody else's mounts come and go there, nor do others see what it mounts.
+#[track_caller]
+pub fn in_own_mounts(test: impl FnOnce() + Send) {
+    let run = || {
+        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+        let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+        mount(none, "/", none, private, none).expect("private mounts");
+        test();
+    };
+    // A thread's mount namespace is its own, and what it starts inherits it. It says things under the name of the test.
+    let name = std::thread::current().name().unwrap_or("?").to_owned();
+    let named = std::thread::Builder::new().name(name);
+    let ended =
+        std::thread::scope(|scope| named.spawn_scoped(scope, run).expect("a thread").join());
+    if let Err(panic) = ended {
+        resume_unwind(panic);
+    }
 }
 
 /// The mounts of a process's mount namespace.

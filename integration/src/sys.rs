@@ -125,7 +125,7 @@ pub fn become_subreaper() -> io::Result<()> {
     .map(drop)
 }
 
-/// Waits until some child ends, reaps it and returns its pid and raw wait status; ECHILD without children.
+/// Waits until some child ends, which reaps it, or one that is traced stops: its pid and raw wait status; ECHILD without children.
 pub fn reap_any() -> io::Result<(i32, i32)> {
     let mut status = 0;
     loop {

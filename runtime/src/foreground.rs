@@ -21,7 +21,7 @@ use crate::sys::Errno;
 use crate::sys::process::pidfd_send_signal;
 use crate::sys::signal::{Exit, reap_any, wait_pidfd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use relay::Relay;
 pub(crate) use relay::Terminal;
@@ -29,10 +29,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 /// The signals that will be forwarded: blocked, and read from a descriptor.
 #[derive(Debug)]
-pub(crate) struct Signals {
-    original: SigSet,
-    fd: SignalFd,
-}
+pub(crate) struct Signals(SignalFd);
 
 impl Signals {
     /// To be called before the container's process is cloned: what arrives earlier than [`wait`] is forwarded then, and none is lost.
@@ -43,19 +40,12 @@ impl Signals {
         all.remove(Signal::SIGURG);
         let fd = SignalFd::with_flags(&all, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
             .context(|| "open a signalfd")?;
-        let original = all
-            .thread_swap_mask(SigmaskHow::SIG_BLOCK)
-            .context(|| "block signals")?;
-        Ok(Signals { original, fd })
-    }
-
-    /// The mask from before, with which the container's process is to run.
-    pub(crate) fn original(&self) -> &SigSet {
-        &self.original
+        all.thread_block().context(|| "block signals")?;
+        Ok(Signals(fd))
     }
 
     fn next(&self) -> Result<Option<siginfo>> {
-        self.fd.read_signal().context(|| "read a signal")
+        self.0.read_signal().context(|| "read a signal")
     }
 }
 
@@ -90,7 +80,7 @@ pub(crate) fn wait(
     let mut relay = terminal.map(Relay::begin).transpose()?;
     let exit = loop {
         let [stdin, stdout, master] = relay.as_ref().map(Relay::wants).unwrap_or_default();
-        let on_signal = Some((signals.fd.as_fd(), PollFlags::POLLIN));
+        let on_signal = Some((signals.0.as_fd(), PollFlags::POLLIN));
         let on_end = Some((child.pidfd, PollFlags::POLLIN));
         let other = besides.as_ref().map(|other| (other.fd, PollFlags::POLLIN));
         let all = [on_signal, on_end, other, stdin, stdout, master];

@@ -17,8 +17,8 @@
 mod service;
 
 use crate::report::{Context, Error, Kind, Result};
-use crate::sys::Errno;
 use crate::timestamp;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};

@@ -45,10 +45,13 @@ machine() {
         # of containers would take longer still, and says what it says on the machine itself.
         set -- --skip engines:: --skip crash:: --skip differential::
         if [[ -n $all && -z $long ]]; then
-            # Minutes for what needs no controller and was just seen on the machine.
-            set -- "$@" --skip attack --skip checkpoint:: --skip concurrency:: --skip failing:: --skip seccomp_diff::
             # The oldest kernel meets the fallbacks. A newer one is left what the machine could not run.
-            if [[ $kernel != "${kernels[0]-}" ]]; then mapfile -t only < <(skipped native); fi
+            if [[ $kernel == "${kernels[0]-}" ]]; then
+                # Minutes for what needs no controller and was just seen on the machine.
+                set -- "$@" --skip attack --skip checkpoint:: --skip concurrency:: --skip failing:: --skip seccomp_diff::
+            else
+                mapfile -t only < <(skipped native)
+            fi
         fi
     fi
     boot tiny "$kernel" "$peers" "${only[@]}" "$@" --skip systemd::

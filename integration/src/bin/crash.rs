@@ -1,6 +1,6 @@
 //! `crash VICTIM CLOCK CALL [PID] -- COMMAND [ARGUMENT...]`: runs a command, and kills VICTIM at the CALLth system call of CLOCK.
 //!
-//! Both are `command`, the process of the command itself, or `child`: those that it starts, and that these start, and PID. What is killed
+//! Both are `command`, the process of the command itself with all its threads, or `child`: those that it starts, and that these start, and PID. What is killed
 //! at its own call never gets to make it; what is killed at a call of the other is where it just happens to be. With `child child`,
 //! the one is killed that makes the call; with `child command`, all there are. `VICTIM=SIGNAL` sends another signal than SIGKILL.
 //!
@@ -13,12 +13,13 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// The exit status of a command that had ended before it was time.
@@ -42,6 +43,8 @@ struct Crash {
     children: BTreeSet<Pid>,
     /// Those of them that are killed.
     killed: Vec<Pid>,
+    /// The end of the command, if it came while we waited for that of others.
+    ended: Option<WaitStatus>,
 }
 
 fn main() -> ExitCode {
@@ -84,6 +87,7 @@ fn parse(words: &[Cow<'_, str>]) -> Option<Crash> {
         command: Pid::from_raw(0),
         children: pids.collect::<Result<_, _>>().ok()?,
         killed: Vec::new(),
+        ended: None,
     })
 }
 
@@ -133,7 +137,10 @@ impl Crash {
     fn until_end(&mut self) -> io::Result<i32> {
         let mut begun = false;
         loop {
-            let status = self.next()?;
+            let status = match self.ended.take() {
+                Some(status) => status,
+                None => self.next()?,
+            };
             match status {
                 WaitStatus::Exited(pid, code) if pid == self.command => {
                     let early = code == 0 && self.left > 0;
@@ -161,8 +168,10 @@ impl Crash {
     /// Waits for the next event, and keeps account of who there is.
     fn next(&mut self) -> io::Result<WaitStatus> {
         let status = loop {
-            match waitpid(None, Some(WaitPidFlag::__WALL)) {
-                Err(Errno::EINTR) => {}
+            let (pid, status) = sys::reap_any()?;
+            match WaitStatus::from_raw(Pid::from_raw(pid), status) {
+                // nix knows no real-time signals, with which some runtimes' threads reach each other.
+                Err(_) if libc::WIFSTOPPED(status) => pass_on(pid, libc::WSTOPSIG(status)),
                 other => break other?,
             }
         };
@@ -184,17 +193,22 @@ impl Crash {
         let born = gives_birth.then(|| ptrace::getevent(pid).ok()).flatten();
         let born = born.map(|born| Pid::from_raw(born as i32));
         // On a busy machine, the child may have come, gone and been reaped before the parent gets to tell of its birth.
-        self.children.extend(born.filter(|born| is_traced(*born)));
-        if pid != self.command {
-            self.children.insert(pid);
-        }
+        let told = born.filter(|born| is_traced(*born)).into_iter();
+        let children = told.chain([pid]).filter(|pid| !self.is_of_command(*pid));
+        let children: Vec<Pid> = children.collect();
+        self.children.extend(children);
+    }
+
+    /// Whether this is the command, or a thread of its process: some runtimes have several.
+    fn is_of_command(&self, pid: Pid) -> bool {
+        Path::new(&format!("/proc/{}/task/{pid}", self.command)).exists()
     }
 
     /// Counts a call of the clock's on its way into the kernel; true if it is the one.
     fn is_time(&mut self, pid: Pid) -> bool {
-        let who = match pid == self.command {
-            true => Who::Command,
-            false => Who::Child,
+        let who = match self.children.contains(&pid) {
+            true => Who::Child,
+            false => Who::Command,
         };
         let enters = ptrace::syscall_info(pid).is_ok_and(|info| info.op == ENTRY);
         if who != self.clock || self.left == 0 || !enters {
@@ -234,7 +248,14 @@ impl Crash {
             .any(|child| self.killed.contains(child))
         {
             // One that was just being born, or the last words of a victim.
-            go_on(self.next()?);
+            let status = self.next()?;
+            // Only the thread that made the call waits for us.
+            if let WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..) = status
+                && pid == self.command
+            {
+                self.ended = Some(status);
+            }
+            go_on(status);
         }
         Ok(())
     }
@@ -249,6 +270,13 @@ fn go_on(status: WaitStatus) {
     };
     // It may have been killed meanwhile.
     ptrace::syscall(pid, signal).ok();
+}
+
+/// The same, with the signal by its number.
+fn pass_on(pid: i32, signal: i32) {
+    let request = u64::from(libc::PTRACE_SYSCALL);
+    let arguments = [request, pid as u64, 0, signal as u64, 0, 0];
+    sys::call(libc::SYS_ptrace, arguments).ok();
 }
 
 /// Whether a process is traced by us and its end has not been taken yet.

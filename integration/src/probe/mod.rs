@@ -18,7 +18,7 @@
 //! | `try ACTION...` | prints a JSON object: action to `ok` or errno name. Actions below |
 //! | `syscall NAME [ARGUMENT...]` | the same for one system call by name or number |
 //! | `exec PROGRAM [ARG...]` | replaces itself |
-//! | `with-files FILE... -- PROGRAM [ARG...]` | the same with these files open as descriptors 3, 4 and so on, and LISTEN_PID set if LISTEN_FDS is |
+//! | `with-files FILE... -- PROGRAM [ARG...]` | the same with these files open as descriptors 3, 4 and so on, and LISTEN_PID set if only LISTEN_FDS is |
 //! | `as-user UID GROUPS ETC CGROUP -- PROGRAM [ARG...]` | enters CGROUP (or none: `-`) and becomes this user with these groups, the first of which is his own, where passwd, group, subuid and subgid are those of the directory ETC |
 //! | `spy` | attacks the processes of others that it sees until it is killed, prints what it gets: see `attack` |
 //! | `seize` | traces every copy of itself that it sees, to its end, and prints `seized` for each |
@@ -211,7 +211,8 @@ fn with_files(args: &[&str]) -> io::Result<io::Error> {
         open.push(file);
     }
     let mut command = Command::new(program);
-    if std::env::var_os("LISTEN_FDS").is_some() {
+    let set = |name| std::env::var_os(name).is_some();
+    if set("LISTEN_FDS") && !set("LISTEN_PID") {
         // By the protocol of socket activation, descriptors are for the process that this names.
         command.env("LISTEN_PID", std::process::id().to_string());
     }

@@ -62,14 +62,18 @@ fn exec_runs_on_the_final_cpus_of_the_config_and_the_container_does_not() {
 #[test]
 fn the_command_itself_goes_on_on_the_initial_cpus() {
     require!(containers, no_filter);
-    let [_, second] = two_cpus();
+    let [first, second] = two_cpus();
     beyond!(
         the_command_itself_goes_on_on_the_initial_cpus,
-        [
-            runc("sets it for the thread that makes the process"),
-            crun("sets it for the new process")
-        ]
+        [runc_race("sets it for the thread that makes the process")]
     );
+    // On a machine with one CPU that makes no difference.
+    if first != second {
+        beyond!(
+            the_command_itself_goes_on_on_the_initial_cpus,
+            [crun("sets it for the new process")]
+        );
+    }
     let mut bundle = Bundle::new();
     bundle
         .config
@@ -94,7 +98,7 @@ fn what_the_caller_is_limited_to_is_no_limit_of_the_container() {
         what_the_caller_is_limited_to_is_no_limit_of_the_container,
         [
             runc_before("1.3", "leaves the caller's limit"),
-            crun_before("1.28", "leaves the caller's limit")
+            crun_before("1.21", "leaves the caller's limit")
         ]
     );
     let all = cpus();

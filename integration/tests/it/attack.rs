@@ -441,7 +441,7 @@ fn exec_survives_a_root_that_was_covered() {
         exec_survives_a_root_that_was_covered,
         [
             runc("executes only where /dev and /proc are its own"),
-            crun_before("1.28", "executes only where /proc is its own")
+            crun_before("1.21", "executes only where /proc is its own")
         ]
     );
     let mut bundle = Bundle::new();

@@ -682,7 +682,7 @@ mod cve_2025_52881_a_proc_that_is_none {
             does_not_mislead_exec,
             [
                 runc("reads the container's /proc, whatever it is"),
-                crun_before("1.28", "writes to the container's /proc, whatever it is")
+                crun_before("1.21", "writes to the container's /proc, whatever it is")
             ]
         );
         let mut bundle = Bundle::new();

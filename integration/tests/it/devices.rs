@@ -116,6 +116,10 @@ fn configured_devices_are_made() {
 #[test]
 fn a_configured_device_replaces_a_default_one() {
     require!(device_filter);
+    beyond!(
+        a_configured_device_replaces_a_default_one,
+        [crun_before("1.28", "leaves it to root")]
+    );
     let mut bundle = Bundle::new();
     let null = json!({ "path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o620, "uid": 5, "gid": 6 });
     let rule = json!({ "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm" });
@@ -309,6 +313,55 @@ fn all_devices_can_be_used_if_all_are_allowed() {
         bundle.tries(&["write:/dev/kmsg", "mknod:/dev/new:1:11"]),
         ["ok", "ok"]
     );
+}
+
+#[test]
+fn rules_may_cover_others() {
+    require!(device_filter, device(1, 11));
+    let mut bundle = Bundle::new();
+    bundle.config.privileged();
+    bundle.config.push(
+        "/linux/devices",
+        json!({ "path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11, "fileMode": 0o666 }),
+    );
+    for (rules, kmsg) in [
+        (
+            json!([{ "allow": true, "type": "c", "access": "rwm" }]),
+            "ok",
+        ),
+        (
+            json!([{ "allow": true, "type": "c", "access": "rw" }]),
+            "ok",
+        ),
+        (
+            json!([
+                { "allow": true, "type": "c", "access": "rwm" },
+                { "allow": true, "type": "b", "access": "rwm" },
+            ]),
+            "ok",
+        ),
+        (
+            json!([
+                { "allow": true, "type": "c", "major": 1, "access": "rwm" },
+                { "allow": true, "type": "c", "major": 5, "access": "rwm" },
+                { "allow": true, "type": "c", "major": 10, "access": "rwm" },
+            ]),
+            "ok",
+        ),
+        (
+            json!([
+                { "allow": true, "type": "c", "major": 7, "access": "rwm" },
+                { "allow": true, "type": "c", "major": 7, "minor": 1, "access": "rwm" },
+            ]),
+            "EPERM",
+        ),
+    ] {
+        let mut all = vec![json!({ "allow": false, "access": "rwm" })];
+        all.extend(rules.as_array().unwrap().iter().cloned());
+        bundle.config.set("/linux/resources/devices", json!(all));
+        let outcome = bundle.tries(&["write:/dev/kmsg", "write:/dev/null"]);
+        assert_eq!(outcome, [kmsg, "ok"], "{rules}");
+    }
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn exec_has_the_configured_umask() {
         [
             runc_before("1.2", "sets 022"),
             crun_before(
-                "1.28",
+                "1.21",
                 "ignores the configured process unless a process file is given"
             )
         ]

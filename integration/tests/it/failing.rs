@@ -123,32 +123,38 @@ fn create_and_run_leave_nothing() {
         create_and_run_leave_nothing,
         [runc("accepts some of it"), crun("accepts some of it")]
     );
-    for (what, change) in WRONG {
-        let mut bundle = Bundle::new();
-        let top = unique("failing");
-        bundle
-            .config
-            .set("/linux/cgroupsPath", format!("/{top}/pod/box"))
-            .probe(&["exit", "0"]);
-        change(&mut bundle.config);
-        let mounts = host::mounts().len();
-        let id = unique("fails");
-        for verb in ["create", "run"] {
-            let finished = bundle.call(verb, &[], &id);
-            assert_eq!(finished.code(), 1, "{what}: {finished}");
-            assert!(!finished.stderr.is_empty(), "{what}: {finished}");
-            bundle.assert_gone(&id);
-            // Nor the groups above its own, which were made for it.
-            let group = host::hierarchy().join(&top);
-            assert!(!group.exists(), "{what}: {}", group.display());
+    host::in_own_mounts(|| {
+        for wrong in WRONG {
+            leaves_nothing(wrong);
         }
-        assert_eq!(host::mounts().len(), mounts, "{what}");
-        // The same name can be used for what is right.
-        bundle.config = Config::default();
-        bundle.config.probe(&["exit", "0"]);
-        bundle.call("run", &[], &id).success();
+    });
+}
+
+fn leaves_nothing((what, change): Wrong) {
+    let mut bundle = Bundle::new();
+    let top = unique("failing");
+    bundle
+        .config
+        .set("/linux/cgroupsPath", format!("/{top}/pod/box"))
+        .probe(&["exit", "0"]);
+    change(&mut bundle.config);
+    let mounts = host::mounts().len();
+    let id = unique("fails");
+    for verb in ["create", "run"] {
+        let finished = bundle.call(verb, &[], &id);
+        assert_eq!(finished.code(), 1, "{what}: {finished}");
+        assert!(!finished.stderr.is_empty(), "{what}: {finished}");
         bundle.assert_gone(&id);
+        // Nor the groups above its own, which were made for it.
+        let group = host::hierarchy().join(&top);
+        assert!(!group.exists(), "{what}: {}", group.display());
     }
+    assert_eq!(host::mounts().len(), mounts, "{what}");
+    // The same name can be used for what is right.
+    bundle.config = Config::default();
+    bundle.config.probe(&["exit", "0"]);
+    bundle.call("run", &[], &id).success();
+    bundle.assert_gone(&id);
 }
 
 /// Found when the container is complete but for this.

@@ -127,6 +127,28 @@ fn listening_descriptors_are_passed_on_and_announced() {
 }
 
 #[test]
+fn listening_descriptors_of_another_process_stay_out() {
+    require!(containers);
+    beyond!(
+        listening_descriptors_of_another_process_stay_out,
+        [crun("does not look at LISTEN_PID")]
+    );
+    let mut bundle = Bundle::new();
+    let (first, second, third) = files(&bundle);
+    bundle.runtime = bundle.runtime.with_files(&[&first, &second, &third]);
+    for (name, value) in [("LISTEN_FDS", "2"), ("LISTEN_PID", "1")] {
+        let pair = (name.to_owned(), value.to_owned());
+        bundle.runtime.env.push(pair);
+    }
+    let seen = bundle.report(&[]);
+    assert_eq!(numbers(&seen), [0, 1, 2]);
+    assert_eq!(
+        (seen.var("LISTEN_FDS"), seen.var("LISTEN_PID")),
+        (None, None)
+    );
+}
+
+#[test]
 fn preserved_descriptors_follow_the_listening_ones() {
     require!(containers);
     beyond!(

@@ -215,6 +215,22 @@ fn a_page_size_that_the_kernel_lacks_is_refused() {
 }
 
 #[test]
+fn the_field_of_a_page_size_is_known_in_any_case() {
+    require!(containers, controller("hugetlb"));
+    beyond!(
+        the_field_of_a_page_size_is_known_in_any_case,
+        [crun("knows it as the specification spells it only")]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.set(
+        "/linux/resources/hugepageLimits",
+        json!([{ "pagesize": "2MB", "limit": 4 << 20 }]),
+    );
+    let container = bundle.create();
+    assert_eq!(file(&container, "hugetlb.2MB.max"), "4194304");
+}
+
+#[test]
 fn unified_settings_reach_a_controller_that_the_host_has() {
     require!(containers, controller("hugetlb"));
     let mut bundle = Bundle::new();

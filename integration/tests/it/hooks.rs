@@ -185,6 +185,31 @@ fn create_container_hooks_run_before_the_root_changes() {
 }
 
 #[test]
+fn hooks_have_the_callers_umask() {
+    require!(containers);
+    beyond!(
+        hooks_have_the_callers_umask,
+        [crun("gives some kinds none")]
+    );
+    let mut bundle = with_notes();
+    let wrapper = ["sh", "-c", "umask 027 && exec \"$@\"", "sh"];
+    bundle.runtime.wrapper.splice(0..0, wrapper.map(Into::into));
+    let kinds = KINDS.iter().filter(|kind| **kind != "startContainer");
+    for kind in kinds.clone() {
+        hook(&mut bundle, kind, &[]);
+    }
+    bundle.config.probe(&["pause"]);
+    let mut container = bundle.create();
+    container.start().success();
+    container.delete_by_force().success();
+    let seen = notes(&bundle);
+    assert_eq!(seen.len(), kinds.count());
+    for note in seen {
+        assert_eq!(note.seen.umask, 0o027, "{}", note.label);
+    }
+}
+
+#[test]
 fn hooks_have_their_own_environment_and_arguments() {
     require!(containers);
     beyond!(
@@ -501,7 +526,10 @@ fn a_start_that_was_killed_is_not_missed_by_a_hook_that_takes_long() {
     require!(containers);
     beyond!(
         a_start_that_was_killed_is_not_missed_by_a_hook_that_takes_long,
-        [runc_race("does not wait for these hooks")]
+        [
+            runc_race("does not wait for these hooks"),
+            crun_race("does not wait for these hooks")
+        ]
     );
     let mut bundle = with_notes();
     let fifo = bundle.scratch.path().join("notes/fifo");

@@ -5,7 +5,6 @@
 
 use integration::{Bundle, beyond, host, require};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -188,29 +187,13 @@ fn the_mounts_of_the_host_stay_as_they_are() {
 /// Runs a test in a thread that sees a hybrid host.
 #[track_caller]
 fn on_hybrid_host(test: impl FnOnce() + Send) {
-    let name = std::thread::current().name().unwrap_or("?").to_owned();
-    let outcome = std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .name(name)
-            .spawn_scoped(scope, || {
-                become_hybrid_host();
-                test();
-            })
-            .unwrap()
-            .join()
+    host::in_own_mounts(|| {
+        let (none, flags) = (None::<&str>, MsFlags::empty());
+        mount(Some("tmpfs"), CGROUP, Some("tmpfs"), flags, none).unwrap();
+        fs::create_dir(UNIFIED).unwrap();
+        mount(Some("cgroup2"), UNIFIED, Some("cgroup2"), flags, none).unwrap();
+        test();
     });
-    if let Err(panic) = outcome {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn become_hybrid_host() {
-    let (none, flags) = (None::<&str>, MsFlags::empty());
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    mount(Some("tmpfs"), CGROUP, Some("tmpfs"), flags, none).unwrap();
-    fs::create_dir(UNIFIED).unwrap();
-    mount(Some("cgroup2"), UNIFIED, Some("cgroup2"), flags, none).unwrap();
 }
 
 /// The directory of a process's group.

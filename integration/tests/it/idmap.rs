@@ -168,7 +168,7 @@ fn idmap_maps_one_mount_and_ridmap_those_below() {
         idmap_maps_one_mount_and_ridmap_those_below,
         [
             runc_before("1.2", "does not know the options"),
-            crun_before("1.28", "does not know ridmap")
+            crun_before("1.21", "does not know ridmap")
         ]
     );
     let mut bundle = bundle(&[("file", 0, 0)]);

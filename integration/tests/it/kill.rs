@@ -46,6 +46,57 @@ fn real_time_signals_have_names() {
 }
 
 #[test]
+fn a_regular_expression_stands_for_the_containers_whose_ids_it_matches() {
+    require!(containers);
+    beyond!(
+        a_regular_expression_stands_for_the_containers_whose_ids_it_matches,
+        [runc("has no such flag")]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.probe(&["pause", "5"]);
+    let runtime = bundle.runtime.clone();
+    let mut containers = [(); 3].map(|()| bundle.create());
+    let [first, second, other] = &mut containers;
+    for container in [&mut *first, &mut *second, &mut *other] {
+        container.start().success();
+        container.stdout.line();
+    }
+    let ends = format!("({}|{})$", &first.id[3..], &second.id[3..]);
+    runtime.call(&["kill", "--regex", &ends]).success();
+    assert_eq!((first.wait(), second.wait()), (5, 5));
+    assert_eq!(other.state()["status"], "running");
+    runtime.call(&["delete", "-r", "^no-such-"]).success();
+    // The one that runs is told, and keeps nothing.
+    let all = format!("^({}|{}|{})$", other.id, first.id, second.id);
+    runtime
+        .call(&["delete", "-r", &all])
+        .success()
+        .says(&other.id);
+    for gone in [&first.id, &second.id] {
+        runtime.call(&["state", gone]).failure();
+    }
+    runtime.call(&["delete", "--force", "-r", &all]).success();
+    runtime.call(&["state", &other.id]).failure();
+}
+
+#[test]
+fn what_is_no_regular_expression_is_refused() {
+    require!(containers);
+    beyond!(
+        what_is_no_regular_expression_is_refused,
+        [runc("has no such flag"), crun("succeeds")]
+    );
+    let bundle = Bundle::new();
+    for verb in ["kill", "delete"] {
+        bundle
+            .runtime
+            .call(&[verb, "--regex", "("])
+            .failure()
+            .says("\"(\"");
+    }
+}
+
+#[test]
 fn kill_sends_term_if_no_signal_is_named() {
     require!(containers);
     let mut bundle = Bundle::new();

@@ -343,7 +343,7 @@ fn other_namespaces_and_lent_mounts_need_no_more_room_than_that() {
         other_namespaces_and_lent_mounts_need_no_more_room_than_that,
         [
             runc("needs megabytes and several threads before the container's program runs"),
-            crun("needs more processes")
+            crun("may not write the offsets of a user namespace's clocks")
         ]
     );
     let mut first = Bundle::new();

@@ -366,7 +366,7 @@ fn a_tmpfs_takes_the_mode_of_the_directory_it_covers() {
     require!(containers);
     beyond!(
         a_tmpfs_takes_the_mode_of_the_directory_it_covers,
-        [crun_before("1.28", "leaves the kernel default")]
+        [crun_before("1.21", "leaves the kernel default")]
     );
     let mut bundle = Bundle::new();
     let covered = bundle.dir("covered");

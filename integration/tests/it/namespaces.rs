@@ -1,7 +1,9 @@
 //! `linux.namespaces`: new ones, joined ones, the host's; and what is set inside them.
 
 use integration::{Bundle, beyond, host, require};
+use nix::mount::{MsFlags, mount, umount};
 use nix::net::if_::InterfaceFlags;
+use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
@@ -37,7 +39,7 @@ fn a_namespace_that_is_not_configured_is_the_hosts() {
     require!(containers);
     for (kind, link) in KINDS {
         if kind == "mount" {
-            continue; // No runtime can set up a root without one.
+            continue; // A test of its own.
         }
         let mut bundle = Bundle::new();
         bundle.config.no_namespace(kind);
@@ -54,6 +56,59 @@ fn a_namespace_that_is_not_configured_is_the_hosts() {
             host::namespace("self", link),
             "{kind}"
         );
+    }
+}
+
+#[test]
+fn without_a_mount_namespace_the_mounts_are_on_the_host_until_the_container_is_deleted() {
+    require!(containers);
+    beyond!(
+        without_a_mount_namespace_the_mounts_are_on_the_host_until_the_container_is_deleted,
+        [
+            runc("leaves them there, and makes those of the host slaves"),
+            crun("leaves them there")
+        ]
+    );
+    let test = || {
+        // A copy, so that what a peer leaves ends with this thread.
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let before = host::mounts_of("thread-self");
+        let mut bundle = Bundle::new();
+        bundle.config.no_namespace("mount");
+        bundle.config.set("/linux/maskedPaths", json!([]));
+        bundle.config.set("/linux/readonlyPaths", json!([]));
+        bundle.config.set("/root/readonly", json!(true));
+        let rootfs = bundle.path().join("rootfs");
+        let mut container = bundle.pause();
+        assert_eq!(
+            host::namespace(container.pid, "mnt"),
+            host::namespace("thread-self", "mnt")
+        );
+        let mounts = host::mounts_of("thread-self");
+        let at = |path: &str| mounts.iter().find(|mount| mount.target == path);
+        let root = at(rootfs.to_str().unwrap()).unwrap();
+        assert!(root.options.contains("ro"), "{root:?}");
+        let proc = at(rootfs.join("proc").to_str().unwrap()).unwrap();
+        assert_eq!(proc.fstype, "proc");
+        container.delete_by_force().success();
+        assert_eq!(host::mounts_of("thread-self"), before);
+        // What fails in the middle takes its mounts along.
+        bundle.config.set("/process/args", json!(["/no/such"]));
+        bundle.create_fails().failure();
+        assert_eq!(host::mounts_of("thread-self"), before);
+        // Nobody else's mounts are taken for the container's.
+        let none = None::<&str>;
+        mount(Some(&rootfs), &rootfs, none, MsFlags::MS_BIND, none).unwrap();
+        let before = host::mounts_of("thread-self");
+        bundle.config.bind("/no/such", "/mnt", &["rbind"]);
+        bundle.create_fails().failure();
+        assert_eq!(host::mounts_of("thread-self"), before);
+        umount(&rootfs).unwrap();
+    };
+    let name = std::thread::current().name().unwrap_or("?").to_owned();
+    let thread = std::thread::Builder::new().name(name);
+    if let Err(panic) = thread.spawn(test).unwrap().join() {
+        std::panic::resume_unwind(panic);
     }
 }
 
@@ -175,7 +230,7 @@ fn a_namespace_given_twice_is_refused() {
     require!(containers);
     beyond!(
         a_namespace_given_twice_is_refused,
-        [crun_before("1.28", "takes the last one")]
+        [crun_before("1.21", "takes the last one")]
     );
     let mut bundle = Bundle::new();
     bundle
@@ -358,7 +413,7 @@ fn time_offsets_need_a_time_namespace() {
         time_offsets_need_a_time_namespace,
         [
             runc_before("1.2", "knows no time namespaces"),
-            crun_before("1.28", "ignores them")
+            crun_before("1.21", "ignores them")
         ]
     );
     let mut bundle = Bundle::new();

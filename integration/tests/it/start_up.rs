@@ -412,7 +412,7 @@ fn a_program_below_a_file_is_reported_as_not_a_directory() {
     require!(containers);
     beyond!(
         a_program_below_a_file_is_reported_as_not_a_directory,
-        [crun_before("1.28", "does not name the program")]
+        [crun_before("1.21", "does not name the program")]
     );
     let mut bundle = Bundle::new();
     bundle.config.args(&["/etc/passwd/program"]);

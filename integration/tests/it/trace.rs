@@ -179,23 +179,25 @@ fn times_are_those_of_the_caller_in_a_time_namespace_too() {
 #[test]
 fn a_dry_run_does_nothing() {
     require!(containers, caisson);
-    let mut bundle = Bundle::new();
-    bundle.config.set("/process/cwd", "/new/directory");
-    let id = unique("dry");
-    let mounts = host::mounts().len();
-    for verb in ["create", "run"] {
-        let said = bundle.call(verb, &["--dry-run"], &id).success();
-        assert!(said.stdout.contains("\nstep 0: "), "{said}");
-        assert!(said.stdout.contains("\nexec: "), "{said}");
-        bundle.assert_gone(&id);
-    }
-    assert!(!bundle.runtime.root.exists());
-    assert!(!bundle.rootfs().join("new").exists());
-    assert_eq!(host::mounts().len(), mounts);
-    bundle.config.set("/process/args", json!([]));
-    let refused = bundle.call("create", &["--dry-run"], &id).failure();
-    assert!(
-        refused.stderr.contains("args must not be empty"),
-        "{refused}"
-    );
+    host::in_own_mounts(|| {
+        let mut bundle = Bundle::new();
+        bundle.config.set("/process/cwd", "/new/directory");
+        let id = unique("dry");
+        let mounts = host::mounts().len();
+        for verb in ["create", "run"] {
+            let said = bundle.call(verb, &["--dry-run"], &id).success();
+            assert!(said.stdout.contains("\nstep 0: "), "{said}");
+            assert!(said.stdout.contains("\nexec: "), "{said}");
+            bundle.assert_gone(&id);
+        }
+        assert!(!bundle.runtime.root.exists());
+        assert!(!bundle.rootfs().join("new").exists());
+        assert_eq!(host::mounts().len(), mounts);
+        bundle.config.set("/process/args", json!([]));
+        let refused = bundle.call("create", &["--dry-run"], &id).failure();
+        assert!(
+            refused.stderr.contains("args must not be empty"),
+            "{refused}"
+        );
+    });
 }

@@ -58,11 +58,21 @@ pub(crate) fn locate(plan: &CgroupPlan) -> Result<Option<Located>> {
 }
 
 /// The group that `create` made after this plan, for a container whose state does not say any more. None if the plan does not tell either:
-/// then its place depended on who created it.
+/// then its place depended on who created it. If there are processes where it would be if that was who asks now, they may be the
+/// container's or another's: an error of the kind [`Kind::State`].
 pub(crate) fn made_after(plan: &CgroupPlan) -> Result<Option<Saved>> {
+    let Some(located) = find(plan)? else {
+        return Ok(None);
+    };
     match plan.place {
-        Place::BesideOwn(_) => Ok(None),
-        Place::BelowRoot(_) | Place::Unit(_) => Ok(find(plan)?.map(|located| located.saved)),
+        Place::BelowRoot(_) | Place::Unit(_) => Ok(Some(located.saved)),
+        Place::BesideOwn(_) => {
+            if let Some(cgroup) = Cgroup::open(&located.saved)? {
+                let doubt = || "what is known of it does not tell if these are its own";
+                cgroup.refuse_unless_idle().context(doubt)?;
+            }
+            Ok(None)
+        }
     }
 }
 

@@ -39,12 +39,12 @@ pub(crate) enum Command {
         options: Vec<OsString>,
     },
     Kill {
-        id: ContainerId,
+        whom: Whom,
         signal: Signal,
         all: bool,
     },
     Delete {
-        id: ContainerId,
+        whom: Whom,
         force: bool,
     },
     Exec(Exec),
@@ -80,6 +80,14 @@ pub(crate) enum Command {
         id: ContainerId,
         raw: bool,
     },
+}
+
+/// The containers that a command is for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Whom {
+    One(ContainerId),
+    /// Those in whose id this regular expression matches something.
+    Matching(String),
 }
 
 /// `create`, and the part of `run` that is the same. Relative paths are relative to the caller's directory.
@@ -175,11 +183,11 @@ pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
         "pause" => Command::Pause { id: id(&found)? },
         "resume" => Command::Resume { id: id(&found)? },
         "delete" => Command::Delete {
-            id: id(&found)?,
+            whom: whom(&found)?,
             force: found.on("force"),
         },
         "kill" => Command::Kill {
-            id: id(&found)?,
+            whom: whom(&found)?,
             signal: signal(&found)?,
             all: found.on("all"),
         },
@@ -330,10 +338,12 @@ fn cgroup(found: &Matches) -> Result<Option<PathBuf>> {
             "invalid --cgroup argument: {path}: with cgroup v2 there is one path for all controllers"
         )));
     }
-    if path.is_empty()
-        || Path::new(&path)
-            .components()
-            .any(|c| c == Component::ParentDir)
+    if path.is_empty() {
+        return Ok(None);
+    }
+    if Path::new(&path)
+        .components()
+        .any(|c| c == Component::ParentDir)
     {
         return Err(usage(format!(
             "invalid --cgroup argument: {path} is not a sub cgroup path"
@@ -344,6 +354,13 @@ fn cgroup(found: &Matches) -> Result<Option<PathBuf>> {
 
 pub(super) fn id(found: &Matches) -> Result<ContainerId> {
     ContainerId::new(argument(&found.args[0])?)
+}
+
+fn whom(found: &Matches) -> Result<Whom> {
+    match found.on("regex") {
+        true => Ok(Whom::Matching(argument(&found.args[0])?.to_owned())),
+        false => id(found).map(Whom::One),
+    }
 }
 
 fn signal(found: &Matches) -> Result<Signal> {

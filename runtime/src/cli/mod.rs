@@ -12,7 +12,7 @@ mod resources;
 mod values;
 mod verbs;
 
-pub(crate) use command::{Command, Create, DryRun, Exec, ExecProcess, ProcessChanges, Run};
+pub(crate) use command::{Command, Create, DryRun, Exec, ExecProcess, ProcessChanges, Run, Whom};
 pub(crate) use complete::Offer;
 pub(crate) use images::{Checkpoint, Images, Restore};
 pub(crate) use resources::{Resources, Update};

@@ -165,7 +165,7 @@ mod engines {
             assert_eq!(
                 ok(line),
                 Command::Kill {
-                    id: cid("x"),
+                    whom: Whom::One(cid("x")),
                     signal: Signal::KILL,
                     all: false
                 }
@@ -179,7 +179,7 @@ mod engines {
             assert_eq!(
                 ok(line),
                 Command::Kill {
-                    id: cid("x"),
+                    whom: Whom::One(cid("x")),
                     signal: Signal::KILL,
                     all: true
                 }
@@ -188,7 +188,7 @@ mod engines {
         assert_eq!(
             ok(&["kill", "x"]),
             Command::Kill {
-                id: cid("x"),
+                whom: Whom::One(cid("x")),
                 signal: Signal::TERM,
                 all: false
             }
@@ -279,15 +279,22 @@ fn the_other_commands_take_all_of_their_flags() {
     assert_eq!(
         ok(&["delete", "x"]),
         Command::Delete {
-            id: cid("x"),
+            whom: Whom::One(cid("x")),
             force: false
         }
     );
     assert_eq!(
         ok(&["delete", "-f", "x"]),
         Command::Delete {
-            id: cid("x"),
+            whom: Whom::One(cid("x")),
             force: true
+        }
+    );
+    assert_eq!(
+        ok(&["delete", "-r", "^web|/"]),
+        Command::Delete {
+            whom: Whom::Matching("^web|/".to_owned()),
+            force: false
         }
     );
     assert_eq!(

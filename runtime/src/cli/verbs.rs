@@ -82,6 +82,10 @@ const PRESERVE_FDS: Flag = value(
     &["preserve-fds"],
     "pass N more file descriptors, after stdio and the LISTEN_FDS ones (default: 0)",
 );
+const REGEX: Flag = switch(
+    &["regex", "r"],
+    "for all containers in whose id this regular expression matches something",
+);
 const DRY_RUN: Flag = switch(
     &["dry-run"],
     "print what would be done, step by step, and do nothing",
@@ -288,6 +292,7 @@ pub(super) static VERBS: &[Verb] = &[
                 &["force", "f"],
                 "kill the container first if it is running; an unknown id is no error",
             ),
+            REGEX,
             HELP,
         ],
         description: "Removes a stopped container's cgroup and state and runs its poststop hooks.",
@@ -369,6 +374,7 @@ pub(super) static VERBS: &[Verb] = &[
         order: Order::Anywhere,
         flags: &[
             switch(&["all", "a"], "send it to all processes of the container"),
+            REGEX,
             HELP,
         ],
         description: "The signal is a number or a name, with or without SIG, such as KILL, SIGHUP or SIGRTMIN+3.",

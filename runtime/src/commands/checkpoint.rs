@@ -14,7 +14,6 @@ use crate::spec;
 use crate::state::{Locked, State, Status};
 use crate::sys::{Errno, fs};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::signal::SigSet;
 use oci_spec::runtime::Spec;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -72,7 +71,6 @@ fn save(
         cgroup: None,
         resctrl: None,
         directory,
-        signal_mask: SigSet::thread_get_mask().context(|| "read the signal mask")?,
     };
     let mut child = None;
     let job = Job {

@@ -66,7 +66,6 @@ pub(super) struct Place<'a> {
     pub(super) cgroup: Option<&'a Cgroup>,
     pub(super) resctrl: Option<&'a Group>,
     pub(super) directory: &'a Locked,
-    pub(super) signal_mask: nix::sys::signal::SigSet,
 }
 
 /// Starts CRIU as the plan has it, which `make` makes of the program with these descriptors. What runs is in `child`, whatever becomes of it.
@@ -98,7 +97,6 @@ pub(super) fn start(
         hook_outputs: [None, None],
         agent: None,
         process: None,
-        signal_mask: place.signal_mask,
         lock: Some(place.directory.lock_fd()),
         trace: context.trace,
     };

@@ -8,8 +8,10 @@ use crate::report::{Context as _, Error, Kind, Result};
 use crate::resctrl::Group;
 use crate::spec;
 use crate::state::{ContainerId, Directory, Init, Locked, State, Status};
+use crate::sys::mount::mount_id;
 use crate::sys::process::pidfd_send_signal;
 use crate::sys::{Errno, signal};
+use nix::mount::{MntFlags, umount2};
 use oci_spec::runtime::Spec;
 use std::collections::BTreeMap;
 
@@ -69,12 +71,16 @@ fn clear(context: &Context<'_>, directory: Locked, error: &Error) -> Result<()> 
     let cgroup = match serde_json::from_value(found.cgroup) {
         Ok(Some(saved)) => Some(saved),
         // Damaged as well, or not there: where it must have been made.
-        Ok(None) | Err(_) => planned_cgroup(context, &directory).unwrap_or_else(|error| {
-            context
-                .log
-                .warn(format!("find its cgroup: {error}, ignoring"));
-            None
-        }),
+        Ok(None) | Err(_) => match planned_cgroup(context, &directory) {
+            // Who may still live is not to be forgotten.
+            Err(error) if error.kind() == Kind::State => return Err(error).context(story),
+            Err(error) => {
+                let text = format!("find its cgroup: {error}, ignoring");
+                context.log.warn(text);
+                None
+            }
+            Ok(saved) => saved,
+        },
     };
     if let Some(saved) = cgroup {
         cgroup::destroy(&saved).context(story)?;
@@ -107,7 +113,7 @@ fn planned_cgroup(context: &Context<'_>, directory: &Directory) -> Result<Option
     cgroup::made_after(&cgroup_plan(context, id, &spec, &context.host()?)?)
 }
 
-/// Kills what lives, removes the groups, runs the poststop hooks, if `spec` has any, and removes the directory, in this order: interrupted
+/// Kills what lives, removes the groups and mounts, runs the poststop hooks, if `spec` has any, and removes the directory, in this order: interrupted
 /// at any point, it can be repeated.
 pub(super) fn destroy(
     context: &Context<'_>,
@@ -124,11 +130,30 @@ pub(super) fn destroy(
     if let Some(group) = Group::saved(&state.resctrl)? {
         group.remove()?;
     }
+    unmount_root(state)?;
     if let Some(spec) = spec {
         run_poststop(context, spec, state);
     }
     context.trace.begin("remove the container's directory");
     directory.remove()
+}
+
+/// Unmounts the root of a container without a mount namespace, and with it all that was mounted there: on the host. What is at the path is
+/// the container's if it was not there before.
+pub(super) fn unmount_root(state: &State) -> Result<()> {
+    let Some(below) = state.below_root else {
+        return Ok(());
+    };
+    let unmounted = match mount_id(&state.rootfs) {
+        Ok(id) if id == below => return Ok(()),
+        Ok(_) => umount2(&state.rootfs, MntFlags::MNT_DETACH),
+        Err(errno) => Err(errno),
+    };
+    match unmounted {
+        // Somebody else has unmounted or removed it.
+        Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
+        other => other.context(|| format!("unmount {:?}", state.rootfs)),
+    }
 }
 
 /// Kills init and waits for its end.

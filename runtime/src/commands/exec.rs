@@ -12,7 +12,6 @@ use crate::spawn::{self, Child};
 use crate::spec;
 use crate::state::{Directory, State, Status};
 use crate::sys::Errno;
-use nix::sys::signal::SigSet;
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -23,12 +22,11 @@ const STOPPED: &str = "cannot exec in a stopped container: container not running
 pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
     let story = || context.failed("exec", "exec in", request.id.as_str());
     if request.detach {
-        let mask = SigSet::thread_get_mask().context(|| "read the signal mask")?;
-        exec(context, request, mask).context(story)?;
+        exec(context, request).context(story)?;
         return Ok(0);
     }
     let signals = Signals::block()?;
-    let child = exec(context, request, *signals.original()).context(story)?;
+    let child = exec(context, request).context(story)?;
     context.trace.begin("wait");
     context.write_trace();
     foreground::wait(
@@ -42,11 +40,10 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
     )
 }
 
-fn exec(context: &Context<'_>, request: &cli::Exec, signal_mask: SigSet) -> Result<Child> {
+fn exec(context: &Context<'_>, request: &cli::Exec) -> Result<Child> {
     let directory = context.root.directory(&request.id)?;
     let state = directory.load()?;
-    exec_in(context, request, &directory, &state, signal_mask)
-        .map_err(|error| explain(error, &state))
+    exec_in(context, request, &directory, &state).map_err(|error| explain(error, &state))
 }
 
 fn exec_in(
@@ -54,7 +51,6 @@ fn exec_in(
     request: &cli::Exec,
     directory: &Directory,
     state: &State,
-    signal_mask: SigSet,
 ) -> Result<Child> {
     context.trace.begin("read the container");
     let (pidfd, status) = running(context, request, directory, state)?;
@@ -104,7 +100,6 @@ fn exec_in(
             hook_outputs: [None, None],
             agent,
             process: Some(pidfd),
-            signal_mask,
             trace: context.trace,
             lock: None,
         },

@@ -27,7 +27,7 @@ mod state;
 mod update;
 
 use crate::cgroup::{Cgroup, Saved};
-use crate::cli::{Command, Global};
+use crate::cli::{Command, Global, Whom};
 use crate::host::Host;
 use crate::inherited::Inherited;
 use crate::log::Log;
@@ -38,6 +38,7 @@ use crate::spawn::Child;
 use crate::state::{ContainerId, Directory, Root, State, Status};
 use crate::trace::Trace;
 use oci_spec::runtime::Spec;
+use regex::Regex;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -89,8 +90,12 @@ pub(crate) fn execute(
             format,
             options,
         } => print(&ps::run(&context.pids(&id)?, format, &options)?)?,
-        Command::Kill { id, signal, all } => kill::run(&context, &id, signal, all)?,
-        Command::Delete { id, force } => delete::run(&context, &id, force)?,
+        Command::Kill { whom, signal, all } => {
+            context.each(&whom, |id| kill::run(&context, id, signal, all))?;
+        }
+        Command::Delete { whom, force } => {
+            context.each(&whom, |id| delete::run(&context, id, force))?;
+        }
         Command::Exec(request) => return exec::run(&context, &request),
         Command::Update(request) => update::run(&context, &request)?,
         Command::Events {
@@ -119,6 +124,26 @@ pub(crate) fn execute(
 }
 
 impl Context<'_> {
+    /// Does it to one container, or to all whose ids match. Of these, what fails is told and keeps it from none of the others, as with crun.
+    fn each(&self, whom: &Whom, act: impl Fn(&ContainerId) -> Result<()>) -> Result<()> {
+        let pattern = match whom {
+            Whom::One(id) => return act(id),
+            Whom::Matching(pattern) => pattern,
+        };
+        let matcher = Regex::new(pattern).map_err(|error| {
+            let text = format!("invalid regular expression {pattern:?}: {error}");
+            Error::new(Kind::Usage, text)
+        })?;
+        for id in self.root.ids()? {
+            if matcher.is_match(id.as_str())
+                && let Err(error) = act(&id)
+            {
+                self.log.warn(format_args!("{error}, ignoring"));
+            }
+        }
+        Ok(())
+    }
+
     /// How the error of a command begins. By runc's name it does as runc's, whose words people search for.
     fn failed(&self, verb: &str, what: &str, id: &str) -> String {
         match self.global.as_runc {

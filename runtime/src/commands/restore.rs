@@ -4,15 +4,13 @@ use super::create::{self, Mode, Restored};
 use super::{Context, delete};
 use crate::cli;
 use crate::foreground::{self, Signals};
-use crate::report::{Context as _, Result};
-use nix::sys::signal::SigSet;
+use crate::report::Result;
 use std::os::fd::AsFd;
 
 /// The `restore` command. Returns the container's exit status.
 pub(super) fn run(context: &Context<'_>, request: &cli::Restore) -> Result<u8> {
     if request.detach {
-        let mask = SigSet::thread_get_mask().context(|| "read the signal mask")?;
-        create::restore(context, request, Mode::Detached, mask)?;
+        create::restore(context, request, Mode::Detached)?;
         return Ok(0);
     }
     // Before the container exists, so that no signal for it is lost.
@@ -20,14 +18,13 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Restore) -> Result<u8> {
     if !request.no_subreaper {
         foreground::become_subreaper()?;
     }
-    let mask = *signals.original();
     let Restored {
         state,
         spec,
         pid,
         pidfd,
         terminal,
-    } = create::restore(context, request, Mode::Foreground, mask)?;
+    } = create::restore(context, request, Mode::Foreground)?;
     let child = foreground::Child {
         pid,
         pidfd: pidfd.as_fd(),

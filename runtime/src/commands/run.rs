@@ -5,10 +5,9 @@ use super::{Context, delete, start};
 use crate::cli;
 use crate::foreground::{self, Signals};
 use crate::notify_socket::NotifySocket;
-use crate::report::{Context as _, Result};
+use crate::report::Result;
 use crate::spawn::Child;
 use crate::state::State;
-use nix::sys::signal::SigSet;
 use oci_spec::runtime::Spec;
 use std::os::fd::AsFd;
 
@@ -22,8 +21,7 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
         return create::outline(context, &request.create, mode).map(|()| 0);
     }
     if request.detach {
-        let mask = SigSet::thread_get_mask().context(|| "read the signal mask")?;
-        let created = create::create(context, &request.create, Mode::Detached, mask)?;
+        let created = create::create(context, &request.create, Mode::Detached)?;
         let begun = begin(context, created)?;
         let Begun { notify, child, .. } = begun;
         context.await_ready(notify, child.pid, &child.pidfd);
@@ -34,12 +32,7 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
     if !request.no_subreaper {
         foreground::become_subreaper()?;
     }
-    let created = create::create(
-        context,
-        &request.create,
-        Mode::Foreground,
-        *signals.original(),
-    )?;
+    let created = create::create(context, &request.create, Mode::Foreground)?;
     let Begun {
         state,
         spec,

@@ -87,6 +87,7 @@ pub(super) mod tests {
             cgroup: serde_json::Value::Null,
             resources: None,
             resctrl: serde_json::Value::Null,
+            below_root: None,
         }
     }
 

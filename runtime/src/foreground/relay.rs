@@ -150,7 +150,7 @@ impl Relay {
     /// Waits until standard output takes something. False if a signal tells us to end instead.
     fn may_write(&self, signals: &Signals) -> Result<bool> {
         loop {
-            let on_signal = Some((signals.fd.as_fd(), PollFlags::POLLIN));
+            let on_signal = Some((signals.0.as_fd(), PollFlags::POLLIN));
             let [_, stdout] = ready([on_signal, Some((self.stdout.as_fd(), PollFlags::POLLOUT))])?;
             while let Some(info) = signals.next()? {
                 if matches!(

@@ -134,11 +134,11 @@ impl Init {
         Ok(mark_from(&self.files.proc, first)?)
     }
 
-    /// Signals blocked as the caller had them. From here on, the parent's death shows as the end of the socket only, until the program runs.
-    pub(crate) fn restore_signals(&self) -> Done {
+    /// No signal ignored and none blocked, whatever the caller of this command did with his: as with runc and crun. From here on, the
+    /// parent's death shows as the end of the socket only, until the program runs.
+    pub(crate) fn reset_signals() -> Done {
         process::set_parent_death_signal(0)?;
-        self.files.signal_mask.thread_set_mask()?;
-        Ok(())
+        Ok(signal::reset()?)
     }
 
     /// Executes the program.

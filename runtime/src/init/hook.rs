@@ -12,14 +12,16 @@ use crate::sys::signal::{self, Exit};
 use crate::sys::{Errno, Result, fs};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::SigSet;
 use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_gettime};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Runs a hook to its end. `environment` is the process's. `fifo`: where to tell, behind the start fifo, that it takes long.
+/// Runs a hook to its end. `environment` is the process's; `umask` the hook's, if it is not the current one. `fifo`: where to tell, behind the start fifo, that it takes long.
 pub(crate) fn run(
     call: &HookCall,
     environment: &CStringArray,
+    umask: Option<u32>,
     files: &Files,
     fifo: Option<&OwnedFd>,
 ) -> Done {
@@ -36,6 +38,9 @@ pub(crate) fn run(
         Cloned::Child => {
             let ends = [&outputs[0].1, &outputs[1].1];
             let environment = call.envp.as_ref().unwrap_or(environment);
+            if let Some(umask) = umask {
+                process::umask(umask);
+            }
             execute(call, environment, files, &input_read, ends, &error_write)
         }
         Cloned::Parent { pidfd, .. } => pidfd,
@@ -75,8 +80,8 @@ fn execute(
             fs::dup_onto(file.as_ref().unwrap_or(pipe), number)?;
         }
         super::exec::mark_from(&files.proc, 3)?;
-        crate::sys::signal::set_default(libc::SIGPIPE)?;
-        files.signal_mask.thread_set_mask()?;
+        signal::set_default(libc::SIGPIPE)?;
+        SigSet::empty().thread_set_mask()?;
         Err(process::execve(&call.path, &call.argv, environment))
     };
     let errno = attempt().err().unwrap_or(Errno::UnknownErrno) as i32;

@@ -48,8 +48,6 @@ pub(crate) struct Files {
     pub(crate) lending: Option<OwnedFd>,
     /// Where hooks' standard output and error go, if not into a failure.
     pub(crate) hook_outputs: [Option<OwnedFd>; 2],
-    /// The signal mask to run with.
-    pub(crate) signal_mask: nix::sys::signal::SigSet,
     /// How many mounts and masks init will keep open at most: room is reserved before the clone.
     pub(crate) kept: Vec<OwnedFd>,
     /// Where the time goes at which each step begins, if the command traces.
@@ -130,6 +128,8 @@ struct Init {
     cwd: Option<OwnedFd>,
     /// Where failures go: the socket, later the start fifo.
     fifo: Option<OwnedFd>,
+    /// The caller's, for hooks that run before the container's own is set.
+    umask: u32,
     /// The place of the program among the candidates.
     program: usize,
 }
@@ -139,7 +139,7 @@ pub(crate) fn run(plan: &mut Plan, files: Files) -> ! {
     // The first thing, so that nobody is left behind; the parent's death before is seen as end of file below.
     let guarded = process::set_parent_death_signal(libc::SIGKILL);
     process::set_name(c"caisson:[INIT]").ok(); // only for ps
-    process::umask(0);
+    let umask = process::umask(0);
     let begun = guarded.and_then(|()| sync::await_go(&files.sync));
     if let Err(errno) = begun {
         fail(
@@ -159,6 +159,7 @@ pub(crate) fn run(plan: &mut Plan, files: Files) -> ! {
         masks: rootfs::Masks::default(),
         cwd: None,
         fifo: None,
+        umask,
         program: 0,
     };
     for (number, step) in steps.iter().enumerate() {
@@ -337,9 +338,12 @@ impl Init {
             Step::Pass(number) => process::clear_cloexec(*number)?,
             Step::Reopen { path, number } => exec::reopen(path, *number)?,
             Step::Converse(number) => exec::converse(*number)?,
-            Step::RestoreSignals => self.restore_signals()?,
+            Step::ResetSignals => Init::reset_signals()?,
             Step::Exec => self.execute(exec)?,
-            Step::Hook(call) => hook::run(call, &exec.envp, &self.files, self.fifo.as_ref())?,
+            Step::Hook(call) => {
+                let umask = (call.kind == "createContainer").then_some(self.umask);
+                hook::run(call, &exec.envp, umask, &self.files, self.fifo.as_ref())?;
+            }
             Step::Landlock(ruleset) => landlock::apply(ruleset, self.root()?, &self.files)?,
             _ => return self.apply_to_files(step),
         }

@@ -218,24 +218,21 @@ fn assemble(
     let propagation = propagation.flatten();
     let path = faults.keep_in("root.path", c_path(options.rootfs));
     let path = path.unwrap_or_default();
-    if !ns.has(libc::CLONE_NEWNS) {
-        if overlay.is_some() {
-            let text = "an overlay root needs a mount namespace";
-            faults.keep_in("linux.namespaces", Err::<(), _>(Error::invalid(text)));
-        }
-        steps.push(Step::Root(Root {
-            path,
-            source: Source::Directory { slot: None },
-        }));
-        return;
+    let private = ns.has(libc::CLONE_NEWNS);
+    if !private && overlay.is_some() {
+        let text = "an overlay root needs a mount namespace";
+        faults.keep_in("linux.namespaces", Err::<(), _>(Error::invalid(text)));
     }
     let inherited = match propagation.unwrap_or(libc::MS_SLAVE) & !libc::MS_REC {
         // What is unbindable could not be cloned as the root; private keeps the same from propagating.
         libc::MS_UNBINDABLE => libc::MS_PRIVATE,
         flag => flag,
     };
-    steps.push(Step::Propagation(inherited | libc::MS_REC));
-    if inherited == libc::MS_SHARED {
+    // The host's own mounts stay as they are.
+    if private {
+        steps.push(Step::Propagation(inherited | libc::MS_REC));
+    }
+    if private && inherited == libc::MS_SHARED {
         steps.push(Step::RootParentPrivate(path.clone()));
     }
     // A container with a user namespace may have no way to its sources; a privileged parent opens them for it.
@@ -374,12 +371,11 @@ fn change_root(
         steps.push(Step::Console(console(process, true)));
     }
     steps.push(Step::LateReadonly);
-    if private
-        && spec
-            .root()
-            .as_ref()
-            .and_then(oci_spec::runtime::Root::readonly)
-            .unwrap_or(false)
+    if spec
+        .root()
+        .as_ref()
+        .and_then(oci_spec::runtime::Root::readonly)
+        .unwrap_or(false)
     {
         steps.push(Step::RootReadonly);
     }
@@ -430,6 +426,10 @@ fn restrict(
     }
     let mut targets = |field: &str, list: &Option<Vec<String>>, step: fn(CString) -> Step| {
         for (at, path) in list.iter().flatten().enumerate() {
+            // As with runc: it would be the root.
+            if path.is_empty() {
+                continue;
+            }
             let path = c_path(mounts::clean_target(Path::new(path)));
             let path = faults.keep_in(format!("linux.{field}[{at}]"), path);
             steps.extend(path.map(step));

@@ -136,7 +136,7 @@ fn plan(program: Program<'_>, birth: Birth, mut steps: Vec<Step>) -> Result<Plan
     }
     // CRIU looks descriptors up in the process that has made its socket: which is it itself then.
     steps.push(Step::Converse(program.socket));
-    steps.extend([Step::RestoreSignals, Step::Exec]);
+    steps.extend([Step::ResetSignals, Step::Exec]);
     let argv = ["criu", "swrk", &program.socket.to_string()];
     let argv = argv.iter().map(c_string).collect::<Result<_>>()?;
     Ok(Plan {
@@ -408,7 +408,7 @@ mod tests {
         ));
         assert_eq!(
             names(&spec).join(" "),
-            "Cpus Propagation Root MakeDirectory MakeDirectory Mount Mount MakeDirectory LeaveRoot Root Umask Pass Reopen Converse RestoreSignals Exec"
+            "Cpus Propagation Root MakeDirectory MakeDirectory Mount Mount MakeDirectory LeaveRoot Root Umask Pass Reopen Converse ResetSignals Exec"
         );
     }
 

@@ -269,7 +269,7 @@ pub(crate) enum Step {
     /// Marks every descriptor from this one on close-on-exec.
     CloseFrom(u32),
     /// Signal mask and dispositions as the caller had them; the parent's death is no signal any more.
-    RestoreSignals,
+    ResetSignals,
     Exec,
 }
 

@@ -152,7 +152,7 @@ pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, faults: &mut Faults) -
     }
     steps.push(Step::LookUp);
     steps.push(Step::CloseFrom(tail.close_from));
-    steps.push(Step::RestoreSignals);
+    steps.push(Step::ResetSignals);
     confine_last(late, tail.before_exec, steps);
     steps.push(Step::Exec);
     rlimits

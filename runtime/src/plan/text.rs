@@ -115,7 +115,7 @@ impl Step {
             Step::Reopen { path, .. } => write!(f, "open directory {}", path.to_string_lossy()),
             Step::Converse(_) => write!(f, "make a pair of sockets"),
             Step::CloseFrom(_) => write!(f, "close inherited file descriptors"),
-            Step::RestoreSignals => write!(f, "restore the signals"),
+            Step::ResetSignals => write!(f, "ignore and block no signals"),
             Step::Exec => write!(f, "execute the program"),
             _ => write!(f, "set the container up"),
         }

@@ -25,24 +25,23 @@ pub(crate) fn check(spec: &Spec, ns: &Namespaces, host: &Host, faults: &mut Faul
     let paths = [
         (
             "linux.maskedPaths",
-            linux.is_some_and(|linux| linux.masked_paths().is_some()),
+            linux.and_then(|linux| linux.masked_paths().as_deref()),
         ),
         (
             "linux.readonlyPaths",
-            linux.is_some_and(|linux| linux.readonly_paths().is_some()),
+            linux.and_then(|linux| linux.readonly_paths().as_deref()),
         ),
     ];
-    for (field, _) in paths.iter().filter(|(_, given)| *given) {
+    for (field, _) in paths
+        .iter()
+        .filter(|(_, list)| list.is_some_and(|list| !list.is_empty()))
+    {
         let text = "unable to restrict sys entries without a private MNT namespace";
         faults.keep_in(field, refuse(text));
     }
-    if spec
-        .mounts()
-        .as_ref()
-        .is_some_and(|mounts| !mounts.is_empty())
-    {
-        let text = "mounts without a mount namespace would appear on the host: add one to linux.namespaces";
-        faults.keep_in("mounts", refuse(text));
+    if ns.has(libc::CLONE_NEWUSER) {
+        let text = "root of a user namespace cannot mount in the host's mount namespace: add one to linux.namespaces";
+        faults.keep_in("root.path", refuse(text));
     }
 }
 

@@ -27,7 +27,6 @@ use crate::sys::{Errno, fs, socket};
 use crate::trace::Trace;
 use birth::{Home, clone, clone_error};
 use id_maps::write_host_file;
-use nix::sys::signal::SigSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// What a process is cloned with, apart from its plan.
@@ -49,7 +48,6 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) agent: Option<Agent>,
     /// For [`crate::plan::Open::Process`].
     pub(crate) process: Option<OwnedFd>,
-    pub(crate) signal_mask: SigSet,
     pub(crate) trace: &'a Trace,
     /// The lock on the container's directory: the child must not hold it on.
     pub(crate) lock: Option<BorrowedFd<'a>>,
@@ -168,7 +166,6 @@ fn files(plan: &mut Plan, around: &mut Surroundings<'_>, sync: OwnedFd) -> Resul
             .transpose()
             .context(|| "duplicate a cgroup's descriptor")?,
         hook_outputs: std::mem::take(&mut around.hook_outputs),
-        signal_mask: around.signal_mask,
         lending,
         times: None,
         kept: Vec::with_capacity(plan.steps.len()),

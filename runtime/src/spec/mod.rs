@@ -30,16 +30,14 @@ pub(crate) fn load(path: &Path) -> Result<(Parsed<Spec>, Vec<u8>)> {
 
 /// The text of a `config.json`.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::invalid(format!(
-            "JSON specification file {} not found",
-            path.display()
-        )),
-        _ => Error::new(
-            crate::report::Kind::System,
-            format!("read {}: {e}", path.display()),
-        ),
-    })
+    let shown = path.display();
+    match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let text = format!("JSON specification file {shown} not found");
+            Err(Error::invalid(text))
+        }
+        text => text.context(|| format!("read {shown}")),
+    }
 }
 
 /// Parses the text of a `config.json`.
@@ -62,6 +60,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Parsed<Spec>> {
     let linux = parsed.value.linux_mut().as_mut();
     if let Some(resources) = linux.and_then(|linux| linux.resources_mut().as_mut()) {
         drop_unsaid_pids_limit(resources, text, "/linux/resources/pids/limit");
+        find_page_sizes(resources, text, "/linux/resources/hugepageLimits");
     }
     Ok(parsed)
 }
@@ -76,6 +75,7 @@ pub(crate) fn parse_resources(text: &[u8]) -> Result<LinuxResources> {
     let parsed = serde_json::from_slice(text);
     let mut resources: LinuxResources = parsed.map_err(|e| wrong(text, &e))?;
     drop_unsaid_pids_limit(&mut resources, text, "/pids/limit");
+    find_page_sizes(&mut resources, text, "/hugepageLimits");
     Ok(resources)
 }
 
@@ -85,6 +85,25 @@ fn drop_unsaid_pids_limit(resources: &mut LinuxResources, text: &[u8], pointer: 
         let document: Value = serde_json::from_slice(text).unwrap_or_default();
         if document.pointer(pointer).is_none() {
             resources.set_pids(None);
+        }
+    }
+}
+
+/// Go takes the names of fields in any case, and what was written for runc says `pagesize`: runc's own tests do.
+fn find_page_sizes(resources: &mut LinuxResources, text: &[u8], pointer: &str) {
+    let Some(limits) = resources.hugepage_limits_mut() else {
+        return;
+    };
+    if limits.iter().all(|limit| !limit.page_size().is_empty()) {
+        return;
+    }
+    let document: Value = serde_json::from_slice(text).unwrap_or_default();
+    let fields = document.pointer(pointer).and_then(Value::as_array);
+    for (limit, fields) in limits.iter_mut().zip(fields.into_iter().flatten()) {
+        for (name, size) in fields.as_object().into_iter().flatten() {
+            if let (true, Some(size)) = (name.eq_ignore_ascii_case("pageSize"), size.as_str()) {
+                limit.set_page_size(size.to_owned());
+            }
         }
     }
 }
@@ -281,6 +300,27 @@ mod tests {
         assert_eq!(limit("{}"), None);
         assert_eq!(limit(r#"{"pids":{"limit":0}}"#), Some(0));
         assert_eq!(limit(r#"{"pids":{"limit":-1}}"#), Some(-1));
+    }
+
+    #[test]
+    fn page_sizes_are_found_by_a_name_in_any_case() {
+        let sizes = |resources: &LinuxResources| {
+            let limits = resources.hugepage_limits().iter().flatten();
+            limits
+                .map(|limit| limit.page_size().clone())
+                .collect::<Vec<_>>()
+        };
+        let text =
+            r#"{"hugepageLimits":[{"pagesize":"1GB","limit":1},{"limit":2},{"pageSize":"2MB"}]}"#;
+        let resources = parse_resources(text.as_bytes()).unwrap();
+        assert_eq!(sizes(&resources), ["1GB", "", "2MB"]);
+        let config = format!(r#"{{"ociVersion":"1.0.2","linux":{{"resources":{text}}}}}"#);
+        let spec = parse(config.as_bytes()).unwrap().value;
+        let linux = spec.linux().as_ref().unwrap();
+        assert_eq!(
+            sizes(linux.resources().as_ref().unwrap()),
+            ["1GB", "", "2MB"]
+        );
     }
 
     #[test]

@@ -65,6 +65,9 @@ pub struct State {
     /// What the resctrl module needs to find the container's groups again.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub resctrl: serde_json::Value,
+    /// Without a mount namespace: the mount that the root directory was on before the container's root was mounted over it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below_root: Option<u64>,
 }
 
 /// A process that is told apart from a later one with the same pid.
@@ -195,6 +198,7 @@ mod tests {
             cgroup: serde_json::json!({"path": "/x"}),
             resources: None,
             resctrl: serde_json::Value::Null,
+            below_root: None,
         }
     }
 

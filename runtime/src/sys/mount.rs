@@ -1,8 +1,10 @@
 //! The mount calls: file-system contexts, detached mounts, mount attributes, and the few of mount(2) that have no successor.
 
 use super::{Errno, Result};
+use nix::NixPath;
 use std::ffi::{CStr, c_int, c_uint};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
 /// struct mount_attr of linux/mount.h: the fourth field (`userns_fd`) is the user namespace of MOUNT_ATTR_IDMAP.
 #[repr(C)]
@@ -179,6 +181,25 @@ pub(crate) fn pivot_root_here() -> Result<()> {
     // SAFETY: both paths are NUL-terminated.
     Errno::result(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })
         .map(drop)
+}
+
+/// statx(2): the id of the mount that a path is on (kernel 5.8).
+pub(crate) fn mount_id(path: &Path) -> Result<u64> {
+    path.with_nix_path(|path| {
+        let mut buf = std::mem::MaybeUninit::<libc::statx>::zeroed();
+        // SAFETY: the path is NUL-terminated; `buf` has room for a statx.
+        Errno::result(unsafe {
+            libc::statx(
+                libc::AT_FDCWD,
+                path.as_ptr(),
+                0,
+                libc::STATX_MNT_ID,
+                buf.as_mut_ptr(),
+            )
+        })?;
+        // SAFETY: the kernel filled it, and every bit pattern of it is valid.
+        Ok(unsafe { buf.assume_init() }.stx_mnt_id)
+    })?
 }
 
 /// fstatfs(2): the file system's magic number (`PROC_SUPER_MAGIC`, …).

@@ -48,6 +48,29 @@ fn dispose(number: i32, disposition: libc::sighandler_t) -> Result<()> {
     }
 }
 
+/// Sets the disposition of every signal to SIG_DFL but that of SIGPIPE, and blocks none.
+pub(crate) fn reset() -> Result<()> {
+    // A kernel_sigaction(9) of zeroes: SIG_DFL, without flags and mask. The C library's own function refuses two real-time signals, which a
+    // caller may ignore all the same.
+    let default = [0_u64; 4];
+    for number in 1..=64 {
+        if [libc::SIGKILL, libc::SIGSTOP, libc::SIGPIPE].contains(&number) {
+            continue;
+        }
+        // SAFETY: the kernel reads a sigaction, which is not longer than `default`, and writes nothing.
+        Errno::result(unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                std::ptr::null::<u64>(),
+                size_of::<u64>(),
+            )
+        })?;
+    }
+    SigSet::empty().thread_set_mask()
+}
+
 /// Has SIGTERM end this process as it would without a handler: the first process of a pid namespace is spared otherwise.
 pub(crate) fn end_at_term() -> Result<()> {
     extern "C" fn end(number: c_int) {

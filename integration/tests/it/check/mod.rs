@@ -2,7 +2,7 @@
 
 mod agreement;
 
-use integration::{Bundle, Finished, place, require};
+use integration::{Bundle, Finished, host, place, require};
 use serde_json::{Value, json};
 
 /// What `check` says as JSON, and its exit code.
@@ -189,20 +189,22 @@ fn namespaces_to_join_must_be_there_and_of_their_kind() {
 #[test]
 fn checking_leaves_nothing() {
     require!(containers, caisson);
-    let mut bundle = Bundle::new();
-    bundle
-        .config
-        .set("/linux/resources/pids", json!({ "limit": 5 }));
-    bundle.config.set("/process/cwd", "/new/directory");
-    let before = integration::host::mounts().len();
-    check(&bundle);
-    // The name of the group that `create` would make for the id that `check` takes.
-    assert!(!integration::host::hierarchy().join("check").exists());
-    assert_eq!(integration::host::mounts().len(), before);
-    assert!(!bundle.rootfs().join("new").exists());
-    assert!(
-        !bundle.runtime.root.exists(),
-        "{}",
-        bundle.runtime.root.display()
-    );
+    host::in_own_mounts(|| {
+        let mut bundle = Bundle::new();
+        bundle
+            .config
+            .set("/linux/resources/pids", json!({ "limit": 5 }));
+        bundle.config.set("/process/cwd", "/new/directory");
+        let before = host::mounts().len();
+        check(&bundle);
+        // The name of the group that `create` would make for the id that `check` takes.
+        assert!(!host::hierarchy().join("check").exists());
+        assert_eq!(host::mounts().len(), before);
+        assert!(!bundle.rootfs().join("new").exists());
+        assert!(
+            !bundle.runtime.root.exists(),
+            "{}",
+            bundle.runtime.root.display()
+        );
+    });
 }

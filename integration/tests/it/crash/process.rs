@@ -55,6 +55,14 @@ fn making(shape: &Shape, verb: &[&str]) {
 fn create_does_not_wait_for_a_stage_that_was_killed() {
     // Without mount_setattr, another child comes first.
     require!(containers, namespace("time"), no_filter);
+    beyond!(
+        create_does_not_wait_for_a_stage_that_was_killed,
+        [
+            runc_before("1.2", "knows no time namespaces"),
+            runc(SILENT),
+            crun(SILENT)
+        ]
+    );
     for shape in [shape::stage(), shape::stage_without_cgroup()] {
         let bundle = shape.bundle();
         let words = shape.making(&bundle, &["create"]);
@@ -101,6 +109,10 @@ fn exec_says_that_its_process_was_killed() {
 #[test]
 fn start_says_if_the_container_has_stopped() {
     require!(containers);
+    beyond!(
+        start_says_if_the_container_has_stopped,
+        [runc_race(SILENT), crun_race(SILENT)]
+    );
     for shape in [shape::plain(), shape::hooks()] {
         let bundle = shape.bundle();
         let flags = ["--pid-file", &bundle.scratch.name("pid")];

@@ -115,7 +115,7 @@ fn a_delegated_group_holds_the_containers() {
     require!(unprivileged_user);
     beyond!(
         a_delegated_group_holds_the_containers,
-        [crun_before("1.28", "makes no group for a user")]
+        [crun_before("1.21", "makes no group for a user")]
     );
     let mut bundle = Bundle::of_user();
     let delegated = bundle.delegate(&[]);

@@ -150,7 +150,7 @@ fn groups_that_are_mapped_are_set() {
         groups_that_are_mapped_are_set,
         [
             runc("sets no groups for a user"),
-            crun_before("1.28", "gives none to what exec adds")
+            crun_before("1.21", "gives none to what exec adds")
         ]
     );
     let mut bundle = Bundle::of_user();

@@ -1,6 +1,6 @@
 //! Limits and devices under the systemd driver: systemd knows them, the group has them, and nothing that systemd does undoes them.
 
-use super::{bundle, show, systemctl, unit_of};
+use super::{bundle, daemon_reload, show, systemctl, unit_of};
 use integration::runtime::Runtime;
 use integration::{Bundle, Container, beyond, host, require};
 use serde_json::json;
@@ -43,7 +43,7 @@ fn limits_are_properties_of_the_unit_and_values_of_the_group() {
         ["67108864", "67108864", "33554432", "30000 50000", "77", "0"]
     );
     // systemd writes its own values again, which must be the same. (It has whole percents of a CPU only.)
-    systemctl(&["daemon-reload"]).success();
+    daemon_reload();
     systemctl(&["set-property", "--runtime", &unit, "Description=again"]);
     assert_eq!(values(&container), expected);
     assert_eq!(host::cgroup_file(&group, "cpu.weight"), weight);
@@ -77,7 +77,7 @@ fn no_swap_is_a_limit_that_systemd_knows() {
     );
     let container = bundle.create();
     assert_eq!(show(&unit_of(&container), "MemorySwapMax"), "0");
-    systemctl(&["daemon-reload"]).success();
+    daemon_reload();
     let swap = host::cgroup_file(&container.cgroup(), "memory.swap.max");
     assert_eq!(swap, "0");
 }
@@ -152,7 +152,7 @@ fn a_group_that_is_killed_as_a_whole_is_so_for_systemd() {
     let container = bundle.create();
     let oom_group = || host::cgroup_file(&container.cgroup(), "memory.oom.group");
     assert_eq!(oom_group(), "1");
-    systemctl(&["daemon-reload"]).success();
+    daemon_reload();
     assert_eq!(oom_group(), "1");
 }
 
@@ -188,7 +188,7 @@ fn systemd_learns_of_updates() {
     }
     let file = |name| host::cgroup_file(&container.cgroup(), name);
     assert_eq!(file("cpu.max"), "30000 50000");
-    systemctl(&["daemon-reload"]).success();
+    daemon_reload();
     assert_eq!(
         (file("memory.max"), file("pids.max")),
         ("50331648".to_owned(), "55".to_owned())
@@ -229,7 +229,7 @@ fn a_device_that_systemd_cannot_name_stays_usable() {
     with_devices(&mut bundle);
     let container = bundle.pause();
     let before = tried(&container);
-    systemctl(&["daemon-reload"]).success();
+    daemon_reload();
     let after = tried(&container);
     if removed.is_ok() {
         std::os::unix::fs::symlink("../kmsg", link).unwrap();

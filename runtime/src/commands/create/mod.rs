@@ -24,8 +24,8 @@ use crate::report::{self, Context as _, Error, Kind, Result};
 use crate::resctrl::Group;
 use crate::spawn::{self, Child};
 use crate::state::{Init, Locked, OCI_VERSION, State, Status};
+use crate::sys::mount::mount_id;
 use nix::fcntl::OFlag;
-use nix::sys::signal::SigSet;
 use nix::unistd::{Gid, Uid};
 use oci_spec::runtime::Spec;
 use prepare::{Prepared, prepare, root_of};
@@ -58,25 +58,15 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Create) -> Result<()> {
     if request.dry_run.is_some() {
         return outline(context, request, Mode::Create);
     }
-    let mut created = create(
-        context,
-        request,
-        Mode::Create,
-        SigSet::thread_get_mask().context(|| "read the signal mask")?,
-    )?;
+    let mut created = create(context, request, Mode::Create)?;
     created.child.release()
 }
 
 /// Creates a container. What fails leaves nothing behind.
-pub(super) fn create(
-    context: &Context<'_>,
-    request: &cli::Create,
-    mode: Mode,
-    signal_mask: SigSet,
-) -> Result<Created> {
+pub(super) fn create(context: &Context<'_>, request: &cli::Create, mode: Mode) -> Result<Created> {
     context.trace.begin("read the bundle");
     let failed = || failed(context, request, mode);
-    let mut prepared = prepare(context, request, mode, signal_mask).context(failed)?;
+    let mut prepared = prepare(context, request, mode).context(failed)?;
     context.trace.begin("make the container's directory");
     let directory = context.root.create(&request.id)?;
     let mut state = initial_state(&prepared);
@@ -103,8 +93,7 @@ pub(super) fn create(
 /// Says what `create` would do, and does none of it.
 pub(super) fn outline(context: &Context<'_>, request: &cli::Create, mode: Mode) -> Result<()> {
     let failed = || failed(context, request, mode);
-    let mask = SigSet::thread_get_mask().context(|| "read the signal mask")?;
-    let mut prepared = prepare(context, request, mode, mask).context(failed)?;
+    let mut prepared = prepare(context, request, mode).context(failed)?;
     let state = initial_state(&prepared);
     let located = cgroup::locate(&prepared.cgroup).context(failed)?;
     let group = located
@@ -156,6 +145,10 @@ fn reserve(
     let resctrl = prepared.resctrl.as_ref().map(Group::locate).transpose()?;
     state.resctrl = serde_json::to_value(&resctrl)
         .map_err(|e| Error::new(Kind::System, format!("save the resctrl group: {e}")))?;
+    if own_namespaces(&prepared.spec) & libc::CLONE_NEWNS as u64 == 0 {
+        let below = mount_id(&state.rootfs);
+        state.below_root = Some(below.context(|| format!("find the mount of {:?}", state.rootfs))?);
+    }
     directory.save(state)?;
     if let (Some(group), Some(plan)) = (resctrl, &prepared.resctrl) {
         made.resctrl.insert(group).make(plan)?;
@@ -219,7 +212,6 @@ fn construct(
             hook_outputs: hook_outputs(prepared, state)?,
             agent,
             process: None,
-            signal_mask: prepared.signal_mask,
             trace: context.trace,
             lock: Some(directory.lock_fd()),
         },
@@ -306,6 +298,7 @@ fn initial_state(prepared: &Prepared<'_>) -> State {
         cgroup: serde_json::Value::Null,
         resources: None,
         resctrl: serde_json::Value::Null,
+        below_root: None,
     }
 }
 
@@ -402,6 +395,10 @@ fn take_back(context: &Context<'_>, made: Made, directory: Locked, spec: &Spec, 
             group.remove(),
         );
     }
+    warn(
+        "unmount the root of the failed container",
+        super::delete::unmount_root(state),
+    );
     if had_child {
         super::delete::run_poststop(context, spec, state);
     }

@@ -9,7 +9,6 @@ use crate::host::Host;
 use crate::plan;
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::spec;
-use nix::sys::signal::SigSet;
 use oci_spec::runtime::Spec;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -29,7 +28,6 @@ pub(super) struct Prepared<'a> {
     pub(super) pidfd_sockets: Vec<OwnedFd>,
     pub(super) preserved_fds: u32,
     pub(super) mode: Mode,
-    pub(super) signal_mask: SigSet,
 }
 
 /// Reads and checks all of it.
@@ -37,7 +35,6 @@ pub(super) fn prepare<'a>(
     context: &Context<'_>,
     request: &'a cli::Create,
     mode: Mode,
-    signal_mask: SigSet,
 ) -> Result<Prepared<'a>> {
     let bundle = std::path::absolute(&request.bundle)
         .context(|| format!("find bundle {}", request.bundle.display()))?;
@@ -96,7 +93,6 @@ pub(super) fn prepare<'a>(
         pidfd_sockets,
         preserved_fds,
         mode,
-        signal_mask,
     })
 }
 
@@ -129,10 +125,13 @@ fn pidfd_sockets(request: &cli::Create, spec: &Spec, bundle: &Path) -> Result<Ve
     pidfd_socket::connect(paths.iter().flatten().map(PathBuf::as_path))
 }
 
-/// Socket activation (sd_listen_fds(3)): what this command was handed goes to the container, whose first process it is for.
+/// Socket activation (sd_listen_fds(3)): what this command was handed goes to the container, whose first process it is for. What was
+/// meant for another process, which left it in the environment, is not there; callers of crun leave it open who it is meant for.
 fn listen_fds(spec: &mut Spec) -> u32 {
-    let count = std::env::var("LISTEN_FDS")
-        .ok()
+    let var = |name| std::env::var(name).ok();
+    let ours = var("LISTEN_PID").is_none_or(|pid| pid == std::process::id().to_string());
+    let count = var("LISTEN_FDS")
+        .filter(|_| ours)
         .and_then(|n| n.parse::<u32>().ok())
         .unwrap_or(0);
     if count > 0

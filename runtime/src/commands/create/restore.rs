@@ -21,7 +21,6 @@ use crate::state::{Init, Locked, State};
 use crate::sys::process::{pidfd_open, pidfd_send_signal};
 use crate::sys::socket::send_master;
 use crate::trace::Trace;
-use nix::sys::signal::SigSet;
 use oci_spec::runtime::Spec;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -45,10 +44,9 @@ pub(in crate::commands) fn restore(
     context: &Context<'_>,
     request: &cli::Restore,
     mode: Mode,
-    signal_mask: SigSet,
 ) -> Result<Restored> {
     let story = || format!("restore container '{}'", request.create.id);
-    let mut prepared = prepare(context, &request.create, mode, signal_mask).context(story)?;
+    let mut prepared = prepare(context, &request.create, mode).context(story)?;
     criu::warn_if_rootless(context, &prepared.host);
     let program = Program::find().context(story)?;
     let directories = Directories::open(&request.images, LOG).context(story)?;
@@ -129,7 +127,6 @@ impl Job<'_> {
             cgroup: made.cgroup.as_ref(),
             resctrl: made.resctrl.as_ref(),
             directory,
-            signal_mask: prepared.signal_mask,
         };
         let spec = &prepared.spec;
         let plan = |program: crate::plan::criu::Program<'_>| {
@@ -305,7 +302,6 @@ fn restrict(plan: Option<Plan>, pidfd: &OwnedFd, host: &Host, directory: &Locked
         hook_outputs: [None, None],
         agent: None,
         process: Some(pidfd.try_clone().context(|| "duplicate a pidfd")?),
-        signal_mask: SigSet::thread_get_mask().context(|| "read the signal mask")?,
         lock: Some(directory.lock_fd()),
         trace: &Trace::default(),
     };

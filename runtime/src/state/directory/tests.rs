@@ -43,6 +43,7 @@ fn state(id: &str) -> State {
         cgroup: serde_json::Value::Null,
         resources: None,
         resctrl: serde_json::Value::Null,
+        below_root: None,
     }
 }
 
