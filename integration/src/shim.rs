@@ -5,7 +5,7 @@
 
 use crate::bundle::Bundle;
 use crate::children::{self, Since};
-use crate::runtime::{self, deadline};
+use crate::runtime::{self, Lines, deadline};
 use crate::{host, place};
 use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::empty::Empty;
@@ -25,6 +25,8 @@ use shim::protos::task::{
 };
 use shim::protos::task_ttrpc::TaskClient;
 use shim::protos::types::Envelope;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -64,6 +66,8 @@ pub struct Shim {
     id: String,
     client: TaskClient,
     events: mpsc::Receiver<String>,
+    /// What containers write, by their ids.
+    outputs: RefCell<HashMap<String, Lines>>,
     asynchronous: tokio::runtime::Runtime,
     _server: Server,
 }
@@ -107,6 +111,7 @@ impl Shim {
             id,
             client,
             events,
+            outputs: RefCell::default(),
             asynchronous,
             _server: server,
         };
@@ -200,14 +205,28 @@ impl Shim {
     pub fn create_with(&self, id: &str, edit: impl FnOnce(&mut CreateTaskRequest)) -> Answer<i32> {
         let mut request = self.request(id);
         edit(&mut request);
+        self.outputs
+            .borrow_mut()
+            .insert(id.to_owned(), output(&request.stdout));
         self.call(async |client, ctx| client.create(ctx, &request).await)
             .map(|response| response.pid as i32)
+    }
+
+    /// The next line of what a container that [`Shim::create`] made writes to its standard output.
+    #[track_caller]
+    pub fn line(&self, id: &str) -> String {
+        let mut outputs = self.outputs.borrow_mut();
+        let output = outputs.get_mut(id);
+        output
+            .unwrap_or_else(|| panic!("{id} was not created"))
+            .line()
     }
 
     fn request(&self, id: &str) -> CreateTaskRequest {
         CreateTaskRequest {
             id: id.to_owned(),
             bundle: self.directory(id).display().to_string(),
+            stdout: self.directory(id).join("stdout").display().to_string(),
             options: MessageField::some(options(&self.bundle)),
             ..Default::default()
         }
@@ -413,8 +432,21 @@ fn prepare(bundle: &Bundle, namespace: &str, id: &str) {
     config.set("/linux/cgroupsPath", format!("/{id}"));
     place::write(&directory.join("config.json"), config.0.to_string());
     let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
-    nix::unistd::mkfifo(&directory.join("log"), mode)
-        .unwrap_or_else(|errno| panic!("make the log's fifo: {errno}"));
+    for name in ["log", "stdout"] {
+        nix::unistd::mkfifo(&directory.join(name), mode)
+            .unwrap_or_else(|errno| panic!("make the fifo {name}: {errno}"));
+    }
+}
+
+/// The client's end of a fifo, open before the shim's is, and for writing too: it neither waits for the shim nor sees an end.
+#[track_caller]
+fn output(fifo: &str) -> Lines {
+    let opened = fs::OpenOptions::new().read(true).write(true).open(fifo);
+    Lines::new(
+        opened
+            .unwrap_or_else(|error| panic!("open {fifo}: {error}"))
+            .into(),
+    )
 }
 
 fn command(bundle: &Bundle, namespace: &str, id: &str) -> Command {

@@ -63,6 +63,11 @@ pub(crate) fn read_options(bundle: &Path) -> Result<Options> {
     }
 }
 
+/// Where the bundle's shim listens.
+pub(crate) fn write_address(bundle: &Path, address: &str) -> Result<()> {
+    write(&bundle.join("address"), address.as_bytes())
+}
+
 /// The file in which the runtime leaves a process' pid. `exec` is empty for init.
 pub(crate) fn pid_file(bundle: &Path, exec: &str) -> PathBuf {
     bundle.join(if exec.is_empty() {

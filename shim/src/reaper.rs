@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -46,6 +47,8 @@ pub(crate) struct Child {
     pub(crate) pid: i32,
     pidfd: AsyncFd<OwnedFd>,
     reaper: Reaper,
+    /// From then on its pid may be another's.
+    reaped: AtomicBool,
 }
 
 impl Reaper {
@@ -70,17 +73,15 @@ impl Reaper {
     /// Reaps what has ended and nobody waits for. A child that somebody waits for ends it: he will reap it and have us look again.
     fn sweep(&self) {
         let known = self.known();
-        while known.expected == 0 {
-            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
-            let Ok(Some(pid)) =
-                waitid(Id::All, flags | WaitPidFlag::WNOWAIT).map(|status| status.pid())
-            else {
-                break;
-            };
-            if known.children.contains(&pid.as_raw()) || waitid(Id::Pid(pid), flags).is_err() {
-                break;
-            }
+        if known.expected > 0 {
+            return;
         }
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+        while let Ok(status) = waitid(Id::All, flags | WaitPidFlag::WNOWAIT)
+            && let Some(pid) = status.pid()
+            && !known.children.contains(&pid.as_raw())
+            && waitid(Id::Pid(pid), flags).is_ok()
+        {}
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -98,6 +99,7 @@ impl Expectation {
             pid,
             pidfd,
             reaper: self.0.clone(),
+            reaped: AtomicBool::new(false),
         })
     }
 }
@@ -112,31 +114,29 @@ impl Drop for Expectation {
 impl Child {
     /// Waits for its end and reaps it. Once; a second call would find no child.
     pub(crate) async fn exited(&self) -> io::Result<Exit> {
-        loop {
+        let status = loop {
             let mut ready = self.pidfd.readable().await?;
-            let at = SystemTime::now();
-            match waitid(
-                Id::PIDFd(self.pidfd.as_fd()),
-                WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG,
-            ) {
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+            match waitid(Id::PIDFd(self.pidfd.as_fd()), flags) {
                 Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => ready.clear_ready(),
-                Ok(WaitStatus::Exited(_, code)) => {
-                    return Ok(Exit {
-                        status: code.cast_unsigned(),
-                        at,
-                    });
-                }
-                Ok(WaitStatus::Signaled(_, signal, _)) => {
-                    return Ok(Exit {
-                        status: 128 + (signal as i32).cast_unsigned(),
-                        at,
-                    });
-                }
-                Ok(other) => {
-                    return Err(io::Error::other(format!("pid {} has {other:?}", self.pid)));
-                }
-                Err(errno) => return Err(errno.into()),
+                other => break other,
             }
+        };
+        let at = SystemTime::now();
+        self.forget();
+        let status = match status? {
+            WaitStatus::Exited(_, code) => code.cast_unsigned(),
+            WaitStatus::Signaled(_, signal, _) => 128 + (signal as i32).cast_unsigned(),
+            other => return Err(io::Error::other(format!("pid {} has {other:?}", self.pid))),
+        };
+        Ok(Exit { status, at })
+    }
+
+    /// It is no more ours to wait for; what it may have kept from being reaped is looked for. Once.
+    fn forget(&self) {
+        if !self.reaped.swap(true, Ordering::Relaxed) {
+            self.reaper.known().children.remove(&self.pid);
+            self.reaper.sweep();
         }
     }
 
@@ -157,7 +157,6 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        self.reaper.known().children.remove(&self.pid);
-        self.reaper.sweep();
+        self.forget();
     }
 }

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -283,7 +283,7 @@ fn console(arguments: &mut Vec<OsString>, streams: &Streams) {
 /// A file without a place on disk, with this content.
 fn memory(name: &str, content: &[u8]) -> Result<File> {
     let make = || {
-        let mut file = File::from(OwnedFd::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?));
+        let mut file = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?);
         file.write_all(content)?;
         file.rewind()?;
         Ok(file)

@@ -18,7 +18,7 @@ use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use sha2::{Digest, Sha256};
 
-use crate::bundle::Config;
+use crate::bundle::{self, Config};
 use crate::cgroup;
 use crate::cli::Invocation;
 use crate::options::Options;
@@ -57,7 +57,12 @@ pub(crate) fn run(invocation: &Invocation) -> Result<()> {
             fs::remove_file(&socket).ok();
         })?;
     }
-    let answer = request.answer(&format!("unix://{}", socket.display()))?;
+    let address = format!("unix://{}", socket.display());
+    if !request.bootstrap {
+        // containerd 1.7 finds the shim by it when it has been restarted; later ones note themselves what we answer.
+        bundle::write_address(Path::new("."), &address).context("write the file address")?;
+    }
+    let answer = request.answer(&address)?;
     io::stdout().write_all(&answer).context("write the answer")
 }
 

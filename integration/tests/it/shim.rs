@@ -32,9 +32,10 @@ fn code<T: std::fmt::Debug>(answer: Result<T, (Code, String)>) -> Code {
     answer.unwrap_err().0
 }
 
-/// Waits for the end of an exec, or of init, that ends by itself.
+/// Has it end by itself. Before it is ready, a signal that it does not handle yet would be lost, as process 1 of a pid namespace.
 #[track_caller]
 fn end(shim: &Shim, id: &str) {
+    assert_eq!(shim.line(id), "ready");
     shim.kill(id, "", 15).unwrap();
     shim.wait(id, "").unwrap();
 }
@@ -49,6 +50,7 @@ fn a_container_lives_from_create_to_delete() {
     assert_eq!(shim.state(&id, "").unwrap().status.value(), 1, "created");
     assert_eq!(shim.start_process(&id, ""), Ok(pid));
     assert_eq!(shim.state(&id, "").unwrap().status.value(), 2, "running");
+    assert_eq!(shim.line(&id), "ready");
     shim.kill(&id, "", 15).unwrap();
     assert_eq!(shim.wait(&id, ""), Ok(7));
     let state = shim.state(&id, "").unwrap();
@@ -78,6 +80,9 @@ fn containerd_up_to_2_2_is_answered_in_json() {
         "{}",
         shim.socket.display()
     );
+    // By which a containerd that was restarted finds the shim.
+    let noted = fs::read_to_string(shim.directory(&id).join("address")).unwrap();
+    assert_eq!(noted, format!("unix://{}", shim.socket.display()));
     shim.create(&id).unwrap();
     shim.start_process(&id, "").unwrap();
     end(&shim, &id);
@@ -505,7 +510,8 @@ fn a_client_that_leaves_does_not_cut_a_create_in_half() {
     assert_eq!(shim.event(), format!("create {id}"));
     assert_eq!(shim.state(&id, "").unwrap().status.value(), 1, "created");
     shim.start_process(&id, "").unwrap();
-    end(&shim, &id);
+    shim.kill(&id, "", 9).unwrap();
+    assert_eq!(shim.wait(&id, ""), Ok(137));
     shim.delete(&id, "").unwrap();
 }
 
