@@ -140,11 +140,12 @@ fn an_exec_that_cannot_run_says_why_and_ends() {
             exec_id: "two".into(),
             ..Default::default()
         };
-        let mut spec = protobuf::well_known_types::any::Any::default();
-        spec.value =
-            json!({ "args": ["/no/such/program"], "cwd": "/", "user": { "uid": 0, "gid": 0 } })
-                .to_string()
-                .into_bytes();
+        let process =
+            json!({ "args": ["/no/such/program"], "cwd": "/", "user": { "uid": 0, "gid": 0 } });
+        let spec = protobuf::well_known_types::any::Any {
+            value: process.to_string().into_bytes(),
+            ..Default::default()
+        };
         request.spec = protobuf::MessageField::some(spec);
         client.exec(ctx, &request).await
     })

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Runs in the serving shim. Knows neither containers nor the runtime. Copying never blocks a container because of a reader that is gone,
-//! and goes on after a write error: see [`sink`]. Nothing here blocks, but for writing to a file, which the kernel delays when too
+//! and goes on after a write error: see [`mod@sink`]. Nothing here blocks, but for writing to a file, which the kernel delays when too
 //! much of its memory is dirty.
 
 mod console;
