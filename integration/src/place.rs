@@ -146,6 +146,14 @@ pub fn crash() -> PathBuf {
         .unwrap_or_else(|| panic!("no crash beside {:?}; build it or set CRASH=", own()))
 }
 
+/// The shim under test.
+#[track_caller]
+pub fn shim() -> PathBuf {
+    let name = "containerd-shim-caisson-v2";
+    program("SHIM", name)
+        .unwrap_or_else(|| panic!("no {name} beside {:?}; build it or set SHIM=", own()))
+}
+
 /// A static busybox, if there is one.
 pub fn busybox() -> Option<PathBuf> {
     let path = env::var_os("BUSYBOX").map_or_else(|| PathBuf::from("/bin/busybox"), PathBuf::from);

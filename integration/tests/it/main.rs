@@ -59,6 +59,7 @@ mod seccomp_annotations;
 #[cfg(target_arch = "x86_64")]
 mod seccomp_diff;
 mod seccomp_notify;
+mod shim;
 mod start_up;
 mod sysctl;
 mod systemd;

@@ -1,0 +1,264 @@
+//! Where output goes, and what becomes of it when it cannot go there. One rule for all:
+//!
+//! * While somebody has the other end open, nothing is lost: if he is slow, the container waits, as it would with a pipe of its own.
+//! * While nobody has, the container does not wait. The newest output that fits goes into the fifo, which is enlarged for that ([`KEPT`]) and
+//!   whose next reader gets it; what no longer fits is dropped and counted. A logger that has ended has no next reader: all is dropped.
+//! * A client may take [`PATIENCE`] to open its end for the first time; until then it counts as a slow one.
+//! * What a file does not take (ENOSPC, EIO) is dropped and counted, and the next write is tried again.
+//!
+//! To tell the second case from the first, the shim keeps only the writer open, which is enough to keep what is in the fifo and to spare
+//! a reader that comes back the end of file: EPIPE then says that nobody reads. To write all the same it opens a reader of its own
+//! for the moment of writing.
+//!
+//! Data is moved by splice(2) from pipe to pipe, and otherwise over the stack; none of it is held in memory across a wait.
+
+use std::io::Result;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{read, write};
+use tokio::io::Interest;
+use tokio::time::{Instant, timeout_at};
+
+use super::fifo;
+use crate::sys;
+
+/// What a fifo without a reader may hold: the default of /proc/sys/fs/pipe-max-size.
+const KEPT: libc::c_int = 1 << 20;
+/// How long a client may take to open its end for the first time; as long as containerd's own shim waits.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How much is read at once where splice(2) does not do.
+const CHUNK: usize = 16 << 10;
+/// What a pipe that can be written to takes without remainder (PIPE_BUF).
+const ATOMIC: usize = 4 << 10;
+
+#[derive(Debug)]
+pub(super) struct Sink {
+    to: To,
+    dropped: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum To {
+    Nowhere,
+    File(OwnedFd),
+    Pipe(Pipe),
+}
+
+#[derive(Debug)]
+pub(super) struct Pipe {
+    writer: OwnedFd,
+    without_reader: WithoutReader,
+    /// Our own reader of a fifo, while the client's is expected.
+    expecting: Option<(OwnedFd, Instant)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WithoutReader {
+    Keep,
+    Drop,
+    End,
+}
+
+/// What became of a chance to move data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moved {
+    Something,
+    /// The source is empty.
+    Nothing,
+    /// The sink is full.
+    Full,
+    /// There will be no more.
+    End,
+}
+
+/// What data comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source<'a> {
+    Pipe(BorrowedFd<'a>),
+    Terminal(BorrowedFd<'a>),
+}
+
+impl Sink {
+    pub(super) fn nowhere() -> Self {
+        Self {
+            to: To::Nowhere,
+            dropped: Arc::default(),
+        }
+    }
+
+    pub(super) fn file(file: OwnedFd, dropped: &Arc<AtomicU64>) -> Self {
+        Self {
+            to: To::File(file),
+            dropped: dropped.clone(),
+        }
+    }
+
+    /// A client's fifo.
+    pub(super) fn fifo(ends: fifo::Ends, dropped: &Arc<AtomicU64>) -> Self {
+        let expecting = Some((ends.reader, Instant::now() + PATIENCE));
+        let pipe = Pipe {
+            writer: ends.writer,
+            without_reader: WithoutReader::Keep,
+            expecting,
+        };
+        Self {
+            to: To::Pipe(pipe),
+            dropped: dropped.clone(),
+        }
+    }
+
+    /// A logger's pipe.
+    pub(super) fn logger(writer: OwnedFd, dropped: &Arc<AtomicU64>) -> Self {
+        let pipe = Pipe {
+            writer,
+            without_reader: WithoutReader::Drop,
+            expecting: None,
+        };
+        Self {
+            to: To::Pipe(pipe),
+            dropped: dropped.clone(),
+        }
+    }
+
+    /// A process's standard input. Its end is the end of copying, which the client then sees as EPIPE.
+    pub(super) fn process(writer: OwnedFd) -> Self {
+        let pipe = Pipe {
+            writer,
+            without_reader: WithoutReader::End,
+            expecting: None,
+        };
+        Self {
+            to: To::Pipe(pipe),
+            dropped: Arc::default(),
+        }
+    }
+
+    /// Moves once, without waiting.
+    pub(super) fn take(&mut self, source: Source<'_>) -> Moved {
+        match (&mut self.to, source) {
+            (To::Pipe(pipe), Source::Pipe(fd)) => match pipe.splice(fd) {
+                Ok(moved) => moved,
+                Err(_) if pipe.without_reader == WithoutReader::End => Moved::End,
+                Err(_) => self.copy::<CHUNK>(fd),
+            },
+            (To::Pipe(pipe), Source::Terminal(fd)) => {
+                if pipe.is_full() {
+                    Moved::Full
+                } else {
+                    self.copy::<ATOMIC>(fd)
+                }
+            }
+            (To::Nowhere | To::File(_), Source::Pipe(fd) | Source::Terminal(fd)) => {
+                self.copy::<CHUNK>(fd)
+            }
+        }
+    }
+
+    /// Waits until the sink may have room, or until its reader has gone.
+    pub(super) async fn room(&mut self) {
+        if let To::Pipe(pipe) = &mut self.to
+            && pipe.room().await.is_err()
+        {
+            // The kernel has no memory or no watch left for us. The container must not wait for ever.
+            self.to = To::Nowhere;
+        }
+    }
+
+    fn copy<const SIZE: usize>(&mut self, source: BorrowedFd<'_>) -> Moved {
+        let mut buffer = [0; SIZE];
+        let data = match read(source, &mut buffer) {
+            Ok(0) => return Moved::End,
+            Ok(length) => &buffer[..length],
+            Err(Errno::EAGAIN) => return Moved::Nothing,
+            Err(Errno::EINTR) => return Moved::Something,
+            // EIO: nobody has the terminal open any more.
+            Err(_) => return Moved::End,
+        };
+        let taken = match &mut self.to {
+            To::Nowhere => data.len(),
+            To::File(file) => put(file.as_fd(), data),
+            To::Pipe(pipe) => pipe.put(data),
+        };
+        let dropped = u64::try_from(data.len() - taken).unwrap_or(u64::MAX);
+        self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        Moved::Something
+    }
+}
+
+impl Pipe {
+    /// An error if nobody reads.
+    fn splice(&self, source: BorrowedFd<'_>) -> std::result::Result<Moved, Errno> {
+        let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
+        match splice(source, None, &self.writer, None, 1 << 20, flags) {
+            Ok(0) => Ok(Moved::End),
+            Ok(_) | Err(Errno::EINTR) => Ok(Moved::Something),
+            Err(Errno::EAGAIN) if !is_ready(source, PollFlags::POLLIN) => Ok(Moved::Nothing),
+            Err(Errno::EAGAIN) if self.is_full() => Ok(Moved::Full),
+            // One of them has changed meanwhile.
+            Err(Errno::EAGAIN) => Ok(Moved::Something),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Full, and there is a reader.
+    fn is_full(&self) -> bool {
+        !is_ready(self.writer.as_fd(), PollFlags::POLLOUT)
+    }
+
+    fn put(&self, data: &[u8]) -> usize {
+        match write(&self.writer, data) {
+            Err(Errno::EPIPE) if self.without_reader == WithoutReader::Keep => self.keep(data),
+            result => result.unwrap_or(0),
+        }
+    }
+
+    /// Writes although nobody reads.
+    fn keep(&self, data: &[u8]) -> usize {
+        let Ok(_reader) = fifo::again(self.writer.as_fd(), OFlag::O_RDONLY) else {
+            return 0;
+        };
+        // Not allowed beyond a user's share of such memory (pipe(7)); it holds less then.
+        if fcntl(&self.writer, FcntlArg::F_GETPIPE_SZ).is_ok_and(|size| size < KEPT) {
+            fcntl(&self.writer, FcntlArg::F_SETPIPE_SZ(KEPT)).ok();
+        }
+        write(&self.writer, data).unwrap_or(0)
+    }
+
+    /// Registered for the wait only: a fifo whose reader has gone and come again would stay "closed" for an `AsyncFd`.
+    async fn room(&mut self) -> Result<()> {
+        let writer = sys::register(self.writer.try_clone()?, Interest::WRITABLE)?;
+        let Some((_reader, until)) = self.expecting.take() else {
+            return writer.writable().await.map(drop);
+        };
+        // The client has read, then, or he has had his time.
+        timeout_at(until, writer.writable())
+            .await
+            .map_or(Ok(()), |ready| ready.map(drop))
+    }
+}
+
+/// Writes as much as the file takes.
+fn put(file: BorrowedFd<'_>, data: &[u8]) -> usize {
+    let mut taken = 0;
+    while taken < data.len() {
+        match write(file, &data[taken..]) {
+            Ok(0) => break,
+            Ok(length) => taken += length,
+            Err(Errno::EINTR) => {}
+            Err(_) => break,
+        }
+    }
+    taken
+}
+
+/// Also if it has failed or ended (POLLERR, POLLHUP).
+fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
+    let mut fds = [PollFd::new(fd, events)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}

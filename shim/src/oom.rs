@@ -1,0 +1,215 @@
+//! Notices that the kernel has killed something of a group for want of memory: `oom_kill` of memory.events increases, which poll(2) tells
+//! (POLLPRI, Documentation/admin-guide/cgroup-v2.rst, "memory.events").
+//!
+//! Runs in the serving shim. Not inotify(7): a user has 128 instances of that by default, and it tells a little later, from a queue
+//! of the kernel's. The file is read where it is open, so it needs no path. There is nothing to do when the group is removed: the file
+//! answers ENODEV then, and what was read before stands.
+
+use std::fs::File;
+use std::io::{Error, Result};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::sys::uio::pread;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::AbortHandle;
+
+use crate::sys;
+
+/// One open file and one task, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    group: Arc<Group>,
+    task: AbortHandle,
+}
+
+struct Group {
+    events: AsyncFd<OwnedFd>,
+    /// The last `oom_kill`, and what it was in the beginning.
+    kills: Mutex<(u64, u64)>,
+    killed: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Watch {
+    /// Watches the group whose directory this is. `killed` is called each time `oom_kill` has increased.
+    pub(crate) fn new(group: &Path, killed: impl Fn() + Send + Sync + 'static) -> Result<Self> {
+        let path = group.join("memory.events");
+        let context =
+            |error: Error| Error::new(error.kind(), format!("watch {}: {error}", path.display()));
+        let file = File::open(&path).map(OwnedFd::from).map_err(context)?;
+        // Read before it is registered: what happens from now on is an event.
+        let kills = kills(&file).map_err(context)?;
+        let events = sys::register(file, Interest::PRIORITY).map_err(context)?;
+        let group = Arc::new(Group {
+            events,
+            kills: Mutex::new((kills, kills)),
+            killed: Box::new(killed),
+        });
+        let task = tokio::spawn(watch(group.clone())).abort_handle();
+        Ok(Self { group, task })
+    }
+
+    /// Reads once more, calls `killed` if there is something new, and ends: to be called before an exit is published. True if anything
+    /// was ever killed.
+    pub(crate) fn finish(self) -> bool {
+        self.group.look();
+        let (last, first) = *self
+            .group
+            .kills
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        last > first
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group")
+            .field("events", &self.events)
+            .field("kills", &self.kills)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Group {
+    fn look(&self) {
+        // ENODEV: the group has been removed.
+        let Ok(kills) = kills(self.events.get_ref()) else {
+            return;
+        };
+        let increased = {
+            let mut known = self.kills.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = std::mem::replace(&mut known.0, kills);
+            kills > before
+        };
+        if increased {
+            (self.killed)();
+        }
+    }
+}
+
+async fn watch(group: Arc<Group>) {
+    while let Ok(mut changed) = group.events.ready(Interest::PRIORITY).await {
+        changed.clear_ready();
+        group.look();
+    }
+}
+
+/// Reading also has the kernel take the present state as seen.
+fn kills(file: &OwnedFd) -> Result<u64> {
+    let mut text = [0; 512];
+    let length = pread(file, &mut text, 0)?;
+    Ok(oom_kill(&String::from_utf8_lossy(&text[..length])))
+}
+
+/// `oom_group_kill` is another line.
+fn oom_kill(text: &str) -> u64 {
+    text.lines()
+        .find_map(|line| line.strip_prefix("oom_kill "))
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::path::PathBuf;
+    use std::process::Command;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn only_oom_kill_counts() {
+        assert_eq!(
+            oom_kill("low 0\nhigh 1\nmax 2\noom 3\noom_kill 4\noom_group_kill 5\n"),
+            4
+        );
+        assert_eq!(oom_kill("low 1\noom_group_kill 5\n"), 0);
+    }
+
+    /// A group below /sys/fs/cgroup that may use little memory. Removed with what is in it.
+    struct Small(PathBuf);
+
+    impl Small {
+        /// None, which is said: there is no memory controller on the v2 hierarchy here.
+        #[expect(clippy::print_stderr, reason = "says what is missing")]
+        fn new() -> Option<Self> {
+            let root = Path::new("/sys/fs/cgroup");
+            let set = |path: PathBuf, value: &str| {
+                File::options()
+                    .write(true)
+                    .open(path)?
+                    .write_all(value.as_bytes())
+            };
+            if let Err(error) = set(root.join("cgroup.subtree_control"), "+memory") {
+                assert_ne!(
+                    std::env::var("MUST_WORK").as_deref(),
+                    Ok("1"),
+                    "no memory controller: {error}"
+                );
+                eprintln!(
+                    "skipped: no memory controller on the v2 hierarchy at {}: {error}",
+                    root.display()
+                );
+                return None;
+            }
+            let group = root.join(format!("caisson-oom-{}", std::process::id()));
+            std::fs::create_dir(&group).unwrap();
+            set(group.join("memory.max"), "16M").unwrap();
+            // Not without swap.
+            set(group.join("memory.swap.max"), "0").ok();
+            Some(Self(group))
+        }
+
+        /// tail(1) keeps a line until it ends, and this one does not.
+        fn use_too_much(&self) {
+            let script = "echo $$ > \"$1/cgroup.procs\" && head -c 100000000 /dev/zero | tail -n 1 > /dev/null";
+            Command::new("sh")
+                .args(["-c", script, "sh"])
+                .arg(&self.0)
+                .status()
+                .unwrap();
+        }
+    }
+
+    impl Drop for Small {
+        fn drop(&mut self) {
+            std::fs::remove_dir(&self.0).ok();
+        }
+    }
+
+    #[tokio::test]
+    async fn each_kill_is_told_once_and_known_after_the_group_has_gone() {
+        let Some(group) = Small::new() else { return };
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = told.clone();
+        let tell = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        let watch = Watch::new(&group.0, tell).unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(told.load(Ordering::Relaxed), 0);
+        for kills in 1..=2 {
+            group.use_too_much();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert_eq!(told.load(Ordering::Relaxed), kills);
+        }
+        // No event has been looked at when the process has ended; the last look finds it.
+        group.use_too_much();
+        watch.group.look();
+        assert_eq!(told.load(Ordering::Relaxed), 3);
+        std::fs::remove_dir(&group.0).unwrap();
+        assert!(watch.finish());
+        assert_eq!(told.load(Ordering::Relaxed), 3);
+    }
+}
