@@ -138,7 +138,7 @@ impl Trace {
     pub(crate) fn write(&self) -> Result<()> {
         let Some(sink) = &self.0 else { return Ok(()) };
         let mut lines = sink.waiting.take();
-        lines.sort_by_key(|line| line.us);
+        lines.sort_unstable_by_key(|line| (line.us, line.step));
         let mut text = Vec::new();
         for line in &lines {
             let written = serde_json::to_writer(&mut text, line);

@@ -136,8 +136,10 @@ impl Findings {
             .filter(|finding| !unread(&finding.field))
             .collect();
         self.list.extend(later);
-        self.list.sort_by_key(|finding| finding.severity);
-        self.list
+        let is_error = |finding: &Finding| finding.severity == Severity::Error;
+        let (mut all, warnings): (Vec<_>, Vec<_>) = self.list.into_iter().partition(is_error);
+        all.extend(warnings);
+        all
     }
 }
 
