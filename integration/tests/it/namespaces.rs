@@ -90,6 +90,8 @@ fn without_a_mount_namespace_the_mounts_are_on_the_host_until_the_container_is_d
         assert!(root.options.contains("ro"), "{root:?}");
         let proc = at(rootfs.join("proc").to_str().unwrap()).unwrap();
         assert_eq!(proc.fstype, "proc");
+        // The root of the mount namespace is the host's, which has no such program.
+        assert_eq!(container.exec(&[], &["/bin/probe", "exit", "3"]).code(), 3);
         container.delete_by_force().success();
         assert_eq!(host::mounts_of("thread-self"), before);
         // What fails in the middle takes its mounts along.
@@ -101,7 +103,8 @@ fn without_a_mount_namespace_the_mounts_are_on_the_host_until_the_container_is_d
         mount(Some(&rootfs), &rootfs, none, MsFlags::MS_BIND, none).unwrap();
         let before = host::mounts_of("thread-self");
         bundle.config.bind("/no/such", "/mnt", &["rbind"]);
-        bundle.create_fails().failure();
+        let id = integration::place::unique("others");
+        bundle.call("create", &[], &id).failure().says("/no/such");
         assert_eq!(host::mounts_of("thread-self"), before);
         umount(&rootfs).unwrap();
     };

@@ -75,6 +75,7 @@ fn exec_in(
             id: request.id.as_str(),
             host: &host,
             namespaces: state.namespaces,
+            init: state.pid().unwrap_or_default(),
             new_keyring: !state.no_new_keyring,
             keep_groups: plan::keeps_groups(state.annotations.get(plan::KEEP_GROUPS)),
             preserved_fds: request.preserve_fds,

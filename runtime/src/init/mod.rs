@@ -370,6 +370,7 @@ impl Init {
             Step::PivotRoot => rootfs::pivot(self.root()?)?,
             Step::MoveRoot => rootfs::move_root(self.root()?)?,
             Step::Chroot => rootfs::chroot(self.root()?)?,
+            Step::ChrootInto(slot) => rootfs::chroot(&self.files.slots[slot.0])?,
             Step::RootPropagation(flags) => {
                 crate::sys::mount::mount(None, c"/", None, *flags, None)?
             }

@@ -12,7 +12,7 @@ use crate::sys::mount::{
 };
 use crate::sys::{Errno, fs};
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Mounts the root's content over the root directory, in the container's mount namespace only, and opens it.
 pub(crate) fn mount_root(planned: &Planned, files: &Files) -> Done<Root> {
@@ -116,7 +116,7 @@ fn cover_with_tmpfs(path: &CStr) -> Done {
 }
 
 /// chroot(2), for a container that shares its mount namespace.
-pub(crate) fn chroot(root: &Root) -> Done {
+pub(crate) fn chroot(root: impl AsFd) -> Done {
     fs::chdir(root)?;
     fs::chroot_here()?;
     nix::unistd::chdir(c"/")?;

@@ -12,6 +12,8 @@ pub(crate) struct Options<'a> {
     pub(crate) host: &'a Host,
     /// `CLONE_NEW*` of the namespaces that are the container's own.
     pub(crate) namespaces: u64,
+    /// The pid of the container's init here.
+    pub(crate) init: i32,
     pub(crate) new_keyring: bool,
     pub(crate) keep_groups: bool,
     pub(crate) preserved_fds: u32,
@@ -45,6 +47,13 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
             options.id
         ))?));
     }
+    let mut opens = vec![Open::Process];
+    if options.namespaces & MOUNT == 0 {
+        // The root of the mount namespace is the host's. That of init is a link which leads to where init is.
+        let root = format!("/proc/{}/root", options.init);
+        opens.push(Open::Directory(mounts::c_string(root)?));
+        steps.push(Step::ChrootInto(Slot(1)));
+    }
     steps.push(Step::UseRoot);
     if process.terminal().unwrap_or(false) {
         steps.push(Step::Console(create::console(process, false)));
@@ -76,7 +85,7 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
     faults.settle()?;
     Ok(Plan {
         birth,
-        opens: vec![Open::Process],
+        opens,
         steps,
         exec: program,
         rlimits,
@@ -84,6 +93,7 @@ pub(crate) fn exec(process: &Process, mut options: Options<'_>) -> Result<Plan> 
     })
 }
 
+const MOUNT: u64 = libc::CLONE_NEWNS as u64;
 const USER: u64 = libc::CLONE_NEWUSER as u64;
 const PID: u64 = libc::CLONE_NEWPID as u64;
 

@@ -95,6 +95,8 @@ pub(crate) enum Open {
     Tree(Tree),
     /// The process whose namespaces are joined: its pidfd, supplied by the caller.
     Process,
+    /// A directory.
+    Directory(CString),
 }
 
 /// A detached copy of a tree: for containers with a user namespace that could not reach the source themselves, and for id-mapped mounts,
@@ -188,6 +190,8 @@ pub(crate) enum Step {
     PivotRoot,
     MoveRoot,
     Chroot,
+    /// Takes an open directory as the root.
+    ChrootInto(Slot),
     RootPropagation(u64),
     /// Where standard input, output or error is the host's /dev/null, opens the container's.
     ReopenNull,

@@ -88,6 +88,7 @@ impl fmt::Display for Open {
             }
             Open::Tree(tree) => write!(f, "mount source {}", tree.path.to_string_lossy()),
             Open::Process => write!(f, "the container's process"),
+            Open::Directory(path) => write!(f, "directory {}", path.to_string_lossy()),
         }
     }
 }

@@ -51,6 +51,7 @@ impl fmt::Display for Step {
             }
             Step::PivotRoot => write!(f, "pivot_root into the root file system"),
             Step::MoveRoot => write!(f, "move the root file system to /"),
+            Step::ChrootInto(_) => write!(f, "chroot into the container's root"),
             Step::Chroot => write!(f, "chroot into the root file system"),
             Step::RootPropagation(_) => write!(f, "set rootfsPropagation"),
             Step::ReopenNull => write!(f, "open the container's /dev/null"),

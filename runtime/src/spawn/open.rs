@@ -25,6 +25,11 @@ pub(super) fn all(opens: &[Open], process: Option<&OwnedFd>, host: &Host) -> Res
         let file = match open {
             Open::Namespace(path) => fs::open_follow(fs::CWD, path, libc::O_RDONLY)
                 .context(|| format!("open namespace {}", path.to_string_lossy()))?,
+            Open::Directory(path) => {
+                let flags = libc::O_PATH | libc::O_DIRECTORY;
+                let opened = fs::open_follow(fs::CWD, path, flags);
+                opened.context(|| format!("open {}", path.to_string_lossy()))?
+            }
             Open::Tree(tree) => {
                 let clone = open_tree(tree)?;
                 if let Some(id_map) = &tree.id_map {
