@@ -6,7 +6,7 @@
 use crate::bundle::Bundle;
 use crate::children::{self, Since};
 use crate::runtime::{self, Lines, deadline};
-use crate::{host, place};
+use crate::{host, peer, place};
 use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::empty::Empty;
 use protobuf::{Message, MessageField};
@@ -430,7 +430,10 @@ fn prepare(bundle: &Bundle, namespace: &str, id: &str) {
     }
     // The harness finds what is left of a container by its id.
     config.set("/linux/cgroupsPath", format!("/{id}"));
-    place::write(&directory.join("config.json"), config.0.to_string());
+    place::write(
+        &directory.join("config.json"),
+        peer::adapted(&config).0.to_string(),
+    );
     let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
     for name in ["log", "stdout"] {
         nix::unistd::mkfifo(&directory.join(name), mode)
