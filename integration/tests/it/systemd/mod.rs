@@ -221,12 +221,14 @@ fn the_scope_is_gone_when_the_container_is() {
 fn a_scope_that_failed_is_removed_too() {
     require!(systemd);
     let mut bundle = bundle();
-    // Init ignores the signal to end, and to be killed for that is to fail.
-    bundle.config.set(
+    // The first process of a pid namespace is spared the signal to end that it has no handler for (the runtime has one until the start), and
+    // to be killed then is to fail.
+    bundle.config.probe(&["linger", "600000"]).set(
         "/annotations",
         json!({ "org.systemd.property.TimeoutStopUSec": "uint64 1" }),
     );
     let mut container = bundle.create();
+    container.start().success();
     let unit = unit_of(&container);
     let no_reload = no_reload();
     systemctl(&["stop", &unit]);
