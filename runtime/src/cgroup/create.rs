@@ -105,6 +105,12 @@ fn find(plan: &CgroupPlan) -> Result<Option<Located>> {
     }))
 }
 
+/// A group is wanted, and there is no place for one.
+pub(super) fn no_hierarchy() -> Error {
+    let story = "no cgroup v2 hierarchy is mounted at /sys/fs/cgroup or at /sys/fs/cgroup/unified";
+    Error::new(Kind::Unsupported, story)
+}
+
 /// Carries out the plan at the place that `locate` found.
 pub(crate) fn create(plan: &CgroupPlan, located: Option<Located>) -> Result<Created> {
     let without = || Created {
@@ -112,12 +118,10 @@ pub(crate) fn create(plan: &CgroupPlan, located: Option<Located>) -> Result<Crea
         warnings: plan.limits.warnings.clone(),
     };
     let Some(located) = located else {
-        let story =
-            "no cgroup v2 hierarchy is mounted at /sys/fs/cgroup or at /sys/fs/cgroup/unified";
         return if plan.may_do_without || plan.driver == Driver::Disabled {
             Ok(without())
         } else {
-            Err(Error::new(Kind::Unsupported, story))
+            Err(no_hierarchy())
         };
     };
     if let (Place::Unit(unit), Some(bus)) = (&plan.place, located.bus) {

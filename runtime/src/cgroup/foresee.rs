@@ -2,12 +2,12 @@
 //!
 //! Asks the same files in the same order. Where a group is not there yet, the nearest one above it that is there says what its children can have.
 
-use super::controllers::missing;
-use super::create::{Located, locate};
+use super::controllers::{explain, missing, unavailable};
+use super::create::{Located, locate, no_hierarchy};
 use super::{Hierarchy, files};
 use crate::plan::cgroup::{CgroupPlan, Driver, Place};
 use crate::plan::limits::{Absent, Write};
-use crate::report::{Error, Kind};
+use crate::report::Error;
 use crate::sys::Errno;
 use nix::unistd::{AccessFlags, faccessat};
 use oci_spec::runtime::LinuxResources;
@@ -23,11 +23,7 @@ pub(crate) fn foresee(plan: &CgroupPlan, resources: Option<&LinuxResources>) -> 
     let located = match locate(plan) {
         Ok(Some(located)) => located,
         Ok(None) if plan.may_do_without => return Vec::new(),
-        Ok(None) => {
-            let story =
-                "no cgroup v2 hierarchy is mounted at /sys/fs/cgroup or at /sys/fs/cgroup/unified";
-            return vec![Error::new(Kind::Unsupported, story).in_field(PATH)];
-        }
+        Ok(None) => return vec![no_hierarchy().in_field(PATH)],
         Err(error) => return vec![error.in_field(PATH)],
     };
     let mut errors = Vec::new();
@@ -59,7 +55,7 @@ fn available(located: &Located, controller: &str) -> Result<(), Error> {
     let hierarchy = &located.hierarchy;
     let all = files::read(&hierarchy.root, "cgroup.controllers").unwrap_or_default();
     if !missing(&[controller], &all).is_empty() {
-        return Err(super::controllers::unavailable(hierarchy, controller));
+        return Err(unavailable(hierarchy, controller));
     }
     // Each level must give it to its children; where it does not yet, that takes a group without processes.
     for (end, _) in located.path.match_indices('/') {
@@ -71,22 +67,14 @@ fn available(located: &Located, controller: &str) -> Result<(), Error> {
         if missing(&[controller], &enabled).is_empty() {
             continue;
         }
-        if files::read(&group, "cgroup.procs").is_ok_and(|pids| !pids.is_empty()) {
-            return Err(super::controllers::explain(
-                &group,
-                path,
-                controller,
-                Errno::EBUSY,
-            ));
-        }
-        if !writable(&group, "cgroup.subtree_control") {
-            return Err(super::controllers::explain(
-                &group,
-                path,
-                controller,
-                Errno::EACCES,
-            ));
-        }
+        let errno = if files::read(&group, "cgroup.procs").is_ok_and(|pids| !pids.is_empty()) {
+            Errno::EBUSY
+        } else if !writable(&group, "cgroup.subtree_control") {
+            Errno::EACCES
+        } else {
+            continue;
+        };
+        return Err(explain(&group, path, controller, errno));
     }
     Ok(())
 }

@@ -98,15 +98,15 @@ fn joinable(file: &OwnedFd, wanted: u64) -> Result<()> {
 
 /// Namespaces of the container's own.
 fn make(subject: &Subject<'_>, findings: &mut Findings) {
-    const FILES: [(i32, &str, &str); 8] = [
-        (libc::CLONE_NEWUSER, "user", "user"),
-        (libc::CLONE_NEWNS, "mnt", "mnt"),
-        (libc::CLONE_NEWPID, "pid", "pid"),
-        (libc::CLONE_NEWNET, "net", "net"),
-        (libc::CLONE_NEWIPC, "ipc", "ipc"),
-        (libc::CLONE_NEWUTS, "uts", "uts"),
-        (libc::CLONE_NEWCGROUP, "cgroup", "cgroup"),
-        (crate::plan::namespaces::CLONE_NEWTIME, "time", "time"),
+    const FILES: [(i32, &str); 8] = [
+        (libc::CLONE_NEWUSER, "user"),
+        (libc::CLONE_NEWNS, "mnt"),
+        (libc::CLONE_NEWPID, "pid"),
+        (libc::CLONE_NEWNET, "net"),
+        (libc::CLONE_NEWIPC, "ipc"),
+        (libc::CLONE_NEWUTS, "uts"),
+        (libc::CLONE_NEWCGROUP, "cgroup"),
+        (crate::plan::namespaces::CLONE_NEWTIME, "time"),
     ];
     let birth = &subject.plan.birth;
     let unshared = subject.plan.steps.iter().fold(0, |flags, step| match step {
@@ -127,18 +127,18 @@ fn make(subject: &Subject<'_>, findings: &mut Findings) {
         }
     });
     let new = birth.flags | unshared | stage;
-    for (flag, file, limit) in FILES {
+    for (flag, name) in FILES {
         if new & flag as u64 == 0 {
             continue;
         }
         let kind = names(flag as u64);
-        if !Path::new(&format!("/proc/self/ns/{file}")).exists() {
+        if !Path::new(&format!("/proc/self/ns/{name}")).exists() {
             findings.wrong(
                 "linux.namespaces",
                 format!("this kernel has no {kind} namespaces"),
             );
         }
-        let knob = format!("/proc/sys/user/max_{limit}_namespaces");
+        let knob = format!("/proc/sys/user/max_{name}_namespaces");
         if read_to_string(&knob).is_ok_and(|most| most.trim() == "0") {
             findings.wrong(
                 "linux.namespaces",

@@ -63,9 +63,7 @@ impl Place {
             readonly: false,
         })))
     }
-}
 
-impl Place {
     /// The same where nothing may be written.
     pub(super) fn readonly(self) -> Self {
         match self {

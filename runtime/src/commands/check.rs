@@ -3,7 +3,7 @@
 //! Goes the way of `create` as far as that makes nothing, and collects where that stops at the first error; what comes after is `crate::check`'s to foresee.
 
 use super::create::prepare::{cgroup, refuse_host_network, resctrl, root_directory};
-use super::{Context, HOOK_WARN_AFTER, hook_warn_after, seccomp};
+use super::{Context, HOOK_WARN_AFTER, hook_warn_ms, seccomp};
 use crate::check::{self, Document, Finding, Findings, Subject};
 use crate::host::Host;
 use crate::output::print;
@@ -66,7 +66,9 @@ fn look(context: &Context<'_>, bundle: &Path, findings: &mut Findings) -> Result
         .as_ref()
         .map(|located| (located.mountpoint(), located.host_path()));
     let rootfs = prepared.rootfs.clone();
-    let warn_after = faults.keep_in("annotations", warn_after(&spec));
+    let annotations = spec.annotations().as_ref();
+    let warn_after = annotations.and_then(|all| all.get(HOOK_WARN_AFTER));
+    let warn_ms = faults.keep_in("annotations", hook_warn_ms(warn_after));
     let options = plan::create::Options {
         id: ID,
         bundle: &bundle,
@@ -81,7 +83,7 @@ fn look(context: &Context<'_>, bundle: &Path, findings: &mut Findings) -> Result
         start_by_fifo: true,
         seccomp: prepared.seccomp,
         hook_states: <[[Vec<u8>; 2]; 2]>::default(),
-        hook_warn_ms: warn_after.flatten(),
+        hook_warn_ms: warn_ms.flatten(),
     };
     let plan = plan::create::draft(&spec, options, &mut faults);
     faults
@@ -142,10 +144,4 @@ fn prepare(
         cgroup,
         seccomp,
     }
-}
-
-fn warn_after(spec: &Spec) -> Result<Option<i32>> {
-    let annotations = spec.annotations().as_ref();
-    let after = hook_warn_after(annotations.and_then(|all| all.get(HOOK_WARN_AFTER)))?;
-    Ok(after.map(|after| i32::try_from(after.as_millis()).unwrap_or(i32::MAX)))
 }

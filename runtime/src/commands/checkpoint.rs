@@ -7,7 +7,8 @@ use crate::cli;
 use crate::criu::Criu;
 use crate::criu::wire::{Features, Message, Type, opts};
 use crate::host::Host;
-use crate::plan::criu::{Foreign, Options, check, dump, externals, foreign, masked};
+use crate::plan::criu::{Foreign, check, dump, externals, foreign, masked};
+use crate::plan::mounts::{Outside, c_path};
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::spawn::Child;
 use crate::spec;
@@ -129,7 +130,7 @@ struct Job<'a> {
     request: &'a cli::Checkpoint,
     state: &'a State,
     spec: &'a Spec,
-    options: Options<'a>,
+    options: Outside<'a>,
     /// The container's cgroup, by which CRIU stops its processes.
     freezer: Option<&'a Path>,
     status_fd: Option<OwnedFd>,
@@ -222,7 +223,7 @@ impl Job<'_> {
     fn add_mounts(&self, message: &mut Message) -> Result<()> {
         let pid = self.state.pid().unwrap_or_default();
         let path = format!("/proc/{pid}/root");
-        let root = fs::open_follow(fs::CWD, &criu::c_path(Path::new(&path))?, libc::O_PATH)
+        let root = fs::open_follow(fs::CWD, &c_path(&path)?, libc::O_PATH)
             .context(|| format!("open {path}"))?;
         for external in externals(self.spec, &self.options)? {
             if let Some((place, _)) = resolve(&root, &external.target)? {
@@ -273,7 +274,7 @@ impl Job<'_> {
 fn resolve(root: &OwnedFd, path: &Path) -> Result<Option<(Vec<u8>, bool)>> {
     let story = || format!("look at {} of the container", path.display());
     let flags = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
-    let c_path = criu::c_path(path)?;
+    let c_path = c_path(path)?;
     let found = match fs::openat2(root, &c_path, libc::O_PATH, 0, flags) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
         found => found.context(story)?,

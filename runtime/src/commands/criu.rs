@@ -18,7 +18,7 @@ use oci_spec::runtime::Spec;
 use std::ffi::{CString, OsString};
 use std::fs::{DirBuilder, File};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -88,17 +88,10 @@ pub(super) fn start(
     })?;
     context.log_plan(&plan);
     let around = Surroundings {
-        host: place.host,
         cgroup: place.cgroup,
-        beside: None,
         resctrl: place.resctrl,
-        fifo: None,
-        console_socket: None,
-        hook_outputs: [None, None],
-        agent: None,
-        process: None,
         lock: Some(place.directory.lock_fd()),
-        trace: context.trace,
+        ..Surroundings::none(place.host, context.trace)
     };
     let child = child.insert(spawn::spawn(plan, around)?);
     // Or a CRIU that dies would be no end of file.
@@ -258,8 +251,8 @@ pub(super) fn plan_options<'a>(
     state: &'a State,
     host: &'a Host,
     cgroup: Option<(&'a Path, &'a Path)>,
-) -> plan::criu::Options<'a> {
-    plan::criu::Options {
+) -> plan::mounts::Outside<'a> {
+    plan::mounts::Outside {
         bundle: &state.bundle,
         rootfs: &state.rootfs,
         host,
@@ -274,10 +267,4 @@ pub(super) fn extend(spec: &mut Spec, directory: &Locked) -> Result<()> {
         crate::notify_socket::extend(spec, &directory.path().join("notify"));
     }
     Ok(())
-}
-
-/// A path as `openat2` takes it.
-pub(super) fn c_path(path: &Path) -> Result<CString> {
-    CString::new(path.as_os_str().to_owned().into_vec())
-        .map_err(|_| Error::invalid(format!("{path:?} contains a NUL byte")))
 }

@@ -91,18 +91,14 @@ fn exec_in(
     let mut child = spawn::spawn(
         plan,
         spawn::Surroundings {
-            host: &host,
             cgroup: cgroup.as_ref(),
             // Who names a group means it.
             beside: request.cgroup.is_none().then(|| state.pid()).flatten(),
             resctrl: resctrl.as_ref(),
-            fifo: None,
             console_socket,
-            hook_outputs: [None, None],
             agent,
             process: Some(pidfd),
-            trace: context.trace,
-            lock: None,
+            ..spawn::Surroundings::none(&host, context.trace)
         },
     )?;
     context.log_birth(&child);

@@ -327,6 +327,12 @@ fn hook_warn_after(seconds: Option<&String>) -> Result<Option<Duration>> {
     Ok(Some(Duration::from_secs(seconds.into())))
 }
 
+/// The same as init takes it.
+fn hook_warn_ms(seconds: Option<&String>) -> Result<Option<i32>> {
+    let after = hook_warn_after(seconds)?;
+    Ok(after.map(|after| i32::try_from(after.as_millis()).unwrap_or(i32::MAX)))
+}
+
 /// The hooks of one kind in a config.
 fn hooks(spec: &Spec, kind: crate::hooks::Kind) -> &[oci_spec::runtime::Hook] {
     use crate::hooks::Kind as K;

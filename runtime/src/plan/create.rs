@@ -1,11 +1,11 @@
 //! The plan of `create` and `run`: a new container from its config.
 
-use super::mounts::{self, Surroundings, c_path, c_string};
+use super::mounts::{self, Outside, Surroundings, c_path, c_string};
 use super::namespaces::{self, Namespaces};
 use super::rootfs::{self, Overlay, Root, Source};
 use super::{
-    Console, HookCall, Ids, Open, Plan, Request, Slot, Step, Tree, idmap, landlock, net_devices,
-    process, seccomp, validate,
+    Console, HookCall, Ids, Open, Plan, Request, Slot, Step, Tree, landlock, net_devices, process,
+    seccomp, validate,
 };
 use crate::host::Host;
 use crate::report::{Error, Faults, Result};
@@ -39,6 +39,18 @@ pub(crate) struct Options<'a> {
     pub(crate) hook_states: [[Vec<u8>; 2]; 2],
     /// After how many milliseconds a hook without a timeout is warned of.
     pub(crate) hook_warn_ms: Option<i32>,
+}
+
+impl<'a> Options<'a> {
+    fn outside(&self) -> Outside<'a> {
+        Outside {
+            bundle: self.bundle,
+            rootfs: self.rootfs,
+            host: self.host,
+            cgroup_root: self.cgroup_root,
+            cgroup_path: self.cgroup_path,
+        }
+    }
 }
 
 /// Plans a new container.
@@ -255,7 +267,8 @@ fn assemble(
     steps.push(Step::Root(Root { path, source }));
     let option = mounts::label_option(spec.annotations().as_ref());
     let option = faults.keep_in("annotations", option);
-    let around = surroundings(linux, ns, options, option.unwrap_or("context"));
+    let option = option.unwrap_or("context");
+    let around = Surroundings::new(linux, ns, option, &options.outside());
     for (at, entry) in spec.mounts().iter().flatten().enumerate() {
         let mount = mounts::plan(entry, &around);
         let Some(mut mount) = faults.keep_in(format!("mounts[{at}]"), mount) else {
@@ -273,32 +286,6 @@ fn assemble(
     steps.extend(rootfs::devices(spec, userns, options.host.kcore, faults));
     if !empty(linux.masked_paths()) {
         steps.push(Step::MaskSources);
-    }
-}
-
-/// What the rest of the config means for mounts.
-fn surroundings<'a>(
-    linux: &'a Linux,
-    ns: &'a Namespaces,
-    options: &Options<'a>,
-    label_option: &'a str,
-) -> Surroundings<'a> {
-    Surroundings {
-        bundle: options.bundle,
-        rootfs: options.rootfs,
-        label: linux.mount_label().as_deref(),
-        label_option,
-        user_namespace: ns.has(libc::CLONE_NEWUSER),
-        network_namespace: ns.has(libc::CLONE_NEWNET),
-        pid_namespace: ns.has(libc::CLONE_NEWPID),
-        cgroup_namespace: ns.has(libc::CLONE_NEWCGROUP),
-        cgroup_root: options.cgroup_root,
-        cgroup_path: options.cgroup_path,
-        id_maps: idmap::Container {
-            maps: ns.birth.id_maps.as_ref(),
-            joined: ns.joined_user,
-            privileged: options.host.sys_admin,
-        },
     }
 }
 

@@ -3,10 +3,9 @@
 //! Pure. To restore, CRIU wants the root to be where a mount begins, with everything there that the config's mounts are put on, as
 //! `create` makes it. All of that happens in a mount namespace that ends with CRIU: the host sees none of it, and nothing is left behind.
 
-use super::mounts::{self, Kind, Mount, Surroundings, c_path, c_string, clean_target};
+use super::mounts::{self, Kind, Mount, Outside, Surroundings, c_path, c_string, clean_target};
 use super::rootfs::{self, Root, Source};
-use super::{Birth, Exec, Join, Open, Plan, Slot, Step, idmap, landlock, namespaces, validate};
-use crate::host::Host;
+use super::{Birth, Exec, Join, Open, Plan, Slot, Step, landlock, namespaces, validate};
 use crate::report::{Error, Faults, Kind as ErrorKind, Result};
 use crate::sys::process::CStringArray;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
@@ -25,17 +24,6 @@ pub(crate) struct Program<'a> {
     pub(crate) passed: &'a [i32],
     /// Such ones of directories, with their paths: CRIU mounts in them, thus they have to be of its own mount namespace.
     pub(crate) directories: &'a [(i32, PathBuf)],
-}
-
-/// What the host adds to the config.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Options<'a> {
-    pub(crate) bundle: &'a Path,
-    /// `root.path`, absolute and without links.
-    pub(crate) rootfs: &'a Path,
-    pub(crate) host: &'a Host,
-    pub(crate) cgroup_root: Option<&'a Path>,
-    pub(crate) cgroup_path: Option<&'a Path>,
 }
 
 /// What comes into the container from outside: CRIU saves its name only.
@@ -57,7 +45,7 @@ const KEPT: u64 = libc::MOUNT_ATTR_RDONLY
 
 /// Plans a process that restricts mounts of a restored container, which does not run yet. Of several mounts of one file CRIU gives its attributes
 /// to one only: the others would be writable. None: there is nothing to restrict.
-pub(crate) fn restrict(spec: &Spec, options: &Options<'_>) -> Result<Option<Plan>> {
+pub(crate) fn restrict(spec: &Spec, options: &Outside<'_>) -> Result<Option<Plan>> {
     let join = Join {
         slot: Slot(0),
         flags: libc::CLONE_NEWNS as u64,
@@ -103,7 +91,7 @@ pub(crate) fn dump(program: Program<'_>) -> Result<Plan> {
 }
 
 /// Plans the process that restores one.
-pub(crate) fn restore(spec: &Spec, options: &Options<'_>, program: Program<'_>) -> Result<Plan> {
+pub(crate) fn restore(spec: &Spec, options: &Outside<'_>, program: Program<'_>) -> Result<Plan> {
     let path = c_path(options.rootfs)?;
     // Those of its creator, which CRIU's process has, are not the container's.
     let mut steps = vec![
@@ -170,7 +158,7 @@ fn mount_root(spec: &Spec, path: &CString, steps: &mut Vec<Step>) -> Result<()> 
 }
 
 /// What the mounts are put on. Binds are made, since others may be put on what is in them; of other file systems CRIU brings the content.
-fn targets(spec: &Spec, options: &Options<'_>, steps: &mut Vec<Step>) -> Result<()> {
+fn targets(spec: &Spec, options: &Outside<'_>, steps: &mut Vec<Step>) -> Result<()> {
     let mounts = planned(spec, options)?;
     let is_bind = |mount: &Mount| matches!(mount.kind, Kind::Bind(_));
     let path = |mount: &Mount| PathBuf::from(OsStr::from_bytes(mount.target.as_bytes()));
@@ -191,7 +179,7 @@ fn targets(spec: &Spec, options: &Options<'_>, steps: &mut Vec<Step>) -> Result<
 }
 
 /// The config's binds, and the nodes of /dev that are such in a user namespace.
-pub(crate) fn externals(spec: &Spec, options: &Options<'_>) -> Result<Vec<External>> {
+pub(crate) fn externals(spec: &Spec, options: &Outside<'_>) -> Result<Vec<External>> {
     let path = |text: &CString| PathBuf::from(OsStr::from_bytes(text.as_bytes()));
     let mut externals = Vec::new();
     for mount in planned(spec, options)? {
@@ -222,7 +210,7 @@ pub(crate) fn externals(spec: &Spec, options: &Options<'_>) -> Result<Vec<Extern
     Ok(externals)
 }
 
-fn planned(spec: &Spec, options: &Options<'_>) -> Result<Vec<Mount>> {
+fn planned(spec: &Spec, options: &Outside<'_>) -> Result<Vec<Mount>> {
     let Some(linux) = spec.linux() else {
         return Err(Error::invalid("config.json has no linux section"));
     };
@@ -230,29 +218,14 @@ fn planned(spec: &Spec, options: &Options<'_>) -> Result<Vec<Mount>> {
     let ns = namespaces::plan(linux, options.host, &mut faults);
     validate::check(spec, &ns, options.host, &mut faults);
     faults.settle()?;
-    let around = Surroundings {
-        bundle: options.bundle,
-        rootfs: options.rootfs,
-        label: linux.mount_label().as_deref(),
-        label_option: mounts::label_option(spec.annotations().as_ref())?,
-        user_namespace: ns.has(libc::CLONE_NEWUSER),
-        network_namespace: ns.has(libc::CLONE_NEWNET),
-        pid_namespace: ns.has(libc::CLONE_NEWPID),
-        cgroup_namespace: ns.has(libc::CLONE_NEWCGROUP),
-        cgroup_root: options.cgroup_root,
-        cgroup_path: options.cgroup_path,
-        id_maps: idmap::Container {
-            maps: ns.birth.id_maps.as_ref(),
-            joined: ns.joined_user,
-            privileged: options.host.sys_admin,
-        },
-    };
+    let label_option = mounts::label_option(spec.annotations().as_ref())?;
+    let around = Surroundings::new(linux, &ns, label_option, options);
     let entries = spec.mounts().iter().flatten();
     entries.map(|entry| mounts::plan(entry, &around)).collect()
 }
 
 /// Refuses what would come back as something else: with less protection than the config asks for, or without what was written.
-pub(crate) fn check(spec: &Spec, options: &Options<'_>) -> Result<()> {
+pub(crate) fn check(spec: &Spec, options: &Outside<'_>) -> Result<()> {
     let refuse = |what: &str| {
         let text = format!("{what}, so that the container cannot be restored as it was");
         Err(Error::new(ErrorKind::Unsupported, text))
@@ -351,6 +324,7 @@ pub(crate) fn foreign(spec: &Spec) -> Result<Vec<Foreign<'_>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::Host;
 
     const HOST: Host = Host {
         euid: 0,
@@ -360,8 +334,8 @@ mod tests {
         kcore: true,
     };
 
-    fn options() -> Options<'static> {
-        Options {
+    fn options() -> Outside<'static> {
+        Outside {
             bundle: Path::new("/b"),
             rootfs: Path::new("/b/rootfs"),
             host: &HOST,

@@ -4,6 +4,8 @@
 
 use super::Slot;
 use super::idmap::{self, MountIdMap};
+use super::namespaces::Namespaces;
+use crate::host::Host;
 use crate::report::{Error, Result};
 use crate::sys::mount::MountAttr;
 use libc::{
@@ -11,6 +13,7 @@ use libc::{
     MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY,
     MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
 };
+use oci_spec::runtime::Linux;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fmt;
@@ -118,6 +121,18 @@ struct Words {
     links: Links,
 }
 
+/// What the host adds to the config.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outside<'a> {
+    pub(crate) bundle: &'a Path,
+    /// `root.path`, absolute and without links.
+    pub(crate) rootfs: &'a Path,
+    pub(crate) host: &'a Host,
+    /// Where the container's cgroup is: the hierarchy's mount point and the group's own directory.
+    pub(crate) cgroup_root: Option<&'a Path>,
+    pub(crate) cgroup_path: Option<&'a Path>,
+}
+
 /// What the rest of the config means for mounts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Surroundings<'a> {
@@ -136,6 +151,33 @@ pub(crate) struct Surroundings<'a> {
     /// The container's own cgroup directory on the host.
     pub(crate) cgroup_path: Option<&'a Path>,
     pub(crate) id_maps: idmap::Container<'a>,
+}
+
+impl<'a> Surroundings<'a> {
+    pub(crate) fn new(
+        linux: &'a Linux,
+        ns: &'a Namespaces,
+        label_option: &'a str,
+        outside: &Outside<'a>,
+    ) -> Self {
+        Surroundings {
+            bundle: outside.bundle,
+            rootfs: outside.rootfs,
+            label: linux.mount_label().as_deref(),
+            label_option,
+            user_namespace: ns.has(libc::CLONE_NEWUSER),
+            network_namespace: ns.has(libc::CLONE_NEWNET),
+            pid_namespace: ns.has(libc::CLONE_NEWPID),
+            cgroup_namespace: ns.has(libc::CLONE_NEWCGROUP),
+            cgroup_root: outside.cgroup_root,
+            cgroup_path: outside.cgroup_path,
+            id_maps: idmap::Container {
+                maps: ns.birth.id_maps.as_ref(),
+                joined: ns.joined_user,
+                privileged: outside.host.sys_admin,
+            },
+        }
+    }
 }
 
 /// The mount option for SELinux labels that crun's annotation asks for (mount(8)); `context` without it.

@@ -53,6 +53,25 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) lock: Option<BorrowedFd<'a>>,
 }
 
+impl<'a> Surroundings<'a> {
+    /// Of a process for which there is nothing of this.
+    pub(crate) fn none(host: &'a Host, trace: &'a Trace) -> Self {
+        Surroundings {
+            host,
+            cgroup: None,
+            beside: None,
+            resctrl: None,
+            fifo: None,
+            console_socket: None,
+            hook_outputs: [None, None],
+            agent: None,
+            process: None,
+            trace,
+            lock: None,
+        }
+    }
+}
+
 /// Clones the process that carries the plan out. It waits for [`Child::until_created`] or [`Child::until_executed`].
 pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Child> {
     let (parent_sync, child_sync) = socket::pair().context(|| "create a socket pair")?;

@@ -9,8 +9,8 @@ pub(super) use prepare::{cgroup_plan, console_socket};
 pub(super) use restore::{Restored, restore};
 
 use super::{
-    Context, HOOK_WARN_AFTER, hook_manner, hook_state, hook_warn_after, hooks, pid_file,
-    pidfd_socket, state_around_pid,
+    Context, HOOK_WARN_AFTER, hook_manner, hook_state, hook_warn_ms, hooks, pid_file, pidfd_socket,
+    state_around_pid,
 };
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{self, DryRun};
@@ -318,8 +318,7 @@ fn make_plan(
     } else {
         <[[Vec<u8>; 2]; 2]>::default()
     };
-    let hook_warn_ms = hook_warn_after(state.annotations.get(HOOK_WARN_AFTER))?
-        .map(|after| i32::try_from(after.as_millis()).unwrap_or(i32::MAX));
+    let hook_warn_ms = hook_warn_ms(state.annotations.get(HOOK_WARN_AFTER))?;
     plan::create::create(
         &prepared.spec,
         plan::create::Options {

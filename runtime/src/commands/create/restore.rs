@@ -13,7 +13,8 @@ use crate::criu::wire::{Message, Notify, Type, opts};
 use crate::foreground::Terminal;
 use crate::host::Host;
 use crate::plan::Plan;
-use crate::plan::criu::{Foreign, Options, check, externals, foreign};
+use crate::plan::criu::{Foreign, check, externals, foreign};
+use crate::plan::mounts::Outside;
 use crate::plan::namespaces::CLONE_NEWTIME;
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::spawn::{self, Child, Surroundings};
@@ -112,7 +113,7 @@ impl Job<'_> {
         let path = made.cgroup.as_ref().map(Cgroup::host_path);
         let root = made.cgroup.as_ref().map(Cgroup::mountpoint);
         let (bundle, rootfs) = (&prepared.bundle, &prepared.rootfs);
-        let options = Options {
+        let options = Outside {
             bundle,
             rootfs,
             host: &prepared.host,
@@ -175,7 +176,7 @@ impl Job<'_> {
         &self,
         criu: &Criu,
         spec: &Spec,
-        options: &Options<'_>,
+        options: &Outside<'_>,
         state: &State,
     ) -> Result<Message> {
         let request = self.request;
@@ -292,18 +293,11 @@ struct Around<'a> {
 /// In a process of its own, since it has to join the container's mount namespace.
 fn restrict(plan: Option<Plan>, pidfd: &OwnedFd, host: &Host, directory: &Locked) -> Result<()> {
     let Some(plan) = plan else { return Ok(()) };
+    let trace = Trace::default();
     let around = Surroundings {
-        host,
-        cgroup: None,
-        beside: None,
-        resctrl: None,
-        fifo: None,
-        console_socket: None,
-        hook_outputs: [None, None],
-        agent: None,
         process: Some(pidfd.try_clone().context(|| "duplicate a pidfd")?),
         lock: Some(directory.lock_fd()),
-        trace: &Trace::default(),
+        ..Surroundings::none(host, &trace)
     };
     let child = spawn::spawn(plan, around)?;
     child.until_done().inspect_err(|_| child.kill())
