@@ -8,8 +8,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use protobuf::MessageField;
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::events::{Event, Spool};
 use crate::execs::Execs;
 use crate::io::{Owner, Stdio, Streams};
+use crate::lock::lock;
 use crate::log;
 use crate::mounts;
 use crate::oom::Watch;
@@ -203,11 +204,7 @@ impl Container {
         }
         // The sender is here.
         self.busy.subscribe().wait_for(|busy| *busy == 0).await.ok();
-        let watch = self
-            .oom
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let watch = lock(&self.oom).take();
         let oom = watch.is_some_and(Watch::finish);
         if let Err(error) = ExitRecord::new(child.pid, exit, oom).write(&self.bundle) {
             log::warn(&format!(
@@ -320,10 +317,7 @@ pub(crate) async fn ended(child: &Child) -> Exit {
         Ok(exit) => exit,
         Err(error) => {
             log::warn(&format!("wait for pid {}: {error}, ignoring", child.pid));
-            Exit {
-                status: 255,
-                at: SystemTime::now(),
-            }
+            Exit::now(255)
         }
     }
 }

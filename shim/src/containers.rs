@@ -1,13 +1,14 @@
 //! The containers of a shim: one, or those of a pod. The map is locked to look something up, never across a wait.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
 use crate::container::{Container, Shim};
 use crate::error::{Error, Kind, Result};
 use crate::execs::Gone;
+use crate::lock::lock;
 use crate::process::Ended;
 use crate::protos::task::CreateTaskRequest;
 
@@ -106,7 +107,6 @@ impl Containers {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Nothing panics while it holds this.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 }

@@ -8,7 +8,6 @@ use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use protobuf::{Message, MessageField};
@@ -59,10 +58,7 @@ async fn clean(namespace: &str, id: &str, bundle: &Path, reaper: Reaper) -> Resu
     // The mounts go in any case; a container that cannot be ended is still worth an error.
     deleted?;
     let pid = bundle::read_pid(&bundle::pid_file(bundle, "")).unwrap_or_default();
-    let killed = Exit {
-        status: 128 + libc::SIGKILL.cast_unsigned(),
-        at: SystemTime::now(),
-    };
+    let killed = Exit::now(128 + libc::SIGKILL.cast_unsigned());
     let exit = ExitRecord::read(bundle).map_or(killed, |record| record.exit());
     Ok(DeleteResponse {
         pid: pid.cast_unsigned(),

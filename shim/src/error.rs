@@ -55,6 +55,15 @@ impl Error {
     }
 }
 
+/// The kernel's error with what was tried, on what: for modules that do not know yet what a client will make of it.
+pub(crate) fn told(
+    tried: impl fmt::Display,
+    error: impl Into<io::Error> + fmt::Display,
+) -> io::Error {
+    let story = format!("{tried}: {error}");
+    io::Error::new(error.into().kind(), story)
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.story)

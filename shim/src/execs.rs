@@ -4,8 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::Value;
 
@@ -15,6 +14,7 @@ use crate::container::{Container, drain, ended};
 use crate::error::{Error, Kind, Result};
 use crate::events::Event;
 use crate::io::{Stdio, Streams};
+use crate::lock::lock;
 use crate::process::{Ended, Phase, Process, State};
 use crate::protos::events::{TaskExecAdded, TaskExecStarted};
 use crate::protos::task::ExecProcessRequest;
@@ -101,8 +101,7 @@ impl Execs {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Nothing panics while it holds this.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
@@ -152,10 +151,7 @@ impl Container {
             Err(error) => {
                 exec.process.set_ended(Ended {
                     pid: 0,
-                    exit: Exit {
-                        status: 255,
-                        at: SystemTime::now(),
-                    },
+                    exit: Exit::now(255),
                 });
                 exec.process.close_stdio();
                 return Err(error);
@@ -205,10 +201,7 @@ impl Container {
             State::Stopped(ended) => ended,
             State::Registered => Ended {
                 pid: 0,
-                exit: Exit {
-                    status: 0,
-                    at: SystemTime::now(),
-                },
+                exit: Exit::now(0),
             },
             State::Alive(..) => return Err(Error::precondition("cannot delete a running process")),
         };
@@ -263,6 +256,7 @@ fn with_terminal(spec: &[u8], terminal: bool) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::SystemTime;
 
     #[test]
     fn the_terminal_is_that_of_the_request() {

@@ -16,6 +16,7 @@ mod events;
 mod execs;
 mod info;
 mod io;
+mod lock;
 mod log;
 mod metrics;
 mod mounts;

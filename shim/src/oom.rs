@@ -6,16 +6,18 @@
 //! answers ENODEV then, and what was read before stands.
 
 use std::fs::File;
-use std::io::{Error, Result};
+use std::io::Result;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use nix::sys::uio::pread;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
 
+use crate::error::told;
+use crate::lock::lock;
 use crate::sys;
 
 /// One open file and one task, until it is dropped.
@@ -36,8 +38,7 @@ impl Watch {
     /// Watches the group whose directory this is. `killed` is called each time `oom_kill` has increased.
     pub(crate) fn new(group: &Path, killed: impl Fn() + Send + Sync + 'static) -> Result<Self> {
         let path = group.join("memory.events");
-        let context =
-            |error: Error| Error::new(error.kind(), format!("watch {}: {error}", path.display()));
+        let context = |error| told(format_args!("watch {}", path.display()), error);
         let file = File::open(&path).map(OwnedFd::from).map_err(context)?;
         // Read before it is registered: what happens from now on is an event.
         let kills = kills(&file).map_err(context)?;
@@ -55,11 +56,7 @@ impl Watch {
     /// was ever killed.
     pub(crate) fn finish(self) -> bool {
         self.group.look();
-        let (last, first) = *self
-            .group
-            .kills
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let (last, first) = *lock(&self.group.kills);
         last > first
     }
 }
@@ -86,7 +83,7 @@ impl Group {
             return;
         };
         let increased = {
-            let mut known = self.kills.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = lock(&self.kills);
             let before = std::mem::replace(&mut known.0, kills);
             kills > before
         };

@@ -3,12 +3,13 @@
 //! State is behind a lock that is only held to look or to change it, so that everybody gets an answer at any time. Operations that take time
 //! hold `operation` besides.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Mutex as Lock, watch};
 
 use crate::error::{Error, Result};
 use crate::io::{Stdio, Streams};
+use crate::lock::lock;
 use crate::protos::task_types::Status;
 use crate::reaper::{Child, Exit};
 
@@ -154,9 +155,4 @@ impl Process {
             stdio.close_stdin();
         }
     }
-}
-
-/// Nothing panics while it holds one of these locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

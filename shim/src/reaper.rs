@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use nix::errno::Errno;
@@ -18,6 +18,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::lock::lock;
 use crate::sys;
 
 /// How and when a process ended.
@@ -26,6 +27,16 @@ pub(crate) struct Exit {
     /// 128 and its number for a signal.
     pub(crate) status: u32,
     pub(crate) at: SystemTime,
+}
+
+impl Exit {
+    /// Of what nobody has seen end.
+    pub(crate) fn now(status: u32) -> Self {
+        Self {
+            status,
+            at: SystemTime::now(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -85,8 +96,7 @@ impl Reaper {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Nothing panics while it holds this.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

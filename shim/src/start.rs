@@ -27,6 +27,9 @@ use crate::protos::bootstrap::{BootstrapParams, BootstrapResult};
 /// More than any client sends.
 const MOST_INPUT: u64 = 10 * 1024 * 1024;
 
+/// Where sockets are if containerd does not say.
+const SOCKETS: &str = "/run/containerd/s";
+
 /// Annotations that name the group of a container; the first that is there counts.
 const GROUPS: [&str; 2] = [
     "io.containerd.runc.v2.group",
@@ -92,7 +95,7 @@ impl Request {
             let any = Any::parse_from_bytes(&bytes).context("decode standard input")?;
             return Ok(Self {
                 bootstrap: false,
-                socket_dir: "/run/containerd/s".into(),
+                socket_dir: SOCKETS.into(),
                 ttrpc_address: String::new(),
                 debug: invocation.debug,
                 options: Options::from_any(Some(&any))?,
@@ -106,7 +109,7 @@ impl Request {
         Ok(Self {
             bootstrap: true,
             socket_dir: if parameters.socket_dir.is_empty() {
-                "/run/containerd/s".into()
+                SOCKETS.into()
             } else {
                 (&parameters.socket_dir).into()
             },

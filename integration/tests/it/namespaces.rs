@@ -3,7 +3,6 @@
 use integration::{Bundle, beyond, host, require};
 use nix::mount::{MsFlags, mount, umount};
 use nix::net::if_::InterfaceFlags;
-use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
@@ -69,10 +68,8 @@ fn without_a_mount_namespace_the_mounts_are_on_the_host_until_the_container_is_d
             crun("leaves them there")
         ]
     );
-    let test = || {
-        // A copy, so that what a peer leaves ends with this thread.
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        let before = host::mounts_of("thread-self");
+    host::in_own_mounts(|| {
+        let before = host::mounts();
         let mut bundle = Bundle::new();
         bundle.config.no_namespace("mount");
         bundle.config.set("/linux/maskedPaths", json!([]));
@@ -84,7 +81,7 @@ fn without_a_mount_namespace_the_mounts_are_on_the_host_until_the_container_is_d
             host::namespace(container.pid, "mnt"),
             host::namespace("thread-self", "mnt")
         );
-        let mounts = host::mounts_of("thread-self");
+        let mounts = host::mounts();
         let at = |path: &str| mounts.iter().find(|mount| mount.target == path);
         let root = at(rootfs.to_str().unwrap()).unwrap();
         assert!(root.options.contains("ro"), "{root:?}");
@@ -93,26 +90,21 @@ fn without_a_mount_namespace_the_mounts_are_on_the_host_until_the_container_is_d
         // The root of the mount namespace is the host's, which has no such program.
         assert_eq!(container.exec(&[], &["/bin/probe", "exit", "3"]).code(), 3);
         container.delete_by_force().success();
-        assert_eq!(host::mounts_of("thread-self"), before);
+        assert_eq!(host::mounts(), before);
         // What fails in the middle takes its mounts along.
         bundle.config.set("/process/args", json!(["/no/such"]));
         bundle.create_fails().failure();
-        assert_eq!(host::mounts_of("thread-self"), before);
+        assert_eq!(host::mounts(), before);
         // Nobody else's mounts are taken for the container's.
         let none = None::<&str>;
         mount(Some(&rootfs), &rootfs, none, MsFlags::MS_BIND, none).unwrap();
-        let before = host::mounts_of("thread-self");
+        let before = host::mounts();
         bundle.config.bind("/no/such", "/mnt", &["rbind"]);
         let id = integration::place::unique("others");
         bundle.call("create", &[], &id).failure().says("/no/such");
-        assert_eq!(host::mounts_of("thread-self"), before);
+        assert_eq!(host::mounts(), before);
         umount(&rootfs).unwrap();
-    };
-    let name = std::thread::current().name().unwrap_or("?").to_owned();
-    let thread = std::thread::Builder::new().name(name);
-    if let Err(panic) = thread.spawn(test).unwrap().join() {
-        std::panic::resume_unwind(panic);
-    }
+    });
 }
 
 #[test]

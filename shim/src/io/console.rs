@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{isatty, mkdtemp};
 
+use crate::error::told;
 use crate::sys;
 
 /// A socket in a directory of its own, which is removed with it.
@@ -78,8 +79,5 @@ impl Drop for Console {
 }
 
 fn context(path: &Path, error: Error) -> Error {
-    Error::new(
-        error.kind(),
-        format!("console socket {}: {error}", path.display()),
-    )
+    told(format_args!("console socket {}", path.display()), error)
 }

@@ -7,6 +7,8 @@ use std::path::Path;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
+use crate::error::told;
+
 /// Both ends of a fifo, non-blocking.
 #[derive(Debug)]
 pub(super) struct Ends {
@@ -33,8 +35,7 @@ pub(super) fn ends(path: &Path) -> Result<Ends> {
 }
 
 pub(super) fn opened(path: &Path) -> Result<Opened> {
-    let context =
-        |errno: Error| Error::new(errno.kind(), format!("open {}: {errno}", path.display()));
+    let context = |error: Error| told(format_args!("open {}", path.display()), error);
     let fd = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(|errno| context(errno.into()))?;
     let mode = fstat(&fd).map_err(|errno| context(errno.into()))?.st_mode;

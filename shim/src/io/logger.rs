@@ -29,6 +29,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::{Owner, pipe, target};
+use crate::error::told;
 use crate::sys;
 
 /// How long it may take to get ready.
@@ -56,12 +57,7 @@ pub(super) async fn start(
     owner: &Owner,
     ended: watch::Receiver<()>,
 ) -> Result<Running> {
-    let context = |error: Error| {
-        Error::new(
-            error.kind(),
-            format!("logger {}: {error}", logger.program.display()),
-        )
-    };
+    let context = |error: Error| told(format_args!("logger {}", logger.program.display()), error);
     let (stdout, theirs_out) = pipe::to_reader().map_err(context)?;
     let (stderr, theirs_err) = pipe::to_reader().map_err(context)?;
     let (ready, theirs_ready) = pipe::to_writer().map_err(context)?;

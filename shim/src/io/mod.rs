@@ -25,7 +25,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -38,6 +38,8 @@ use self::console::Console;
 use self::fifo::Opened;
 use self::sink::Sink;
 use self::target::Target;
+use crate::error::told;
+use crate::lock::lock;
 use crate::{log, sys};
 
 /// What a request (Create or Exec) says of the streams: paths or URIs, empty for none.
@@ -314,13 +316,13 @@ fn log_file(path: &Path) -> Result<OwnedFd> {
             .open(path)
     });
     file.map(OwnedFd::from)
-        .map_err(|error| Error::new(error.kind(), format!("open {}: {error}", path.display())))
+        .map_err(|error| told(format_args!("open {}", path.display()), error))
 }
 
 fn null() -> Result<OwnedFd> {
     let file = OpenOptions::new().read(true).write(true).open("/dev/null");
     file.map(OwnedFd::from)
-        .map_err(|error| Error::new(error.kind(), format!("open /dev/null: {error}")))
+        .map_err(|error| told("open /dev/null", error))
 }
 
 fn readable(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
@@ -329,9 +331,4 @@ fn readable(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
 
 async fn until_ended(output: impl Future<Output = ()>, _ended: watch::Receiver<()>) {
     output.await;
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while it holds one of these.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,9 +3,10 @@
 use std::io::Result;
 use std::os::fd::OwnedFd;
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Gid, Uid, fchown, pipe2};
+
+use crate::error::told;
 
 /// The shim's writer and the other's reader.
 pub(super) fn to_reader() -> Result<(OwnedFd, OwnedFd)> {
@@ -27,10 +28,5 @@ pub(super) fn give(pipe: &OwnedFd, uid: u32, gid: u32) -> Result<()> {
         return Ok(());
     }
     let owner = fchown(pipe, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-    owner.map_err(|errno: Errno| {
-        std::io::Error::new(
-            std::io::Error::from(errno).kind(),
-            format!("give a pipe to {uid}:{gid}: {errno}"),
-        )
-    })
+    owner.map_err(|errno| told(format_args!("give a pipe to {uid}:{gid}"), errno))
 }

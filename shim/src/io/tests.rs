@@ -41,6 +41,12 @@ impl Scratch {
         }
     }
 
+    /// The client's end of the input.
+    fn writer(&self) -> File {
+        let path = self.path("in");
+        OpenOptions::new().write(true).open(path).unwrap()
+    }
+
     /// The client's end, as containerd opens it.
     fn reader(&self, name: &str) -> File {
         OpenOptions::new()
@@ -146,10 +152,7 @@ async fn output_reaches_its_own_fifo_and_input_the_process() {
     let (stdio, mut stdin, mut stdout, mut stderr) = open(&scratch.streams()).await;
     stdout.write_all(b"to out").unwrap();
     stderr.write_all(b"to err").unwrap();
-    let mut client = OpenOptions::new()
-        .write(true)
-        .open(scratch.path("in"))
-        .unwrap();
+    let mut client = scratch.writer();
     client.write_all(b"typed").unwrap();
     settle().await;
     assert_eq!(available(&mut out), b"to out");
@@ -167,10 +170,7 @@ async fn the_end_of_input_comes_when_both_the_client_and_the_shim_have_closed() 
     let scratch = Scratch::new();
     let (stdio, mut stdin, _stdout, _stderr) = open(&scratch.streams()).await;
     nonblocking(&stdin);
-    let mut client = OpenOptions::new()
-        .write(true)
-        .open(scratch.path("in"))
-        .unwrap();
+    let mut client = scratch.writer();
     client.write_all(b"first").unwrap();
     drop(client);
     settle().await;
@@ -179,10 +179,7 @@ async fn the_end_of_input_comes_when_both_the_client_and_the_shim_have_closed() 
         stdin.read(&mut [0; 64]).unwrap_err().kind(),
         ErrorKind::WouldBlock
     );
-    let mut client = OpenOptions::new()
-        .write(true)
-        .open(scratch.path("in"))
-        .unwrap();
+    let mut client = scratch.writer();
     stdio.close_stdin();
     client.write_all(b"second").unwrap();
     settle().await;
@@ -197,10 +194,7 @@ async fn the_end_of_input_comes_when_both_the_client_and_the_shim_have_closed() 
 async fn stdin_may_be_closed_before_the_process_is_there() {
     let scratch = Scratch::new();
     let stdio = Stdio::open(&scratch.streams(), &owner()).await.unwrap();
-    let mut client = OpenOptions::new()
-        .write(true)
-        .open(scratch.path("in"))
-        .unwrap();
+    let mut client = scratch.writer();
     client.write_all(b"all there is").unwrap();
     drop(client);
     stdio.close_stdin();
@@ -215,10 +209,7 @@ async fn stdin_may_be_closed_before_the_process_is_there() {
 async fn a_process_that_closes_its_stdin_breaks_the_clients_pipe() {
     let scratch = Scratch::new();
     let (_stdio, stdin, _stdout, _stderr) = open(&scratch.streams()).await;
-    let mut client = OpenOptions::new()
-        .write(true)
-        .open(scratch.path("in"))
-        .unwrap();
+    let mut client = scratch.writer();
     drop(stdin);
     client.write_all(b"x").unwrap();
     settle().await;

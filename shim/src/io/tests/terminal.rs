@@ -1,6 +1,6 @@
 //! Processes with a terminal.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -62,10 +62,7 @@ async fn a_terminal_is_received_sized_and_copied() {
     assert_eq!(sys::tty::size(slave.as_fd()).unwrap(), (101, 37));
     stdio.resize(80, 24).unwrap();
     assert_eq!(sys::tty::size(slave.as_fd()).unwrap(), (80, 24));
-    let mut client = OpenOptions::new()
-        .write(true)
-        .open(scratch.path("in"))
-        .unwrap();
+    let mut client = scratch.writer();
     client.write_all(b"typed").unwrap();
     settle().await;
     let mut typed = [0; 64];
@@ -107,10 +104,7 @@ async fn a_paste_larger_than_the_terminal_arrives_whole() {
     nonblocking(&slave);
     stdio.start().await.unwrap();
     let paste = lines(4_000);
-    let mut client = OpenOptions::new()
-        .write(true)
-        .open(scratch.path("in"))
-        .unwrap();
+    let mut client = scratch.writer();
     client.write_all(&paste[..]).unwrap();
     let mut got = Vec::new();
     while got.len() < paste.len() {
