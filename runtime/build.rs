@@ -1,4 +1,4 @@
-//! Finds out which commit is being built, for `--version`.
+//! Finds out which commit is being built, for `--version`, and leaves out of the released program what nothing in it reads.
 
 #![allow(
     clippy::print_stdout,
@@ -21,6 +21,16 @@ fn main() {
         "cargo::rustc-env=COMMIT={}",
         commit.as_deref().unwrap_or("unknown")
     );
+    leave_unwinding_out();
+}
+
+/// A fourteenth of the program.
+fn leave_unwinding_out() {
+    println!("cargo::rerun-if-changed=unwind.ld");
+    if std::env::var("PROFILE").is_ok_and(|profile| profile == "release") {
+        let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+        println!("cargo::rustc-link-arg-bins=-Wl,-T,{here}/unwind.ld");
+    }
 }
 
 fn git(args: &[&str]) -> Option<String> {

@@ -1,5 +1,5 @@
-# Completion for fish: asks the program what may stand where the cursor is. To be installed in
-# /usr/share/fish/vendor_completions.d.
+# Completion for fish, of the runtime and of the supervisor's client: asks the program what may stand where the cursor is. To be installed in
+# /usr/share/fish/vendor_completions.d, with a link of the name caissonctl.fish.
 
 function __caisson_complete
     set -l words (commandline -opc)
@@ -19,3 +19,4 @@ function __caisson_complete
 end
 
 complete -c caisson -f -a '(__caisson_complete)'
+complete -c caissonctl -f -a '(__caisson_complete)'

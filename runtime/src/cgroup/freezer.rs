@@ -3,6 +3,7 @@
 use super::events::{Events, State};
 use super::{Cgroup, files};
 use crate::report::{Error, Kind, Result};
+use crate::sys::Errno;
 use std::time::Duration;
 
 /// A process in an uninterruptible wait (a hung network file system) does not freeze until the wait ends, which may be never.
@@ -48,9 +49,13 @@ impl Cgroup {
         ))
     }
 
-    /// Whether the group was frozen by itself. A group above it may be frozen nevertheless.
+    /// Whether the group was frozen by itself. A group above it may be frozen nevertheless; one that another command has just removed is not.
     pub(crate) fn is_frozen(&self) -> Result<bool> {
-        Ok(self.read("cgroup.freeze")?.trim_end() == "1")
+        match self.read("cgroup.freeze") {
+            Ok(text) => Ok(text.trim_end() == "1"),
+            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The root has no such file, and cannot be frozen.

@@ -1,6 +1,6 @@
 //! Writes limits to a group's files. Serves `create`, where the group is empty, and `update`, where it is not.
 
-use super::{Cgroup, files};
+use super::{Cgroup, controllers, files};
 use crate::plan::limits::{Absent, Limits, MemoryCheck, Write};
 use crate::report::{Error, Result};
 use crate::sys::Errno;
@@ -45,6 +45,22 @@ impl Cgroup {
         Ok(warnings)
     }
 
+    /// A controller that somebody else is enabling at the moment is listed already and has no files yet (`cgroup_apply_control_enable` in the
+    /// kernel). Whoever writes to the parent's list then waits until they are there. False if it is not that.
+    fn settle(&self, file: &str) -> bool {
+        let controller = file
+            .split_once('.')
+            .map_or(file, |(controller, _)| controller);
+        let listed = self.read("cgroup.controllers");
+        listed.is_ok_and(|list| controllers::missing(&[controller], &list).is_empty())
+            && files::write(
+                &self.dir,
+                "../cgroup.subtree_control",
+                &format!("+{controller}"),
+            )
+            .is_ok()
+    }
+
     fn set(&self, write: &Write, warnings: &mut Vec<String>) -> Result<()> {
         let Write {
             file,
@@ -52,7 +68,10 @@ impl Cgroup {
             absent,
             ..
         } = write;
-        let result = files::write(&self.dir, file, value);
+        let mut result = files::write(&self.dir, file, value);
+        if result == Err(Errno::ENOENT) && self.settle(file) {
+            result = files::write(&self.dir, file, value);
+        }
         match (result, absent) {
             (Err(Errno::ENOENT), Absent::Ignore) => Ok(()),
             (Err(Errno::ENOENT), Absent::Warn(warning)) => {

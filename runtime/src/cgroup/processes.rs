@@ -53,8 +53,14 @@ impl Cgroup {
             }
             // The boundary between what is the user's and what is his session's.
             Err(Errno::EACCES | Errno::EPERM) if self.unit.is_some() => self.attach(pid),
-            result => result
-                .context(|| format!("write '{pid}' to cgroup.procs of cgroup '/{}'", self.path)),
+            // In words that those of runc's users look for.
+            result => result.context(|| {
+                let directory = self.host_path();
+                format!(
+                    "error adding pid {pid} to cgroups: write {}/cgroup.procs",
+                    directory.display()
+                )
+            }),
         }
     }
 

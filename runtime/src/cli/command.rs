@@ -65,6 +65,11 @@ pub(crate) enum Command {
         /// As JSON and not as lines.
         json: bool,
     },
+    Mounts {
+        change: MountsChange,
+        id: ContainerId,
+        file: PathBuf,
+    },
     Pause {
         id: ContainerId,
     },
@@ -80,6 +85,13 @@ pub(crate) enum Command {
         id: ContainerId,
         raw: bool,
     },
+}
+
+/// `mounts add` or `mounts remove`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MountsChange {
+    Add,
+    Remove,
 }
 
 /// The containers that a command is for.
@@ -215,6 +227,7 @@ pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
             rootless: found.on("rootless"),
         },
         "features" => Command::Features,
+        "mounts" => mounts(verb, &found)?,
         "check" => Command::Check {
             bundle: path("bundle").unwrap_or_else(|| ".".into()),
             json: json(&found)?,
@@ -230,12 +243,26 @@ pub(super) fn build(verb: &Verb, mut found: Matches) -> Result<Command> {
                 _ => return Err(usage("seccomp dump needs a container or --profile")),
             }
         }
-        other => {
-            return Err(usage(format!(
-                "No help topic for '{other} {}'",
-                found.args[0].display()
-            )));
-        }
+        _ => return Err(no_topic(verb, &found)),
+    })
+}
+
+/// For a word behind a command that it does not know.
+fn no_topic(verb: &Verb, found: &Matches) -> Error {
+    let word = found.args[0].display();
+    usage(format!("No help topic for '{} {word}'", verb.name))
+}
+
+fn mounts(verb: &Verb, found: &Matches) -> Result<Command> {
+    let change = match found.args[0].to_str() {
+        Some("add") => MountsChange::Add,
+        Some("remove") => MountsChange::Remove,
+        _ => return Err(no_topic(verb, found)),
+    };
+    Ok(Command::Mounts {
+        change,
+        id: ContainerId::new(argument(&found.args[1])?)?,
+        file: PathBuf::from(&found.args[2]),
     })
 }
 

@@ -69,13 +69,19 @@ fn complete(before: &[OsString], last: &OsStr, here: &Surroundings) -> Option<Of
     if let Some(offer) = after.flag(last) {
         return Some(offer);
     }
-    match argument(verb, after.found.args.len())? {
+    let mut next = arguments(verb, after.found.args.len()).peekable();
+    match *next.peek()? {
+        "<file>" => Some(Offer::Files),
         "<container-id>" => Some(Offer::Containers {
             root: global(&line.found, here).ok()?.root,
             begin: last.to_str()?.to_owned(),
         }),
         "[signal]" => words(signals(last), last),
-        word if word.bytes().all(|b| b.is_ascii_lowercase()) => words([plain(word)], last),
+        word if is_word(word) => {
+            let mut offered: Vec<&str> = next.filter(|word| is_word(word)).collect();
+            offered.dedup();
+            words(offered.into_iter().map(plain), last)
+        }
         _ => None,
     }
 }
@@ -123,13 +129,14 @@ impl Before {
     }
 }
 
-/// What the argument of this number is, as the table of commands writes it.
-fn argument(verb: &Verb, number: usize) -> Option<&'static str> {
-    let (first, _) = verb
-        .arguments
-        .split_once('|')
-        .unwrap_or((verb.arguments, ""));
-    first.split_whitespace().nth(number)
+/// What the argument of this number is in each form of the command, as the table of commands writes it.
+fn arguments(verb: &Verb, number: usize) -> impl Iterator<Item = &'static str> {
+    let forms = verb.arguments.split('|');
+    forms.filter_map(move |form| form.split_whitespace().nth(number))
+}
+
+fn is_word(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_lowercase())
 }
 
 /// A flag without its dashes; None for what is no flag.
@@ -299,6 +306,7 @@ mod tests {
             (&["--root=/r", "exec", "--env", "A=1", "x"], "/r", "x"),
             (&["exec", "-p", "file", ""], "/run/caisson", ""),
             (&["seccomp", "dump", ""], "/run/caisson", ""),
+            (&["mounts", "add", ""], "/run/caisson", ""),
             (&["kill", "--", ""], "/run/caisson", ""),
         ] {
             assert_eq!(offered(line), containers(root, begin), "{line:?}");
@@ -311,6 +319,8 @@ mod tests {
         assert_eq!(offered(&["run", "-b=x"]), Offer::Directories);
         assert_eq!(offered(&["exec", "-p", ""]), Offer::Files);
         assert_eq!(offered(&["--log", ""]), Offer::Files);
+        assert_eq!(offered(&["mounts", "remove", "web", ""]), Offer::Files);
+        assert_eq!(texts(&["mounts", ""]), ["add", "remove"]);
         assert_eq!(texts(&["--log-level", "w"]), ["warning"]);
         assert_eq!(texts(&["-log-level=d"]), ["-log-level=debug"]);
         assert!(texts(&["exec", "--cwd", "/"]).is_empty());

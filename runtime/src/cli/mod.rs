@@ -12,7 +12,9 @@ mod resources;
 mod values;
 mod verbs;
 
-pub(crate) use command::{Command, Create, DryRun, Exec, ExecProcess, ProcessChanges, Run, Whom};
+pub(crate) use command::{
+    Command, Create, DryRun, Exec, ExecProcess, MountsChange, ProcessChanges, Run, Whom,
+};
 pub(crate) use complete::Offer;
 pub(crate) use images::{Checkpoint, Images, Restore};
 pub(crate) use resources::{Resources, Update};

@@ -270,6 +270,18 @@ fn exec_takes_all_of_its_flags() {
 }
 
 #[test]
+fn mounts_are_added_and_removed() {
+    for (word, change) in [("add", MountsChange::Add), ("remove", MountsChange::Remove)] {
+        let expected = Command::Mounts {
+            change,
+            id: cid("x"),
+            file: "-".into(),
+        };
+        assert_eq!(ok(&["mounts", word, "x", "-"]), expected);
+    }
+}
+
+#[test]
 fn the_other_commands_take_all_of_their_flags() {
     assert_eq!(ok(&["create", "x"]), Command::Create(plain_create("x")));
     assert_eq!(ok(&["start", "x"]), Command::Start { id: cid("x") });
@@ -464,6 +476,10 @@ fn wrong_numbers_of_arguments_are_told_as_by_runc() {
         (&["exec", "x"], "process args cannot be empty"),
         (&["nosuch"], "No help topic for 'nosuch'"),
         (&["seccomp", "x"], "No help topic for 'seccomp x'"),
+        (
+            &["mounts", "list", "x", "f"],
+            "No help topic for 'mounts list'",
+        ),
         (
             &["seccomp", "dump"],
             "seccomp dump needs a container or --profile",

@@ -389,6 +389,16 @@ pub(super) static VERBS: &[Verb] = &[
         description: "",
     },
     Verb {
+        name: "mounts",
+        summary: "mount in a container that is there, and unmount",
+        arguments: "add <container-id> <file> | remove <container-id> <file>",
+        count: (3, 3),
+        order: Order::Anywhere,
+        flags: &[HELP],
+        description: "The file, '-' for standard input, has a list of mounts, or an object with \"mounts\", as config.json has them. All of\n\
+                      them come, or none; they go in the opposite order. Sources are those of the host.",
+    },
+    Verb {
         name: "pause",
         summary: "suspend all processes of a container",
         arguments: "<container-id>",

@@ -15,6 +15,7 @@ mod features;
 mod freeze;
 mod kill;
 mod list;
+mod mounts;
 mod pid_file;
 mod pidfd_socket;
 mod ps;
@@ -33,13 +34,14 @@ use crate::inherited::Inherited;
 use crate::log::Log;
 use crate::notify_socket::{self, NotifySocket};
 use crate::output::print;
-use crate::report::{Error, Kind, Result};
+use crate::report::{Context as _, Error, Kind, Result};
 use crate::spawn::Child;
 use crate::state::{ContainerId, Directory, Root, State, Status};
 use crate::trace::Trace;
 use oci_spec::runtime::Spec;
 use regex::Regex;
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -115,6 +117,7 @@ pub(crate) fn execute(
         }
         Command::Check { bundle, json } => return check::run(&context, &bundle, json),
         Command::Features => print(&features::run()?)?,
+        Command::Mounts { change, id, file } => mounts::run(&context, &id, &file, change)?,
         Command::Pause { id } => freeze::pause(&context, &id)?,
         Command::Resume { id } => freeze::resume(&context, &id)?,
         Command::SeccompDump { profile, raw } => seccomp::dump_profile(&profile, raw)?,
@@ -239,6 +242,17 @@ impl Context<'_> {
                 .collect()),
         }
     }
+}
+
+/// The text of a file; that of `-` is standard input.
+fn read_or_stdin(path: &Path) -> Result<Vec<u8>> {
+    let text = if path == Path::new("-") {
+        let mut text = Vec::new();
+        std::io::stdin().read_to_end(&mut text).map(|_| text)
+    } else {
+        std::fs::read(path)
+    };
+    text.context(|| format!("read {}", path.display()))
 }
 
 fn saved_cgroup(state: &State) -> Result<Option<Saved>> {

@@ -3,7 +3,7 @@
 //! The resources that a container has are those of its config until the first update, and from then on those in state.json: the next
 //! update starts from them. The config stays as it was at create.
 
-use super::Context;
+use super::{Context, read_or_stdin};
 use crate::cgroup::Cgroup;
 use crate::cli::{self, Resources};
 use crate::plan::{self, resctrl::ResctrlPlan};
@@ -13,7 +13,6 @@ use crate::spec;
 use crate::state::{Locked, State, Status};
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use std::borrow::Cow;
-use std::io::Read;
 use std::path::Path;
 
 /// The `update` command.
@@ -123,12 +122,5 @@ fn reclass(
 
 fn document(path: &Path) -> Result<LinuxResources> {
     let story = || format!("read resources from {}", path.display());
-    let text = if path == Path::new("-") {
-        let mut text = Vec::new();
-        let read = std::io::stdin().read_to_end(&mut text);
-        read.map(|_| text)
-    } else {
-        std::fs::read(path)
-    };
-    spec::parse_resources(&text.context(story)?).context(story)
+    spec::parse_resources(&read_or_stdin(path)?).context(story)
 }

@@ -363,6 +363,7 @@ impl Init {
             }
             Step::LeaveRoot(path) => self.leave_root(path)?,
             Step::Mount(mount) => self.mount(mount)?,
+            Step::Unmount(path) => self.unmount(path)?,
             Step::Device(device) => devices::create(self.root()?, device)?,
             Step::Symlink { target, path } => devices::link(self.root()?, target, path)?,
             Step::MaskSources => self.masks.open_null()?,

@@ -64,7 +64,9 @@ impl Init {
 
     /// The detached mount that a bind attaches.
     fn source(&self, bind: &Bind) -> Done<OwnedFd> {
-        if let (Some(slot), Some(_)) = (bind.slot, &bind.id_map) {
+        if let Some(slot) = bind.slot
+            && (bind.outside || bind.id_map.is_some())
+        {
             let opened = self.files.slots[slot.0].try_clone();
             return opened.map_err(|_| Errno::EMFILE).at(Op::OpenSource);
         }

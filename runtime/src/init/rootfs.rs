@@ -3,7 +3,7 @@
 //! Runs in init, in the container's mount namespace. Host paths appear only before the root is changed.
 
 use super::root::{Missing, Root};
-use super::{At, Done, Fail, Files, Init, mount, overlay};
+use super::{At, Done, Fail, Files, Init, mount, overlay, with_fd_path};
 use crate::plan::Op;
 use crate::plan::rootfs::{Root as Planned, Source};
 use crate::sys::mount::{
@@ -168,6 +168,12 @@ impl Init {
         self.root = None;
         self.files.kept.clear();
         Ok(detach(path)?)
+    }
+
+    /// Unmounts what is mounted at a path, which is not followed if it is a link.
+    pub(crate) fn unmount(&self, path: &CStr) -> Done {
+        let target = self.root()?.open_last(path).at(Op::Resolve)?;
+        Ok(with_fd_path(&self.files, &target, detach)?)
     }
 
     pub(crate) fn root_readonly(&self) -> Done {

@@ -235,11 +235,7 @@ fn assemble(
         let text = "an overlay root needs a mount namespace";
         faults.keep_in("linux.namespaces", Err::<(), _>(Error::invalid(text)));
     }
-    let inherited = match propagation.unwrap_or(libc::MS_SLAVE) & !libc::MS_REC {
-        // What is unbindable could not be cloned as the root; private keeps the same from propagating.
-        libc::MS_UNBINDABLE => libc::MS_PRIVATE,
-        flag => flag,
-    };
+    let inherited = rootfs::source_propagation(propagation);
     // The host's own mounts stay as they are.
     if private {
         steps.push(Step::Propagation(inherited | libc::MS_REC));
@@ -297,7 +293,7 @@ fn opened_by_parent(bind: &mounts::Bind, userns: bool, options: &Options<'_>) ->
 }
 
 /// The source of a bind, as the parent opens it.
-fn source_tree(bind: &mounts::Bind, propagation: u64) -> Tree {
+pub(super) fn source_tree(bind: &mounts::Bind, propagation: u64) -> Tree {
     Tree {
         path: bind.source.clone(),
         keep_link: bind.links.keep_source,

@@ -70,16 +70,11 @@ pub(crate) fn restrict(spec: &Spec, options: &Outside<'_>) -> Result<Option<Plan
     if steps.len() == before {
         return Ok(None);
     }
-    let nothing = || CStringArray::new(Vec::new());
     Ok(Some(Plan {
         birth: Birth::default(),
         opens: vec![Open::Process],
         steps,
-        exec: Exec {
-            argv: nothing(),
-            envp: nothing(),
-            candidates: Vec::new(),
-        },
+        exec: Exec::nothing(),
         rlimits: Vec::new(),
         net_devices: Vec::new(),
     }))

@@ -12,6 +12,7 @@ pub(crate) mod device_filter;
 pub(crate) mod exec;
 pub(crate) mod idmap;
 pub(crate) mod landlock;
+pub(crate) mod late_mounts;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
@@ -176,6 +177,8 @@ pub(crate) enum Step {
     /// Unmounts the root at this path, with all that was mounted in it.
     LeaveRoot(CString),
     Mount(Box<Mount>),
+    /// Takes the mount at this path away, with all that is mounted in it.
+    Unmount(CString),
     Device(rootfs::Device),
     /// Makes a link in /dev; an existing file stays.
     Symlink {
@@ -284,6 +287,17 @@ pub(crate) struct Exec {
     pub(crate) envp: CStringArray,
     /// Where the program may be, in the order of PATH.
     pub(crate) candidates: Vec<CString>,
+}
+
+impl Exec {
+    /// Of a process that ends with its last step.
+    fn nothing() -> Self {
+        Exec {
+            argv: CStringArray::new(Vec::new()),
+            envp: CStringArray::new(Vec::new()),
+            candidates: Vec::new(),
+        }
+    }
 }
 
 /// One resource limit (prlimit(2)).

@@ -65,6 +65,8 @@ pub(crate) struct Bind {
     pub(crate) recursive: bool,
     /// Where the parent has opened it before the clone: for init if that cannot reach it, and if it is id-mapped and not from the root itself.
     pub(crate) slot: Option<Slot>,
+    /// Init is in another mount namespace than the source by then: what the parent has opened is the only way to it.
+    pub(crate) outside: bool,
     /// Without a slot, the parent gives it to what init has opened.
     pub(crate) id_map: Option<MountIdMap>,
     /// The number of this mount's step, by which init then asks for that.
@@ -268,7 +270,7 @@ pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) 
 }
 
 /// A destination that begins with the root directory's path on the host means what is behind that: some who write configs for runc rely on it.
-fn below<'a>(rootfs: &Path, destination: &'a Path) -> &'a Path {
+pub(super) fn below<'a>(rootfs: &Path, destination: &'a Path) -> &'a Path {
     match destination.strip_prefix(rootfs) {
         Ok(rest) if rootfs != Path::new("/") => rest,
         _ => destination,
@@ -361,6 +363,7 @@ fn bind(
         source,
         recursive: words.recursive_bind,
         slot: None,
+        outside: false,
         step: 0,
         keep_flags: id_map.is_some() && around.user_namespace,
         id_map,
@@ -387,6 +390,7 @@ fn cgroup_kind(
                 source: c_path(part)?,
                 recursive: false,
                 slot: None,
+                outside: false,
                 step: 0,
                 id_map: None,
                 keep_flags: false,

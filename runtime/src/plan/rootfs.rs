@@ -238,6 +238,15 @@ fn listed_device(device: &LinuxDevice, path: &Path, bind: bool) -> Result<Device
     })
 }
 
+/// The propagation of what the container's mounts are made of, while it is on its way.
+pub(crate) fn source_propagation(of_root: Option<u64>) -> u64 {
+    match of_root.unwrap_or(libc::MS_SLAVE) & !libc::MS_REC {
+        // What is unbindable could not be cloned as the root; private keeps the same from propagating.
+        libc::MS_UNBINDABLE => libc::MS_PRIVATE,
+        flag => flag,
+    }
+}
+
 /// `rootfsPropagation` as `MS_*` flags, with MS_REC for the words that start with r.
 pub(crate) fn propagation(word: Option<&str>) -> Result<Option<u64>> {
     let Some(word) = word.filter(|word| !word.is_empty()) else {

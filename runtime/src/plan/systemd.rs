@@ -76,7 +76,7 @@ pub(super) fn unit(
         (slice, _) => slice,
     };
     let above = slice_path(slice)?;
-    let (name, path) = if name.ends_with(SLICE) {
+    let (unit_name, path) = if name.ends_with(SLICE) {
         (name.to_owned(), slice_path(name)?)
     } else {
         let unit = match prefix {
@@ -87,12 +87,12 @@ pub(super) fn unit(
         (unit, path.trim_start_matches('/').to_owned())
     };
     let mut unit = Unit {
-        name,
+        name: unit_name,
         path,
         user,
         properties: Vec::new(),
     };
-    unit.properties = basics(&unit, slice);
+    unit.properties = basics(&unit, slice, name);
     unit.properties.extend(properties(limits));
     unit.properties.extend(annotated(annotations)?);
     Ok(unit)
@@ -117,10 +117,10 @@ fn slice_path(slice: &str) -> Result<String> {
 }
 
 /// What every unit of ours has, whatever its limits.
-fn basics(unit: &Unit, slice: &str) -> Vec<Property> {
+fn basics(unit: &Unit, slice: &str, name: &str) -> Vec<Property> {
     let mut properties = vec![property(
         "Description",
-        Value::text(format!("caisson container {}", unit.name)),
+        Value::text(format!("caisson container {name}")),
     )];
     if unit.is_scope() {
         properties.push(property("Slice", Value::text(slice)));

@@ -37,6 +37,7 @@ impl fmt::Display for Step {
                 write!(f, "unmount the root file system {}", path.to_string_lossy())
             }
             Step::Mount(mount) => write!(f, "{mount}"),
+            Step::Unmount(path) => write!(f, "unmount {}", path.to_string_lossy()),
             Step::Device(device) => write!(f, "create device {}", device.path.to_string_lossy()),
             Step::Symlink { target, path } => write!(
                 f,

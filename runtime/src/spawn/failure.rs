@@ -34,7 +34,11 @@ pub(super) fn failed(failure: &Failure, steps: &[Step], program: &str) -> Error 
                 Step::Mount(mount) => format!("error mounting {}", mount.places()),
                 _ => step.to_string(),
             };
-            let mut story = with_op(format!("{IN_INIT}: {what}"), op);
+            let mut story = with_op(what, op);
+            // A plan without a program starts none.
+            if !program.is_empty() {
+                story = format!("{IN_INIT}: {story}");
+            }
             let text = failure.text();
             if !text.is_empty() {
                 story += &format!(" ({text})");

@@ -194,8 +194,12 @@ fn files(plan: &mut Plan, around: &mut Surroundings<'_>, sync: OwnedFd) -> Resul
 
 /// Removed with the container's directory.
 fn lending_directory(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
-    fs::mkdir(directory, c"lent", 0o700)
-        .and_then(|()| fs::open(directory, c"lent", libc::O_PATH | libc::O_DIRECTORY))
+    let made = match fs::mkdir(directory, c"lent", 0o700) {
+        // Nothing stays in it.
+        Err(Errno::EEXIST) => Ok(()),
+        made => made,
+    };
+    made.and_then(|()| fs::open(directory, c"lent", libc::O_PATH | libc::O_DIRECTORY))
         .context(|| "make a directory for mount sources in the container's directory")
 }
 

@@ -20,6 +20,12 @@ pub(super) fn lent(plan: &Plan, opened: &[OwnedFd], host: &Host) -> Result<Vec<S
     {
         return Ok(Vec::new());
     }
+    if plan.steps.iter().any(joins_mounts) {
+        // It has no way to any source of its own.
+        let trees = plan.opens.iter().enumerate();
+        let trees = trees.filter(|(_, open)| matches!(open, Open::Tree(_)));
+        return Ok(trees.map(|(at, _)| Slot(at)).collect());
+    }
     let mut slots = unreachable(plan, host);
     for (at, open) in plan.opens.iter().enumerate() {
         if let Open::Tree(tree) = open
@@ -30,6 +36,11 @@ pub(super) fn lent(plan: &Plan, opened: &[OwnedFd], host: &Host) -> Result<Vec<S
         }
     }
     Ok(slots)
+}
+
+/// Whether init goes into another mount namespace than the one that it is born in.
+fn joins_mounts(step: &Step) -> bool {
+    matches!(step, Step::Join(join) if join.flags & libc::CLONE_NEWNS as u64 != 0)
 }
 
 /// Whether the container could take something away from an id-mapped tree that it had as it was opened: flags, or mounts that cover

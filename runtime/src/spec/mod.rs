@@ -8,7 +8,7 @@ mod field;
 
 use crate::report::{Context, Error, Result};
 use oci_spec::runtime::{
-    Capability, LinuxResources, MemoryPolicyFlagType, MemoryPolicyModeType, Process, Spec,
+    Capability, LinuxResources, MemoryPolicyFlagType, MemoryPolicyModeType, Mount, Process, Spec,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -77,6 +77,20 @@ pub(crate) fn parse_resources(text: &[u8]) -> Result<LinuxResources> {
     drop_unsaid_pids_limit(&mut resources, text, "/pids/limit");
     find_page_sizes(&mut resources, text, "/hugepageLimits");
     Ok(resources)
+}
+
+/// Parses the text of a list of mounts, as crun has it, or of an object with `mounts`.
+pub(crate) fn parse_mounts(text: &[u8]) -> Result<Vec<Mount>> {
+    #[derive(serde::Deserialize)]
+    struct Document {
+        mounts: Vec<Mount>,
+    }
+    if text.trim_ascii_start().starts_with(b"[") {
+        return serde_json::from_slice(text).map_err(|e| wrong(text, &e));
+    }
+    let parsed = serde_json::from_slice(text);
+    let document: Document = parsed.map_err(|e| wrong(text, &e))?;
+    Ok(document.mounts)
 }
 
 /// A `pids` without `limit` leaves it alone; oci-spec 0.10 reads 0 then, which is a limit.
