@@ -1,9 +1,11 @@
 //! The bundle's directory: what containerd, the runtime and we keep in it for each other. One function per file.
 
+mod document;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Error, ErrorKind, Result, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -11,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::options::Options;
 use crate::reaper::Exit;
+
+pub(crate) use self::document::Document;
 
 /// What of config.json the shim needs to know.
 #[derive(Debug, Default, Deserialize)]
@@ -26,11 +30,12 @@ struct Linux {
     namespaces: Vec<Namespace>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Namespace {
-    r#type: String,
-    #[serde(default)]
-    path: String,
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Namespace {
+    pub(crate) r#type: String,
+    /// Empty for a new one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) path: String,
 }
 
 impl Config {
@@ -54,11 +59,11 @@ pub(crate) fn write_options(bundle: &Path, options: &Options) -> Result<()> {
     write(&bundle.join("runtime"), options.binary_name.as_bytes())
 }
 
-/// The default if there is none: the container was never created.
-pub(crate) fn read_options(bundle: &Path) -> Result<Options> {
+/// None if the container was never created: a sandbox without a process is not.
+pub(crate) fn read_options(bundle: &Path) -> Result<Option<Options>> {
     match fs::read(bundle.join("options.json")) {
         Ok(text) => serde_json::from_slice(&text).map_err(Error::from),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Options::default()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -66,6 +71,20 @@ pub(crate) fn read_options(bundle: &Path) -> Result<Options> {
 /// Where the bundle's shim listens.
 pub(crate) fn write_address(bundle: &Path, address: &str) -> Result<()> {
     write(&bundle.join("address"), address.as_bytes())
+}
+
+/// The link `s`, to the directory in which the bundle's shim listens.
+pub(crate) fn write_sockets(bundle: &Path, directory: &Path) -> Result<()> {
+    let link = bundle.join("s");
+    match fs::remove_file(&link) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::os::unix::fs::symlink(directory, link)
+}
+
+pub(crate) fn sockets(bundle: &Path) -> Result<PathBuf> {
+    fs::read_link(bundle.join("s"))
 }
 
 /// The file in which the runtime leaves a process' pid. `exec` is empty for init.
@@ -119,6 +138,12 @@ impl ExitRecord {
             at: UNIX_EPOCH + std::time::Duration::from_nanos(self.time),
         }
     }
+}
+
+/// A file that whoever runs in a container reads.
+pub(crate) fn write_for_all(path: &Path, content: &[u8]) -> Result<()> {
+    write(path, content)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
 }
 
 /// Whole or not at all: through a file of another name.

@@ -28,6 +28,22 @@ pub(crate) fn hierarchy() -> Result<PathBuf> {
         .ok_or_else(|| Error::other("cgroup v2 is not mounted"))
 }
 
+/// Where below the hierarchy a group is that a client names: by its path, or as systemd's slice, whose name is that path
+/// (systemd.slice(5)).
+pub(crate) fn directory(name: &str) -> PathBuf {
+    let Some(slice) = name
+        .strip_suffix(".slice")
+        .filter(|slice| !slice.contains('/'))
+    else {
+        return name.trim_start_matches('/').into();
+    };
+    let ends = slice.match_indices('-').map(|(end, _)| end);
+    let parts = ends.chain([slice.len()]);
+    parts
+        .map(|end| format!("{}.slice", &slice[..end]))
+        .collect()
+}
+
 /// All processes of the group and of those below it.
 pub(crate) fn pids(group: &Path) -> Result<Vec<i32>> {
     let mut pids = Vec::new();
@@ -48,4 +64,20 @@ pub(crate) fn pids(group: &Path) -> Result<Vec<i32>> {
     }
     pids.sort_unstable();
     Ok(pids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_is_below_those_that_its_name_begins_with() {
+        for (name, path) in [
+            ("/kubepods/pod1", "kubepods/pod1"),
+            ("kubepods.slice", "kubepods.slice"),
+            ("a-b-c.slice", "a.slice/a-b.slice/a-b-c.slice"),
+        ] {
+            assert_eq!(directory(name), Path::new(path));
+        }
+    }
 }

@@ -1,22 +1,23 @@
 //! One container: what Create made, what can be done with it, and the supervision of its processes.
 //!
 //! The order of events is decided here. A process' end is published under its `operation` lock, which its start holds until it has published
-//! itself; init's end is published when every exec's has been.
+//! itself; init's end is published when every exec's has been, but does not wait for them for ever.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use protobuf::MessageField;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::bundle::{self, Config, ExitRecord};
 use crate::cgroup;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::events::{Event, Spool};
 use crate::execs::Execs;
 use crate::io::{Owner, Stdio, Streams};
@@ -27,8 +28,10 @@ use crate::oom::Watch;
 use crate::options::Options;
 use crate::process::{Ended, Phase, Process, State};
 use crate::protos::events::{
-    TaskCreate, TaskDelete, TaskExit, TaskIO, TaskOOM, TaskPaused, TaskResumed, TaskStart,
+    TaskCheckpointed, TaskCreate, TaskDelete, TaskExit, TaskIO, TaskOOM, TaskPaused, TaskResumed,
+    TaskStart,
 };
+use crate::protos::runc_options::CheckpointOptions;
 use crate::protos::task::CreateTaskRequest;
 use crate::reaper::{Child, Exit, Reaper};
 use crate::runtime::Runtime;
@@ -36,12 +39,17 @@ use crate::runtime::Runtime;
 /// How long Delete waits for output that a process left behind may still hold open.
 pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 
+/// How long init's end waits for those of execs, which were killed with it.
+const LAST_EXECS: Duration = Duration::from_secs(5);
+
 /// What all containers of a shim share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shim {
     pub(crate) namespace: String,
     pub(crate) reaper: Reaper,
     pub(crate) spool: Spool,
+    /// Told when a container has come, ended or gone, or a connection.
+    pub(crate) changes: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -53,12 +61,14 @@ pub(crate) struct Container {
     pub(crate) owner: Owner,
     pub(crate) init: Process,
     pub(crate) execs: Execs,
-    /// The directory of its group, if there is a v2 hierarchy.
-    pub(crate) group: Option<PathBuf>,
+    /// The directory of its group, if there is a v2 hierarchy; from when it has a process.
+    group: OnceLock<PathBuf>,
+    /// Of the saved container that Start brings back.
+    images: Option<PathBuf>,
     oom: Mutex<Option<Watch>>,
     has_own_pid_namespace: bool,
     /// Init has ended: no exec starts any more.
-    pub(crate) closing: AtomicBool,
+    pub(crate) closing: watch::Sender<bool>,
     /// Execs whose end has not been published, or that are being started.
     pub(crate) busy: watch::Sender<usize>,
     deleted: AtomicBool,
@@ -67,9 +77,6 @@ pub(crate) struct Container {
 impl Container {
     /// Everything up to the event. What fails leaves nothing behind.
     pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Arc<Self>> {
-        if !request.checkpoint.is_empty() {
-            return Err(Error::new(Kind::Unimplemented, "restoring a checkpoint"));
-        }
         let bundle = PathBuf::from(&request.bundle);
         let options = Options::from_any(request.options.as_ref())?;
         bundle::write_options(&bundle, &options)
@@ -104,6 +111,7 @@ impl Container {
             container: request.id.clone(),
             uid: options.io_uid,
             gid: options.io_gid,
+            directory: bundle.clone(),
         };
         let streams = Streams {
             terminal: request.terminal,
@@ -114,42 +122,28 @@ impl Container {
         let stdio = Stdio::open(&streams, &owner)
             .await
             .map_err(|error| Error::os("open the streams", error))?;
-        let runtime = Runtime::new(options, &shim.namespace, shim.reaper.clone());
-        let child = match born(shim, &runtime, &request.id, &bundle, &stdio).await {
-            Ok(child) => Arc::new(child),
-            Err(error) => {
-                // What the runtime refused to make it has cleaned up, and it may be another's; what it did not finish is ours.
-                if error.kind != Kind::Unknown
-                    && let Err(error) = runtime.delete(&request.id, true).await
-                {
-                    log::warn(&format!("{error}, ignoring"));
-                }
-                return Err(error);
-            }
-        };
-        let group = cgroup::of(child.pid)
-            .inspect_err(|error| log::warn(&format!("{error}: no statistics, ignoring")))
-            .ok();
         let container = Arc::new(Self {
             id: request.id.clone(),
-            oom: Mutex::new(
-                group
-                    .as_deref()
-                    .and_then(|group| watch_for_oom(shim, &request.id, group)),
-            ),
+            oom: Mutex::default(),
             shim: shim.clone(),
-            runtime,
+            runtime: Runtime::new(options, &shim.namespace, shim.reaper.clone()),
             owner,
-            init: Process::new(streams, State::Alive(Phase::Created, child.clone())),
+            init: Process::new(streams, State::Registered),
             execs: Execs::default(),
-            group,
+            group: OnceLock::new(),
+            images: (!request.checkpoint.is_empty()).then(|| PathBuf::from(&request.checkpoint)),
             has_own_pid_namespace: config.has_own_pid_namespace(),
-            closing: AtomicBool::new(false),
+            closing: watch::Sender::new(false),
             busy: watch::Sender::new(0),
             deleted: AtomicBool::new(false),
             bundle,
         });
         container.init.set_stdio(Arc::new(stdio));
+        // One that was saved comes back in Start.
+        let child = match container.images {
+            None => Some(container.bear().await?),
+            Some(_) => None,
+        };
         shim.spool.publish(Event::Create(TaskCreate {
             container_id: request.id.clone(),
             bundle: request.bundle.clone(),
@@ -161,62 +155,158 @@ impl Container {
                 terminal: request.terminal,
                 ..TaskIO::default()
             }),
-            pid: child.pid.cast_unsigned(),
+            checkpoint: request.checkpoint.clone(),
+            pid: container.init.pid().cast_unsigned(),
             ..TaskCreate::default()
         }));
-        tokio::spawn(container.clone().supervise(child));
+        if let Some(child) = child {
+            tokio::spawn(container.clone().supervise(child));
+        }
         Ok(container)
     }
 
-    pub(crate) async fn start(&self) -> Result<i32> {
+    pub(crate) async fn start(self: &Arc<Self>) -> Result<i32> {
         let _operation = self.init.operation.lock().await;
-        let child = match self.init.state() {
-            State::Alive(Phase::Created, child) => child,
-            State::Stopped(_) => return Err(Error::unknown("cannot start a stopped process")),
-            _ => return Err(Error::unknown("cannot start a running process")),
-        };
-        self.runtime.start(&self.id).await?;
-        self.init.set_phase(Phase::Running, child.clone());
+        match self.init.state() {
+            State::Alive(Phase::Created, child) => {
+                let started = self.runtime.start(&self.id).await;
+                if let Err(error) = started {
+                    // What was cut short may have done what it was for.
+                    if error.unfinished && self.runtime.is_running(&self.id).await {
+                        self.runs(child);
+                    }
+                    return Err(error);
+                }
+                Ok(self.runs(child))
+            }
+            State::Registered => {
+                let child = self.bear().await?;
+                let pid = self.runs(child.clone());
+                tokio::spawn(self.clone().supervise(child));
+                Ok(pid)
+            }
+            State::Stopped(_) => Err(Error::unknown("cannot start a stopped process")),
+            State::Alive(..) => Err(Error::unknown("cannot start a running process")),
+        }
+    }
+
+    fn runs(&self, child: Arc<Child>) -> i32 {
+        let pid = child.pid;
+        self.init.set_phase(Phase::Running, child);
         self.shim.spool.publish(Event::Start(TaskStart {
             container_id: self.id.clone(),
-            pid: child.pid.cast_unsigned(),
+            pid: pid.cast_unsigned(),
             ..TaskStart::default()
         }));
-        Ok(child.pid)
+        pid
+    }
+
+    /// Has the runtime make the container, or make it again. What is then cut short leaves nothing.
+    async fn bear(&self) -> Result<Arc<Child>> {
+        let was_there = self.runtime.knows(&self.id);
+        let child = match self.born().await {
+            Ok(child) => Arc::new(child),
+            Err(error) => {
+                // What the runtime refused to make it has cleaned up, and it may be another's; what it did not finish is ours.
+                if error.unfinished
+                    && !was_there
+                    && let Err(error) = self.runtime.delete(&self.id, true).await
+                {
+                    log::warn(&format!("{error}, ignoring"));
+                }
+                return Err(error);
+            }
+        };
+        match cgroup::of(child.pid) {
+            Ok(group) => {
+                *lock(&self.oom) = watch_for_oom(&self.shim, &self.id, &group);
+                // Nobody else sets it.
+                self.group.set(group).ok();
+            }
+            Err(error) => log::warn(&format!("{error}: no statistics, ignoring")),
+        }
+        self.init.set_phase(Phase::Created, child.clone());
+        Ok(child)
+    }
+
+    async fn born(&self) -> Result<Child> {
+        let stdio = self
+            .init
+            .stdio()
+            .ok_or_else(|| Error::precondition("the streams are closed"))?;
+        let pid_file = bundle::pid_file(&self.bundle, "");
+        let expectation = self.shim.reaper.expect();
+        let (id, bundle) = (&self.id, &self.bundle);
+        match &self.images {
+            None => self.runtime.create(id, bundle, &pid_file, &stdio).await?,
+            Some(images) => {
+                let restored = self.runtime.restore(id, bundle, images, &pid_file, &stdio);
+                restored.await?;
+            }
+        }
+        let claim = || expectation.claim(bundle::read_pid(&pid_file)?);
+        let child = claim()
+            .map_err(|error| Error::os("find the container's process", error).unfinished())?;
+        let copying = stdio.start().await;
+        copying.map_err(|error| Error::os("start to copy the streams", error).unfinished())?;
+        Ok(child)
+    }
+
+    /// The directory of its group.
+    pub(crate) fn group(&self) -> Result<&Path> {
+        let group = self.group.get().map(PathBuf::as_path);
+        group.ok_or_else(|| Error::not_found("the container has no group of cgroup v2"))
     }
 
     /// Waits for init's end, then for everything that has to be told before it, and tells.
     async fn supervise(self: Arc<Self>, child: Arc<Child>) {
-        let exit = ended(&child).await;
+        let exit = child.ended().await.unwrap_or_else(|error| {
+            log::warn(&format!("wait for pid {}: {error}, ignoring", child.pid));
+            Exit::now(255)
+        });
+        // On disk before the kernel forgets it: if we are killed, the code is there, or the zombie is for who comes after us.
+        self.record(child.pid, exit, false);
+        child.reap();
         // A start that is under way publishes itself first.
         let _operation = self.init.operation.lock().await;
-        self.closing.store(true, Ordering::Relaxed);
-        if !self.has_own_pid_namespace
-            && let Err(error) = self
-                .runtime
-                .kill(&self.id, libc::SIGKILL.cast_unsigned(), true)
-                .await
-        {
-            log::warn(&format!(
-                "kill what is left of {}: {error}, ignoring",
-                self.id
-            ));
+        self.closing.send_replace(true);
+        if timeout(LAST_EXECS, self.end_execs()).await.is_err() {
+            log::warn(&format!("what is left of {} does not end", self.id));
         }
-        // The sender is here.
-        self.busy.subscribe().wait_for(|busy| *busy == 0).await.ok();
         let watch = lock(&self.oom).take();
-        let oom = watch.is_some_and(Watch::finish);
-        if let Err(error) = ExitRecord::new(child.pid, exit, oom).write(&self.bundle) {
-            log::warn(&format!(
-                "write exit.json of {}: {error}, ignoring",
-                self.id
-            ));
+        if watch.is_some_and(Watch::finish) {
+            self.record(child.pid, exit, true);
         }
         self.init.set_ended(Ended {
             pid: child.pid,
             exit,
         });
         self.publish_exit(&self.id, child.pid, exit);
+        self.shim.changes.send_replace(());
+    }
+
+    /// Comes back when nothing of the container runs, and its execs' ends have been told.
+    async fn end_execs(&self) {
+        let kill = libc::SIGKILL.cast_unsigned();
+        if !self.has_own_pid_namespace
+            && let Err(error) = self.runtime.kill(&self.id, kill, true).await
+        {
+            let id = &self.id;
+            log::warn(&format!("kill what is left of {id}: {error}, ignoring"));
+        }
+        for exec in self.execs.all() {
+            // Those that have ended, or not begun, are as good.
+            exec.process.signal(kill).ok();
+        }
+        // The sender is here.
+        self.busy.subscribe().wait_for(|busy| *busy == 0).await.ok();
+    }
+
+    fn record(&self, pid: i32, exit: Exit, oom: bool) {
+        if let Err(error) = ExitRecord::new(pid, exit, oom).write(&self.bundle) {
+            let id = &self.id;
+            log::warn(&format!("write exit.json of {id}: {error}, ignoring"));
+        }
     }
 
     /// `id` is the container's own or that of an exec.
@@ -232,8 +322,10 @@ impl Container {
     }
 
     pub(crate) async fn kill(&self, signal: u32, all: bool) -> Result<()> {
-        let State::Alive(_, child) = self.init.state() else {
-            return Err(Error::not_found("process already finished"));
+        let child = match self.init.state() {
+            State::Alive(_, child) => child,
+            State::Registered => return Err(Error::precondition("process not created")),
+            State::Stopped(_) => return Err(Error::not_found("process already finished")),
         };
         match self.runtime.kill(&self.id, signal, all).await {
             Err(_) if child.has_ended() => Err(Error::not_found("process already finished")),
@@ -279,14 +371,58 @@ impl Container {
         Ok(())
     }
 
+    /// Saves the container into the directory `images`.
+    pub(crate) async fn checkpoint(&self, images: &str, options: &CheckpointOptions) -> Result<()> {
+        let _operation = self.init.operation.lock().await;
+        if !matches!(
+            self.init.state(),
+            State::Alive(Phase::Running | Phase::Paused, _)
+        ) {
+            return Err(Error::unknown(format!(
+                "cannot checkpoint a container that is {:?}",
+                self.init.status()
+            )));
+        }
+        let own = self.bundle.join("criu-work");
+        let work = match options.work_path.as_str() {
+            "" => &own,
+            path => Path::new(path),
+        };
+        let saved = self
+            .runtime
+            .checkpoint(&self.id, Path::new(images), work, options);
+        let saved = saved.await;
+        if saved.is_err() {
+            // Where containerd looks for it; there is none if CRIU was never run.
+            fs::copy(work.join("dump.log"), self.bundle.join("criu-dump.log")).ok();
+        }
+        // It goes with the bundle at the latest.
+        fs::remove_dir_all(own).ok();
+        saved?;
+        self.shim
+            .spool
+            .publish(Event::Checkpointed(TaskCheckpointed {
+                container_id: self.id.clone(),
+                checkpoint: images.to_owned(),
+                ..TaskCheckpointed::default()
+            }));
+        Ok(())
+    }
+
     /// Removes a container that has ended, or that was never started.
     pub(crate) async fn delete(&self) -> Result<Ended> {
         {
             let _operation = self.init.operation.lock().await;
             match self.init.state() {
                 State::Stopped(_) => {}
+                State::Registered => self.init.set_ended(Ended {
+                    pid: 0,
+                    exit: Exit::now(0),
+                }),
                 State::Alive(Phase::Created, _) => self.runtime.delete(&self.id, false).await?,
-                _ => return Err(Error::precondition("cannot delete a running process")),
+                State::Alive(..) => {
+                    return Err(Error::precondition("cannot delete a running process"));
+                }
             }
         }
         // Published under the lock.
@@ -296,7 +432,10 @@ impl Container {
             return Ok(ended);
         }
         drain(&self.init, &self.id).await;
-        self.runtime.delete(&self.id, false).await?;
+        if self.runtime.delete(&self.id, false).await.is_err() {
+            // One that was cut short may have left what counts as no container any more, and which only this removes.
+            self.runtime.delete(&self.id, true).await?;
+        }
         self.init.close_stdio();
         mounts::detach(&self.bundle.join("rootfs"))?;
         self.deleted.store(true, Ordering::Relaxed);
@@ -331,29 +470,6 @@ pub(crate) async fn drain(process: &Process, name: &str) {
             "something still holds the output of {name}, ignoring"
         ));
     }
-}
-
-/// Has the runtime create the container. An error of kind Unknown is the runtime's own.
-async fn born(
-    shim: &Shim,
-    runtime: &Runtime,
-    id: &str,
-    bundle: &Path,
-    stdio: &Stdio,
-) -> Result<Child> {
-    let pid_file = bundle::pid_file(bundle, "");
-    let expectation = shim.reaper.expect();
-    runtime.create(id, bundle, &pid_file, stdio).await?;
-    let claim = || expectation.claim(bundle::read_pid(&pid_file)?);
-    let unfinished = |what: &str, error: io::Error| {
-        Error::new(Kind::FailedPrecondition, format!("{what}: {error}"))
-    };
-    let child = claim().map_err(|error| unfinished("find the container's process", error))?;
-    stdio
-        .start()
-        .await
-        .map_err(|error| unfinished("start to copy the streams", error))?;
-    Ok(child)
 }
 
 fn watch_for_oom(shim: &Shim, id: &str, group: &Path) -> Option<Watch> {

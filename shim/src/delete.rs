@@ -2,23 +2,37 @@
 //!
 //! containerd may not be up yet when it runs this, and takes standard output as the answer. If the shim served a pod, containerd asks only
 //! for the sandbox: containers of the pod whose shim was the same one are cleaned up with it, or their processes would be nobody's.
+//!
+//! The shim may live: one that containerd could not talk to in time, or that was started in vain. It is told, so that it does not stay.
 
 use std::env;
 use std::fs;
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use protobuf::{Message, MessageField};
 use serde::Deserialize;
+use tokio::net::UnixStream;
+use ttrpc::r#async::Client;
+use ttrpc::r#async::transport::Socket;
+use ttrpc::context::with_duration;
 
 use crate::bundle::{self, ExitRecord};
 use crate::cli::Invocation;
 use crate::mounts;
-use crate::protos::task::DeleteResponse;
+use crate::pod;
+use crate::protos::sandbox::ShutdownSandboxRequest;
+use crate::protos::sandbox_ttrpc::SandboxClient;
+use crate::protos::task::{DeleteRequest, DeleteResponse, ShutdownRequest};
+use crate::protos::task_ttrpc::TaskClient;
 use crate::reaper::{Exit, Reaper};
 use crate::runtime::Runtime;
+use crate::socket;
+
+/// How long a shim that lives may take for each of three answers; containerd waits 5 s for us.
+const LIVE: Duration = Duration::from_millis(1500);
 
 pub(crate) fn run(invocation: &Invocation) -> Result<()> {
     let here = if invocation.bundle.is_empty() {
@@ -31,9 +45,18 @@ pub(crate) fn run(invocation: &Invocation) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let socket = match address(&bundle) {
+        Some(address) => address,
+        None => socket::of(&bundle, None, invocation)?,
+    };
     let response = runtime.block_on(async {
         let reaper = Reaper::new()?;
-        for sibling in siblings(&bundle) {
+        if socket::is_alive(&socket) {
+            let cleaned = clean(&invocation.namespace, &invocation.id, &bundle, reaper).await?;
+            // It knows better how the container ended.
+            return Ok(told(&socket, &invocation.id).await.unwrap_or(cleaned));
+        }
+        for sibling in siblings(&bundle, &socket) {
             let id = sibling
                 .file_name()
                 .unwrap_or_default()
@@ -41,7 +64,9 @@ pub(crate) fn run(invocation: &Invocation) -> Result<()> {
                 .into_owned();
             clean(&invocation.namespace, &id, &sibling, reaper.clone()).await?;
         }
-        clean(&invocation.namespace, &invocation.id, &bundle, reaper).await
+        let cleaned = clean(&invocation.namespace, &invocation.id, &bundle, reaper).await?;
+        socket::remove_dead(&socket)?;
+        anyhow::Ok(cleaned)
     })?;
     io::stdout()
         .write_all(&response.write_to_bytes()?)
@@ -52,9 +77,15 @@ pub(crate) fn run(invocation: &Invocation) -> Result<()> {
 async fn clean(namespace: &str, id: &str, bundle: &Path, reaper: Reaper) -> Result<DeleteResponse> {
     let options =
         bundle::read_options(bundle).with_context(|| format!("read options.json of {id}"))?;
-    let runtime = Runtime::new(options, namespace, reaper);
-    let deleted = runtime.delete(id, true).await;
+    let deleted = match options {
+        Some(options) => {
+            let runtime = Runtime::new(options, namespace, reaper);
+            runtime.delete(id, true).await
+        }
+        None => Ok(()),
+    };
     mounts::detach(&bundle.join("rootfs"))?;
+    pod::detach(bundle)?;
     // The mounts go in any case; a container that cannot be ended is still worth an error.
     deleted?;
     let pid = bundle::read_pid(&bundle::pid_file(bundle, "")).unwrap_or_default();
@@ -74,15 +105,36 @@ struct Bootstrap {
     address: String,
 }
 
-/// Other bundles whose shim was the one of this bundle, if it is dead.
-fn siblings(bundle: &Path) -> Vec<PathBuf> {
-    let Some((shared, directory)) = address(bundle).zip(bundle.parent()) else {
-        return Vec::new();
+/// Has a shim that lives forget the container, and end if it was the last; or end with all of its pod.
+async fn told(socket: &Path, id: &str) -> Option<DeleteResponse> {
+    let stream = UnixStream::connect(socket).await.ok()?;
+    let connection = Client::new(Socket::new(stream));
+    let pods = SandboxClient::new(connection.clone());
+    let client = TaskClient::new(connection);
+    let delete = DeleteRequest {
+        id: id.to_owned(),
+        ..Default::default()
     };
-    if is_alive(&shared) {
-        return Vec::new();
-    }
-    let Ok(entries) = fs::read_dir(directory) else {
+    let deleted = client.delete(with_duration(LIVE), &delete).await.ok();
+    let shutdown = ShutdownSandboxRequest {
+        sandbox_id: id.to_owned(),
+        ..Default::default()
+    };
+    // Not found, mostly.
+    let pod = pods.shutdown_sandbox(with_duration(LIVE), &shutdown);
+    pod.await.ok();
+    let shutdown = ShutdownRequest {
+        id: id.to_owned(),
+        ..Default::default()
+    };
+    // It may be gone before it has answered.
+    client.shutdown(with_duration(LIVE), &shutdown).await.ok();
+    deleted
+}
+
+/// Other bundles whose shim listened there.
+fn siblings(bundle: &Path, shared: &Path) -> Vec<PathBuf> {
+    let Some(Ok(entries)) = bundle.parent().map(fs::read_dir) else {
         return Vec::new();
     };
     let bundles = entries
@@ -101,24 +153,11 @@ fn siblings(bundle: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn address(bundle: &Path) -> Option<String> {
-    if let Ok(text) = fs::read(bundle.join("bootstrap.json")) {
-        return serde_json::from_slice::<Bootstrap>(&text)
-            .ok()
-            .map(|bootstrap| bootstrap.address);
-    }
-    // containerd 1.7 has the address alone.
-    fs::read_to_string(bundle.join("address")).ok()
-}
-
-fn is_alive(address: &str) -> bool {
-    let path = address.strip_prefix("unix://").unwrap_or(address);
-    match UnixStream::connect(path) {
-        Ok(_) => true,
-        // A shim that has more connections waiting than it takes is alive.
-        Err(error) => !matches!(
-            error.kind(),
-            ErrorKind::ConnectionRefused | ErrorKind::NotFound
-        ),
-    }
+fn address(bundle: &Path) -> Option<PathBuf> {
+    let address = match fs::read(bundle.join("bootstrap.json")) {
+        Ok(text) => serde_json::from_slice::<Bootstrap>(&text).ok()?.address,
+        // containerd 1.7 has the address alone.
+        Err(_) => fs::read_to_string(bundle.join("address")).ok()?,
+    };
+    Some(address.strip_prefix("unix://").unwrap_or(&address).into())
 }

@@ -21,6 +21,8 @@ pub(crate) enum Kind {
 pub(crate) struct Error {
     pub(crate) kind: Kind,
     pub(crate) story: String,
+    /// A command of the runtime was cut short: what it had begun may be there.
+    pub(crate) unfinished: bool,
 }
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -30,6 +32,15 @@ impl Error {
         Self {
             kind,
             story: story.into(),
+            unfinished: false,
+        }
+    }
+
+    /// The same, of something that has been begun.
+    pub(crate) fn unfinished(self) -> Self {
+        Self {
+            unfinished: true,
+            ..self
         }
     }
 

@@ -30,8 +30,8 @@ use ttrpc::context::with_duration;
 
 use crate::lock::lock;
 use crate::protos::events::{
-    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused,
-    TaskResumed, TaskStart,
+    TaskCheckpointed, TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM,
+    TaskPaused, TaskResumed, TaskStart,
 };
 use crate::protos::forward::ForwardRequest;
 use crate::protos::forward_ttrpc::EventsClient;
@@ -57,6 +57,7 @@ pub(crate) enum Event {
     Oom(TaskOOM),
     Paused(TaskPaused),
     Resumed(TaskResumed),
+    Checkpointed(TaskCheckpointed),
 }
 
 /// A handle; clones are handles of the same spool.
@@ -97,6 +98,11 @@ impl Spool {
         add(&mut waiting, (event, SystemTime::now()));
         let added = waiting.len() - before;
         left.send_modify(|left| *left += added);
+    }
+
+    /// How many events wait, with the one on its way.
+    pub(crate) fn waiting(&self) -> usize {
+        self.left.as_ref().map_or(0, |left| *left.borrow())
     }
 
     /// Waits until everything has been taken, at most so long; before the shim ends.
@@ -221,6 +227,10 @@ impl Event {
             Self::Resumed(event) => (
                 "/tasks/resumed",
                 pack("containerd.events.TaskResumed", event),
+            ),
+            Self::Checkpointed(event) => (
+                "/tasks/checkpointed",
+                pack("containerd.events.TaskCheckpointed", event),
             ),
         };
         event.map(|event| (topic, event))

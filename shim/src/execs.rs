@@ -3,7 +3,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::Value;
@@ -175,14 +174,28 @@ impl Container {
             .map_err(|error| Error::os("open the streams", error))?;
         let pid_file = bundle::pid_file(&self.bundle, &exec.id);
         let expectation = self.shim.reaper.expect();
-        self.runtime
-            .exec(&self.id, &exec.spec, &pid_file, &stdio)
-            .await?;
+        let closing = self.closing.subscribe();
+        let called = self
+            .runtime
+            .exec(&self.id, &exec.spec, &pid_file, &stdio, closing)
+            .await;
         let claim = || expectation.claim(bundle::read_pid(&pid_file)?);
+        if let Err(error) = called {
+            // A command that was cut short may have come so far.
+            if error.unfinished
+                && let Ok(child) = claim()
+            {
+                child.abandon();
+                ended(&child).await;
+            }
+            // The next exec of this name must not find it; mostly there is none.
+            fs::remove_file(&pid_file).ok();
+            return Err(error);
+        }
         let child = claim().map_err(|error| Error::os("find the process", error))?;
         if let Err(error) = stdio.start().await {
             // Nobody else knows of it.
-            child.signal(libc::SIGKILL).ok();
+            child.abandon();
             ended(&child).await;
             return Err(Error::os("start to copy the streams", error));
         }
@@ -221,7 +234,7 @@ impl Container {
 
     fn accepts_execs(&self) -> Result<()> {
         let alive = matches!(self.init.state(), State::Alive(_, child) if !child.has_ended());
-        if !alive || self.closing.load(Ordering::Relaxed) {
+        if !alive || *self.closing.borrow() {
             return Err(Error::precondition(format!(
                 "container {} init process is not running",
                 self.id

@@ -28,7 +28,9 @@ pub(crate) fn run() -> Result<()> {
         .enable_all()
         .build()?;
     let features = runtime.block_on(async {
-        anyhow::Ok(Runtime::new(options, "", Reaper::new()?).features().await?)
+        let runtime = Runtime::new(options, "", Reaper::new()?);
+        // Old runtimes do not know the command; containerd takes an answer without features then.
+        anyhow::Ok(runtime.features().await.ok())
     })?;
     let info = RuntimeInfo {
         name: "io.containerd.caisson.v2".into(),
@@ -37,11 +39,11 @@ pub(crate) fn run() -> Result<()> {
             ..Default::default()
         }),
         options: MessageField::from(any),
-        features: MessageField::some(Any {
+        features: MessageField::from(features.map(|features| Any {
             type_url: FEATURES.into(),
             value: features.into_bytes(),
             ..Default::default()
-        }),
+        })),
         ..Default::default()
     };
     io::stdout()

@@ -4,13 +4,16 @@
 //! serving shim; `delete` cleans up after one that died. Containers are made by an OCI runtime, which the shim runs as a command.
 
 pub mod protos;
+pub mod timestamp;
 
+mod accept;
 mod bundle;
 mod cgroup;
 mod cli;
 mod container;
 mod containers;
 mod delete;
+mod end;
 mod error;
 mod events;
 mod execs;
@@ -22,14 +25,19 @@ mod metrics;
 mod mounts;
 mod oom;
 mod options;
+mod pod;
 mod process;
 mod reaper;
 mod runtime;
+mod sandbox;
 mod serve;
+mod socket;
 mod start;
 #[allow(unsafe_code, reason = "the only module with unsafe code")]
 mod sys;
 mod task;
+
+pub use mounts::user_namespace;
 
 use std::io::Write;
 use std::process::ExitCode;

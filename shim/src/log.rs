@@ -5,7 +5,9 @@
 
 use std::fmt::Write;
 use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
+
+use crate::timestamp;
 
 /// What every line says about its shim.
 #[derive(Debug)]
@@ -49,18 +51,10 @@ fn line(level: &str, message: &str) {
     };
     let mut line = format!(
         "time=\"{}\" level={level} msg={message:?} runtime=io.containerd.caisson.v2",
-        now()
+        timestamp::text(SystemTime::now())
     );
     // Writing to a string cannot fail.
     writeln!(line, " id={} namespace={}", identity.id, identity.namespace).ok();
     // A full fifo or one without a reader loses the line, by intention.
     nix::unistd::write(std::io::stderr(), line.as_bytes()).ok();
-}
-
-/// Seconds and nanoseconds are enough to order by; logrus would have a date.
-fn now() -> String {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    format!("{}.{:09}", since.as_secs(), since.subsec_nanos())
 }

@@ -3,6 +3,7 @@
 //! State is behind a lock that is only held to look or to change it, so that everybody gets an answer at any time. Operations that take time
 //! hold `operation` besides.
 
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Mutex as Lock, watch};
@@ -57,6 +58,16 @@ struct Open {
     stdin_closed: bool,
 }
 
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} as pid {}", self.status(), self.pid())?;
+        if self.is_busy() {
+            f.write_str(", with an operation under way")?;
+        }
+        Ok(())
+    }
+}
+
 impl Process {
     pub(crate) fn new(streams: Streams, state: State) -> Self {
         Self {
@@ -103,6 +114,10 @@ impl Process {
             State::Alive(_, child) => child.pid,
             State::Stopped(ended) => ended.pid,
         }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.operation.try_lock().is_err()
     }
 
     pub(crate) fn status(&self) -> Status {

@@ -52,7 +52,7 @@ struct Known {
 #[derive(Debug)]
 pub(crate) struct Expectation(Reaper);
 
-/// A child that will be reaped by [`Child::exited`].
+/// A child that will be reaped by [`Child::exited`], or by [`Child::reap`].
 #[derive(Debug)]
 pub(crate) struct Child {
     pub(crate) pid: i32,
@@ -124,16 +124,22 @@ impl Drop for Expectation {
 impl Child {
     /// Waits for its end and reaps it. Once; a second call would find no child.
     pub(crate) async fn exited(&self) -> io::Result<Exit> {
+        let exit = self.ended().await;
+        self.reap();
+        exit
+    }
+
+    /// Waits for its end. It stays a zombie, whose end the next subreaper is told if we die, until [`Child::reap`].
+    pub(crate) async fn ended(&self) -> io::Result<Exit> {
         let status = loop {
             let mut ready = self.pidfd.readable().await?;
-            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
             match waitid(Id::PIDFd(self.pidfd.as_fd()), flags) {
                 Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => ready.clear_ready(),
                 other => break other,
             }
         };
         let at = SystemTime::now();
-        self.forget();
         let status = match status? {
             WaitStatus::Exited(_, code) => code.cast_unsigned(),
             WaitStatus::Signaled(_, signal, _) => 128 + (signal as i32).cast_unsigned(),
@@ -142,11 +148,27 @@ impl Child {
         Ok(Exit { status, at })
     }
 
+    /// Takes its end from the kernel.
+    pub(crate) fn reap(&self) {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+        // That it is no child of ours has been told by `ended`.
+        waitid(Id::PIDFd(self.pidfd.as_fd()), flags).ok();
+        self.forget();
+    }
+
     /// It is no more ours to wait for; what it may have kept from being reaped is looked for. Once.
     fn forget(&self) {
         if !self.reaped.swap(true, Ordering::Relaxed) {
             self.reaper.known().children.remove(&self.pid);
             self.reaper.sweep();
+        }
+    }
+
+    /// Ends it if it has not ended. Nobody need wait for it then: it is reaped as an orphan is.
+    pub(crate) fn abandon(&self) {
+        if !self.reaped.load(Ordering::Relaxed) {
+            // ESRCH: it has ended just now.
+            self.signal(libc::SIGKILL).ok();
         }
     }
 

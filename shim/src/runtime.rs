@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use crate::error::{Error, Kind, Result};
 use crate::io::{Inner, Stdio as Streams};
 use crate::log;
 use crate::options::Options;
-use crate::reaper::Reaper;
+use crate::protos::runc_options::CheckpointOptions;
+use crate::reaper::{Child, Exit, Reaper};
 use crate::sys;
 
 /// For what makes, starts, removes or saves: hooks, a checkpoint or a slow disk may take long.
@@ -26,6 +28,12 @@ const LONG: Duration = Duration::from_secs(600);
 
 /// For what a client waits for impatiently.
 const SHORT: Duration = Duration::from_secs(30);
+
+/// How long a command may go on that puts something into a container which has ended.
+const POINTLESS: Duration = Duration::from_secs(2);
+
+/// The environment's word for seconds that no command may exceed.
+const DEADLINE: &str = "CAISSON_SHIM_DEADLINE";
 
 /// What of a log or an output is read: its end.
 const MOST: u64 = 64 * 1024;
@@ -35,8 +43,13 @@ pub(crate) struct Runtime {
     options: Options,
     /// Of this namespace.
     root: PathBuf,
+    /// What no deadline is beyond.
+    longest: Duration,
     reaper: Reaper,
 }
+
+/// Says when a container has ended.
+pub(crate) type Closing = watch::Receiver<bool>;
 
 impl Runtime {
     pub(crate) fn new(options: Options, namespace: &str, reaper: Reaper) -> Self {
@@ -48,8 +61,14 @@ impl Runtime {
         Self {
             root: Path::new(root).join(namespace),
             options,
+            longest: seconds(DEADLINE).unwrap_or(LONG),
             reaper,
         }
+    }
+
+    /// Whether there is something by this name, of whatever use.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        self.root.join(id).exists()
     }
 
     pub(crate) async fn create(
@@ -81,19 +100,109 @@ impl Runtime {
             .map(drop)
     }
 
+    /// Makes the container that was saved in `images`, and has it go on.
+    pub(crate) async fn restore(
+        &self,
+        id: &str,
+        bundle: &Path,
+        images: &Path,
+        pid_file: &Path,
+        streams: &Streams,
+    ) -> Result<()> {
+        let work = if self.options.criu_work_path.is_empty() {
+            bundle.join("criu-restore")
+        } else {
+            PathBuf::from(&self.options.criu_work_path)
+        };
+        let mut arguments: Vec<OsString> = vec![
+            "--bundle".into(),
+            bundle.into(),
+            "--pid-file".into(),
+            pid_file.into(),
+            "--image-path".into(),
+            images.into(),
+            "--work-path".into(),
+            work.into(),
+            "--detach".into(),
+            "--no-subreaper".into(),
+        ];
+        console(&mut arguments, streams);
+        if self.options.no_pivot_root {
+            arguments.push("--no-pivot".into());
+        }
+        arguments.push(id.into());
+        let inner = streams
+            .take_inner()
+            .map_err(|error| Error::os("take the streams", error))?;
+        self.call("restore", arguments, Ends::Streams(inner), LONG)
+            .await
+            .map(drop)
+    }
+
+    /// Saves the container; it ends if `options` say so.
+    pub(crate) async fn checkpoint(
+        &self,
+        id: &str,
+        images: &Path,
+        work: &Path,
+        options: &CheckpointOptions,
+    ) -> Result<()> {
+        let mut arguments: Vec<OsString> = vec![
+            "--image-path".into(),
+            images.into(),
+            "--work-path".into(),
+            work.into(),
+        ];
+        let flags = [
+            (!options.exit, "--leave-running"),
+            (options.open_tcp, "--tcp-established"),
+            (options.external_unix_sockets, "--ext-unix-sk"),
+            (options.terminal, "--shell-job"),
+            (options.file_locks, "--file-locks"),
+        ];
+        let flags = flags.into_iter().filter(|(on, _)| *on);
+        arguments.extend(flags.map(|(_, flag)| OsString::from(flag)));
+        for kind in &options.empty_namespaces {
+            arguments.extend(["--empty-ns".into(), kind.into()]);
+        }
+        if !options.cgroups_mode.is_empty() {
+            arguments.extend([
+                "--manage-cgroups-mode".into(),
+                options.cgroups_mode.clone().into(),
+            ]);
+        }
+        arguments.push(id.into());
+        self.call("checkpoint", arguments, Ends::Nothing, LONG)
+            .await
+            .map(drop)
+    }
+
+    /// Whether the container's program runs, as the runtime sees it.
+    pub(crate) async fn is_running(&self, id: &str) -> bool {
+        #[derive(Deserialize)]
+        struct State {
+            status: String,
+        }
+        let state = self.call("state", vec![id.into()], Ends::Nothing, SHORT);
+        let state = state.await.ok();
+        let state = state.and_then(|text| serde_json::from_str::<State>(&text).ok());
+        state.is_some_and(|state| state.status == "running")
+    }
+
     pub(crate) async fn start(&self, id: &str) -> Result<()> {
         self.call("start", vec![id.into()], Ends::Nothing, LONG)
             .await
             .map(drop)
     }
 
-    /// `process` is the JSON of an OCI process.
+    /// `process` is the JSON of an OCI process. When the container has ended, the command has not long any more.
     pub(crate) async fn exec(
         &self,
         id: &str,
         process: &[u8],
         pid_file: &Path,
         streams: &Streams,
+        closing: Closing,
     ) -> Result<()> {
         let process = memory("process", process)?;
         let mut arguments: Vec<OsString> = vec![
@@ -108,7 +217,8 @@ impl Runtime {
         let inner = streams
             .take_inner()
             .map_err(|error| Error::os("take the streams", error))?;
-        self.call("exec", arguments, Ends::Streams(inner), LONG)
+        let ends = Ends::Streams(inner);
+        self.call_until("exec", arguments, ends, LONG, Some(closing))
             .await
             .map(drop)
     }
@@ -132,7 +242,7 @@ impl Runtime {
         }
         arguments.push(id.into());
         match self.call("delete", arguments, Ends::Nothing, LONG).await {
-            Err(_) if !self.root.join(id).exists() => Ok(()),
+            Err(_) if !self.knows(id) => Ok(()),
             other => other.map(drop),
         }
     }
@@ -168,7 +278,6 @@ impl Runtime {
             .await
     }
 
-    /// Runs one command to its end, and returns what it printed.
     async fn call(
         &self,
         verb: &'static str,
@@ -176,6 +285,19 @@ impl Runtime {
         ends: Ends,
         deadline: Duration,
     ) -> Result<String> {
+        self.call_until(verb, arguments, ends, deadline, None).await
+    }
+
+    /// Runs one command to its end, and returns what it printed.
+    async fn call_until(
+        &self,
+        verb: &'static str,
+        arguments: Vec<OsString>,
+        ends: Ends,
+        deadline: Duration,
+        closing: Option<Closing>,
+    ) -> Result<String> {
+        let deadline = deadline.min(self.longest);
         let failed =
             |error: &io::Error| Error::unknown(format!("run {} {verb}: {error}", self.program()));
         let log = memory("log", b"")?;
@@ -190,20 +312,10 @@ impl Runtime {
         let child = expectation
             .claim(spawned.id().cast_signed())
             .map_err(|error| failed(&error))?;
+        let command = Running(child);
         drop(expectation);
-        let exit = match tokio::time::timeout(deadline, child.exited()).await {
-            Ok(exit) => exit.map_err(|error| failed(&error))?,
-            Err(_) => {
-                // It can have ended just now.
-                child.signal(libc::SIGKILL).ok();
-                child.exited().await.map_err(|error| failed(&error))?;
-                let story = format!(
-                    "OCI runtime {verb} did not end within {} seconds and was killed",
-                    deadline.as_secs()
-                );
-                return Err(Error::new(Kind::DeadlineExceeded, story));
-            }
-        };
+        let exit = command.ended(verb, deadline, closing).await?;
+        let exit = exit.map_err(|error| failed(&error))?;
         let output = text(output)?;
         let log = text(log)?;
         if !log.is_empty() {
@@ -214,7 +326,13 @@ impl Runtime {
         }
         let why = last_error(&log)
             .unwrap_or_else(|| format!("exit status {}: {}", exit.status, output.trim_end()));
-        Err(Error::unknown(format!("OCI runtime {verb} failed: {why}")))
+        let error = Error::unknown(format!("OCI runtime {verb} failed: {why}"));
+        // Of a signal, which no runtime expects.
+        Err(if exit.status > 128 {
+            error.unfinished()
+        } else {
+            error
+        })
     }
 
     fn command(&self, verb: &str, arguments: Vec<OsString>, log: &File) -> Command {
@@ -241,6 +359,49 @@ impl Runtime {
         } else {
             &self.options.binary_name
         }
+    }
+}
+
+/// A command of the runtime. Nobody waits for it any more when it is dropped: it ends then.
+struct Running(Child);
+
+impl Running {
+    /// Waits for its end. One that does not end in time is killed, and that is the error.
+    async fn ended(
+        &self,
+        verb: &str,
+        deadline: Duration,
+        closing: Option<Closing>,
+    ) -> Result<io::Result<Exit>> {
+        let pointless = async {
+            match closing {
+                Some(mut closing) => {
+                    // Its sender is the container, which is in use here.
+                    closing.wait_for(|closing| *closing).await.ok();
+                    tokio::time::sleep(POINTLESS).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let error = tokio::select! {
+            biased;
+            exit = self.0.exited() => return Ok(exit),
+            () = pointless => Error::precondition(format!("OCI runtime {verb} was killed: the container has ended")),
+            () = tokio::time::sleep(deadline) => Error::new(
+                Kind::DeadlineExceeded,
+                format!("OCI runtime {verb} did not end within {} seconds and was killed", deadline.as_secs()),
+            ),
+        };
+        self.0.abandon();
+        // It can have ended by itself just now, which is no better.
+        self.0.exited().await.ok();
+        Err(error.unfinished())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 
@@ -272,6 +433,12 @@ impl Ends {
             .stderr(output.try_clone()?);
         Ok(())
     }
+}
+
+/// A number of seconds in the environment.
+pub(crate) fn seconds(variable: &str) -> Option<Duration> {
+    let text = std::env::var(variable).ok()?;
+    text.parse().ok().map(Duration::from_secs)
 }
 
 fn console(arguments: &mut Vec<OsString>, streams: &Streams) {
@@ -318,12 +485,14 @@ fn last_error(log: &str) -> Option<String> {
         level: String,
         msg: String,
     }
-    let records = log
-        .lines()
-        .rev()
-        .filter_map(|line| serde_json::from_str::<Record>(line).ok());
+    // crun 1.28 writes a record over several lines, the others one per line.
+    let starts = log.rmatch_indices('{').map(|(at, _)| at);
+    let lines = starts.filter(|at| *at == 0 || log[..*at].ends_with('\n'));
+    let mut records = lines.filter_map(|at| {
+        let mut from_here = serde_json::Deserializer::from_str(&log[at..]).into_iter::<Record>();
+        from_here.next()?.ok()
+    });
     records
-        .into_iter()
         .find(|record| matches!(record.level.as_str(), "error" | "fatal"))
         .map(|record| record.msg)
 }
@@ -336,6 +505,8 @@ mod tests {
     fn the_last_error_of_a_log_is_found() {
         let log = "{\"level\":\"error\",\"msg\":\"first\",\"time\":\"t\"}\n{\"level\":\"error\",\"msg\":\"second\"}\n{\"level\":\"info\",\"msg\":\"after\"}\nnot json\n";
         assert_eq!(last_error(log).as_deref(), Some("second"));
+        let log = "{\n  \"msg\": \"on lines\",\n  \"level\": \"error\",\n  \"time\": \"t\"\n}\n";
+        assert_eq!(last_error(log).as_deref(), Some("on lines"));
         assert_eq!(last_error(""), None);
     }
 }

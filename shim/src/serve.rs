@@ -2,37 +2,32 @@
 //!
 //! Made by `start`, which passes the listening socket as standard input.
 
+use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Result};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_core::Stream;
 use nix::sys::prctl;
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, geteuid};
-use tokio::net::{UnixListener, UnixStream};
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
-use ttrpc::r#async::Server;
+use tokio::sync::watch;
 use ttrpc::r#async::transport::Listener;
+use ttrpc::r#async::{Server, Service};
 
+use crate::accept::{Accepted, Open};
 use crate::cli::Invocation;
 use crate::container::Shim;
 use crate::containers::Containers;
+use crate::end::End;
 use crate::events::Spool;
-use crate::log;
 use crate::reaper::Reaper;
-use crate::task;
-
-/// A shim without containers that nobody gives one ends by itself after this time.
-const ABANDONED: Duration = Duration::from_secs(600);
+use crate::{log, sandbox, socket, task};
 
 /// How long the end waits for containerd to take the last events; it waits 3 s for us.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -50,41 +45,49 @@ pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(invocation, listener))?;
-    // The next shim of this group makes its own.
-    fs::remove_file(socket)?;
-    Ok(())
+    runtime.block_on(serve(invocation, listener, &socket))
 }
 
-async fn serve(invocation: &Invocation, listener: StdListener) -> anyhow::Result<()> {
+async fn serve(invocation: &Invocation, listener: StdListener, path: &Path) -> anyhow::Result<()> {
     let reaper = Reaper::new()?;
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
     let spool = Spool::new(&address, &invocation.namespace);
+    let changes = watch::Sender::new(());
+    let open = Open::new(changes.clone());
     let shim = Shim {
         namespace: invocation.namespace.clone(),
         reaper,
         spool: spool.clone(),
+        changes,
     };
     let containers = Arc::new(Containers::new(shim));
-    let shutdown = Arc::new(Notify::new());
+    let end = Arc::new(End::default());
+    let services = services(&containers, &end);
     listener.set_nonblocking(true)?;
-    let accepted = Accepted(UnixListener::from_std(listener)?);
+    let listener = UnixListener::from_std(listener)?;
+    let accepted = Accepted::new(listener, open.clone(), services.keys().cloned().collect());
     let mut server = Server::new()
         .add_listener(Listener::new(accepted))
-        .register_service(task::services(containers.clone(), shutdown.clone()));
+        .register_service(services);
     server.start().await?;
     log::debug("serving");
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
+    tokio::spawn(tell_on_demand(
+        containers.clone(),
+        open.clone(),
+        spool.clone(),
+    ));
     tokio::select! {
-        () = shutdown.notified() => log::debug("ending: asked to"),
+        why = end.come(&containers, &open) => log::info(&format!("ending: {why}")),
         _ = terminate.recv() => log::info("ending: SIGTERM"),
         _ = interrupt.recv() => log::info("ending: SIGINT"),
-        () = abandoned(&containers) => log::info("ending: without containers for too long"),
     }
     server.stop_listen().await;
+    // The next shim of this group makes its own.
+    socket::remove(path)?;
     if !spool.flushed(FLUSH).await {
         log::warn("events were not taken in time, ignoring");
     }
@@ -95,18 +98,32 @@ async fn serve(invocation: &Invocation, listener: StdListener) -> anyhow::Result
     Ok(())
 }
 
-/// Comes back when there has been no container for long.
-async fn abandoned(containers: &Containers) {
-    let mut count = containers.count();
-    loop {
-        if *count.borrow_and_update() == 0 {
-            match tokio::time::timeout(ABANDONED, count.changed()).await {
-                Err(_) => return,
-                Ok(_) => continue,
-            }
+/// All services, by their names. The one without a name and methods stands for those that there are not (see `accept`).
+fn services(containers: &Arc<Containers>, end: &Arc<End>) -> HashMap<String, Service> {
+    let mut services = task::services(containers.clone(), end.clone());
+    services.extend(sandbox::services(containers.clone(), end.clone()));
+    let nothing = Service {
+        methods: HashMap::new(),
+        streams: HashMap::new(),
+    };
+    services.insert(String::new(), nothing);
+    services
+}
+
+/// At each SIGUSR1, says in the log what there is.
+async fn tell_on_demand(containers: Arc<Containers>, open: Arc<Open>, spool: Spool) {
+    let mut demands = match signal(SignalKind::user_defined1()) {
+        Ok(demands) => demands,
+        Err(error) => return log::warn(&format!("wait for SIGUSR1: {error}, ignoring")),
+    };
+    while demands.recv().await.is_some() {
+        let (connections, events) = (open.count(), spool.waiting());
+        log::info(&format!(
+            "{connections} connections, {events} events that were not taken"
+        ));
+        for line in containers.told() {
+            log::info(&line);
         }
-        // The sender lives as long as `containers`.
-        count.changed().await.ok();
     }
 }
 
@@ -145,26 +162,4 @@ fn path_of(listener: &StdListener) -> Result<PathBuf> {
         .as_pathname()
         .map(Path::to_owned)
         .ok_or_else(|| io::Error::other("standard input is no listening socket with a path"))
-}
-
-/// The connections of those who may use the shim: its own user. Others are closed at once.
-struct Accepted(UnixListener);
-
-impl Stream for Accepted {
-    type Item = Result<UnixStream>;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            let (stream, _) = ready!(self.0.poll_accept(context))?;
-            match peer(stream.as_fd()) {
-                Ok(uid) if uid == geteuid().as_raw() => return Poll::Ready(Some(Ok(stream))),
-                Ok(uid) => log::warn(&format!("refused a connection of uid {uid}")),
-                Err(error) => log::warn(&format!("whose connection is it: {error}, ignoring")),
-            }
-        }
-    }
-}
-
-fn peer(stream: BorrowedFd<'_>) -> nix::Result<u32> {
-    Ok(getsockopt(&stream, PeerCredentials)?.uid())
 }

@@ -4,57 +4,36 @@
 //! holds them any more: nothing is printed but the answer, and the serving shim gets neither.
 
 use std::env;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::{CommandExt, parent_id};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
-use sha2::{Digest, Sha256};
 
-use crate::bundle::{self, Config};
+use crate::bundle;
 use crate::cgroup;
 use crate::cli::Invocation;
 use crate::options::Options;
 use crate::protos::bootstrap::{BootstrapParams, BootstrapResult};
+use crate::{socket, sys};
 
 /// More than any client sends.
 const MOST_INPUT: u64 = 10 * 1024 * 1024;
 
-/// Where sockets are if containerd does not say.
-const SOCKETS: &str = "/run/containerd/s";
-
-/// Annotations that name the group of a container; the first that is there counts.
-const GROUPS: [&str; 2] = [
-    "io.containerd.runc.v2.group",
-    "io.kubernetes.cri.sandbox-id",
-];
-
 pub(crate) fn run(invocation: &Invocation) -> Result<()> {
     let request = Request::read(io::stdin().lock(), invocation)?;
-    let config = Config::read(Path::new("."));
-    let group = match &config {
-        Ok(config) => GROUPS
-            .iter()
-            .find_map(|name| config.annotations.get(*name))
-            .unwrap_or(&invocation.id),
-        // Some sandboxes have none.
-        Err(error) if error.kind() == ErrorKind::NotFound => &invocation.id,
-        Err(error) => bail!("read config.json: {error}"),
-    };
-    let socket = socket(
-        &request.socket_dir,
-        &invocation.address,
-        &invocation.namespace,
-        group,
-    );
-    if let Some(listener) = bind(&socket)? {
+    let bundle = Path::new(".");
+    let socket = socket::of(bundle, request.socket_dir.as_deref(), invocation)?;
+    let directory = socket.parent().unwrap_or(Path::new("/"));
+    // For `delete`, which is not told.
+    bundle::write_sockets(bundle, directory).context("link the directory of sockets")?;
+    if let Some(listener) = socket::bind(&socket)? {
         spawn(invocation, listener, &request).inspect_err(|_| {
             // The error is the one to report.
             fs::remove_file(&socket).ok();
@@ -63,7 +42,7 @@ pub(crate) fn run(invocation: &Invocation) -> Result<()> {
     let address = format!("unix://{}", socket.display());
     if !request.bootstrap {
         // containerd 1.7 finds the shim by it when it has been restarted; later ones note themselves what we answer.
-        bundle::write_address(Path::new("."), &address).context("write the file address")?;
+        bundle::write_address(bundle, &address).context("write the file address")?;
     }
     let answer = request.answer(&address)?;
     io::stdout().write_all(&answer).context("write the answer")
@@ -73,7 +52,7 @@ pub(crate) fn run(invocation: &Invocation) -> Result<()> {
 struct Request {
     /// By the protocol of containerd 2.3.
     bootstrap: bool,
-    socket_dir: PathBuf,
+    socket_dir: Option<PathBuf>,
     ttrpc_address: String,
     debug: bool,
     options: Options,
@@ -95,7 +74,7 @@ impl Request {
             let any = Any::parse_from_bytes(&bytes).context("decode standard input")?;
             return Ok(Self {
                 bootstrap: false,
-                socket_dir: SOCKETS.into(),
+                socket_dir: None,
                 ttrpc_address: String::new(),
                 debug: invocation.debug,
                 options: Options::from_any(Some(&any))?,
@@ -108,11 +87,8 @@ impl Request {
             .find(|any| any.type_url.ends_with(".Options"));
         Ok(Self {
             bootstrap: true,
-            socket_dir: if parameters.socket_dir.is_empty() {
-                SOCKETS.into()
-            } else {
-                (&parameters.socket_dir).into()
-            },
+            socket_dir: (!parameters.socket_dir.is_empty())
+                .then(|| (&parameters.socket_dir).into()),
             options: Options::from_any(options)?,
             ttrpc_address: parameters.containerd_ttrpc_address,
             // Below INFO.
@@ -137,49 +113,6 @@ impl Request {
     }
 }
 
-/// The name that containerd's tests expect: a digest of what the shim is for.
-fn socket(directory: &Path, address: &str, namespace: &str, group: &str) -> PathBuf {
-    let joined = format!("{address}/{namespace}/{group}");
-    let parts = joined.split('/').filter(|part| !part.is_empty());
-    let rooted = if joined.starts_with('/') { "/" } else { "" };
-    let name = format!("{rooted}{}", parts.collect::<Vec<_>>().join("/"));
-    let digest: String = Sha256::digest(name.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    directory.join(digest)
-}
-
-/// None if somebody answers there: the group has its shim.
-fn bind(socket: &Path) -> Result<Option<UnixListener>> {
-    if let Some(directory) = socket.parent() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .with_context(|| format!("make {}", directory.display()))?;
-    }
-    let listener = match UnixListener::bind(socket) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            if UnixStream::connect(socket).is_ok() {
-                return Ok(None);
-            }
-            if !fs::symlink_metadata(socket).is_ok_and(|metadata| metadata.file_type().is_socket())
-            {
-                bail!("{} is in the way", socket.display());
-            }
-            // Of a shim that was killed.
-            fs::remove_file(socket).with_context(|| format!("remove {}", socket.display()))?;
-            UnixListener::bind(socket)
-        }
-        other => other,
-    };
-    let listener = listener.with_context(|| format!("bind {}", socket.display()))?;
-    fs::set_permissions(socket, fs::Permissions::from_mode(0o600))
-        .with_context(|| format!("chmod {}", socket.display()))?;
-    Ok(Some(listener))
-}
-
 /// Makes the serving shim. Clients may connect at once: the socket listens already.
 fn spawn(invocation: &Invocation, listener: UnixListener, request: &Request) -> Result<()> {
     let mut command = Command::new(env::current_exe().context("find this program")?);
@@ -196,6 +129,10 @@ fn spawn(invocation: &Invocation, listener: UnixListener, request: &Request) -> 
     }
     if !request.ttrpc_address.is_empty() {
         command.env("TTRPC_ADDRESS", &request.ttrpc_address);
+    }
+    if env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
+        // The shim inherits it, and so do its containers: none of others' runs beside them on a core.
+        sys::sched_core().context("enable core scheduling")?;
     }
     command
         .stdin(OwnedFd::from(listener))
@@ -266,21 +203,6 @@ mod tests {
     }
 
     #[test]
-    fn the_socket_has_the_name_that_containerd_computes() {
-        let socket = socket(
-            Path::new("/run/containerd/s"),
-            "/run/containerd//containerd.sock",
-            "default",
-            "web",
-        );
-        // printf %s /run/containerd/containerd.sock/default/web | sha256sum
-        assert_eq!(
-            socket.to_str().unwrap(),
-            "/run/containerd/s/2cde4450fa38c74f53603e01d2afd903b315a27a596f12a151414cd59897d883"
-        );
-    }
-
-    #[test]
     fn options_alone_are_the_older_protocol() {
         let request =
             Request::read(&options().write_to_bytes().unwrap()[..], &invocation()).unwrap();
@@ -316,7 +238,7 @@ mod tests {
         let request =
             Request::read(&parameters.write_to_bytes().unwrap()[..], &invocation()).unwrap();
         assert!(request.bootstrap && request.debug);
-        assert_eq!(request.socket_dir, Path::new("/run/other"));
+        assert_eq!(request.socket_dir.as_deref(), Some(Path::new("/run/other")));
         assert_eq!(request.options.binary_name, "crun");
         let result =
             BootstrapResult::parse_from_bytes(&request.answer("unix:///x").unwrap()).unwrap();

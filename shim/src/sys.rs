@@ -1,5 +1,6 @@
 //! The system calls that `nix` lacks; the only unsafe code. One function per call, which decides nothing.
 
+pub(crate) mod mount;
 pub(crate) mod tty;
 
 use std::io;
@@ -34,6 +35,14 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Resul
     .map(drop)
 }
 
+/// FIONREAD: how many bytes wait in a pipe.
+pub(crate) fn waiting(pipe: BorrowedFd<'_>) -> io::Result<libc::c_int> {
+    let mut size = 0;
+    // SAFETY: the kernel writes one integer, which lives until the call returns.
+    check(unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut size) }.into())?;
+    Ok(size)
+}
+
 /// A descriptor whose readiness tokio tells. It must be one that epoll(7) takes: no regular file.
 pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is the same open descriptor for as long as it exists.
@@ -53,6 +62,41 @@ pub(crate) fn dies_with_us(command: &mut Command) {
     };
     // SAFETY: between fork and exec it does three system calls and neither allocates nor locks.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// PR_SCHED_CORE_CREATE for the process group, whose only member is the caller (prctl(2)).
+pub(crate) fn sched_core() -> io::Result<()> {
+    let process_group: libc::c_ulong = 2;
+    let nothing: libc::c_ulong = 0;
+    // SAFETY: the call takes integers; no cookie is written where the last one is 0.
+    check(
+        unsafe {
+            libc::prctl(
+                libc::PR_SCHED_CORE,
+                libc::PR_SCHED_CORE_CREATE,
+                nothing,
+                process_group,
+                nothing,
+            )
+        }
+        .into(),
+    )
+    .map(drop)
+}
+
+/// Takes the program's own code out of what this process has mapped (MADV_DONTNEED). It stays in the page cache, and what is executed again
+/// comes back by itself; but most of it was for what has just been done. The kernel maps 16 pages for each that is needed, so
+/// that all of the program would count as ours otherwise.
+pub(crate) fn unmap_code() {
+    unsafe extern "C" {
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    let (first, last) = (&raw const __executable_start, &raw const etext);
+    let length = last.addr() - first.addr();
+    // SAFETY: from the beginning of the program to the end of its code there are private mappings of its file which nobody has written
+    // to, so that what comes back is what was there. Constants are among it: reads of them find the same bytes.
+    unsafe { libc::madvise(first.cast_mut().cast(), length, libc::MADV_DONTNEED) };
 }
 
 /// F_DUPFD_CLOEXEC: the lowest free number from `lowest` on.

@@ -8,19 +8,19 @@ use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use protobuf::MessageField;
 use protobuf::well_known_types::empty::Empty;
-use tokio::sync::Notify;
+use protobuf::{Message, MessageField};
 use ttrpc::r#async::{Service, TtrpcContext};
 
 use crate::cgroup;
 use crate::container::Container;
 use crate::containers::Containers;
-use crate::error::{Error, Kind, Result};
+use crate::end::End;
+use crate::error::{Error, Result};
 use crate::metrics;
 use crate::process::{Ended, Process, State};
 use crate::protos::pack;
-use crate::protos::runc_options::ProcessDetails;
+use crate::protos::runc_options::{CheckpointOptions, ProcessDetails};
 use crate::protos::task::{
     CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
     CreateTaskResponse, DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest,
@@ -30,22 +30,17 @@ use crate::protos::task::{
 };
 use crate::protos::task_ttrpc::{Task, create_task};
 use crate::protos::task_types::{ProcessInfo, Status};
+use crate::sys;
 
 #[derive(Debug)]
 struct Tasks {
     containers: Arc<Containers>,
-    shutdown: Arc<Notify>,
+    end: Arc<End>,
 }
 
-/// The service under both of its names. `shutdown` is told when a client wants the shim to end and no container is left.
-pub(crate) fn services(
-    containers: Arc<Containers>,
-    shutdown: Arc<Notify>,
-) -> HashMap<String, Service> {
-    let tasks = Arc::new(Tasks {
-        containers,
-        shutdown,
-    });
+/// The service under both of its names. `end` is told when a client wants the shim to end.
+pub(crate) fn services(containers: Arc<Containers>, end: Arc<End>) -> HashMap<String, Service> {
+    let tasks = Arc::new(Tasks { containers, end });
     let mut services = create_task(tasks.clone());
     // The same messages and methods; containerd up to 1.7 and newer ones that were told of version 2 call it so.
     services.extend(
@@ -56,13 +51,15 @@ pub(crate) fn services(
     services
 }
 
-type Reply<T> = ttrpc::Result<T>;
+pub(crate) type Reply<T> = ttrpc::Result<T>;
 
 /// Does it, whatever becomes of the client.
-async fn detached<T: Send + 'static>(
+pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Reply<T> {
-    match tokio::spawn(work).await {
+    let done = tokio::spawn(work).await;
+    sys::unmap_code();
+    match done {
         Ok(done) => Ok(done?),
         // Panics abort, and nobody cancels.
         Err(error) => Err(Error::unknown(error.to_string()).into()),
@@ -208,8 +205,19 @@ impl Task for Tasks {
             .map(|()| Empty::new())
     }
 
-    async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> Reply<Empty> {
-        Err(Error::new(Kind::Unimplemented, "checkpoint").into())
+    async fn checkpoint(&self, _: &TtrpcContext, request: CheckpointTaskRequest) -> Reply<Empty> {
+        let container = self.container(&request.id)?;
+        let options = request
+            .options
+            .as_ref()
+            .map_or(Ok(Default::default()), |any| {
+                CheckpointOptions::parse_from_bytes(&any.value)
+            });
+        let options = options
+            .map_err(|error| Error::invalid(format!("the options of the checkpoint: {error}")))?;
+        detached(async move { container.checkpoint(&request.path, &options).await })
+            .await
+            .map(|()| Empty::new())
     }
 
     async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> Reply<Empty> {
@@ -265,10 +273,7 @@ impl Task for Tasks {
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Reply<StatsResponse> {
         let container = self.container(&request.id)?;
-        let group = container
-            .group
-            .as_deref()
-            .ok_or_else(|| Error::not_found("the container has no group of cgroup v2"))?;
+        let group = container.group()?;
         let metrics = metrics::read(group).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 Error::not_found(format!("group {} does not exist", group.display()))
@@ -296,9 +301,12 @@ impl Task for Tasks {
         })
     }
 
+    /// With containers left it is only a wish.
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> Reply<Empty> {
         if self.containers.are_none() {
-            self.shutdown.notify_one();
+            self.end.now();
+        } else {
+            self.end.wish();
         }
         Ok(Empty::new())
     }
@@ -363,19 +371,20 @@ fn state_of_end(ended: Ended) -> StateResponse {
     }
 }
 
-/// An empty list would have containerd think that the shim is left over, and throw the exit status away.
+/// Of a container that has ended, its init; of one that was saved and comes back in Start, a process without a pid. Of an empty list, and up to
+/// 1.7 of an error, containerd would think after its restart that the shim is left over, and throw the exit status away.
 fn processes(container: &Container) -> Result<Vec<ProcessInfo>> {
-    if matches!(container.init.state(), State::Stopped(_)) {
-        return Err(Error::precondition("process already finished"));
-    }
-    let group = container
-        .group
-        .as_deref()
-        .ok_or_else(|| Error::not_found("the container has no group of cgroup v2"))?;
-    let pids = cgroup::pids(group)
-        .map_err(|error| Error::os(format!("list the processes of {}", group.display()), error))?;
+    let mut pids = match container.init.state() {
+        State::Registered | State::Stopped(_) => Vec::new(),
+        State::Alive(..) => {
+            let group = container.group()?;
+            let listed =
+                |error| Error::os(format!("list the processes of {}", group.display()), error);
+            cgroup::pids(group).map_err(listed)?
+        }
+    };
     if pids.is_empty() {
-        return Err(Error::precondition("process already finished"));
+        pids.push(container.init.pid());
     }
     let execs: HashMap<i32, String> = container
         .execs

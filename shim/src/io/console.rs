@@ -1,52 +1,54 @@
 //! The console socket (`--console-socket`): the runtime command connects and sends the master of the terminal that it has made.
 
 use std::io::{Error, Result};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::{isatty, mkdtemp};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, isatty, unlinkat};
 
 use crate::error::told;
 use crate::sys;
 
-/// A socket in a directory of its own, which is removed with it.
+/// A socket in the bundle, where it goes with all else if we are killed. The bundle's path may be longer than a socket's address, so
+/// it is named by way of a descriptor of ours.
 #[derive(Debug)]
 pub(super) struct Console {
     listener: UnixListener,
-    directory: PathBuf,
-    socket: PathBuf,
+    directory: OwnedFd,
+    name: String,
+    path: PathBuf,
 }
 
 impl Console {
-    /// Not in the bundle, whose path may be longer than a socket's address.
-    pub(super) fn new() -> Result<Self> {
-        let parent = std::env::var_os("XDG_RUNTIME_DIR")
-            .filter(|path| !path.is_empty())
-            .map_or("/tmp".into(), PathBuf::from);
-        let template = parent.join("caisson-console-XXXXXX");
-        let directory = mkdtemp(&template).map_err(|errno| context(&template, errno.into()))?;
-        let socket = directory.join("socket");
-        let bound = UnixListener::bind(&socket)
+    pub(super) fn new(directory: &Path) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let (own, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("console-{own}-{number}");
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let opened = open(directory, flags, Mode::empty());
+        let directory = opened.map_err(|errno| context(directory, errno.into()))?;
+        let number = directory.as_raw_fd();
+        let path = PathBuf::from(format!("/proc/{own}/fd/{number}/{name}"));
+        // Of a shim that was killed and had our pid; mostly there is none.
+        unlinkat(&directory, name.as_str(), UnlinkatFlags::NoRemoveDir).ok();
+        let bound = UnixListener::bind(&path)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-        match bound {
-            Ok(listener) => Ok(Self {
-                listener,
-                directory,
-                socket,
-            }),
-            Err(error) => {
-                // Why there is no socket matters more than that an empty directory is left.
-                std::fs::remove_dir(&directory).ok();
-                Err(context(&socket, error))
-            }
-        }
+        let listener = bound.map_err(|error| context(&path, error))?;
+        Ok(Self {
+            listener,
+            directory,
+            name,
+            path,
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.socket
+        &self.path
     }
 
     /// The master, non-blocking. The command has succeeded, so it has been sent: nothing waits here. The socket has done its work.
@@ -55,10 +57,10 @@ impl Console {
             .listener
             .accept()
             .and_then(|(peer, _)| sys::tty::receive(peer.as_fd()));
-        let terminal = received.map_err(|error| context(&self.socket, error))?;
+        let terminal = received.map_err(|error| context(&self.path, error))?;
         self.remove();
         if !isatty(&terminal).unwrap_or(false) {
-            return Err(context(&self.socket, Errno::ENOTTY.into()));
+            return Err(context(&self.path, Errno::ENOTTY.into()));
         }
         let flags = OFlag::from_bits_retain(fcntl(&terminal, FcntlArg::F_GETFL)?);
         fcntl(&terminal, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
@@ -66,9 +68,13 @@ impl Console {
     }
 
     fn remove(&self) {
-        // ENOENT the second time; and a leftover in a directory for such things is not worth more than a try.
-        std::fs::remove_file(&self.socket).ok();
-        std::fs::remove_dir(&self.directory).ok();
+        // ENOENT the second time; and the bundle goes, too.
+        unlinkat(
+            &self.directory,
+            self.name.as_str(),
+            UnlinkatFlags::NoRemoveDir,
+        )
+        .ok();
     }
 }
 

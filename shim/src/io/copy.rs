@@ -7,16 +7,49 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::unistd::{read, write};
 use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
 use tokio::task::coop::consume_budget;
 
 use super::sink::{Moved, Sink, Source};
+use crate::sys;
 
 /// How much of what is typed is on its way at once.
 const TYPED: usize = 512;
 
+/// How much a runtime's command may say before it is copied: half a pipe, since a page of it may be half empty.
+const DECENT: libc::c_int = 32 << 10;
+
 /// From a pipe.
 pub(super) async fn from_pipe(pipe: AsyncFd<OwnedFd>, mut sink: Sink) {
     copy(&pipe, |fd| Source::Pipe(fd.as_fd()), &mut sink).await;
+}
+
+/// From a pipe that the runtime's command writes to as well, until `made`: if it fails, what it says there is not the process's. Of one
+/// that says more than is decent it is copied, lest it wait for us for ever.
+pub(super) async fn from_process(
+    pipe: AsyncFd<OwnedFd>,
+    mut made: watch::Receiver<bool>,
+    sink: Sink,
+) {
+    let mut open = true;
+    while !*made.borrow_and_update() {
+        tokio::select! {
+            changed = made.changed() => if changed.is_err() {
+                return;
+            },
+            ready = pipe.readable(), if open => {
+                // The shim ends.
+                let Ok(mut ready) = ready else { return };
+                if sys::waiting(pipe.as_fd()).is_ok_and(|size| size >= DECENT) {
+                    break;
+                }
+                // An end stays ready.
+                open = !ready.ready().is_read_closed();
+                ready.clear_ready();
+            }
+        }
+    }
+    from_pipe(pipe, sink).await;
 }
 
 /// From a terminal.
@@ -25,11 +58,14 @@ pub(super) async fn from_terminal(terminal: Arc<AsyncFd<OwnedFd>>, mut sink: Sin
 }
 
 async fn copy(from: &AsyncFd<OwnedFd>, source: fn(&OwnedFd) -> Source<'_>, sink: &mut Sink) {
-    // No readiness any more: the shim ends.
-    while let Ok(mut ready) = from.readable().await {
+    loop {
         match sink.take(source(from.get_ref())) {
             Moved::Something => {}
-            Moved::Nothing => ready.clear_ready(),
+            Moved::Nothing => match from.readable().await {
+                Ok(mut ready) => ready.clear_ready(),
+                // The shim ends.
+                Err(_) => return,
+            },
             Moved::Full => sink.room().await,
             Moved::End => return,
         }

@@ -12,6 +12,7 @@
 mod console;
 mod copy;
 mod fifo;
+mod log_file;
 mod logger;
 mod pipe;
 mod sink;
@@ -23,7 +24,7 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -51,13 +52,15 @@ pub(crate) struct Streams {
     pub(crate) stderr: String,
 }
 
-/// Whose streams they are: for the environment of a logger (`binary://`), and the owner of pipes (`io_uid`, `io_gid` of the options).
+/// Whose streams they are: for the environment of a logger (`binary://`), the owner of pipes (`io_uid`, `io_gid` of the options), and
+/// where the console's socket may be.
 #[derive(Clone, Debug)]
 pub(crate) struct Owner {
     pub(crate) namespace: String,
     pub(crate) container: String,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    pub(crate) directory: PathBuf,
 }
 
 /// What becomes descriptors 0, 1 and 2 of the runtime command. With a terminal, /dev/null.
@@ -70,7 +73,7 @@ pub(crate) struct Inner {
 
 /// The streams of one process, from before its creation until its deletion. All methods take `&self`: a call that waits
 /// (`drained`) does not keep others (`resize`, `close_stdin`) out. Dropping it ends the copying and closes everything, the
-/// console socket's directory included.
+/// console socket included.
 #[derive(Debug)]
 pub(crate) struct Stdio {
     owner: Owner,
@@ -78,6 +81,8 @@ pub(crate) struct Stdio {
     copies: Mutex<JoinSet<()>>,
     /// Who has output to finish, a copy or a logger, holds a receiver.
     outputs: watch::Sender<()>,
+    /// Whether the runtime's command has succeeded.
+    made: watch::Sender<bool>,
     /// Bytes of output that nobody read or that could not be written.
     dropped: Arc<AtomicU64>,
     console: Option<Console>,
@@ -121,7 +126,8 @@ impl Stdio {
             state.outer.stdin = Some(ends.reader);
             state.stdin_writer = Some(ends.writer);
         }
-        let console = streams.terminal.then(Console::new).transpose()?;
+        let console = streams.terminal.then(|| Console::new(&owner.directory));
+        let console = console.transpose()?;
         let logger = state
             .outer
             .name_sinks(streams, owner, &dropped, ended)
@@ -132,6 +138,7 @@ impl Stdio {
             state,
             copies,
             outputs,
+            made: watch::Sender::new(false),
             dropped,
             console,
             _logger: logger,
@@ -139,7 +146,7 @@ impl Stdio {
     }
 
     /// The inner ends, for the runtime command; once. They are to be closed here when it has been spawned, so that the end of the
-    /// process is the end of its output. Copying from and to pipes starts: the command may write more than a pipe holds.
+    /// process is the end of its output. Copying to pipes starts; from them when the command has succeeded, or writes more than a pipe holds.
     pub(crate) fn take_inner(&self) -> Result<Inner> {
         let mut state = lock(&self.state);
         if std::mem::replace(&mut state.given, true) {
@@ -179,6 +186,7 @@ impl Stdio {
 
     /// To be called when the runtime command has succeeded: takes the terminal from the console socket, and starts to copy.
     pub(crate) async fn start(&self) -> Result<()> {
+        self.made.send_replace(true);
         let Some(console) = &self.console else {
             return Ok(());
         };
@@ -241,7 +249,7 @@ impl Stdio {
     fn copy_output(&self, sink: Sink) -> Result<OwnedFd> {
         let (reader, writer) = pipe::to_writer()?;
         pipe::give(&writer, self.owner.uid, self.owner.gid)?;
-        let output = copy::from_pipe(readable(reader)?, sink);
+        let output = copy::from_process(readable(reader)?, self.made.subscribe(), sink);
         lock(&self.copies).spawn(until_ended(output, self.outputs.subscribe()));
         Ok(writer)
     }
@@ -260,7 +268,7 @@ impl Drop for Stdio {
 }
 
 impl Outer {
-    /// A logger takes both streams; with a terminal there is only one.
+    /// A logger or a log takes both streams; with a terminal there is only one.
     async fn name_sinks(
         &mut self,
         streams: &Streams,
@@ -280,6 +288,12 @@ impl Outer {
                         (!streams.terminal).then(|| Sink::logger(running.stderr, dropped));
                     return Ok(Some(running.stop));
                 }
+                Target::Log(target) => {
+                    let log = Arc::new(Mutex::new(log_file::Log::open(&target)?));
+                    self.stdout = Some(Sink::log(log.clone(), "stdout", dropped));
+                    self.stderr = (!streams.terminal).then(|| Sink::log(log, "stderr", dropped));
+                    return Ok(None);
+                }
                 target => self.stdout = Some(sink(&target, dropped)?),
             }
         }
@@ -297,7 +311,7 @@ fn sink(target: &Target, dropped: &Arc<AtomicU64>) -> Result<Sink> {
             Opened::Other(file) => Sink::file(file, dropped),
         }),
         Target::File(path) => Ok(Sink::file(log_file(path)?, dropped)),
-        Target::Logger(_) => Err(Error::new(
+        Target::Logger(_) | Target::Log(_) => Err(Error::new(
             ErrorKind::InvalidInput,
             "a logger for stderr only",
         )),

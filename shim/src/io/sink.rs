@@ -14,8 +14,8 @@
 
 use std::io::Result;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -26,6 +26,8 @@ use tokio::io::Interest;
 use tokio::time::{Instant, timeout_at};
 
 use super::fifo;
+use super::log_file::Log;
+use crate::lock::lock;
 use crate::sys;
 
 /// What a fifo without a reader may hold: the default of /proc/sys/fs/pipe-max-size.
@@ -47,6 +49,8 @@ pub(super) struct Sink {
 enum To {
     Nowhere,
     File(OwnedFd),
+    /// The log of both streams, and which of them this is.
+    Log(Arc<Mutex<Log>>, &'static str),
     Pipe(Pipe),
 }
 
@@ -95,6 +99,17 @@ impl Sink {
     pub(super) fn file(file: OwnedFd, dropped: &Arc<AtomicU64>) -> Self {
         Self {
             to: To::File(file),
+            dropped: dropped.clone(),
+        }
+    }
+
+    pub(super) fn log(
+        log: Arc<Mutex<Log>>,
+        stream: &'static str,
+        dropped: &Arc<AtomicU64>,
+    ) -> Self {
+        Self {
+            to: To::Log(log, stream),
             dropped: dropped.clone(),
         }
     }
@@ -154,7 +169,7 @@ impl Sink {
                     self.copy::<ATOMIC>(fd)
                 }
             }
-            (To::Nowhere | To::File(_), Source::Pipe(fd) | Source::Terminal(fd)) => {
+            (To::Nowhere | To::File(_) | To::Log(..), Source::Pipe(fd) | Source::Terminal(fd)) => {
                 self.copy::<CHUNK>(fd)
             }
         }
@@ -183,6 +198,10 @@ impl Sink {
         let taken = match &mut self.to {
             To::Nowhere => data.len(),
             To::File(file) => put(file.as_fd(), data),
+            To::Log(log, stream) => {
+                let written = lock(log).append(data, stream);
+                if written { data.len() } else { 0 }
+            }
             To::Pipe(pipe) => pipe.put(data),
         };
         let dropped = u64::try_from(data.len() - taken).unwrap_or(u64::MAX);

@@ -5,12 +5,20 @@ use std::io::{Error, ErrorKind, Result};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use super::log_file;
+
+/// A log's size and number of files if its URI does not say: as much as fits on a small disk, and is worth reading.
+const MAX_SIZE: u64 = 10 << 20;
+const MAX_FILES: u32 = 5;
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// A path, or `fifo://` and one.
     Fifo(PathBuf),
     /// `file://`: made if missing, and added to.
     File(PathBuf),
+    /// `log://`: a log that we write and rotate; not one of containerd's.
+    Log(log_file::Target),
     /// `binary://` and `binary-v2://`: a program that reads the output.
     Logger(Logger),
 }
@@ -39,6 +47,11 @@ impl Target {
         match scheme {
             "fifo" => Ok(Self::Fifo(path)),
             "file" => Ok(Self::File(path)),
+            "log" => Ok(Self::Log(log_file::Target {
+                path,
+                max_size: number(text, query, "max-size", MAX_SIZE)?,
+                max_files: number(text, query, "max-files", MAX_FILES)?,
+            })),
             "binary" | "binary-v2" => Ok(Self::Logger(Logger {
                 program: path,
                 args: arguments(query),
@@ -56,6 +69,17 @@ fn absolute(text: &str, path: Vec<u8>) -> Result<PathBuf> {
         return Err(invalid(format!("stream '{text}': not an absolute path")));
     }
     Ok(PathBuf::from(OsString::from_vec(path)))
+}
+
+/// The query's value of that name.
+fn number<T: std::str::FromStr>(text: &str, query: &str, name: &str, default: T) -> Result<T> {
+    let mut values = query.split('&').filter_map(|pair| pair.split_once('='));
+    let Some((_, value)) = values.rfind(|(key, _)| *key == name) else {
+        return Ok(default);
+    };
+    value
+        .parse()
+        .map_err(|_| invalid(format!("stream '{text}': {name} is no number")))
 }
 
 fn arguments(query: &str) -> Vec<OsString> {
@@ -108,6 +132,24 @@ mod tests {
             parse("file:///var/log/x.log#f"),
             Target::File("/var/log/x.log".into())
         );
+    }
+
+    #[test]
+    fn a_log_has_limits() {
+        let log = |max_size, max_files| {
+            let path = "/l".into();
+            Target::Log(log_file::Target {
+                path,
+                max_size,
+                max_files,
+            })
+        };
+        assert_eq!(Target::parse("log:///l").unwrap(), log(MAX_SIZE, MAX_FILES));
+        assert_eq!(
+            Target::parse("log:///l?max-size=7&max-files=2").unwrap(),
+            log(7, 2)
+        );
+        assert!(Target::parse("log:///l?max-size=many").is_err());
     }
 
     #[test]

@@ -69,12 +69,14 @@ fn owner() -> Owner {
         container: "c1".to_owned(),
         uid: 0,
         gid: 0,
+        directory: std::env::temp_dir(),
     }
 }
 
 async fn open(streams: &Streams) -> (Stdio, File, File, File) {
     let stdio = Stdio::open(streams, &owner()).await.unwrap();
     let inner = stdio.take_inner().unwrap();
+    stdio.start().await.unwrap();
     (
         stdio,
         File::from(inner.stdin),
@@ -163,6 +165,20 @@ async fn output_reaches_its_own_fifo_and_input_the_process() {
     drop((stdout, stderr));
     assert!(stdio.drained(Duration::from_secs(5)).await);
     assert_eq!(stdio.dropped(), 0);
+}
+
+#[tokio::test]
+async fn what_a_command_says_that_fails_is_not_output_unless_it_would_never_end() {
+    let scratch = Scratch::new();
+    let mut reader = scratch.reader("out");
+    let stdio = Stdio::open(&scratch.streams(), &owner()).await.unwrap();
+    let mut stdout = File::from(stdio.take_inner().unwrap().stdout);
+    stdout.write_all(b"the reason of a failure\n").unwrap();
+    settle().await;
+    assert_eq!(available(&mut reader), b"");
+    write_all(&mut stdout, &lines(3_000)).await;
+    settle().await;
+    assert!(available(&mut reader).starts_with(b"the reason of a failure\n"));
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ pub mod cgroup_metrics;
 pub mod events;
 pub mod forward;
 pub mod forward_ttrpc;
+pub mod pod;
 pub mod runc_options;
 pub mod runtime_options;
 pub mod sandbox;

@@ -1,0 +1,7 @@
+//! `caissonctl`. All of it is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    supervisor::client()
+}

@@ -1,0 +1,7 @@
+//! `caissond`. All of it is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    supervisor::daemon()
+}

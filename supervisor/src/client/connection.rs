@@ -1,0 +1,170 @@
+//! The connection to the daemon, which is started if none runs.
+
+use std::fs::{self, OpenOptions};
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::geteuid;
+use tokio::net::UnixStream;
+use ttrpc::r#async::Client;
+use ttrpc::r#async::transport::Socket;
+use ttrpc::context::{Context, with_timeout};
+
+use crate::fault::{Fault, Kind, Result, Tried as _};
+use crate::protos::containers_ttrpc::ContainersClient;
+use crate::protos::images_ttrpc::ImagesClient;
+use crate::protos::system_ttrpc::{SystemClient, VolumesClient};
+
+/// Where the daemon is, or is to be.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) address: Option<PathBuf>,
+    pub(super) root: PathBuf,
+    pub(super) state: PathBuf,
+}
+
+impl Place {
+    fn socket(&self) -> PathBuf {
+        self.address
+            .clone()
+            .unwrap_or_else(|| self.state.join("caissond.sock"))
+    }
+}
+
+/// The daemon's services over one connection.
+pub(super) struct Daemon {
+    pub(super) containers: ContainersClient,
+    pub(super) images: ImagesClient,
+    pub(super) system: SystemClient,
+    pub(super) volumes: VolumesClient,
+}
+
+impl Daemon {
+    pub(super) async fn connect(place: &Place) -> Result<Self> {
+        let socket = place.socket();
+        let stream = match UnixStream::connect(&socket).await {
+            Ok(stream) => stream,
+            // A socket that is named belongs to a daemon with a store of its own, which nobody here knows.
+            Err(error) if geteuid().is_root() && place.address.is_none() => {
+                start(place, &error)?;
+                let stream = UnixStream::connect(&socket).await;
+                stream.map_err(|error| unreachable(place, &error))?
+            }
+            Err(error) => return Err(unreachable(place, &error)),
+        };
+        Ok(Self::over(stream))
+    }
+
+    /// To one that runs.
+    pub(super) async fn running(place: &Place) -> Result<Self> {
+        let stream = UnixStream::connect(place.socket()).await;
+        let stream = stream.map_err(|error| unreachable(place, &error))?;
+        Ok(Self::over(stream))
+    }
+
+    fn over(stream: UnixStream) -> Self {
+        let client = Client::new(Socket::new(stream));
+        Self {
+            containers: ContainersClient::new(client.clone()),
+            images: ImagesClient::new(client.clone()),
+            system: SystemClient::new(client.clone()),
+            volumes: VolumesClient::new(client),
+        }
+    }
+}
+
+/// Without a deadline: what takes long takes long, and the user can interrupt it.
+pub(super) fn patient() -> Context {
+    with_timeout(0)
+}
+
+/// For what is not worth waiting for.
+pub(super) fn within(time: Duration) -> Context {
+    with_timeout(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX))
+}
+
+fn unreachable(place: &Place, error: &std::io::Error) -> Fault {
+    let hint = if error.kind() == std::io::ErrorKind::PermissionDenied {
+        "use root, or have the daemon started with --group"
+    } else if place.address.is_some() {
+        "a daemon whose socket is named is not started on demand; start caissond"
+    } else {
+        "it is started on demand as root only; start caissond, or name its socket with --address"
+    };
+    Fault::of(
+        Kind::Unavailable,
+        format!(
+            "cannot reach the daemon at {}: {error} ({hint})",
+            place.socket().display()
+        ),
+    )
+}
+
+/// Starts the daemon and waits until it listens, unless another client has just done so.
+fn start(place: &Place, error: &std::io::Error) -> Result<()> {
+    fs::create_dir_all(&place.state).tried(|| format!("make {}", place.state.display()))?;
+    let lock = place.state.join("start.lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&lock);
+    let file = file.tried(|| format!("open {}", lock.display()))?;
+    let _alone = Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| Fault::unknown(format!("lock {}: {errno}", lock.display())))?;
+    if std::os::unix::net::UnixStream::connect(place.socket()).is_ok() {
+        return Ok(());
+    }
+    let program = crate::host::program("caissond").map_err(|fault| {
+        Fault::of(
+            fault.kind,
+            format!("{fault}; {}", unreachable(place, error)),
+        )
+    })?;
+    let log = place.state.join("caissond.log");
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&log);
+    let file = file.tried(|| format!("open {}", log.display()))?;
+    let mut command = Command::new(&program);
+    command
+        .arg("--root")
+        .arg(&place.root)
+        .arg("--state")
+        .arg(&place.state);
+    // Its own process group: what a terminal sends us is not for it.
+    command
+        .process_group(0)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(file);
+    let mut daemon = command
+        .spawn()
+        .tried(|| format!("run {}", program.display()))?;
+    let mut said = vec![];
+    if let Some(mut stdout) = daemon.stdout.take() {
+        // It says so and closes its standard output when it listens; it closes that without a word when it ends.
+        stdout
+            .read_to_end(&mut said)
+            .tried(|| "wait for the daemon".into())?;
+    }
+    if !said.is_empty() {
+        return Ok(());
+    }
+    let status = daemon.wait().tried(|| "wait for the daemon".into())?;
+    let text = fs::read_to_string(&log).unwrap_or_default();
+    let last = text.lines().last().unwrap_or("it said nothing");
+    Err(Fault::of(
+        Kind::Unavailable,
+        format!("the daemon has ended ({status}): {last}"),
+    ))
+}

@@ -1,0 +1,568 @@
+//! The verbs of containers that attach to nothing: requests for each that was named, and lists.
+
+use std::io::{self, Write as _};
+
+use serde_json::Value;
+use tokio::time::{Duration, interval};
+
+use super::arguments::policy;
+use super::cli::{Command, Inspect, Logs, Ps, Stats, Update};
+use super::connection::{Daemon, patient};
+use super::{print, say, table, view};
+use crate::container::{text_of, time_of};
+use crate::fault::{Fault, Kind, Result, Tried as _};
+use crate::protos::containers as api;
+use crate::records::now;
+
+pub(super) async fn run(daemon: &Daemon, command: Command) -> Result<u8> {
+    match command {
+        Command::Stop(asked) => {
+            each(&asked.containers, async |name| {
+                let request = stopping(name, &asked);
+                done(daemon.containers.stop(patient(), &request).await)
+            })
+            .await
+        }
+        Command::Restart(asked) => {
+            each(&asked.containers, async |name| {
+                let request = stopping(name, &asked);
+                done(daemon.containers.restart(patient(), &request).await)
+            })
+            .await
+        }
+        Command::Kill(asked) => kill(daemon, &asked).await,
+        Command::Rm(asked) => remove(daemon, &asked).await,
+        Command::Wait(asked) => wait(daemon, &asked.containers).await,
+        Command::Pause(asked) => pause(daemon, &asked.containers).await,
+        Command::Unpause(asked) => unpause(daemon, &asked.containers).await,
+        Command::Rename { container, name } => rename(daemon, container, name).await,
+        Command::Update(asked) => update(daemon, asked).await,
+        Command::Ps(asked) => ps(daemon, asked).await,
+        Command::Inspect(asked) => inspect(daemon, asked).await,
+        Command::Logs(asked) => logs(daemon, asked).await,
+        Command::Top { container } => top(daemon, container).await,
+        Command::Stats(asked) => stats(daemon, asked).await,
+        Command::Diff { container } => diff(daemon, container).await,
+        Command::Commit(asked) => commit(daemon, asked).await,
+        // The other ones are taken before.
+        _ => Err(Fault::unknown("no such command")),
+    }
+}
+
+async fn kill(daemon: &Daemon, asked: &super::cli::Kill) -> Result<u8> {
+    each(&asked.containers, async |name| {
+        let request = api::KillContainerRequest {
+            container: name.into(),
+            signal: asked.signal.clone(),
+            ..Default::default()
+        };
+        done(daemon.containers.kill(patient(), &request).await)
+    })
+    .await
+}
+
+async fn remove(daemon: &Daemon, asked: &super::cli::Rm) -> Result<u8> {
+    each(&asked.containers, async |name| {
+        let request = api::RemoveContainerRequest {
+            container: name.into(),
+            force: asked.force,
+            volumes: asked.volumes,
+            ..Default::default()
+        };
+        match done(daemon.containers.remove(patient(), &request).await) {
+            Err(fault) if asked.force && fault.kind == Kind::NotFound => Ok(()),
+            removed => removed,
+        }
+    })
+    .await
+}
+
+async fn pause(daemon: &Daemon, names: &[String]) -> Result<u8> {
+    each(names, async |name| {
+        let request = api::PauseContainerRequest {
+            container: name.into(),
+            ..Default::default()
+        };
+        done(daemon.containers.pause(patient(), &request).await)
+    })
+    .await
+}
+
+async fn unpause(daemon: &Daemon, names: &[String]) -> Result<u8> {
+    each(names, async |name| {
+        let request = api::UnpauseContainerRequest {
+            container: name.into(),
+            ..Default::default()
+        };
+        done(daemon.containers.unpause(patient(), &request).await)
+    })
+    .await
+}
+
+async fn rename(daemon: &Daemon, container: String, name: String) -> Result<u8> {
+    let request = api::RenameContainerRequest {
+        container,
+        name,
+        ..Default::default()
+    };
+    done(daemon.containers.rename(patient(), &request).await)?;
+    Ok(0)
+}
+
+/// Does it to each, and prints the names for which it was done. The exit code is 1 if one could not be.
+pub(super) async fn each(names: &[String], act: impl AsyncFn(&str) -> Result<()>) -> Result<u8> {
+    let mut code = 0;
+    for name in names {
+        match act(name).await {
+            Ok(()) => print(&format!("{name}\n")),
+            Err(fault) => {
+                say(&fault);
+                code = 1;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn done<T>(answer: ttrpc::Result<T>) -> Result<()> {
+    answer.map(drop).map_err(Fault::from)
+}
+
+fn stopping(name: &str, asked: &super::cli::Stop) -> api::StopContainerRequest {
+    api::StopContainerRequest {
+        container: name.into(),
+        timeout: asked.timeout,
+        signal: asked.signal.clone(),
+        ..Default::default()
+    }
+}
+
+async fn wait(daemon: &Daemon, names: &[String]) -> Result<u8> {
+    for name in names {
+        let request = api::WaitContainerRequest {
+            container: name.clone(),
+            ..Default::default()
+        };
+        let response = daemon.containers.wait(patient(), &request).await?;
+        print(&format!("{}\n", response.exit_code));
+    }
+    Ok(0)
+}
+
+async fn update(daemon: &Daemon, asked: Update) -> Result<u8> {
+    let restart = asked.restart.as_deref().map(policy).transpose()?;
+    let resources = asked.limits.resources()?;
+    let request = |name: &str| api::UpdateContainerRequest {
+        container: name.into(),
+        resources: (resources != api::Resources::default())
+            .then(|| resources.clone())
+            .into(),
+        restart: restart.clone().into(),
+        ..Default::default()
+    };
+    each(&asked.containers, async |name| {
+        done(daemon.containers.update(patient(), &request(name)).await)
+    })
+    .await
+}
+
+async fn ps(daemon: &Daemon, asked: Ps) -> Result<u8> {
+    // A state that is asked for is to be found.
+    let all = asked.all
+        || asked.latest
+        || asked
+            .filter
+            .iter()
+            .any(|filter| filter.starts_with("status=") || filter.starts_with("exited="));
+    let request = api::ListContainersRequest {
+        all,
+        ..Default::default()
+    };
+    let mut containers = daemon
+        .containers
+        .list(patient(), &request)
+        .await?
+        .containers;
+    let filters: Result<Vec<Filter>> = asked
+        .filter
+        .iter()
+        .map(|word| Filter::parse(word))
+        .collect();
+    let filters = filters?;
+    containers.retain(|container| filters.iter().all(|filter| filter.matches(container)));
+    if asked.latest {
+        containers.truncate(1);
+    }
+    if asked.quiet {
+        let id = |container: &api::Container| {
+            if asked.no_trunc {
+                container.id.clone()
+            } else {
+                container.id[..12].to_owned()
+            }
+        };
+        print(
+            &containers
+                .iter()
+                .map(|container| id(container) + "\n")
+                .collect::<String>(),
+        );
+        return Ok(0);
+    }
+    let now = now();
+    let rows: Vec<Value> = containers
+        .iter()
+        .map(|container| view::row(container, now, asked.no_trunc))
+        .collect();
+    let columns = &[
+        ("CONTAINER ID", "ID"),
+        ("IMAGE", "Image"),
+        ("COMMAND", "Command"),
+        ("CREATED", "RunningFor"),
+        ("STATUS", "Status"),
+        ("NAMES", "Names"),
+    ];
+    print(&table::render(&rows, columns, asked.format.as_deref())?);
+    Ok(0)
+}
+
+/// A word of `--filter`.
+struct Filter {
+    name: String,
+    value: String,
+}
+
+impl Filter {
+    fn parse(word: &str) -> Result<Self> {
+        let (name, value) = word
+            .split_once('=')
+            .ok_or_else(|| Fault::new(format!("filter '{word}' is not NAME=VALUE")))?;
+        if ![
+            "name", "id", "status", "label", "ancestor", "exited", "volume",
+        ]
+        .contains(&name)
+        {
+            return Err(Fault::new(format!("no filter is called '{name}'")));
+        }
+        Ok(Self {
+            name: name.into(),
+            value: value.into(),
+        })
+    }
+
+    fn matches(&self, container: &api::Container) -> bool {
+        match self.name.as_str() {
+            "name" => container.name.contains(&self.value),
+            "id" => container.id.starts_with(&self.value),
+            "status" => view::status_word(&container.state) == self.value,
+            "exited" => {
+                view::status_word(&container.state) == "exited"
+                    && container.state.exit_code.to_string() == self.value
+            }
+            "ancestor" => {
+                container.config.image == self.value || container.image_id.contains(&self.value)
+            }
+            "volume" => container
+                .config
+                .mounts
+                .iter()
+                .any(|mount| mount.source == self.value || mount.target == self.value),
+            _ => match self.value.split_once('=') {
+                Some((name, value)) => container
+                    .labels
+                    .get(name)
+                    .is_some_and(|label| label == value),
+                None => container.labels.contains_key(&self.value),
+            },
+        }
+    }
+}
+
+async fn inspect(daemon: &Daemon, asked: Inspect) -> Result<u8> {
+    let mut found = vec![];
+    let mut code = 0;
+    for name in &asked.names {
+        let request = api::InspectContainerRequest {
+            container: name.clone(),
+            ..Default::default()
+        };
+        match daemon
+            .containers
+            .inspect(patient(), &request)
+            .await
+            .map_err(Fault::from)
+        {
+            Ok(response) => found.push(view::inspect(response.container.get_or_default())),
+            Err(fault) if fault.kind == Kind::NotFound => {
+                match super::images::inspected(daemon, name).await {
+                    Ok(image) => found.push(image),
+                    Err(_) => {
+                        say(&Fault::not_found(format!(
+                            "no such container or image: {name}"
+                        )));
+                        code = 1;
+                    }
+                }
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    show(&found, asked.format.as_deref())?;
+    Ok(code)
+}
+
+/// An array, or each by a template.
+pub(super) fn show(found: &[Value], format: Option<&str>) -> Result<()> {
+    match format {
+        None => {
+            let text = serde_json::to_string_pretty(found).tried(|| "write JSON".into())?;
+            print(&format!("{text}\n"));
+        }
+        Some(format) => print(&table::render(
+            found,
+            &[],
+            Some(format).filter(|format| *format != "table"),
+        )?),
+    }
+    Ok(())
+}
+
+/// A date, seconds since the epoch, or so long ago: `10m`, `1h30m`.
+pub(super) fn time(word: &str) -> Result<i64> {
+    let wrong = || {
+        Fault::new(format!(
+            "'{word}' is no time: 2026-11-26T08:00:00Z, seconds since 1970, or 10m for ten minutes ago"
+        ))
+    };
+    if let Some(time) = time_of(word) {
+        return Ok(time);
+    }
+    if let Ok(seconds) = word.parse::<f64>() {
+        #[expect(clippy::cast_possible_truncation, reason = "no time is so far away")]
+        return Ok((seconds * 1e9) as i64);
+    }
+    let (mut ago, mut digits) = (0_i64, String::new());
+    for character in word.chars() {
+        if character.is_ascii_digit() {
+            digits.push(character);
+            continue;
+        }
+        let unit = match character {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 86400,
+            _ => return Err(wrong()),
+        };
+        ago += digits.parse::<i64>().map_err(|_| wrong())? * unit;
+        digits.clear();
+    }
+    if !digits.is_empty() || word.is_empty() {
+        return Err(wrong());
+    }
+    Ok(now() - ago * 1_000_000_000)
+}
+
+async fn logs(daemon: &Daemon, asked: Logs) -> Result<u8> {
+    let tail = match asked.tail.as_str() {
+        "all" | "-1" => None,
+        word => Some(
+            word.parse()
+                .map_err(|_| Fault::new(format!("'{word}' is no number of lines")))?,
+        ),
+    };
+    let request = api::LogsRequest {
+        container: asked.container,
+        follow: asked.follow,
+        tail,
+        since: asked.since.as_deref().map_or(Ok(0), time)?,
+        until: asked.until.as_deref().map_or(Ok(0), time)?,
+        ..Default::default()
+    };
+    let mut stream = daemon.containers.logs(patient(), &request).await?;
+    // Of each stream, whether the last record was a whole line.
+    let mut whole = [true; 2];
+    loop {
+        let response = match stream.recv().await {
+            Ok(Some(response)) => response,
+            Ok(None) => return Ok(0),
+            Err(error) => return Err(super::process::lost(error)),
+        };
+        let mut text = vec![];
+        let whole = &mut whole[usize::from(response.stderr)];
+        for line in response.data.split_inclusive(|byte| *byte == b'\n') {
+            if asked.timestamps && *whole {
+                text.extend_from_slice(text_of(response.time).as_bytes());
+                text.push(b' ');
+            }
+            *whole = line.ends_with(b"\n");
+            text.extend_from_slice(line);
+        }
+        let written = if response.stderr {
+            io::stderr().write_all(&text)
+        } else {
+            io::stdout()
+                .write_all(&text)
+                .and_then(|()| io::stdout().flush())
+        };
+        if written.is_err() {
+            // The reader has left.
+            return Ok(0);
+        }
+    }
+}
+
+async fn top(daemon: &Daemon, container: String) -> Result<u8> {
+    let request = api::ProcessesRequest {
+        container,
+        ..Default::default()
+    };
+    let pids = daemon.containers.processes(patient(), &request).await?.pids;
+    let list: Vec<String> = pids.iter().map(u32::to_string).collect();
+    let output = std::process::Command::new("ps")
+        .args([
+            "-o",
+            "uid,pid,ppid,c,stime,tty,time,cmd",
+            "-p",
+            &list.join(","),
+        ])
+        .output();
+    match output {
+        Ok(output) if output.status.success() => print(&String::from_utf8_lossy(&output.stdout)),
+        // Without ps, what /proc says.
+        _ => {
+            let row = |pid: &u32| {
+                let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let command = String::from_utf8_lossy(&command).replace('\0', " ");
+                serde_json::json!({ "Pid": pid, "Command": command.trim() })
+            };
+            let rows: Vec<Value> = pids.iter().map(row).collect();
+            print(&table::render(
+                &rows,
+                &[("PID", "Pid"), ("CMD", "Command")],
+                None,
+            )?);
+        }
+    }
+    Ok(0)
+}
+
+async fn stats(daemon: &Daemon, asked: Stats) -> Result<u8> {
+    let mut before = std::collections::HashMap::new();
+    let mut ticks = interval(Duration::from_secs(1));
+    // A share of time needs two looks.
+    for round in 0_u64.. {
+        ticks.tick().await;
+        let mut names = asked.containers.clone();
+        if names.is_empty() {
+            let request = api::ListContainersRequest {
+                all: asked.all,
+                ..Default::default()
+            };
+            let listed = daemon
+                .containers
+                .list(patient(), &request)
+                .await?
+                .containers;
+            names = listed.into_iter().map(|container| container.id).collect();
+        }
+        let mut rows = vec![];
+        for name in &names {
+            let request = api::StatsRequest {
+                container: name.clone(),
+                ..Default::default()
+            };
+            match daemon
+                .containers
+                .stats(patient(), &request)
+                .await
+                .map_err(Fault::from)
+            {
+                Ok(seen) => rows.push(usage(
+                    &seen,
+                    before.insert(seen.id.clone(), (seen.cpu_usec, seen.time)),
+                )),
+                // It has ended meanwhile, unless it was named.
+                Err(_) if asked.containers.is_empty() => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        if round == 0 {
+            continue;
+        }
+        let columns = &[
+            ("CONTAINER ID", "ID"),
+            ("NAME", "Name"),
+            ("CPU %", "CPUPerc"),
+            ("MEM USAGE / LIMIT", "MemUsage"),
+            ("MEM %", "MemPerc"),
+            ("NET I/O", "NetIO"),
+            ("BLOCK I/O", "BlockIO"),
+            ("PIDS", "PIDs"),
+        ];
+        let text = table::render(&rows, columns, asked.format.as_deref())?;
+        if asked.no_stream {
+            print(&text);
+            break;
+        }
+        // Over what is there.
+        print(&format!("\x1b[H\x1b[2J{text}"));
+    }
+    Ok(0)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "percent, with two digits")]
+fn usage(seen: &api::StatsResponse, before: Option<(u64, i64)>) -> Value {
+    let cpu = before.map_or(0.0, |(usec, time)| {
+        let passed = (seen.time - time).max(1) as f64 / 1000.0;
+        seen.cpu_usec.saturating_sub(usec) as f64 / passed * 100.0
+    });
+    let memory = seen.memory.saturating_sub(seen.memory_inactive_file);
+    let limit = if seen.memory_limit == u64::MAX {
+        None
+    } else {
+        Some(seen.memory_limit)
+    };
+    let share = limit.map_or(0.0, |limit| memory as f64 / limit.max(1) as f64 * 100.0);
+    serde_json::json!({
+        "ID": &seen.id[..12],
+        "Name": seen.name,
+        "CPUPerc": format!("{cpu:.2}%"),
+        "MemUsage": format!("{} / {}", table::binary(memory), limit.map_or_else(|| "none".into(), table::binary)),
+        "MemPerc": format!("{share:.2}%"),
+        "NetIO": format!("{} / {}", table::decimal(seen.rx_bytes), table::decimal(seen.tx_bytes)),
+        "BlockIO": format!("{} / {}", table::decimal(seen.read_bytes), table::decimal(seen.write_bytes)),
+        "PIDs": seen.pids.to_string(),
+    })
+}
+
+async fn commit(daemon: &Daemon, asked: super::cli::Commit) -> Result<u8> {
+    let request = api::CommitRequest {
+        container: asked.container,
+        name: asked.name.unwrap_or_default(),
+        author: asked.author,
+        message: asked.message,
+        changes: asked.change,
+        pause: asked.pause,
+        ..Default::default()
+    };
+    let response = daemon.containers.commit(patient(), &request).await?;
+    print(&format!("{}\n", response.id));
+    Ok(0)
+}
+
+async fn diff(daemon: &Daemon, container: String) -> Result<u8> {
+    let request = api::DiffRequest {
+        container,
+        ..Default::default()
+    };
+    for change in daemon.containers.diff(patient(), &request).await?.changes {
+        let letter = match change.kind.enum_value_or_default() {
+            api::diff_response::change::Kind::MODIFIED => 'C',
+            api::diff_response::change::Kind::ADDED => 'A',
+            api::diff_response::change::Kind::DELETED => 'D',
+        };
+        print(&format!("{letter} {}\n", change.path));
+    }
+    Ok(0)
+}

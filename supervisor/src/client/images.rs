@@ -1,0 +1,527 @@
+//! The verbs of images.
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal as _, Read, Write};
+use std::path::{Path, PathBuf};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::cli::{History, ImageCommand, Images, Load, Prune, Rmi, Save};
+use super::connection::{Daemon, patient};
+use super::containers::show;
+use super::process::lost;
+use super::{print, table};
+use crate::chunks::CHUNK;
+use crate::container::text_of;
+use crate::fault::{Fault, Result, Tried as _};
+use crate::protos::images as api;
+use crate::records::now;
+
+/// How far the sender may be ahead.
+const WINDOW: u64 = 4 << 20;
+
+pub(super) async fn image(daemon: &Daemon, command: ImageCommand) -> Result<u8> {
+    match command {
+        ImageCommand::Import(asked) => {
+            import(
+                daemon,
+                &asked.file,
+                asked.name.unwrap_or_default(),
+                asked.quiet,
+            )
+            .await
+        }
+        ImageCommand::Export(asked) => save(daemon, asked).await,
+        ImageCommand::Ls(asked) => list(daemon, asked).await,
+        ImageCommand::Rm(asked) => remove(daemon, asked).await,
+        ImageCommand::Tag { image, name } => tag(daemon, image, name).await,
+        ImageCommand::History(asked) => history(daemon, asked).await,
+        ImageCommand::Prune(asked) => prune(daemon, &asked).await,
+        ImageCommand::Verify(asked) => verify(daemon, asked.images, asked.repair).await,
+        ImageCommand::Inspect(asked) => {
+            let mut found = vec![];
+            for name in &asked.names {
+                found.push(inspected(daemon, name).await?);
+            }
+            show(&found, asked.format.as_deref())?;
+            Ok(0)
+        }
+    }
+}
+
+pub(super) async fn load(daemon: &Daemon, asked: Load) -> Result<u8> {
+    let file = asked.input.unwrap_or_else(|| PathBuf::from("-"));
+    import(daemon, &file, String::new(), asked.quiet).await
+}
+
+/// A file is read by the daemon; standard input goes there.
+async fn import(daemon: &Daemon, file: &Path, name: String, quiet: bool) -> Result<u8> {
+    let streamed = file == Path::new("-");
+    if streamed && io::stdin().is_terminal() {
+        return Err(Fault::new(
+            "there is no archive on standard input: it is a terminal",
+        ));
+    }
+    let path = if streamed {
+        String::new()
+    } else {
+        std::path::absolute(file)
+            .tried(|| file.display().to_string())?
+            .display()
+            .to_string()
+    };
+    let (sender, mut receiver) = daemon.images.import(patient()).await?.split();
+    let source = api::import_images_request::Source {
+        path,
+        name,
+        ..Default::default()
+    };
+    sender
+        .send(&request(api::import_images_request::Of::Source(source)))
+        .await?;
+    let (taken_sender, taken) = watch::channel(0_u64);
+    let sending = async {
+        if streamed {
+            send_archive(&sender, taken).await?;
+        }
+        std::future::pending::<Result<()>>().await
+    };
+    let receiving = async {
+        let mut progress = Progress::new(quiet);
+        loop {
+            let response = match receiver.recv().await {
+                Ok(response) => response,
+                Err(ttrpc::Error::Eof) => return Ok(()),
+                Err(error) => return Err(lost(error)),
+            };
+            match response.of {
+                Some(api::import_images_response::Of::Taken(bytes)) => {
+                    taken_sender.send_modify(|taken| *taken = bytes)
+                }
+                Some(api::import_images_response::Of::Progress(step)) => progress.show(&step),
+                Some(api::import_images_response::Of::Image(image)) => {
+                    progress.clear();
+                    let names = if image.names.is_empty() {
+                        vec![image.id.clone()]
+                    } else {
+                        image.names.clone()
+                    };
+                    for name in names {
+                        print(&if quiet {
+                            format!("{name}\n")
+                        } else {
+                            format!("Loaded image: {name}\n")
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+    };
+    tokio::select! {
+        sent = sending => sent?,
+        received = receiving => received?,
+    }
+    Ok(0)
+}
+
+fn request(of: api::import_images_request::Of) -> api::ImportImagesRequest {
+    api::ImportImagesRequest {
+        of: Some(of),
+        ..Default::default()
+    }
+}
+
+async fn send_archive(
+    sender: &ttrpc::r#async::CSSender<api::ImportImagesRequest>,
+    mut taken: watch::Receiver<u64>,
+) -> Result<()> {
+    let mut sent = 0_u64;
+    loop {
+        let read = tokio::task::spawn_blocking(|| {
+            let mut chunk = vec![0; CHUNK];
+            let length = io::stdin().lock().read(&mut chunk)?;
+            chunk.truncate(length);
+            Ok::<_, io::Error>(chunk)
+        });
+        let chunk = read
+            .await
+            .tried(|| "read standard input".into())?
+            .tried(|| "read standard input".into())?;
+        if chunk.is_empty() {
+            sender
+                .send(&request(api::import_images_request::Of::End(true)))
+                .await?;
+            return Ok(());
+        }
+        sent += chunk.len() as u64;
+        sender
+            .send(&request(api::import_images_request::Of::Data(chunk)))
+            .await?;
+        let least = sent.saturating_sub(WINDOW);
+        if taken.wait_for(|taken| *taken >= least).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Bars on a terminal; a line per layer elsewhere.
+struct Progress {
+    quiet: bool,
+    bars: MultiProgress,
+    known: std::collections::HashMap<String, ProgressBar>,
+}
+
+impl Progress {
+    fn new(quiet: bool) -> Self {
+        Self {
+            quiet,
+            bars: MultiProgress::new(),
+            known: std::collections::HashMap::new(),
+        }
+    }
+
+    fn show(&mut self, step: &api::import_images_response::Progress) {
+        if self.quiet {
+            return;
+        }
+        let name = if step.item.is_empty() {
+            "archive".to_owned()
+        } else {
+            step.item
+                .trim_start_matches("sha256:")
+                .chars()
+                .take(12)
+                .collect()
+        };
+        if !io::stderr().is_terminal() {
+            // What is shown once needs no bar.
+            if step.total > 0 && step.done >= step.total && !self.known.contains_key(&name) {
+                writeln!(io::stderr(), "{name}: {}", table::decimal(step.total)).ok();
+                self.known.insert(name, ProgressBar::hidden());
+            }
+            return;
+        }
+        let bar = self.known.entry(name.clone()).or_insert_with(|| {
+            let bar = self.bars.add(ProgressBar::new(step.total));
+            if let Ok(style) = ProgressStyle::with_template(
+                "{prefix}  {bar:40}  {bytes}/{total_bytes}  {bytes_per_sec}",
+            ) {
+                bar.set_style(style);
+            }
+            bar.set_prefix(name);
+            bar
+        });
+        if step.total > 0 {
+            bar.set_length(step.total);
+        }
+        bar.set_position(step.done);
+    }
+
+    fn clear(&self) {
+        // A terminal that is gone needs no clearing.
+        self.bars.clear().ok();
+    }
+}
+
+pub(super) async fn save(daemon: &Daemon, asked: Save) -> Result<u8> {
+    let Some(path) = &asked.output else {
+        if io::stdout().is_terminal() {
+            return Err(Fault::new(
+                "an archive is nothing for a terminal: use -o FILE, or redirect",
+            ));
+        }
+        return write_archive(daemon, asked.images, &mut io::stdout()).await;
+    };
+    if path.exists() && !path.is_file() {
+        let file = File::options().write(true).open(path);
+        let mut file = file.tried(|| format!("open {}", path.display()))?;
+        return write_archive(daemon, asked.images, &mut file).await;
+    }
+    // It has its name when it is complete, and on the disk: its images may be removed next.
+    let mut part = path.clone().into_os_string();
+    part.push(format!(".{}.part", std::process::id()));
+    let part = PathBuf::from(part);
+    let written = async {
+        let mut file = File::create_new(&part).tried(|| format!("open {}", part.display()))?;
+        write_archive(daemon, asked.images, &mut file).await?;
+        file.sync_all()
+            .and_then(|()| fs::rename(&part, path))
+            .tried(|| format!("write {}", path.display()))?;
+        Ok(0)
+    };
+    written.await.inspect_err(|_| {
+        // The first fault is the one to report.
+        fs::remove_file(&part).ok();
+    })
+}
+
+async fn write_archive(
+    daemon: &Daemon,
+    images: Vec<String>,
+    target: &mut impl Write,
+) -> Result<u8> {
+    let (sender, mut receiver) = daemon.images.export(patient()).await?.split();
+    let names = api::export_images_request::Names {
+        names: images,
+        ..Default::default()
+    };
+    sender
+        .send(&api::ExportImagesRequest {
+            of: Some(api::export_images_request::Of::Names(names)),
+            ..Default::default()
+        })
+        .await?;
+    let mut taken = 0_u64;
+    loop {
+        let response = match receiver.recv().await {
+            Ok(response) => response,
+            Err(ttrpc::Error::Eof) => break,
+            Err(error) => return Err(lost(error)),
+        };
+        target
+            .write_all(&response.data)
+            .tried(|| "write the archive".into())?;
+        taken += response.data.len() as u64;
+        sender
+            .send(&api::ExportImagesRequest {
+                of: Some(api::export_images_request::Of::Taken(taken)),
+                ..Default::default()
+            })
+            .await?;
+    }
+    target.flush().tried(|| "write the archive".into())?;
+    Ok(0)
+}
+
+pub(super) async fn list(daemon: &Daemon, asked: Images) -> Result<u8> {
+    let mut images = daemon
+        .images
+        .list(patient(), &api::ListImagesRequest::default())
+        .await?
+        .images;
+    images.sort_by_key(|image| std::cmp::Reverse(image.created_at));
+    let mut rows = vec![];
+    for image in &images {
+        let names = if image.names.is_empty() {
+            vec!["<none>:<none>".to_owned()]
+        } else {
+            image.names.clone()
+        };
+        for name in &names {
+            let row = row(image, name, asked.no_trunc);
+            let wanted = asked
+                .name
+                .as_ref()
+                .is_none_or(|wanted| name == wanted || row["Repository"] == **wanted);
+            if wanted {
+                rows.push(row);
+            }
+        }
+    }
+    if asked.quiet {
+        let mut ids: Vec<String> = rows
+            .iter()
+            .map(|row| row["ID"].as_str().unwrap_or_default().to_owned() + "\n")
+            .collect();
+        ids.dedup();
+        print(&ids.concat());
+        return Ok(0);
+    }
+    let mut columns = vec![
+        ("REPOSITORY", "Repository"),
+        ("TAG", "Tag"),
+        ("IMAGE ID", "ID"),
+        ("CREATED", "CreatedSince"),
+        ("SIZE", "Size"),
+    ];
+    if asked.digests {
+        columns.insert(2, ("DIGEST", "Digest"));
+    }
+    print(&table::render(&rows, &columns, asked.format.as_deref())?);
+    Ok(0)
+}
+
+fn row(image: &api::Image, name: &str, whole: bool) -> Value {
+    let (repository, tag) = match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+        _ => (name, "<none>"),
+    };
+    let id = image.id.trim_start_matches("sha256:");
+    let created = if image.created_at == 0 {
+        "N/A".to_owned()
+    } else {
+        format!("{} ago", table::duration(now() - image.created_at))
+    };
+    json!({
+        "ID": if whole { &image.id } else { &id[..id.len().min(12)] },
+        "Repository": repository,
+        "Tag": tag,
+        "Digest": image.digest,
+        "CreatedSince": created,
+        "CreatedAt": text_of(image.created_at),
+        "Size": table::decimal(image.size),
+    })
+}
+
+/// As `docker image inspect` has it, where there is something to say.
+pub(super) async fn inspected(daemon: &Daemon, name: &str) -> Result<Value> {
+    let request = api::InspectImageRequest {
+        image: name.into(),
+        ..Default::default()
+    };
+    let image = daemon
+        .images
+        .inspect(patient(), &request)
+        .await?
+        .image
+        .unwrap_or_default();
+    let config: Value = serde_json::from_str(&image.config).unwrap_or_default();
+    Ok(json!({
+        "Id": image.id,
+        "RepoTags": image.names,
+        "RepoDigests": [],
+        "Created": text_of(image.created_at),
+        "Author": config["author"].as_str().unwrap_or_default(),
+        "Architecture": config["architecture"],
+        "Os": config["os"],
+        "Size": image.size,
+        "Config": config["config"],
+        "RootFS": { "Type": "layers", "Layers": image.layers },
+        "Descriptor": { "digest": image.digest },
+    }))
+}
+
+pub(super) async fn remove(daemon: &Daemon, asked: Rmi) -> Result<u8> {
+    let mut code = 0;
+    for image in asked.images {
+        let request = api::RemoveImageRequest {
+            image,
+            force: asked.force,
+            ..Default::default()
+        };
+        match daemon
+            .images
+            .remove(patient(), &request)
+            .await
+            .map_err(Fault::from)
+        {
+            Ok(removed) => {
+                let untagged = removed
+                    .untagged
+                    .iter()
+                    .map(|name| format!("Untagged: {name}\n"));
+                let deleted = removed.deleted.iter().map(|id| format!("Deleted: {id}\n"));
+                print(&untagged.chain(deleted).collect::<String>());
+            }
+            Err(fault) => {
+                super::say(&fault);
+                code = 1;
+            }
+        }
+    }
+    Ok(code)
+}
+
+pub(super) async fn tag(daemon: &Daemon, image: String, name: String) -> Result<u8> {
+    daemon
+        .images
+        .tag(
+            patient(),
+            &api::TagImageRequest {
+                image,
+                name,
+                ..Default::default()
+            },
+        )
+        .await?;
+    Ok(0)
+}
+
+pub(super) async fn history(daemon: &Daemon, asked: History) -> Result<u8> {
+    let request = api::HistoryRequest {
+        image: asked.image,
+        ..Default::default()
+    };
+    let entries = daemon.images.history(patient(), &request).await?.entries;
+    let row = |entry: &api::history_response::Entry| {
+        let created = if entry.created_at == 0 {
+            "N/A".to_owned()
+        } else {
+            format!("{} ago", table::duration(now() - entry.created_at))
+        };
+        json!({
+            "CreatedSince": created,
+            "CreatedAt": text_of(entry.created_at),
+            "CreatedBy": if asked.no_trunc { entry.created_by.clone() } else { table::short(&entry.created_by, 45) },
+            "Size": table::decimal(entry.size),
+            "Comment": entry.comment,
+        })
+    };
+    let rows: Vec<Value> = entries.iter().map(row).collect();
+    let columns = &[
+        ("CREATED", "CreatedSince"),
+        ("CREATED BY", "CreatedBy"),
+        ("SIZE", "Size"),
+        ("COMMENT", "Comment"),
+    ];
+    print(&table::render(&rows, columns, asked.format.as_deref())?);
+    Ok(0)
+}
+
+pub(super) async fn prune(daemon: &Daemon, asked: &Prune) -> Result<u8> {
+    let what = if asked.all {
+        "all images that no container uses"
+    } else {
+        "all images without a name"
+    };
+    if !asked.force && !super::system::confirmed(what)? {
+        return Ok(0);
+    }
+    let pruned = daemon
+        .images
+        .prune(
+            patient(),
+            &api::PruneImagesRequest {
+                all: asked.all,
+                ..Default::default()
+            },
+        )
+        .await?;
+    let deleted: String = pruned
+        .deleted
+        .iter()
+        .map(|id| format!("Deleted: {id}\n"))
+        .collect();
+    print(&format!(
+        "{deleted}Total reclaimed space: {}\n",
+        table::decimal(pruned.reclaimed)
+    ));
+    Ok(0)
+}
+
+async fn verify(daemon: &Daemon, images: Vec<String>, repair: bool) -> Result<u8> {
+    let verdict = daemon
+        .images
+        .verify(
+            patient(),
+            &api::VerifyImagesRequest {
+                images,
+                repair,
+                ..Default::default()
+            },
+        )
+        .await?;
+    for fault in &verdict.faults {
+        let end = if fault.repaired { " (repaired)" } else { "" };
+        print(&format!("{}: {}{end}\n", fault.object, fault.what));
+    }
+    print(&format!(
+        "{} checked, {} damaged\n",
+        verdict.checked,
+        verdict.faults.len()
+    ));
+    Ok(u8::from(verdict.faults.iter().any(|fault| !fault.repaired)))
+}

@@ -1,0 +1,85 @@
+//! `caissonctl`: Docker-shaped verbs over the daemon's interface.
+//!
+//! ```text
+//! argv ──cli──▶ Command ──verbs──▶ requests ──▶ caissond
+//!                                  answers ──view──▶ rows of JSON ──table, format──▶ text
+//! ```
+//!
+//! Errors are one line, with a hint where there is one. The exit code is the container's own for `run`, `exec` and `attach`; 125 if the daemon
+//! refused, 126 and 127 if the program cannot be executed or is not there.
+
+mod arguments;
+mod cli;
+mod complete;
+mod connection;
+mod containers;
+mod copy;
+mod format;
+mod images;
+#[cfg(test)]
+mod manual;
+mod process;
+mod run;
+mod system;
+mod table;
+mod terminal;
+mod view;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::fault::{Fault, Kind};
+
+/// The daemon, or the client itself, could not do it.
+const REFUSED: u8 = 125;
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to standard output, errors do not; neither can be told about when it fails.
+            error.print().ok();
+            return ExitCode::from(if error.use_stderr() { REFUSED } else { 0 });
+        }
+    };
+    let runs_processes = cli.command.runs_processes();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let done = match runtime {
+        Ok(runtime) => {
+            let done = runtime.block_on(cli.run());
+            // What still waits for standard input is not waited for.
+            runtime.shutdown_background();
+            done
+        }
+        Err(error) => Err(Fault::unknown(format!("start: {error}"))),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(fault) => {
+            say(&fault);
+            ExitCode::from(match fault.kind {
+                Kind::NoProgram => 127,
+                Kind::NotExecutable => 126,
+                _ if runs_processes => REFUSED,
+                _ => 1,
+            })
+        }
+    }
+}
+
+/// One line, and what could be done.
+fn say(fault: &Fault) {
+    let text = fault.text.trim().replace('\n', "; ");
+    // Nobody can be told that standard error is closed.
+    writeln!(io::stderr(), "caissonctl: {text}").ok();
+}
+
+/// Text for standard output. A reader who has left needs none.
+fn print(text: &str) {
+    io::stdout().write_all(text.as_bytes()).ok();
+}

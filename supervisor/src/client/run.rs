@@ -1,0 +1,227 @@
+//! `run`, `create`, `start`, `attach` and `exec`: processes, and what is attached to them.
+
+use tokio::sync::mpsc;
+use ttrpc::r#async::CSReceiver;
+
+use super::arguments::environment;
+use super::cli::{Attach, Attached, Create, Exec, Run, Start};
+use super::connection::{Daemon, patient};
+use super::process::{self, Ends, Over, lost};
+use super::{print, terminal};
+use crate::fault::{Fault, Kind, Result};
+use crate::protos::containers::{
+    AttachRequest, AttachResponse, Config, CreateContainerRequest, ExecRequest,
+    InspectContainerRequest, KillContainerRequest, StartContainerRequest, attach_request,
+    attach_response, exec_request,
+};
+
+/// The program was started, and the user left.
+const LEFT: u8 = 0;
+
+pub(super) async fn run(daemon: &Daemon, arguments: Run) -> Result<u8> {
+    let config = arguments
+        .create
+        .options
+        .config(&arguments.create.image, &arguments.create.command)?;
+    if config.terminal && config.interactive && !arguments.detach && !terminal::is_input() {
+        return Err(Fault::new(
+            "the input device is not a terminal: leave out -t",
+        ));
+    }
+    let (interactive, name) = (config.interactive, arguments.create.options.name.clone());
+    let no_log = config.log.none;
+    let id = made(daemon, name, config).await?;
+    if arguments.detach || no_log {
+        start_one(daemon, &id).await?;
+        print(&format!("{id}\n"));
+        return Ok(0);
+    }
+    let to = attach_request::To {
+        container: id,
+        start: true,
+        stdin: interactive,
+        size: terminal::size().into(),
+        ..Default::default()
+    };
+    follow(daemon, to, &arguments.attached).await
+}
+
+pub(super) async fn create(daemon: &Daemon, arguments: Create) -> Result<u8> {
+    let config = arguments
+        .create
+        .options
+        .config(&arguments.create.image, &arguments.create.command)?;
+    let id = made(daemon, arguments.create.options.name, config).await?;
+    print(&format!("{id}\n"));
+    Ok(0)
+}
+
+async fn made(daemon: &Daemon, name: String, config: Config) -> Result<String> {
+    let image = config.image.clone();
+    let request = CreateContainerRequest {
+        name,
+        config: Some(config).into(),
+        ..Default::default()
+    };
+    match daemon
+        .containers
+        .create(patient(), &request)
+        .await
+        .map_err(Fault::from)
+    {
+        Ok(response) => {
+            for warning in &response.warnings {
+                super::say(&Fault::unknown(format!("warning: {warning}")));
+            }
+            Ok(response.id)
+        }
+        Err(fault) if fault.kind == Kind::NotFound && fault.text.contains(&image) => {
+            Err(Fault::of(
+                fault.kind,
+                format!(
+                    "{fault} (see caissonctl images; caissonctl image import FILE takes one out of an archive)"
+                ),
+            ))
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+async fn start_one(daemon: &Daemon, container: &str) -> Result<()> {
+    let request = StartContainerRequest {
+        container: container.into(),
+        ..Default::default()
+    };
+    daemon.containers.start(patient(), &request).await?;
+    Ok(())
+}
+
+pub(super) async fn start(daemon: &Daemon, arguments: Start) -> Result<u8> {
+    if arguments.attach || arguments.interactive {
+        let [container] = &arguments.containers[..] else {
+            return Err(Fault::new("only one container can be attached to at once"));
+        };
+        let to = attach_request::To {
+            container: container.clone(),
+            start: true,
+            stdin: arguments.interactive,
+            size: terminal::size().into(),
+            ..Default::default()
+        };
+        return follow(daemon, to, &arguments.attached).await;
+    }
+    super::containers::each(&arguments.containers, async |name| {
+        start_one(daemon, name).await
+    })
+    .await
+}
+
+pub(super) async fn attach(daemon: &Daemon, arguments: Attach) -> Result<u8> {
+    let request = InspectContainerRequest {
+        container: arguments.container.clone(),
+        ..Default::default()
+    };
+    let container = daemon
+        .containers
+        .inspect(patient(), &request)
+        .await?
+        .container
+        .unwrap_or_default();
+    let to = attach_request::To {
+        container: container.id.clone(),
+        stdin: container.config.interactive && !arguments.no_stdin,
+        size: terminal::size().into(),
+        ..Default::default()
+    };
+    follow(daemon, to, &arguments.attached).await
+}
+
+/// Until it ends, with its exit code, or until the user leaves.
+async fn follow(daemon: &Daemon, to: attach_request::To, attached: &Attached) -> Result<u8> {
+    let (stdin, container) = (to.stdin, to.container.clone());
+    let (sender, mut receiver) = daemon.containers.attach(patient()).await?.split();
+    sender
+        .send(&AttachRequest {
+            of: Some(attach_request::Of::To(to)),
+            ..Default::default()
+        })
+        .await?;
+    let first = first(&mut receiver).await?;
+    let (signals, mut caught) = mpsc::unbounded_channel();
+    let ends = Ends {
+        stdin,
+        detach_keys: &attached.detach_keys,
+        signals: attached.sig_proxy.then_some(&signals),
+    };
+    let passing = async {
+        while let Some(number) = caught.recv().await {
+            let request = KillContainerRequest {
+                container: container.clone(),
+                signal: number.to_string(),
+                ..Default::default()
+            };
+            // One that has just ended needs none.
+            daemon.containers.kill(patient(), &request).await.ok();
+        }
+        std::future::pending::<Result<Over>>().await
+    };
+    let over = tokio::select! {
+        over = process::attached(&sender, &mut receiver, first.terminal, &ends) => over?,
+        over = passing => over?,
+    };
+    Ok(code(over))
+}
+
+/// What it is that is attached.
+async fn first(receiver: &mut CSReceiver<AttachResponse>) -> Result<attach_response::Attached> {
+    match receiver.recv().await.map_err(lost)?.of {
+        Some(attach_response::Of::Attached(first)) => Ok(first),
+        _ => Err(Fault::unknown("the daemon does not say what is attached")),
+    }
+}
+
+pub(super) async fn exec(daemon: &Daemon, arguments: Exec) -> Result<u8> {
+    if arguments.tty && arguments.interactive && !arguments.detach && !terminal::is_input() {
+        return Err(Fault::new(
+            "the input device is not a terminal: leave out -t",
+        ));
+    }
+    let asked = exec_request::Process {
+        container: arguments.container,
+        args: arguments.command,
+        env: environment(&arguments.env_file, &arguments.env)?,
+        user: arguments.user,
+        working_dir: arguments.workdir,
+        terminal: arguments.tty,
+        stdin: arguments.interactive,
+        privileged: arguments.privileged,
+        detach: arguments.detach,
+        size: terminal::size().into(),
+        ..Default::default()
+    };
+    let (sender, mut receiver) = daemon.containers.exec(patient()).await?.split();
+    sender
+        .send(&ExecRequest {
+            of: Some(exec_request::Of::Process(asked)),
+            ..Default::default()
+        })
+        .await?;
+    let first = first(&mut receiver).await?;
+    if arguments.detach {
+        return Ok(0);
+    }
+    let ends = Ends {
+        stdin: arguments.interactive,
+        detach_keys: &arguments.detach_keys,
+        signals: None,
+    };
+    let over = process::attached(&sender, &mut receiver, first.terminal, &ends).await?;
+    Ok(code(over))
+}
+
+fn code(over: Over) -> u8 {
+    match over {
+        Over::Ended(code) => u8::try_from(code & 0xff).unwrap_or(u8::MAX),
+        Over::Detached => LEFT,
+    }
+}

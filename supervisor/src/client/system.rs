@@ -1,0 +1,411 @@
+//! The verbs of volumes, of the daemon and its disk, and events.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use serde_json::{Value, json};
+
+use super::cli::{Events, Formatted, Prune, SystemCommand, VolumeCommand};
+use super::connection::{Daemon, patient};
+use super::containers::{each, show, time};
+use super::format::Template;
+use super::process::lost;
+use super::{print, table};
+use crate::container::text_of;
+use crate::fault::{Fault, Result, Tried as _};
+use crate::protos::containers as of_containers;
+use crate::protos::system as api;
+
+/// Asks on a terminal; elsewhere nobody can say no, so it is not done.
+pub(super) fn confirmed(what: &str) -> Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Err(Fault::new(format!(
+            "this removes {what}: say --force if that is meant"
+        )));
+    }
+    print(&format!("This removes {what}. Are you sure? [y/N] "));
+    io::stdout().flush().tried(|| "write".into())?;
+    let mut answer = String::new();
+    io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .tried(|| "read the answer".into())?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+pub(super) async fn volume(daemon: &Daemon, command: VolumeCommand) -> Result<u8> {
+    match command {
+        VolumeCommand::Create { label, name } => create_volume(daemon, &label, name).await,
+        VolumeCommand::Ls { quiet, format } => volumes(daemon, quiet, format.as_deref()).await,
+        VolumeCommand::Inspect(asked) => {
+            let mut found = vec![];
+            for name in asked.names {
+                let answer = daemon
+                    .volumes
+                    .inspect(
+                        patient(),
+                        &api::InspectVolumeRequest {
+                            name,
+                            ..Default::default()
+                        },
+                    )
+                    .await?;
+                found.push(shown(answer.volume.get_or_default(), &answer.containers));
+            }
+            show(&found, asked.format.as_deref())?;
+            Ok(0)
+        }
+        VolumeCommand::Rm { volumes } => {
+            let request = |name: &str| api::RemoveVolumeRequest {
+                name: name.into(),
+                ..Default::default()
+            };
+            each(&volumes, async |name| {
+                Ok(daemon
+                    .volumes
+                    .remove(patient(), &request(name))
+                    .await
+                    .map(drop)?)
+            })
+            .await
+        }
+        VolumeCommand::Prune(asked) => prune_volumes(daemon, &asked).await,
+    }
+}
+
+async fn create_volume(daemon: &Daemon, labels: &[String], name: Option<String>) -> Result<u8> {
+    let labels = labels
+        .iter()
+        .map(|word| word.split_once('=').unwrap_or((word, "")));
+    let request = api::CreateVolumeRequest {
+        name: name.unwrap_or_default(),
+        labels: labels
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        ..Default::default()
+    };
+    let volume = daemon.volumes.create(patient(), &request).await?.volume;
+    print(&format!("{}\n", volume.name));
+    Ok(0)
+}
+
+async fn volumes(daemon: &Daemon, quiet: bool, format: Option<&str>) -> Result<u8> {
+    let request = api::ListVolumesRequest::default();
+    let volumes = daemon.volumes.list(patient(), &request).await?.volumes;
+    if quiet {
+        let names = volumes.iter().map(|volume| format!("{}\n", volume.name));
+        print(&names.collect::<String>());
+        return Ok(0);
+    }
+    let rows: Vec<Value> = volumes.iter().map(|volume| shown(volume, &[])).collect();
+    let columns = &[("DRIVER", "Driver"), ("VOLUME NAME", "Name")];
+    print(&table::render(&rows, columns, format)?);
+    Ok(0)
+}
+
+fn shown(volume: &api::Volume, containers: &[String]) -> Value {
+    json!({
+        "Name": volume.name,
+        "Driver": "local",
+        "Scope": "local",
+        "Mountpoint": volume.path,
+        "CreatedAt": text_of(volume.created_at),
+        "Labels": volume.labels,
+        "Containers": containers,
+    })
+}
+
+async fn prune_volumes(daemon: &Daemon, asked: &Prune) -> Result<u8> {
+    let what = if asked.all {
+        "all volumes that no container uses"
+    } else {
+        "all volumes without a name that no container uses"
+    };
+    if !asked.force && !confirmed(what)? {
+        return Ok(0);
+    }
+    let pruned = daemon
+        .volumes
+        .prune(
+            patient(),
+            &api::PruneVolumesRequest {
+                all: asked.all,
+                ..Default::default()
+            },
+        )
+        .await?;
+    let removed: String = pruned
+        .removed
+        .iter()
+        .map(|name| format!("{name}\n"))
+        .collect();
+    print(&format!(
+        "{removed}Total reclaimed space: {}\n",
+        table::decimal(pruned.reclaimed)
+    ));
+    Ok(0)
+}
+
+pub(super) async fn system(daemon: &Daemon, command: SystemCommand) -> Result<u8> {
+    match command {
+        SystemCommand::Df { verbose, format } => df(daemon, verbose, format.as_deref()).await,
+        SystemCommand::Prune {
+            prune: asked,
+            volumes,
+        } => prune(daemon, &asked, volumes).await,
+        SystemCommand::Events(asked) => events(daemon, asked).await,
+        SystemCommand::Info(asked) => info(daemon, asked).await,
+    }
+}
+
+async fn df(daemon: &Daemon, verbose: bool, format: Option<&str>) -> Result<u8> {
+    let items = daemon
+        .system
+        .disk_usage(patient(), &api::DiskUsageRequest::default())
+        .await?
+        .items;
+    if verbose {
+        let row = |item: &api::disk_usage_response::Item| {
+            json!({
+                "Kind": item.kind, "Name": table::short(item.name.trim_start_matches("sha256:"), 40), "Size": table::decimal(item.size),
+                "Reclaimable": table::decimal(item.reclaimable), "Reasons": item.reasons.join("; "),
+            })
+        };
+        let rows: Vec<Value> = items.iter().map(row).collect();
+        let columns = &[
+            ("TYPE", "Kind"),
+            ("NAME", "Name"),
+            ("SIZE", "Size"),
+            ("RECLAIMABLE", "Reclaimable"),
+            ("KEPT BY", "Reasons"),
+        ];
+        print(&table::render(&rows, columns, format)?);
+        return Ok(0);
+    }
+    let mut rows = vec![];
+    for (title, kinds) in [
+        ("Images", &["image", "layer"][..]),
+        ("Containers", &["container"]),
+        ("Volumes", &["volume"]),
+        ("Content", &["content", "ingest"]),
+    ] {
+        let of_kind = || {
+            items
+                .iter()
+                .filter(|item| kinds.contains(&item.kind.as_str()))
+        };
+        let size: u64 = of_kind().map(|item| item.size).sum();
+        let reclaimable: u64 = of_kind().map(|item| item.reclaimable).sum();
+        rows.push(json!({
+            "Type": title,
+            "TotalCount": items.iter().filter(|item| item.kind == kinds[0]).count().to_string(),
+            "Size": table::decimal(size),
+            "Reclaimable": table::decimal(reclaimable),
+        }));
+    }
+    print(&table::render(
+        &rows,
+        &[
+            ("TYPE", "Type"),
+            ("TOTAL", "TotalCount"),
+            ("SIZE", "Size"),
+            ("RECLAIMABLE", "Reclaimable"),
+        ],
+        format,
+    )?);
+    Ok(0)
+}
+
+async fn prune(daemon: &Daemon, asked: &Prune, volumes: bool) -> Result<u8> {
+    let images = if asked.all {
+        "all images that no container uses"
+    } else {
+        "all images without a name"
+    };
+    let more = if volumes {
+        " and all volumes without a name that no container uses"
+    } else {
+        ""
+    };
+    if !asked.force && !confirmed(&format!("all ended containers, {images}{more}"))? {
+        return Ok(0);
+    }
+    let request = of_containers::ListContainersRequest {
+        all: true,
+        ..Default::default()
+    };
+    for container in daemon
+        .containers
+        .list(patient(), &request)
+        .await?
+        .containers
+    {
+        if !matches!(
+            super::view::status_word(&container.state),
+            "exited" | "created"
+        ) {
+            continue;
+        }
+        let request = of_containers::RemoveContainerRequest {
+            container: container.id.clone(),
+            ..Default::default()
+        };
+        match daemon
+            .containers
+            .remove(patient(), &request)
+            .await
+            .map_err(Fault::from)
+        {
+            Ok(_) => print(&format!("Deleted container: {}\n", container.id)),
+            Err(fault) => super::say(&fault),
+        }
+    }
+    let yes = Prune {
+        all: asked.all,
+        force: true,
+    };
+    if volumes {
+        prune_volumes(
+            daemon,
+            &Prune {
+                all: false,
+                force: true,
+            },
+        )
+        .await?;
+    }
+    super::images::prune(daemon, &yes).await
+}
+
+pub(super) async fn events(daemon: &Daemon, asked: Events) -> Result<u8> {
+    let since = asked.since.as_deref().map(time).transpose()?;
+    let until = asked.until.as_deref().map(time).transpose()?;
+    let filters: Vec<(&str, &str)> = asked
+        .filter
+        .iter()
+        .map(|word| word.split_once('=').unwrap_or((word, "")))
+        .collect();
+    let request = api::EventsRequest {
+        after: asked.after.unwrap_or_default(),
+        new_only: asked.after.is_none() && since.is_none() && until.is_none(),
+        once: until.is_some(),
+        ..Default::default()
+    };
+    let template = asked
+        .format
+        .as_deref()
+        .filter(|format| *format != "json")
+        .map(Template::parse)
+        .transpose()?;
+    let mut stream = daemon.system.events(patient(), &request).await?;
+    loop {
+        let event = match stream.recv().await {
+            Ok(Some(event)) => event,
+            Ok(None) => return Ok(0),
+            Err(error) => return Err(lost(error)),
+        };
+        let out_of_time = since.is_some_and(|since| event.time < since)
+            || until.is_some_and(|until| event.time > until);
+        if out_of_time
+            || !filters
+                .iter()
+                .all(|(name, value)| matches(&event, name, value))
+        {
+            continue;
+        }
+        let value = json!({
+            "Cursor": event.cursor, "Type": event.kind, "Action": event.action, "Actor": { "ID": event.id, "Attributes": event.attributes },
+            "timeNano": event.time,
+        });
+        let line = match (&template, asked.format.is_some()) {
+            (Some(template), _) => template.apply(&value)?,
+            (None, true) => value.to_string(),
+            (None, false) => {
+                let mut attributes: Vec<String> = event
+                    .attributes
+                    .iter()
+                    .map(|(name, value)| format!("{name}={value}"))
+                    .collect();
+                attributes.sort();
+                format!(
+                    "{} {} {} {} ({})",
+                    text_of(event.time),
+                    event.kind,
+                    event.action,
+                    event.id,
+                    attributes.join(", ")
+                )
+            }
+        };
+        if writeln!(io::stdout(), "{line}")
+            .and_then(|()| io::stdout().flush())
+            .is_err()
+        {
+            // The reader has left.
+            return Ok(0);
+        }
+    }
+}
+
+fn matches(event: &api::Event, name: &str, value: &str) -> bool {
+    match name {
+        "type" => event.kind == value,
+        "event" => event.action == value,
+        "container" | "volume" => {
+            event.kind == name
+                && (event.id.starts_with(value)
+                    || event
+                        .attributes
+                        .get("name")
+                        .is_some_and(|name| name == value))
+        }
+        "image" => {
+            event.id == value
+                || event
+                    .attributes
+                    .get("image")
+                    .is_some_and(|image| image == value)
+        }
+        _ => false,
+    }
+}
+
+pub(super) async fn info(daemon: &Daemon, asked: Formatted) -> Result<u8> {
+    let info = daemon
+        .system
+        .info(patient(), &api::InfoRequest::default())
+        .await?;
+    let value = json!({
+        "ServerVersion": info.version, "Containers": info.containers, "ContainersRunning": info.running, "ContainersPaused": info.paused,
+        "ContainersStopped": info.stopped, "Images": info.images, "Root": info.root, "State": info.state, "KernelVersion": info.kernel,
+        "Architecture": info.architecture, "NCPU": info.cpus, "MemTotal": info.memory, "Shim": info.shim, "DefaultRuntime": info.runtime,
+        "Name": info.hostname,
+    });
+    if let Some(format) = asked.format.as_deref() {
+        show(std::slice::from_ref(&value), Some(format))?;
+        return Ok(0);
+    }
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        print(&format!("{name}: {text}\n"));
+    }
+    Ok(0)
+}
+
+pub(super) async fn version(daemon: &Daemon, asked: Formatted) -> Result<u8> {
+    let server = daemon
+        .system
+        .version(patient(), &api::VersionRequest::default())
+        .await?;
+    let client = env!("CARGO_PKG_VERSION");
+    let value = json!({ "Client": { "Version": client }, "Server": { "Version": server.version, "Pid": server.pid } });
+    match asked.format.as_deref() {
+        Some(format) => show(std::slice::from_ref(&value), Some(format))?,
+        None => print(&format!(
+            "Client: caissonctl {client}\nServer: caissond {} (pid {})\n",
+            server.version, server.pid
+        )),
+    }
+    Ok(0)
+}

@@ -1,0 +1,231 @@
+//! What the daemon says of containers → JSON with the names that Docker has for its parts, for lists and for `inspect`. Pure.
+
+use serde_json::{Map, Value, json};
+
+use super::table::{duration, short};
+use crate::container::text_of;
+use crate::protos::containers::{
+    Config, Container, Mount, State, mount::Kind, restart_policy::Name, state::Status,
+};
+
+pub(super) fn status_word(state: &State) -> &'static str {
+    match state.status.enum_value_or_default() {
+        Status::CREATED => "created",
+        Status::RUNNING | Status::STARTING => "running",
+        Status::PAUSED => "paused",
+        Status::EXITED => "exited",
+        Status::RESTARTING => "restarting",
+        Status::REMOVING => "removing",
+    }
+}
+
+/// "Up 5 minutes", "Exited (0) 2 hours ago".
+pub(super) fn status(state: &State, now: i64) -> String {
+    let since = |time: i64| duration(now - time);
+    match state.status.enum_value_or_default() {
+        Status::CREATED => "Created".into(),
+        Status::RUNNING | Status::STARTING => format!("Up {}", since(state.started_at)),
+        Status::PAUSED => format!("Up {} (Paused)", since(state.started_at)),
+        Status::EXITED => format!(
+            "Exited ({}) {} ago",
+            state.exit_code,
+            since(state.finished_at)
+        ),
+        Status::RESTARTING => format!(
+            "Restarting ({}) {} ago",
+            state.exit_code,
+            since(state.finished_at)
+        ),
+        Status::REMOVING => "Removal In Progress".into(),
+    }
+}
+
+/// A line of `ps`.
+pub(super) fn row(container: &Container, now: i64, whole: bool) -> Value {
+    let id = if whole {
+        &container.id
+    } else {
+        &container.id[..container.id.len().min(12)]
+    };
+    let command = format!("\"{}\"", container.args.join(" "));
+    let labels: Vec<String> = container
+        .labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let mounts: Vec<&str> = container
+        .config
+        .mounts
+        .iter()
+        .map(|mount| {
+            if mount.source.is_empty() {
+                &*mount.target
+            } else {
+                &*mount.source
+            }
+        })
+        .collect();
+    json!({
+        "ID": id,
+        "Image": container.config.image,
+        "Command": if whole { command } else { short(&command, 20) },
+        "CreatedAt": text_of(container.created_at),
+        "RunningFor": format!("{} ago", duration(now - container.created_at)),
+        "State": status_word(&container.state),
+        "Status": status(&container.state, now),
+        "Names": container.name,
+        "Labels": labels.join(","),
+        "Mounts": mounts.join(","),
+        "Networks": network(&container.config),
+        "Ports": "",
+    })
+}
+
+fn network(config: &Config) -> &str {
+    if config.network.is_empty() {
+        "none"
+    } else {
+        &config.network
+    }
+}
+
+/// As `docker inspect` has it, where there is something to say.
+pub(super) fn inspect(container: &Container) -> Value {
+    let (config, state) = (
+        container.config.get_or_default(),
+        container.state.get_or_default(),
+    );
+    json!({
+        "Id": container.id,
+        "Created": text_of(container.created_at),
+        "Path": container.args.first(),
+        "Args": container.args.get(1..).unwrap_or_default(),
+        "State": {
+            "Status": status_word(state),
+            "Running": matches!(state.status.enum_value_or_default(), Status::RUNNING | Status::PAUSED | Status::STARTING),
+            "Paused": state.status == Status::PAUSED.into(),
+            "Restarting": state.status == Status::RESTARTING.into(),
+            "OOMKilled": state.oom_killed,
+            "Dead": false,
+            "Pid": state.pid,
+            "ExitCode": state.exit_code,
+            "Error": state.error,
+            "StartedAt": text_of(state.started_at),
+            "FinishedAt": text_of(state.finished_at),
+        },
+        "Image": container.image_id,
+        "LogPath": container.log_path,
+        "Name": format!("/{}", container.name),
+        "RestartCount": state.restarts,
+        "Mounts": config.mounts.iter().map(mount).collect::<Vec<_>>(),
+        "GraphDriver": { "Name": "overlay", "Data": { "UpperDir": container.upper } },
+        "HostConfig": host_config(container),
+        "Config": {
+            "Hostname": if config.hostname.is_empty() { &container.id[..container.id.len().min(12)] } else { &*config.hostname },
+            "User": config.user,
+            "Tty": config.terminal,
+            "OpenStdin": config.interactive,
+            "Env": config.env,
+            "Cmd": config.command,
+            "Entrypoint": if config.replace_entrypoint { json!(config.entrypoint) } else { Value::Null },
+            "Image": config.image,
+            "WorkingDir": config.working_dir,
+            "Labels": container.labels,
+            "StopSignal": config.stop_signal,
+            "StopTimeout": config.stop_timeout,
+        },
+        "NetworkSettings": { "Networks": { network(config): {} } },
+    })
+}
+
+fn mount(mount: &Mount) -> Value {
+    let kind = match mount.kind.enum_value_or_default() {
+        Kind::BIND => "bind",
+        Kind::VOLUME => "volume",
+        Kind::TMPFS => "tmpfs",
+    };
+    let mut shown = json!({
+        "Type": kind, "Source": mount.source, "Destination": mount.target, "Mode": mount.options.join(","), "RW": !mount.read_only,
+    });
+    if kind == "volume" {
+        shown["Name"] = json!(mount.source);
+    }
+    shown
+}
+
+/// As Podman has them.
+fn id_maps(container: &Container) -> Value {
+    let map = |first: u32| json!([format!("0:{first}:{}", container.ids.size)]);
+    match container.ids.as_ref() {
+        Some(ids) => json!({ "UidMap": map(ids.first_uid), "GidMap": map(ids.first_gid) }),
+        None => Value::Null,
+    }
+}
+
+fn host_config(container: &Container) -> Value {
+    let config = container.config.get_or_default();
+    let limits = config.resources.get_or_default();
+    let policy = config.restart.get_or_default();
+    let name = match policy.name.enum_value_or_default() {
+        Name::NO => "no",
+        Name::ON_FAILURE => "on-failure",
+        Name::ALWAYS => "always",
+        Name::UNLESS_STOPPED => "unless-stopped",
+    };
+    let binds: Vec<String> = config
+        .mounts
+        .iter()
+        .filter(|mount| mount.kind != Kind::TMPFS.into())
+        .map(|mount| {
+            format!(
+                "{}:{}{}",
+                mount.source,
+                mount.target,
+                if mount.read_only { ":ro" } else { "" }
+            )
+        })
+        .collect();
+    let tmpfs: Map<String, Value> = config
+        .mounts
+        .iter()
+        .filter(|mount| mount.kind == Kind::TMPFS.into())
+        .map(|mount| (mount.target.clone(), json!(mount.options.join(","))))
+        .collect();
+    json!({
+        "Binds": binds,
+        "Tmpfs": tmpfs,
+        "NetworkMode": network(config),
+        "PidMode": config.pid_mode,
+        "IpcMode": if config.ipc_mode.is_empty() { "private" } else { &*config.ipc_mode },
+        "UsernsMode": config.userns,
+        "IDMappings": id_maps(container),
+        "RestartPolicy": { "Name": name, "MaximumRetryCount": policy.maximum },
+        "AutoRemove": config.auto_remove,
+        "CapAdd": config.cap_add,
+        "CapDrop": config.cap_drop,
+        "SecurityOpt": config.security_opt,
+        "Privileged": config.privileged,
+        "ReadonlyRootfs": config.read_only,
+        "Init": config.init,
+        "Runtime": if config.runtime.is_empty() { "caisson" } else { &*config.runtime },
+        "LogConfig": {
+            "Type": if config.log.none { "none" } else { "json-file" },
+            "Config": { "max-size": config.log.max_size.to_string(), "max-file": config.log.max_files.to_string() },
+        },
+        "Memory": limits.memory,
+        "MemorySwap": limits.memory_swap,
+        "MemoryReservation": limits.memory_reservation,
+        "NanoCpus": limits.nano_cpus,
+        "CpuShares": limits.cpu_shares,
+        "CpuPeriod": limits.cpu_period,
+        "CpuQuota": limits.cpu_quota,
+        "CpusetCpus": limits.cpuset_cpus,
+        "CpusetMems": limits.cpuset_mems,
+        "PidsLimit": limits.pids_limit,
+        "BlkioWeight": limits.blkio_weight,
+        "ShmSize": if config.shm_size == 0 { 64 << 20 } else { config.shm_size },
+        "Sysctls": config.sysctls,
+        "ExtraHosts": config.extra_hosts,
+        "Dns": config.dns,
+    })
+}

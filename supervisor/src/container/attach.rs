@@ -1,0 +1,128 @@
+//! Attach: what a container writes, from its log, and input for it.
+//!
+//! The daemon is a reader here like any other. That it goes away, or that a client is slow, holds no container up and loses no output.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use ttrpc::r#async::ServerStream;
+
+use super::flow::{self, Inputs, Output};
+use super::log::{Follower, From};
+use super::{Container, Run, Supervisor};
+use crate::daemon::detached;
+use crate::fault::{Fault, Result, Tried as _};
+use crate::protos::containers::{AttachRequest, AttachResponse, attach_request};
+use crate::requests::Requests;
+
+pub(crate) async fn attach(
+    supervisor: &Arc<Supervisor>,
+    stream: ServerStream<AttachResponse, AttachRequest>,
+) -> Result<()> {
+    let (sender, receiver) = stream.split();
+    let mut requests = Requests::new(receiver);
+    let first = requests.next().await?;
+    let Some(attach_request::Of::To(to)) = first.and_then(|request| request.of) else {
+        return Err(Fault::new(
+            "the first request does not say what to attach to",
+        ));
+    };
+    let container = supervisor.find(&to.container)?;
+    let config = container.config();
+    if config.log.none {
+        return Err(Fault::precondition(format!(
+            "container {} has no log: nothing of its output can be seen",
+            container.name()
+        )));
+    }
+    let from = if to.logs { From::Begin } else { From::End };
+    let directory = supervisor.host.log(&container.id);
+    std::fs::create_dir_all(&directory).tried(|| format!("make {}", directory.display()))?;
+    let mut follower = Follower::open(&directory, from).tried(|| "open the log".into())?;
+    flow::attached(&sender, &container.id, config.terminal).await?;
+    if to.start {
+        let (supervisor, container, size) =
+            (supervisor.clone(), container.clone(), to.size.into_option());
+        // A client that leaves does not cut it in half.
+        let start = async move {
+            let started = supervisor.start(&container, size).await;
+            if started.is_err() && container.config().auto_remove {
+                supervisor.remove(&container, false, true).await?;
+            }
+            started
+        };
+        detached(start).await?;
+    } else if let (Some(size), Ok(shim)) = (to.size.as_ref(), container.shim()) {
+        shim.resize("", size.width, size.height).await?;
+    }
+    let Some(run) = container.run() else {
+        return Err(Fault::precondition(format!(
+            "container {} is not running",
+            container.name()
+        )));
+    };
+    let (taken_sender, taken) = watch::channel(0);
+    let stdin = (to.stdin && config.interactive)
+        .then(|| supervisor.host.bundle(&container.id).join("stdin"));
+    let inputs = Inputs {
+        shim: &run.shim,
+        exec: "",
+        stdin: stdin.as_deref(),
+        sender: sender.clone(),
+        taken: taken_sender,
+    };
+    let mut output = Output::new(sender, taken);
+    let (to_inputs, next) = mpsc::channel(16);
+    tokio::select! {
+        done = follow(&container, &run, &mut follower, &mut output) => done,
+        failed = inputs.run(next) => failed,
+        () = flow::receive(requests, to_inputs) => Ok(()),
+    }
+}
+
+/// Until the run has ended and all has been read.
+async fn follow(
+    container: &Arc<Container>,
+    run: &Arc<Run>,
+    follower: &mut Follower,
+    output: &mut Output,
+) -> Result<()> {
+    let reading = run.readers.subscribe();
+    let (over_sender, mut over) = watch::channel(false);
+    let mut ended = run.ended.subscribe();
+    let noticing = async {
+        // The sender is in `run`.
+        ended.wait_for(Option::is_some).await.ok();
+        over_sender.send_modify(|over| *over = true);
+        std::future::pending::<Result<()>>().await
+    };
+    let copying = async {
+        while let Some(record) = follower
+            .next(&mut over)
+            .await
+            .tried(|| "read the log".into())?
+        {
+            // A client that takes nothing holds up the sending itself too.
+            let sending = async {
+                output.room().await?;
+                output.data(record.stderr, record.data).await
+            };
+            tokio::select! {
+                biased;
+                sent = sending => sent?,
+                kept = follower.keep_up() => kept.tried(|| "read the log".into())?,
+            }
+        }
+        Ok::<_, Fault>(())
+    };
+    tokio::select! {
+        copied = copying => copied?,
+        never = noticing => never?,
+    }
+    drop(reading);
+    let code = *run.ended.borrow();
+    if container.config().auto_remove {
+        run.settled().await;
+    }
+    output.ended(code.unwrap_or_default()).await
+}

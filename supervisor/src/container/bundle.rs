@@ -1,0 +1,144 @@
+//! A container's bundle, on a file system that does not survive a reboot: config.json, the files of /etc that are its own, the fifo for
+//! its input, and the address of its shim. It is there while a shim may be.
+//!
+//! Blocking calls, for a thread that may block.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde::Deserialize;
+
+use crate::fault::{Result, Tried as _};
+
+const SHIM: &str = "shim";
+const FROZEN: &str = "frozen";
+/// Its /dev/shm, if others may have it too.
+const SHM: &str = "shm";
+
+/// Makes it anew.
+pub(super) fn make(bundle: &Path) -> Result<()> {
+    remove(bundle)?;
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(bundle.join("rootfs"));
+    made.tried(|| format!("make {}", bundle.display()))
+}
+
+/// With what may still be mounted in it, and the socket of its shim, which a shim that was killed leaves.
+pub(super) fn remove(bundle: &Path) -> Result<()> {
+    if let Some(path) = shim(bundle)
+        .as_deref()
+        .and_then(|address| address.split_once("unix://"))
+    {
+        // Usually the shim has removed it.
+        fs::remove_file(path.1).ok();
+    }
+    for place in ["rootfs", SHM] {
+        let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+        while umount2(&bundle.join(place), flags).is_ok() {}
+    }
+    match fs::remove_dir_all(bundle) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).tried(|| format!("remove {}", bundle.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A file of its own in the bundle.
+pub(super) fn write(bundle: &Path, name: &str, content: &str, mode: u32) -> Result<PathBuf> {
+    let path = bundle.join(name);
+    let written = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&path)
+        .and_then(|mut file| file.write_all(content.as_bytes()));
+    written.tried(|| format!("write {}", path.display()))?;
+    Ok(path)
+}
+
+/// Where the container's /dev/shm is that others may have too.
+pub(super) fn shm(bundle: &Path) -> PathBuf {
+    bundle.join(SHM)
+}
+
+/// A /dev/shm that others may have too, of so many bytes.
+pub(super) fn make_shm(bundle: &Path, size: u64, (uid, gid): (u32, u32)) -> Result<PathBuf> {
+    let path = shm(bundle);
+    let options = format!("mode=1777,size={size},uid={uid},gid={gid}");
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    fs::create_dir(&path).tried(|| format!("make {}", path.display()))?;
+    mount(
+        Some("shm"),
+        &path,
+        Some("tmpfs"),
+        flags,
+        Some(options.as_str()),
+    )
+    .tried(|| format!("mount a tmpfs on {}", path.display()))?;
+    Ok(path)
+}
+
+pub(super) fn fifo(path: &Path) -> Result<()> {
+    mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).tried(|| format!("make {}", path.display()))
+}
+
+pub(super) fn note_shim(bundle: &Path, address: &str) -> Result<()> {
+    write(bundle, SHIM, address, 0o600).map(drop)
+}
+
+/// Of a shim that was started, or was about to be if there is none.
+pub(super) fn shim(bundle: &Path) -> Option<String> {
+    fs::read_to_string(bundle.join(SHIM)).ok()
+}
+
+/// It is frozen for an operation of the daemon's, not for a user.
+pub(super) fn mark_frozen(bundle: &Path) -> Result<()> {
+    write(bundle, FROZEN, "", 0o600).map(drop)
+}
+
+pub(super) fn unmark_frozen(bundle: &Path) -> Result<()> {
+    match fs::remove_file(bundle.join(FROZEN)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).tried(|| format!("remove {FROZEN} of {}", bundle.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn is_frozen(bundle: &Path) -> bool {
+    bundle.join(FROZEN).exists()
+}
+
+/// exit.json, which our shim writes; others do not.
+#[derive(Debug, Deserialize)]
+pub(super) struct Exit {
+    pub(super) status: u32,
+    /// Nanoseconds since the epoch.
+    pub(super) time: i64,
+    #[serde(default)]
+    pub(super) oom: bool,
+}
+
+pub(super) fn exit(bundle: &Path) -> Option<Exit> {
+    let text = fs::read(bundle.join("exit.json")).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// What is written there is the process of config.json, for execs.
+pub(super) fn process(bundle: &Path) -> Result<serde_json::Value> {
+    let read = || -> io::Result<serde_json::Value> {
+        let text = fs::read(bundle.join("config.json"))?;
+        let mut config: serde_json::Value = serde_json::from_slice(&text)?;
+        Ok(config["process"].take())
+    };
+    read().tried(|| "read the container's config.json".into())
+}

@@ -1,0 +1,166 @@
+//! Commit: what a container has changed becomes a layer, and its configuration an image's.
+//!
+//! A container that runs is frozen meanwhile, unless somebody wants it otherwise; a mark in its bundle has the next daemon wake it up, should
+//! this one be killed.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::create::blocking;
+use super::layers::Layers;
+use super::look_up::snapshot;
+use super::{Container, Supervisor, bundle, told};
+use crate::copy::worker::Worker;
+use crate::copy::{Ids, Request, Root, Task};
+use crate::fault::{Fault, Result, Tried as _};
+use crate::image::{Reference, Said, changes};
+use crate::lock::lock;
+use crate::protos::containers::{CommitRequest, Config, Container as Record, state::Status};
+use crate::records::Change;
+use crate::shim::Shim;
+
+impl Supervisor {
+    /// The image's id.
+    pub(crate) async fn commit(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        asked: CommitRequest,
+    ) -> Result<String> {
+        let _operation = container.operation.lock().await;
+        if lock(&self.containers).get(&container.id).is_none() {
+            return Err(Fault::not_found(format!(
+                "no such container: {}",
+                container.name()
+            )));
+        }
+        let frozen = match container.shim() {
+            Ok(shim) if asked.pause && container.status() == Status::RUNNING => {
+                Some(self.freeze(container, shim).await?)
+            }
+            _ => None,
+        };
+        let (supervisor, record) = (self.clone(), container.record());
+        let comment = asked.message.clone();
+        let committed = blocking(move || supervisor.write_image(&record, &asked)).await;
+        if let Some(shim) = frozen {
+            self.thaw(container, &shim).await?;
+        }
+        let id = committed?;
+        let event = told(
+            &container.record(),
+            "commit",
+            &[("comment", &comment), ("imageID", &id)],
+        );
+        self.records.apply(Change::default().event(event)).await?;
+        Ok(id)
+    }
+
+    async fn freeze(&self, container: &Container, shim: Arc<Shim>) -> Result<Arc<Shim>> {
+        bundle::mark_frozen(&self.host.bundle(&container.id))?;
+        let paused = shim.pause().await;
+        if paused.is_err() {
+            bundle::unmark_frozen(&self.host.bundle(&container.id))?;
+        }
+        paused.map(|()| shim)
+    }
+
+    /// One that was killed meanwhile needs it no more.
+    pub(super) async fn thaw(&self, container: &Container, shim: &Shim) -> Result<()> {
+        let woken = shim.resume().await;
+        bundle::unmark_frozen(&self.host.bundle(&container.id))?;
+        match woken {
+            Err(fault) if !container.is_alive() => {
+                crate::daemon::warn(&fault.during("wake a container up that has ended"));
+                Ok(())
+            }
+            woken => woken,
+        }
+    }
+
+    fn write_image(&self, record: &Record, asked: &CommitRequest) -> Result<String> {
+        let name = Some(&asked.name).filter(|name| !name.is_empty());
+        let name: Option<Reference> = name
+            .map(|name| name.parse())
+            .transpose()
+            .map_err(|error: anyhow::Error| Fault::new(format!("{error:#}")))?;
+        let store = &self.store;
+        let base = store
+            .image(&record.image_id)
+            .tried(|| "find the image".into())?;
+        let mut config = store
+            .image_config(&base)
+            .tried(|| "read the image".into())?;
+        merge(&mut config, record.config.get_or_default());
+        for change in &asked.changes {
+            changes::apply(&mut config, change)
+                .map_err(|error| Fault::new(format!("{error:#}")))?;
+        }
+        let said = Said {
+            name,
+            author: asked.author.clone(),
+            message: asked.message.clone(),
+            created_by: record.args.join(" "),
+            config,
+        };
+        let snapshot = snapshot(store, record)?;
+        let request = Request {
+            root: Root::Directory(snapshot.upper.clone()),
+            ids: Ids::of(record),
+            task: Task::Layer {
+                left_out: only_mounted(record, &Layers::open(&snapshot.lower)),
+            },
+        };
+        let Worker {
+            process,
+            archive,
+            report,
+        } = Worker::start(&request, None)?;
+        let complete = || Ok(process.end(report)?);
+        let image = store.commit(&base, &said, std::fs::File::from(archive), complete);
+        let image = image.map_err(|error| Fault::unknown(format!("{error:#}")))?;
+        Ok(image.id.to_string())
+    }
+}
+
+/// Places that only came to be because something is mounted there.
+fn only_mounted(record: &Record, lower: &Layers) -> Vec<String> {
+    let config = record.config.get_or_default();
+    let targets = config.mounts.iter().map(|mount| mount.target.as_str());
+    targets
+        .chain(super::stats::PLACES)
+        .map(|path| path.trim_matches('/').to_owned())
+        .filter(|path| !lower.has(std::path::Path::new(path)))
+        .collect()
+}
+
+/// What the container was told to be, as its image's own.
+fn merge(config: &mut Map<String, Value>, own: &Config) {
+    if own.replace_entrypoint {
+        changes::set(config, "Entrypoint", json!(own.entrypoint));
+        config.remove("Cmd");
+    }
+    if !own.command.is_empty() {
+        changes::set(config, "Cmd", json!(own.command));
+    }
+    for variable in &own.env {
+        if variable.contains('=') {
+            changes::env(config, variable);
+        } else if let Some(Value::Array(all)) = config.get_mut("Env") {
+            let name = format!("{variable}=");
+            all.retain(|other| !other.as_str().unwrap_or_default().starts_with(&name));
+        }
+    }
+    for (key, text) in [
+        ("User", &own.user),
+        ("WorkingDir", &own.working_dir),
+        ("StopSignal", &own.stop_signal),
+    ] {
+        if !text.is_empty() {
+            changes::set(config, key, json!(text));
+        }
+    }
+    for (name, value) in &own.labels {
+        changes::object(config, "Labels").insert(name.clone(), json!(value));
+    }
+}

@@ -1,0 +1,313 @@
+//! Copying files out of a container and into it: archives between the client and the process that copies. While a container that does not run is
+//! copied, it is not started; one that ends while it is copied ends the copy.
+
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::pipe;
+use tokio::sync::{MutexGuard, watch};
+use ttrpc::r#async::{SSSender, ServerStream};
+
+use super::create::blocking;
+use super::look_up::snapshot;
+use super::{Container, Run, Supervisor};
+use crate::chunks::CHUNK;
+use crate::copy::rules::Source;
+use crate::copy::worker::{Process, Worker};
+use crate::copy::{Bind, Ids, Overlay, Request, Root, Task};
+use crate::fault::{Fault, Result, Tried as _};
+use crate::lock::lock;
+use crate::protos::containers as api;
+use crate::requests::Requests;
+
+/// How far an archive that goes out may be ahead of its reader.
+const WINDOW: u64 = 1 << 20;
+/// Between two looks whether the client is still there.
+const ATTENDANCE: Duration = Duration::from_secs(3);
+/// Of the line that says what is copied; a name has 255 bytes.
+const LINE: usize = 4096;
+
+/// What must stay as it is while files are copied.
+enum Held<'a> {
+    Running(Arc<Run>),
+    Stopped(#[expect(dead_code, reason = "held, not looked at")] MutexGuard<'a, ()>),
+}
+
+impl Held<'_> {
+    /// Comes back when the container has ended.
+    async fn ended(&self, container: &Container) -> Fault {
+        let Self::Running(run) = self else {
+            return std::future::pending().await;
+        };
+        // The sender is there.
+        run.ended.subscribe().wait_for(Option::is_some).await.ok();
+        Fault::precondition(format!(
+            "container {} has ended while it was copied",
+            container.name()
+        ))
+    }
+}
+
+/// Does it as long as the client is there. ttrpc does not tell those who answer a stream that he has left: what is sent to him fails then, and so
+/// an empty response is, now and then. Copies hold a container, and are not to do so for ever.
+async fn attended<P>(sender: &SSSender<P>, work: impl Future<Output = Result<()>>) -> Result<()>
+where
+    P: ttrpc::proto::Codec + Default,
+    <P as ttrpc::proto::Codec>::E: std::fmt::Display,
+{
+    let mut work = std::pin::pin!(work);
+    let mut looks = tokio::time::interval(ATTENDANCE);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = looks.tick() => sender.send(&P::default()).await?,
+        }
+    }
+}
+
+pub(crate) async fn copy_out(
+    supervisor: &Arc<Supervisor>,
+    stream: ServerStream<api::CopyOutResponse, api::CopyOutRequest>,
+) -> Result<()> {
+    let (sender, receiver) = stream.split();
+    let requests = Requests::new(receiver);
+    attended(&sender.clone(), out(supervisor, sender, requests)).await
+}
+
+async fn out(
+    supervisor: &Arc<Supervisor>,
+    sender: SSSender<api::CopyOutResponse>,
+    mut requests: Requests<api::CopyOutRequest>,
+) -> Result<()> {
+    let first = requests.next().await?;
+    let Some(api::copy_out_request::Of::From(from)) = first.and_then(|request| request.of) else {
+        return Err(Fault::new("the first request does not say what to copy"));
+    };
+    let container = supervisor.find(&from.container)?;
+    let (root, namespace, held) = supervisor.tree(&container).await?;
+    let task = Task::Out {
+        path: from.path,
+        follow: from.follow,
+    };
+    let ids = Ids::of(&container.record());
+    let Worker {
+        process,
+        archive,
+        report,
+    } = Worker::start(&Request { root, ids, task }, namespace)?;
+    let (noticing, taken) = watch::channel(0);
+    let outcome = tokio::select! {
+        outcome = send(archive, &sender, taken) => outcome,
+        fault = held.ended(&container) => Err(fault),
+        () = acknowledged(&mut requests, &noticing) => Ok(()),
+    };
+    end(process, report, outcome).await
+}
+
+/// All of it. An archive that does not even begin has its reason in the process' report.
+async fn send(
+    archive: OwnedFd,
+    sender: &SSSender<api::CopyOutResponse>,
+    mut taken: watch::Receiver<u64>,
+) -> Result<()> {
+    let read = || "read an archive".to_owned();
+    let mut archive = pipe::Receiver::from_owned_fd(archive).tried(read)?;
+    let mut chunk = Vec::with_capacity(CHUNK);
+    let end = loop {
+        if archive.read_buf(&mut chunk).await.tried(read)? == 0 {
+            return Ok(());
+        }
+        match chunk.iter().position(|byte| *byte == b'\n') {
+            Some(end) => break end,
+            None if chunk.len() > LINE => return Err(Fault::unknown("a line without end")),
+            None => {}
+        }
+    };
+    let source: Source =
+        serde_json::from_slice(&chunk[..end]).tried(|| "read what is copied".into())?;
+    let source = api::CopySource {
+        name: source.name,
+        directory: source.directory,
+        contents: source.contents,
+        ..Default::default()
+    };
+    respond(sender, api::copy_out_response::Of::Source(source)).await?;
+    chunk.drain(..=end);
+    let mut sent = 0_u64;
+    loop {
+        if !chunk.is_empty() {
+            let least = sent.saturating_sub(WINDOW);
+            taken
+                .wait_for(|taken| *taken >= least)
+                .await
+                .tried(|| "the client has left".into())?;
+            let length = chunk.len() as u64;
+            let data = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK));
+            respond(sender, api::copy_out_response::Of::Data(data)).await?;
+            sent += length;
+        }
+        if archive.read_buf(&mut chunk).await.tried(read)? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+async fn respond(
+    sender: &SSSender<api::CopyOutResponse>,
+    of: api::copy_out_response::Of,
+) -> Result<()> {
+    let response = api::CopyOutResponse {
+        of: Some(of),
+        ..Default::default()
+    };
+    Ok(sender.send(&response).await?)
+}
+
+/// Notes what the client has taken; never comes back.
+async fn acknowledged(requests: &mut Requests<api::CopyOutRequest>, noticing: &watch::Sender<u64>) {
+    while let Ok(Some(request)) = requests.next().await {
+        if let Some(api::copy_out_request::Of::Taken(bytes)) = request.of {
+            noticing.send_modify(|taken| *taken = bytes);
+        }
+    }
+    std::future::pending().await
+}
+
+pub(crate) async fn copy_in(
+    supervisor: &Arc<Supervisor>,
+    stream: ServerStream<api::CopyInResponse, api::CopyInRequest>,
+) -> Result<()> {
+    let (sender, receiver) = stream.split();
+    let requests = Requests::new(receiver);
+    attended(&sender.clone(), into(supervisor, sender, requests)).await
+}
+
+async fn into(
+    supervisor: &Arc<Supervisor>,
+    sender: SSSender<api::CopyInResponse>,
+    mut requests: Requests<api::CopyInRequest>,
+) -> Result<()> {
+    let first = requests.next().await?;
+    let Some(api::copy_in_request::Of::To(to)) = first.and_then(|request| request.of) else {
+        return Err(Fault::new("the first request does not say where to copy"));
+    };
+    let container = supervisor.find(&to.container)?;
+    let (root, namespace, held) = supervisor.tree(&container).await?;
+    let source = to.source.into_option().map(|source| Source {
+        name: source.name,
+        directory: source.directory,
+        contents: source.contents,
+    });
+    let task = Task::In {
+        path: to.path,
+        source,
+        to_root: to.to_root,
+    };
+    let ids = Ids::of(&container.record());
+    let Worker {
+        process,
+        archive,
+        report,
+    } = Worker::start(&Request { root, ids, task }, namespace)?;
+    let outcome = tokio::select! {
+        received = receive(archive, &mut requests, &sender) => received,
+        fault = held.ended(&container) => Err(fault),
+    };
+    end(process, report, outcome).await
+}
+
+/// Until the client says that there is no more, or the process takes no more.
+async fn receive(
+    archive: OwnedFd,
+    requests: &mut Requests<api::CopyInRequest>,
+    sender: &SSSender<api::CopyInResponse>,
+) -> Result<()> {
+    let mut archive = pipe::Sender::from_owned_fd(archive).tried(|| "write an archive".into())?;
+    let mut response = api::CopyInResponse::default();
+    loop {
+        match requests.next().await?.and_then(|request| request.of) {
+            Some(api::copy_in_request::Of::Data(data)) => {
+                if archive.write_all(&data).await.is_err() {
+                    // It says why.
+                    return Ok(());
+                }
+                response.taken += data.len() as u64;
+                sender.send(&response).await?;
+            }
+            Some(api::copy_in_request::Of::End(_)) => return Ok(()),
+            _ => return Err(Fault::new("an archive without its end")),
+        }
+    }
+}
+
+async fn end(process: Process, report: std::io::PipeReader, sent: Result<()>) -> Result<()> {
+    sent?;
+    blocking(move || process.end(report)).await
+}
+
+impl Supervisor {
+    /// Where the container's files are, and what keeps them there.
+    async fn tree<'a>(
+        self: &Arc<Self>,
+        container: &'a Arc<Container>,
+    ) -> Result<(Root, Option<OwnedFd>, Held<'a>)> {
+        let operation = container.operation.lock().await;
+        if lock(&self.containers).get(&container.id).is_none() {
+            return Err(Fault::not_found(format!(
+                "no such container: {}",
+                container.name()
+            )));
+        }
+        if let Some(run) = container.run().filter(|_| container.is_alive()) {
+            let namespace = mount_namespace(container)?;
+            return Ok((Root::Running, Some(namespace), Held::Running(run)));
+        }
+        let (supervisor, record) = (self.clone(), container.record());
+        let overlay = blocking(move || {
+            let snapshot = snapshot(&supervisor.store, &record)?;
+            supervisor.fill_volumes(&record, &snapshot)?;
+            let binds = supervisor.binds(&record)?;
+            let binds = binds.into_iter().map(|bind| Bind {
+                source: bind.source.into(),
+                target: bind.target,
+                read_only: bind.read_only,
+                shifted: !bind.mapped,
+            });
+            Ok(Overlay {
+                lower: snapshot.lower,
+                upper: snapshot.upper,
+                work: snapshot.work,
+                read_only: record.config.read_only,
+                binds: binds.collect(),
+            })
+        })
+        .await?;
+        Ok((Root::Stopped(overlay), None, Held::Stopped(operation)))
+    }
+}
+
+/// Of a container that runs. Its pid may be another's by now: that it is in the container's group, and the namespace, are asked of one process.
+fn mount_namespace(container: &Container) -> Result<OwnedFd> {
+    let record = container.record();
+    let path = format!("/proc/{}", record.state.pid);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let what = || format!("find the files of container {}", record.name);
+    let process = openat(CWD, &path, flags, Mode::empty()).tried(what)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let mut groups = String::new();
+    openat(&process, "cgroup", flags, Mode::empty())
+        .map_err(std::io::Error::from)
+        .and_then(|file| std::fs::File::from(file).read_to_string(&mut groups))
+        .tried(what)?;
+    if !groups.contains(&format!("/caisson/{}", record.id)) {
+        return Err(Fault::precondition(format!(
+            "container {} is not running any more",
+            record.name
+        )));
+    }
+    openat(&process, "ns/mnt", flags, Mode::empty()).tried(what)
+}

@@ -1,0 +1,203 @@
+//! The end of a container's process: noticed by the shim's Wait, noted, and followed by what its policy says.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::create::{blocking, restarts};
+use super::{Container, Run, Supervisor, bundle, told};
+use crate::fault::{Kind, Result};
+use crate::lock::lock;
+use crate::protos::containers::{Config, State, state::Status};
+use crate::records::{Change, now};
+use crate::shim::{Exit, Launch, clean_up};
+
+/// How long before a container is started again: at first, doubled each time, and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+/// One that has run for so long has come up: the next pause is the first one again.
+const LIVED: i64 = 10_000_000_000;
+/// What nobody knows any more.
+pub(super) const UNKNOWN: u32 = 255;
+
+impl Supervisor {
+    pub(super) async fn supervise(self: Arc<Self>, container: Arc<Container>, run: Arc<Run>) {
+        // An error means that the shim is gone, or as good as gone.
+        let exit = run.shim.wait("").await.ok();
+        if let Err(fault) = self.ended(&container, &run, exit).await {
+            crate::daemon::warn(
+                &fault.during(format_args!("the end of container {}", container.name())),
+            );
+        }
+    }
+
+    /// Without `exit`, the shim has died.
+    pub(super) async fn ended(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        run: &Arc<Run>,
+        exit: Option<Exit>,
+    ) -> Result<()> {
+        let config = container.config();
+        let directory = self.host.bundle(&container.id);
+        let state = {
+            let _operation = container.operation.lock().await;
+            let exit = self.buried(container, run, exit).await?;
+            let oom = run.oom.load(Ordering::Relaxed)
+                || bundle::exit(&directory).is_some_and(|exit| exit.oom);
+            let state = self.note_end(container, &config, exit, oom).await?;
+            run.shim.shut_down().await;
+            blocking(move || bundle::remove(&directory)).await?;
+            state
+        };
+        run.ended.send_modify(|code| *code = Some(state.exit_code));
+        if config.auto_remove {
+            // Who reads the log reads it to its end.
+            run.readers.closed().await;
+            let _operation = container.operation.lock().await;
+            if !container.is_alive() {
+                let died = Change::default().event(told(
+                    &container.record(),
+                    "die",
+                    &[("exitCode", &state.exit_code.to_string())],
+                ));
+                self.forget(container, true, died).await?;
+            }
+        } else if restarts(&config, &state) {
+            self.clone().restart_later(container.clone());
+        }
+        run.settled.send_modify(|settled| *settled = true);
+        Ok(())
+    }
+
+    /// Deletes the task, which also waits for the rest of its output.
+    async fn buried(&self, container: &Container, run: &Run, exit: Option<Exit>) -> Result<Exit> {
+        let gone = match exit {
+            Some(exit) => match run.shim.delete("").await {
+                Ok(_) => return Ok(exit),
+                Err(fault) if fault.kind == Kind::Unavailable => Some(exit),
+                Err(fault) => {
+                    crate::daemon::warn(
+                        &fault.during(format_args!("delete container {}", container.name())),
+                    );
+                    return Ok(exit);
+                }
+            },
+            None => None,
+        };
+        // The shim has died: its binary cleans up, and exit.json has what it knew.
+        let launch = Launch::new(&self.host, &container.config().runtime, None)?;
+        let (host, id) = (self.host.clone(), container.id.clone());
+        let directory = host.bundle(&id);
+        let cleaned = blocking(move || {
+            let told = bundle::exit(&directory).map(|exit| Exit {
+                code: exit.status,
+                at: exit.time,
+            });
+            let cleaned = clean_up(&launch, &host, &id, &directory)?;
+            Ok(told.unwrap_or(cleaned))
+        });
+        match (gone, cleaned.await) {
+            (Some(exit), _) => Ok(exit),
+            (None, Ok(exit)) => Ok(exit),
+            (None, Err(fault)) => {
+                crate::daemon::warn(&fault.during(format_args!(
+                    "clean up after container {}",
+                    container.name()
+                )));
+                Ok(Exit {
+                    code: UNKNOWN,
+                    at: now(),
+                })
+            }
+        }
+    }
+
+    async fn note_end(
+        &self,
+        container: &Container,
+        config: &Config,
+        exit: Exit,
+        oom: bool,
+    ) -> Result<State> {
+        let code = i32::try_from(exit.code).unwrap_or(-1);
+        let mut record = container.record();
+        let state = record.state.mut_or_insert_default();
+        state.status = Status::EXITED.into();
+        state.exit_code = code;
+        state.finished_at = exit.at;
+        state.oom_killed = oom;
+        state.pid = 0;
+        state.shim.clear();
+        if restarts(config, state) && !config.auto_remove {
+            state.status = Status::RESTARTING.into();
+        }
+        let state = state.clone();
+        let text = code.to_string();
+        let mut change = Change::default();
+        if oom {
+            change = change.event(told(&record, "oom", &[]));
+        }
+        change = change.event(told(&record, "die", &[("exitCode", &text)]));
+        change.containers.push(record.clone());
+        *lock(&container.record) = record;
+        container.changed.send_modify(|()| {});
+        // One that goes with its end is written of once, when it goes.
+        if !config.auto_remove {
+            self.records.apply(change).await?;
+        }
+        Ok(state)
+    }
+
+    /// Starts it again after a pause, unless somebody starts, stops or removes it meanwhile.
+    pub(super) fn restart_later(self: Arc<Self>, container: Arc<Container>) {
+        let state = container.record().state.unwrap_or_default();
+        let lived = state.finished_at - state.started_at >= LIVED;
+        let doubled = if lived { 0 } else { state.restarts.min(10) };
+        let pause = (PAUSE.0 * 2_u32.pow(doubled)).min(PAUSE.1);
+        // A task of its own kind: starting spawns one that may come here again.
+        let again = async move {
+            let mut changed = container.changed.subscribe();
+            let waiting = async {
+                while container.status() == Status::RESTARTING && changed.changed().await.is_ok() {}
+            };
+            if tokio::time::timeout(pause, waiting).await.is_ok() {
+                return;
+            }
+            if let Err(fault) = self.start_again(&container).await {
+                crate::daemon::warn(
+                    &fault.during(format_args!("restart container {}", container.name())),
+                );
+            }
+        };
+        let again: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(again);
+        tokio::spawn(again);
+    }
+
+    async fn start_again(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let _operation = container.operation.lock().await;
+        if container.status() != Status::RESTARTING
+            || lock(&self.containers).get(&container.id).is_none()
+        {
+            return Ok(());
+        }
+        lock(&container.record)
+            .state
+            .mut_or_insert_default()
+            .restarts += 1;
+        match self.launch(container, None).await {
+            Ok(_) => Ok(()),
+            Err(fault) => {
+                // As after an end: by the policy, after a longer pause.
+                let state = container.record().state.unwrap_or_default();
+                if restarts(&container.config(), &state) {
+                    self.note(container, None, &[], |record| {
+                        record.state.mut_or_insert_default().status = Status::RESTARTING.into();
+                    })
+                    .await?;
+                    self.clone().restart_later(container.clone());
+                }
+                Err(fault)
+            }
+        }
+    }
+}

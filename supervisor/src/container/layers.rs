@@ -1,0 +1,302 @@
+//! Reading single files of a container's tree without mounting it: the layers as overlayfs would put them together. Paths are walked part
+//! by part from descriptors, links are followed within the tree: nothing outside of it can be reached.
+//!
+//! Blocking calls, for a thread that may block.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, readlinkat, statat};
+
+/// More than anybody's passwd.
+const MOST: u64 = 16 << 20;
+/// As the kernel's limit.
+const MOST_LINKS: u32 = 40;
+
+#[derive(Debug)]
+pub(super) struct Layers {
+    /// The topmost first.
+    roots: Vec<OwnedFd>,
+}
+
+enum Entry {
+    File(OwnedFd),
+    Directory(Vec<OwnedFd>),
+    Link(PathBuf),
+    Other,
+}
+
+impl Layers {
+    /// Of directories, the topmost first. One that is not there is empty.
+    pub(super) fn open(directories: &[PathBuf]) -> Self {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let roots = directories
+            .iter()
+            .filter_map(|path| openat(CWD, path, flags, Mode::empty()).ok());
+        Self {
+            roots: roots.collect(),
+        }
+    }
+
+    /// None if there is no such file.
+    pub(super) fn read(&self, path: &str) -> Option<String> {
+        let Entry::File(file) = self.find(path)? else {
+            return None;
+        };
+        let mut text = vec![];
+        File::from(file).take(MOST).read_to_end(&mut text).ok()?;
+        Some(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Whether there is anything, without following a link at its end.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        let mut directories = self.all();
+        let mut names: Vec<_> = path.components().filter_map(normal).collect();
+        let Some(last) = names.pop() else { return true };
+        for name in names {
+            match look_up(&directories, &name) {
+                Some(Entry::Directory(inner)) => directories = inner,
+                _ => return false,
+            }
+        }
+        look_up(&directories, &last).is_some()
+    }
+
+    /// Copies what is below a directory of the tree into a directory of ours, with owners, modes and times. If there is no such directory,
+    /// nothing: false.
+    pub(super) fn copy(&self, path: &str, to: &Path) -> io::Result<bool> {
+        let Some(Entry::Directory(directories)) = self.find(path) else {
+            return Ok(false);
+        };
+        let to = openat(
+            CWD,
+            to,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        copy_below(&directories, &to).map(|()| true)
+    }
+
+    fn all(&self) -> Vec<OwnedFd> {
+        self.roots
+            .iter()
+            .filter_map(|root| root.try_clone().ok())
+            .collect()
+    }
+
+    fn find(&self, path: &str) -> Option<Entry> {
+        let mut left: VecDeque<PathBuf> = names(Path::new(path));
+        // The way down from the root, for `..`.
+        let mut way = vec![self.all()];
+        let mut links = 0;
+        while let Some(name) = left.pop_front() {
+            if name.as_os_str() == ".." {
+                if way.len() > 1 {
+                    way.pop();
+                }
+                continue;
+            }
+            match look_up(way.last()?, &name)? {
+                Entry::Directory(inner) => way.push(inner),
+                Entry::Link(target) => {
+                    links += 1;
+                    if links > MOST_LINKS {
+                        return None;
+                    }
+                    if target.is_absolute() {
+                        way.truncate(1);
+                    }
+                    for name in names(&target).into_iter().rev() {
+                        left.push_front(name);
+                    }
+                }
+                found => return left.is_empty().then_some(found),
+            }
+        }
+        Some(Entry::Directory(way.pop()?))
+    }
+}
+
+fn normal(component: std::path::Component<'_>) -> Option<PathBuf> {
+    match component {
+        std::path::Component::Normal(name) => Some(PathBuf::from(name)),
+        std::path::Component::ParentDir => Some("..".into()),
+        _ => None,
+    }
+}
+
+fn names(path: &Path) -> VecDeque<PathBuf> {
+    path.components().filter_map(normal).collect()
+}
+
+/// A name in a directory that several layers may have.
+fn look_up(directories: &[OwnedFd], name: &Path) -> Option<Entry> {
+    let mut merged = vec![];
+    for directory in directories {
+        let Ok(found) = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
+        let kind = FileType::from_raw_mode(found.st_mode);
+        // A whiteout: what is below is not there.
+        if kind == FileType::CharacterDevice && found.st_rdev == 0 {
+            break;
+        }
+        match kind {
+            FileType::Directory => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let inner = openat(directory, name, flags, Mode::empty()).ok()?;
+                let opaque = is_opaque(&inner);
+                merged.push(inner);
+                if opaque {
+                    break;
+                }
+            }
+            // Below a directory, it is hidden.
+            _ if !merged.is_empty() => break,
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                return Some(
+                    openat(directory, name, flags, Mode::empty()).map_or(Entry::Other, Entry::File),
+                );
+            }
+            FileType::Symlink => {
+                let target = readlinkat(directory, name, vec![]).ok()?;
+                return Some(Entry::Link(PathBuf::from(std::ffi::OsStr::from_bytes(
+                    target.as_bytes(),
+                ))));
+            }
+            _ => return Some(Entry::Other),
+        }
+    }
+    (!merged.is_empty()).then_some(Entry::Directory(merged))
+}
+
+/// And the directory itself gets the owner, the mode and the times of the topmost.
+fn copy_below(directories: &[OwnedFd], to: &OwnedFd) -> io::Result<()> {
+    let mut names = std::collections::BTreeSet::new();
+    for directory in directories {
+        // Roots are open for their paths only.
+        let readable = openat(
+            directory,
+            ".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        for entry in rustix::fs::Dir::read_from(&readable)? {
+            let name = entry?.file_name().to_owned();
+            if name.as_bytes() != b"." && name.as_bytes() != b".." {
+                names.insert(name);
+            }
+        }
+    }
+    for name in names {
+        let name = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
+        let Some(entry) = look_up(directories, name) else {
+            continue;
+        };
+        match entry {
+            Entry::Directory(inner) => {
+                rustix::fs::mkdirat(to, name, Mode::RWXU)?;
+                let made = openat(
+                    to,
+                    name,
+                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                    Mode::empty(),
+                )?;
+                copy_below(&inner, &made)?;
+            }
+            Entry::File(file) => {
+                let flags = OFlags::WRONLY
+                    | OFlags::CREATE
+                    | OFlags::EXCL
+                    | OFlags::NOFOLLOW
+                    | OFlags::CLOEXEC;
+                let mut made = File::from(openat(to, name, flags, Mode::RUSR | Mode::WUSR)?);
+                let mut file = File::from(file);
+                io::copy(&mut file, &mut made)?;
+                same_owner(&rustix::fs::fstat(&file)?, &made)?;
+            }
+            Entry::Link(target) => {
+                rustix::fs::symlinkat(&target, to, name)?;
+                if let Some(found) = directories
+                    .iter()
+                    .find_map(|directory| statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok())
+                {
+                    let (uid, gid) = (
+                        rustix::fs::Uid::from_raw(found.st_uid),
+                        rustix::fs::Gid::from_raw(found.st_gid),
+                    );
+                    rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+                }
+            }
+            // Sockets, fifos and devices are nobody's data.
+            Entry::Other => {}
+        }
+    }
+    let topmost = directories.first().map(rustix::fs::fstat).transpose()?;
+    topmost.map_or(Ok(()), |topmost| same_owner(&topmost, to))
+}
+
+/// The mode last: a change of owner takes the set-id bits away.
+pub(super) fn same_owner(of: &rustix::fs::Stat, to: impl AsFd) -> io::Result<()> {
+    let (uid, gid) = (
+        rustix::fs::Uid::from_raw(of.st_uid),
+        rustix::fs::Gid::from_raw(of.st_gid),
+    );
+    rustix::fs::fchown(&to, Some(uid), Some(gid))?;
+    rustix::fs::fchmod(&to, Mode::from_raw_mode(of.st_mode & 0o7777))?;
+    let time = |seconds: i64, nanoseconds: u64| rustix::fs::Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::try_from(nanoseconds).unwrap_or_default(),
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: time(of.st_atime, of.st_atime_nsec),
+        last_modification: time(of.st_mtime, of.st_mtime_nsec),
+    };
+    Ok(rustix::fs::futimens(&to, &times)?)
+}
+
+/// It hides what layers below have of the same name.
+fn is_opaque(directory: &OwnedFd) -> bool {
+    let mut value = [0; 2];
+    let length = rustix::fs::fgetxattr(directory.as_fd(), "trusted.overlay.opaque", &mut value[..]);
+    length.is_ok_and(|length| length == 1 && value[0] == b'y')
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files of the test's own")]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn layers_are_one_tree() {
+        let scratch = std::env::temp_dir().join(format!("caisson-layers-{}", std::process::id()));
+        let (top, low) = (scratch.join("top"), scratch.join("low"));
+        for directory in ["top/etc", "low/etc", "low/usr/etc"] {
+            fs::create_dir_all(scratch.join(directory)).unwrap();
+        }
+        fs::write(scratch.join("outside"), "outside").unwrap();
+        fs::write(low.join("etc/group"), "low").unwrap();
+        fs::write(low.join("etc/both"), "low").unwrap();
+        fs::write(top.join("etc/both"), "top").unwrap();
+        fs::write(low.join("usr/etc/passwd"), "moved").unwrap();
+        symlink("/usr/etc/passwd", top.join("etc/passwd")).unwrap();
+        symlink("../../../../outside", top.join("etc/out")).unwrap();
+        symlink("loop", top.join("etc/loop")).unwrap();
+        let layers = Layers::open(&[top, low]);
+        assert_eq!(layers.read("/etc/group").unwrap(), "low");
+        assert_eq!(layers.read("/etc/both").unwrap(), "top");
+        assert_eq!(layers.read("/etc/passwd").unwrap(), "moved");
+        assert_eq!(layers.read("/etc/out"), None);
+        assert_eq!(layers.read("/etc/loop"), None);
+        assert_eq!(layers.read("/etc"), None);
+        assert!(layers.has(Path::new("etc/loop")) && !layers.has(Path::new("etc/nothing")));
+        fs::remove_dir_all(scratch).unwrap();
+    }
+}

@@ -1,0 +1,390 @@
+//! A container's log, as a reader of it: the files that its shim writes and rotates, from a position on, and as they grow.
+//!
+//! The log is also what who attaches gets: exact, and without any part in the shim's writing. A reader keeps the files open that he has not
+//! read yet ([`Follower::keep_up`]), so that a slow one loses nothing to rotation, and nobody waits for him.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use super::log_record::{Record, parse};
+
+/// The newest file of a log, in the container's directory.
+pub(crate) const NAME: &str = "container.log";
+/// How much is read at once.
+const CHUNK: usize = 64 << 10;
+/// More rotated files than anybody asks for.
+const MOST_FILES: u32 = 1000;
+
+#[derive(Debug)]
+pub(crate) struct Follower {
+    path: PathBuf,
+    watch: AsyncFd<Watch>,
+    /// Being read, and what comes after it.
+    files: VecDeque<File>,
+    /// The begin of a line whose end is not written yet.
+    partial: Vec<u8>,
+    ready: VecDeque<Record>,
+}
+
+#[derive(Debug)]
+struct Watch(Inotify);
+
+impl AsRawFd for Watch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum From {
+    Begin,
+    End,
+    /// So many lines before the end.
+    Last(u64),
+}
+
+impl Follower {
+    pub(crate) fn open(directory: &Path, from: From) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let events =
+            AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+        inotify.add_watch(directory, events)?;
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe for what it cannot know: that the descriptor stays the same, as this one does"
+        )]
+        let watch = AsyncFd::with_interest(Watch(inotify), Interest::READABLE)?;
+        let mut follower = Self {
+            path: directory.join(NAME),
+            watch,
+            files: VecDeque::new(),
+            partial: vec![],
+            ready: VecDeque::new(),
+        };
+        follower.catch_up()?;
+        match from {
+            From::Begin => {}
+            From::End => follower.skip(0)?,
+            From::Last(lines) => follower.skip(lines)?,
+        }
+        Ok(follower)
+    }
+
+    /// The next record; none when `over` is true and all has been read.
+    pub(crate) async fn next(
+        &mut self,
+        over: &mut watch::Receiver<bool>,
+    ) -> io::Result<Option<Record>> {
+        loop {
+            if let Some(record) = self.ready.pop_front() {
+                return Ok(Some(record));
+            }
+            // Before reading: what is written until then will be read.
+            let last_time = *over.borrow_and_update();
+            let read = self.read()?;
+            // However long the reading takes, what comes next is open by then.
+            self.catch_up()?;
+            if read {
+                continue;
+            }
+            if self.files.len() > 1 {
+                // It may have grown just before it was renamed.
+                if !self.read()? {
+                    self.files.pop_front();
+                    self.end_of_line();
+                }
+                continue;
+            }
+            if last_time {
+                self.end_of_line();
+                return Ok(self.ready.pop_front());
+            }
+            tokio::select! {
+                changed = self.changed() => changed?,
+                // Without a sender there is nobody left to write.
+                _ = over.changed() => {}
+            }
+        }
+    }
+
+    /// Opens the files that come after those that are open. Never comes back, but with an error.
+    pub(crate) async fn keep_up(&mut self) -> io::Result<()> {
+        loop {
+            self.catch_up()?;
+            self.changed().await?;
+        }
+    }
+
+    /// Waits until something has happened in the directory.
+    async fn changed(&mut self) -> io::Result<()> {
+        let mut guard = self.watch.readable().await?;
+        loop {
+            match guard.get_inner().0.read_events() {
+                Ok(_) => {}
+                Err(nix::errno::Errno::EAGAIN) => break,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        guard.clear_ready();
+        Ok(())
+    }
+
+    /// Whether there was something to read.
+    fn read(&mut self) -> io::Result<bool> {
+        let Some(file) = self.files.front_mut() else {
+            return Ok(false);
+        };
+        let mut buffer = vec![0; CHUNK];
+        let length = file.read(&mut buffer)?;
+        self.partial.extend_from_slice(&buffer[..length]);
+        if let Some(end) = self.partial.iter().rposition(|byte| *byte == b'\n') {
+            let rest = self.partial.split_off(end + 1);
+            let whole = std::mem::replace(&mut self.partial, rest);
+            self.ready.extend(
+                whole
+                    .split_inclusive(|byte| *byte == b'\n')
+                    .filter_map(parse),
+            );
+        }
+        Ok(length > 0)
+    }
+
+    /// What a shim that was killed did not finish will not be finished.
+    fn end_of_line(&mut self) {
+        let partial = std::mem::take(&mut self.partial);
+        self.ready.extend(parse(&partial));
+    }
+
+    /// Opens what comes after the last open file.
+    fn catch_up(&mut self) -> io::Result<()> {
+        loop {
+            let last = match self.files.back() {
+                Some(file) => Some(file.metadata()?.ino()),
+                None => None,
+            };
+            match self.successor(last)? {
+                Some(file) => self.files.push_back(file),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn successor(&self, of: Option<u64>) -> io::Result<Option<File>> {
+        loop {
+            let newest = inode(&self.path)?;
+            if newest.is_none() || newest == of {
+                return Ok(None);
+            }
+            let mut at = None;
+            let mut oldest = 0;
+            for number in 1..MOST_FILES {
+                let Some(found) = inode(&self.numbered(number))? else {
+                    break;
+                };
+                oldest = number;
+                if Some(found) == of {
+                    at = Some(number);
+                    break;
+                }
+            }
+            // One that is gone was the oldest; what came right after it may be gone too.
+            let next = at.map_or(oldest, |number| number - 1);
+            let file = match File::open(self.numbered(next)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            // Unless they have been renamed meanwhile.
+            let still = match at {
+                Some(number) => inode(&self.numbered(number))? == of,
+                None => inode(&self.numbered(next))? == Some(file.metadata()?.ino()),
+            };
+            if still {
+                return Ok(Some(file));
+            }
+        }
+    }
+
+    fn numbered(&self, number: u32) -> PathBuf {
+        match number {
+            0 => self.path.clone(),
+            _ => PathBuf::from(format!("{}.{number}", self.path.display())),
+        }
+    }
+
+    /// To so many lines before the end.
+    fn skip(&mut self, lines: u64) -> io::Result<()> {
+        let mut left = lines;
+        for index in (0..self.files.len()).rev() {
+            let file = &mut self.files[index];
+            let size = file.metadata()?.len();
+            if let Some((position, first)) = back(file, size, &mut left)? {
+                file.seek(SeekFrom::Start(position))?;
+                self.ready.extend(first);
+                self.files.drain(..index);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the records of the last `left` lines of a file begin, after a part of one that comes first. If it has fewer lines, `left` is how many
+/// it lacks.
+fn back(file: &File, size: u64, left: &mut u64) -> io::Result<Option<(u64, Option<Record>)>> {
+    if *left == 0 {
+        return Ok(Some((size, None)));
+    }
+    let mut end = size;
+    while end > 0 {
+        let start = begin_of_line(file, end)?;
+        let mut line = vec![0; usize::try_from(end - start).unwrap_or_default()];
+        file.read_exact_at(&mut line, start)?;
+        if let Some(mut record) = parse(&line) {
+            // What has no end is the begin of a line whose end was counted already, or the last line.
+            let lines = record.data.iter().filter(|byte| **byte == b'\n').count() as u64;
+            let unfinished = u64::from(end == size && !record.data.ends_with(b"\n"));
+            if lines + unfinished > *left {
+                let mut skipped = lines + unfinished - *left;
+                let after = |byte: &u8| {
+                    skipped -= u64::from(*byte == b'\n');
+                    skipped == 0
+                };
+                let at = record.data.iter().position(after).map_or(0, |at| at + 1);
+                record.data.drain(..at);
+                // It may have been the end of a line only.
+                let first = (!record.data.is_empty()).then_some(record);
+                return Ok(Some((end, first)));
+            }
+            *left -= lines + unfinished;
+        }
+        end = start;
+    }
+    Ok((*left == 0).then_some((0, None)))
+}
+
+/// Of the line that ends there.
+fn begin_of_line(file: &File, end: u64) -> io::Result<u64> {
+    let mut to = end - 1;
+    let mut buffer = vec![0; CHUNK];
+    while to > 0 {
+        let start = to.saturating_sub(CHUNK as u64);
+        let part = &mut buffer[..usize::try_from(to - start).unwrap_or(CHUNK)];
+        file.read_exact_at(part, start)?;
+        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        to = start;
+    }
+    Ok(0)
+}
+
+fn inode(path: &Path) -> io::Result<Option<u64>> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path =
+                std::env::temp_dir().join(format!("caisson-log-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn line(&self, text: &str) {
+            use std::io::Write as _;
+            let mut file = fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(self.0.join(NAME))
+                .unwrap();
+            writeln!(
+                file,
+                "{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-26T08:00:00Z\"}}"
+            )
+            .unwrap();
+        }
+
+        /// As the shim does, with three files.
+        fn rotate(&self) {
+            let name = |number| self.0.join(format!("{NAME}.{number}"));
+            fs::rename(name(1), name(2)).ok();
+            fs::rename(self.0.join(NAME), name(1)).unwrap();
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).ok();
+        }
+    }
+
+    fn inside() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    }
+
+    fn all(inside: &tokio::runtime::Runtime, follower: &mut Follower) -> Vec<String> {
+        let (_sender, mut over) = watch::channel(true);
+        let mut lines = vec![];
+        while let Some(record) = inside.block_on(follower.next(&mut over)).unwrap() {
+            lines.push(String::from_utf8(record.data).unwrap().trim().to_owned());
+        }
+        lines
+    }
+
+    #[test]
+    fn files_are_read_in_their_order_from_the_begin_and_from_the_end() {
+        let scratch = Scratch::new("order");
+        for part in [["1", "2"], ["3", "4"], ["5", "6"]] {
+            if part != ["1", "2"] {
+                scratch.rotate();
+            }
+            part.iter().for_each(|text| scratch.line(text));
+        }
+        let inside = inside();
+        let _inside = inside.enter();
+        let read = |from| all(&inside, &mut Follower::open(&scratch.0, from).unwrap());
+        assert_eq!(read(From::Begin), ["1", "2", "3", "4", "5", "6"]);
+        assert_eq!(read(From::Last(3)), ["4", "5", "6"]);
+        assert_eq!(read(From::Last(2)), ["5", "6"]);
+        assert_eq!(read(From::Last(99)), ["1", "2", "3", "4", "5", "6"]);
+        assert!(read(From::End).is_empty());
+    }
+
+    #[test]
+    fn what_is_open_is_not_lost_to_rotation() {
+        let scratch = Scratch::new("kept");
+        let inside = inside();
+        let _inside = inside.enter();
+        scratch.line("1");
+        let mut follower = Follower::open(&scratch.0, From::Begin).unwrap();
+        for text in ["2", "3", "4", "5"] {
+            scratch.rotate();
+            scratch.line(text);
+            follower.catch_up().unwrap();
+        }
+        assert_eq!(all(&inside, &mut follower), ["1", "2", "3", "4", "5"]);
+    }
+}

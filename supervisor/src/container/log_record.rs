@@ -1,0 +1,201 @@
+//! One line of a log → what was written, exactly. Pure.
+
+use ::shim::timestamp::date_and_time;
+
+/// What a container wrote at once, at most a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) stderr: bool,
+    pub(crate) data: Vec<u8>,
+    /// Nanoseconds since the epoch; 0 if it is not known.
+    pub(crate) time: i64,
+}
+
+/// How a line of our shim's begins.
+const BEGIN: &[u8] = b"{\"log\":\"";
+
+/// None for an empty line, and for one of which a part was never written.
+pub(crate) fn parse(line: &[u8]) -> Option<Record> {
+    if line.iter().all(u8::is_ascii_whitespace) || is_torn(line) {
+        return None;
+    }
+    let Some(rest) = line.strip_prefix(BEGIN) else {
+        // Of a shim that writes what it gets.
+        return Some(Record {
+            stderr: false,
+            data: line.to_vec(),
+            time: 0,
+        });
+    };
+    let (data, rest) = unescape(rest)?;
+    let rest = std::str::from_utf8(rest).ok()?;
+    let rest = rest.strip_prefix(",\"stream\":\"")?;
+    let (stream, rest) = rest.split_once("\",\"time\":\"")?;
+    let (time, _) = rest.split_once('"')?;
+    Some(Record {
+        stderr: stream == "stderr",
+        data,
+        time: time_of(time)?,
+    })
+}
+
+/// After a power cut, a file may have zeros where something was written that never reached the disk: of a line of our shim's, which has none
+/// itself, its end, its begin, or all.
+fn is_torn(line: &[u8]) -> bool {
+    let Some(zero) = line.iter().position(|byte| *byte == 0) else {
+        return false;
+    };
+    let rest = line[zero..].trim_ascii_end();
+    let end_lacks = BEGIN.starts_with(&line[..zero]) && rest.iter().all(|byte| *byte == 0);
+    end_lacks || zero == 0 && rest.ends_with(b"\"}")
+}
+
+/// The string up to its closing quote, and what comes after that.
+fn unescape(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let mut data = Vec::with_capacity(text.len());
+    let mut rest = text;
+    loop {
+        let (&byte, after) = rest.split_first()?;
+        rest = after;
+        match byte {
+            b'"' => return Some((data, rest)),
+            b'\\' => {
+                let (&code, after) = rest.split_first()?;
+                rest = after;
+                match code {
+                    b'n' => data.push(b'\n'),
+                    b'r' => data.push(b'\r'),
+                    b't' => data.push(b'\t'),
+                    b'u' => {
+                        let digits = std::str::from_utf8(rest.get(..4)?).ok()?;
+                        let number = u32::from_str_radix(digits, 16).ok()?;
+                        rest = rest.get(4..)?;
+                        match number {
+                            // A byte that was not UTF-8.
+                            0xdc80..=0xdcff => data.push(u8::try_from(number & 0xff).ok()?),
+                            _ => data.extend_from_slice(
+                                char::from_u32(number)?.encode_utf8(&mut [0; 4]).as_bytes(),
+                            ),
+                        }
+                    }
+                    other => data.push(other),
+                }
+            }
+            other => data.push(other),
+        }
+    }
+}
+
+/// Nanoseconds since the epoch, of a time as RFC 3339 has it, in UTC (`Z`) or with an offset.
+pub(crate) fn time_of(text: &str) -> Option<i64> {
+    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    if text.get(4..5)? != "-" || text.get(7..8)? != "-" {
+        return None;
+    }
+    let days = days(year, month, day);
+    let Some(rest) = text.get(10..).filter(|rest| !rest.is_empty()) else {
+        return Some(days * 86400 * 1_000_000_000);
+    };
+    if !rest.starts_with(['T', 't', ' ']) {
+        return None;
+    }
+    let (hour, minute, second) = (
+        number(11..13)?,
+        number(14..16)?,
+        number(17..19).unwrap_or(0),
+    );
+    let mut rest = text.get(19..).unwrap_or_default();
+    let mut nanoseconds = 0;
+    if let Some(fraction) = rest.strip_prefix('.') {
+        let length = fraction.bytes().take_while(u8::is_ascii_digit).count();
+        let digits: String = fraction.chars().take(length.min(9)).collect();
+        nanoseconds = format!("{digits:0<9}").parse::<i64>().ok()?;
+        rest = &fraction[length..];
+    }
+    let offset = match rest {
+        "" | "Z" | "z" => 0,
+        _ => {
+            let sign = if rest.starts_with('-') { -1 } else { 1 };
+            let (hours, minutes) = rest.get(1..)?.split_once(':')?;
+            sign * (hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60)
+        }
+    };
+    let seconds = days * 86400 + hour * 3600 + minute * 60 + second - offset;
+    Some(seconds * 1_000_000_000 + nanoseconds)
+}
+
+/// Howard Hinnant's date to days: years begin in March.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let month = (month + 9) % 12;
+    let day = (153 * month + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day - 719_468
+}
+
+/// The other way round, in UTC with nanoseconds; what is 0 is Docker's year 1.
+pub(crate) fn text_of(time: i64) -> String {
+    if time == 0 {
+        return "0001-01-01T00:00:00Z".into();
+    }
+    let (seconds, nanoseconds) = (
+        time.div_euclid(1_000_000_000),
+        time.rem_euclid(1_000_000_000),
+    );
+    format!("{}.{nanoseconds:09}Z", date_and_time(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_what_was_written() {
+        let line = br#"{"log":"a\"\\\n\u0001\udcff\u00fc\/","stream":"stderr","time":"1970-01-01T00:00:01.5Z"}"#;
+        let record = parse(line).unwrap();
+        assert_eq!(record.data, b"a\"\\\n\x01\xff\xc3\xbc/");
+        assert!(record.stderr);
+        assert_eq!(record.time, 1_500_000_000);
+    }
+
+    #[test]
+    fn what_is_no_record() {
+        assert_eq!(parse(b"\n"), None);
+        assert_eq!(parse(br#"{"log":"cut"#), None);
+        assert_eq!(parse(b"raw\n").unwrap().data, b"raw\n");
+    }
+
+    #[test]
+    fn what_a_power_cut_leaves_is_no_record() {
+        for line in [
+            &b"\0\0\0\n"[..],
+            b"\0",
+            b"{\"l\0\0",
+            b"{\"log\":\"line 1\\n\0\0",
+            b"\0\0 1\\n\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:01.5Z\"}\n",
+        ] {
+            assert_eq!(parse(line), None, "{line:?}");
+        }
+        // Of a shim that writes what it gets.
+        assert_eq!(parse(b"\0binary\n").unwrap().data, b"\0binary\n");
+    }
+
+    #[test]
+    fn times_both_ways() {
+        // date -u -d @951782400; date -u -d @4107542399
+        assert_eq!(
+            time_of("2000-02-29T00:00:00Z"),
+            Some(951_782_400_000_000_000)
+        );
+        assert_eq!(time_of("2000-02-29"), Some(951_782_400_000_000_000));
+        assert_eq!(
+            time_of("2000-02-29T02:00:00+02:00"),
+            Some(951_782_400_000_000_000)
+        );
+        for time in [951_782_400_000_000_000, 4_107_542_399_000_000_001, 1] {
+            assert_eq!(time_of(&text_of(time)), Some(time));
+        }
+        assert_eq!(time_of("yesterday"), None);
+    }
+}

@@ -1,0 +1,387 @@
+//! What a start needs to know of this host and of other containers → [`Found`].
+//!
+//! Blocking calls, for a thread that may block.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{major, minor};
+
+use super::create::same_path;
+use super::layers::Layers;
+use super::{Supervisor, bundle};
+use crate::fault::{Fault, Result, Tried as _};
+use crate::layer::Snapshot;
+use crate::protos::containers::{Container as Record, Throttle, mount::Kind};
+use crate::spec::{Accounts, Bind, Defaults, Found, Joined, Node, Rate, Rates, User};
+use crate::store::Store;
+
+/// The word of a bind mount whose ids are mapped, as those of a volume are without it.
+const ID_MAPPED: &str = "idmap";
+
+impl Supervisor {
+    pub(super) fn look_up(
+        &self,
+        record: &Record,
+        image: &Defaults,
+        snapshot: &Snapshot,
+    ) -> Result<Found> {
+        let config = record.config.get_or_default();
+        let words = if config.user.is_empty() {
+            &image.user
+        } else {
+            &config.user
+        };
+        let hostname = if config.hostname.is_empty() {
+            match config.network.as_str() {
+                "host" => own_hostname(),
+                _ => record.id[..12].to_owned(),
+            }
+        } else {
+            config.hostname.clone()
+        };
+        let user = user(snapshot, words, &config.groups)?;
+        for id in [user.uid, user.gid].iter().chain(&user.groups) {
+            super::ids::has(record, *id)?;
+        }
+        let joined = self.joined(record)?;
+        let mut binds = self.binds(record)?;
+        binds.extend(self.own_files(record, &hostname)?);
+        let resources = config.resources.get_or_default();
+        Ok(Found {
+            id: record.id.clone(),
+            args: record.args.clone(),
+            user,
+            hostname,
+            binds,
+            joined,
+            devices: devices(record)?,
+            rates: Rates {
+                read_bps: rates(&resources.read_bps)?,
+                write_bps: rates(&resources.write_bps)?,
+                read_iops: rates(&resources.read_iops)?,
+                write_iops: rates(&resources.write_iops)?,
+            },
+            capabilities: capabilities(),
+            init: config.init.then(|| self.host.daemon.clone()),
+            ids: record.ids.clone().into_option(),
+            run: super::create::random()?,
+            apparmor: Path::new("/sys/kernel/security/apparmor").exists(),
+        })
+    }
+
+    fn joined(&self, record: &Record) -> Result<Joined> {
+        let config = record.config.get_or_default();
+        let of = |mode: &str, kind: &str| -> Result<Option<String>> {
+            match mode.strip_prefix("container:") {
+                Some(id) => {
+                    let other = self.find(id)?;
+                    other.shim().map_err(|_| {
+                        Fault::precondition(format!(
+                            "cannot join the {kind} namespace of container {}, which is not running",
+                            other.name()
+                        ))
+                    })?;
+                    Ok(Some(format!(
+                        "/proc/{}/ns/{kind}",
+                        other.record().state.pid
+                    )))
+                }
+                None => Ok((mode == "host").then(String::new)),
+            }
+        };
+        let user = of(&config.userns, "user")?.filter(|_| record.ids.is_some());
+        let shm = self.shm(record)?.map(|path| path.display().to_string());
+        Ok(Joined {
+            user,
+            network: of(&config.network, "net")?,
+            pid: of(&config.pid_mode, "pid")?,
+            ipc: of(&config.ipc_mode, "ipc")?,
+            shm,
+            hostname: false,
+        })
+    }
+
+    /// The directory that becomes its /dev/shm, unless that is its own: the files of an IPC namespace belong to it.
+    fn shm(&self, record: &Record) -> Result<Option<PathBuf>> {
+        let config = record.config.get_or_default();
+        match config.ipc_mode.as_str() {
+            "host" => Ok(Some("/dev/shm".into())),
+            "shareable" => {
+                let directory = self.host.bundle(&record.id);
+                let ids = record.ids.get_or_default();
+                let owner = (ids.first_uid, ids.first_gid);
+                bundle::make_shm(&directory, crate::spec::shm_size(config), owner).map(Some)
+            }
+            mode => {
+                let Some(id) = mode.strip_prefix("container:") else {
+                    return Ok(None);
+                };
+                let other = self.find(id)?;
+                if other.config().ipc_mode != "shareable" {
+                    return Err(Fault::precondition(format!(
+                        "the IPC namespace of container {} is private: run it with --ipc shareable",
+                        other.name()
+                    )));
+                }
+                Ok(Some(bundle::shm(&self.host.bundle(&other.id))))
+            }
+        }
+    }
+
+    pub(super) fn binds(&self, record: &Record) -> Result<Vec<Bind>> {
+        let config = record.config.get_or_default();
+        let mut binds = vec![];
+        for mount in &config.mounts {
+            let source = match mount.kind.enum_value_or_default() {
+                Kind::TMPFS => continue,
+                Kind::VOLUME => {
+                    let path = self.host.volume(&mount.source);
+                    // Its record is there; somebody may have removed the directory by hand.
+                    fs::create_dir_all(&path).tried(|| format!("make {}", path.display()))?;
+                    path
+                }
+                Kind::BIND => {
+                    let path = PathBuf::from(&mount.source);
+                    if !path.is_absolute() {
+                        return Err(Fault::new(format!(
+                            "bind source '{}' is no absolute path",
+                            mount.source
+                        )));
+                    }
+                    if !path.exists() {
+                        if !mount.make_source {
+                            return Err(Fault::new(format!(
+                                "bind source path does not exist: {}",
+                                mount.source
+                            )));
+                        }
+                        fs::create_dir_all(&path).tried(|| format!("make {}", path.display()))?;
+                    }
+                    path
+                }
+            };
+            binds.push(Bind {
+                source: source.display().to_string(),
+                target: mount.target.clone(),
+                read_only: mount.read_only,
+                options: mount
+                    .options
+                    .iter()
+                    .filter(|word| *word != ID_MAPPED)
+                    .cloned()
+                    .collect(),
+                mapped: mount.kind == Kind::VOLUME.into()
+                    || mount.options.iter().any(|word| word == ID_MAPPED),
+            });
+        }
+        Ok(binds)
+    }
+
+    /// hostname, hosts and resolv.conf, unless the configuration mounts others there.
+    fn own_files(&self, record: &Record, hostname: &str) -> Result<Vec<Bind>> {
+        let config = record.config.get_or_default();
+        let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n".to_owned();
+        if config.network == "host" {
+            hosts = fs::read_to_string("/etc/hosts").unwrap_or(hosts);
+        } else {
+            hosts.push_str(&format!("127.0.0.1\t{hostname}\n"));
+        }
+        for host in &config.extra_hosts {
+            let (name, address) = host
+                .split_once([':', '='])
+                .ok_or_else(|| Fault::new(format!("extra host '{host}' is not NAME:ADDRESS")))?;
+            hosts.push_str(&format!("{address}\t{name}\n"));
+        }
+        let resolv = if config.dns.is_empty() {
+            fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
+        } else {
+            config
+                .dns
+                .iter()
+                .map(|server| format!("nameserver {server}\n"))
+                .collect()
+        };
+        let directory = self.host.bundle(&record.id);
+        let hostname = format!("{hostname}\n");
+        let mut binds = vec![];
+        for (name, content) in [
+            ("hostname", &hostname),
+            ("hosts", &hosts),
+            ("resolv.conf", &resolv),
+        ] {
+            let target = format!("/etc/{name}");
+            if config
+                .mounts
+                .iter()
+                .any(|mount| same_path(&mount.target, &target))
+            {
+                continue;
+            }
+            let source = bundle::write(&directory, name, content, 0o644)?;
+            if let Some(ids) = record.ids.as_ref() {
+                let (uid, gid) = (Some(ids.first_uid), Some(ids.first_gid));
+                std::os::unix::fs::lchown(&source, uid, gid)
+                    .tried(|| format!("give {} to the container's root", source.display()))?;
+            }
+            binds.push(Bind {
+                source: source.display().to_string(),
+                target,
+                read_only: false,
+                options: vec![],
+                mapped: false,
+            });
+        }
+        Ok(binds)
+    }
+}
+
+/// Where a container's files are.
+pub(super) fn snapshot(store: &Store, record: &Record) -> Result<Snapshot> {
+    let image = store
+        .image(&record.image_id)
+        .tried(|| "find the image".into())?;
+    let snapshot = store
+        .snapshot(&record.id, &image)
+        .tried(|| "find the container's directory".into())?;
+    super::ids::own(&snapshot, record)?;
+    Ok(snapshot)
+}
+
+/// From the container's own accounts.
+pub(super) fn user(snapshot: &Snapshot, words: &str, groups: &[String]) -> Result<User> {
+    let mut directories = vec![snapshot.upper.clone()];
+    directories.extend(snapshot.lower.iter().cloned());
+    let layers = Layers::open(&directories);
+    let accounts = Accounts {
+        passwd: layers.read("/etc/passwd").unwrap_or_default(),
+        group: layers.read("/etc/group").unwrap_or_default(),
+    };
+    accounts.find(words, groups)
+}
+
+/// What the daemon can give: its own bounding set.
+pub(super) fn capabilities() -> Vec<String> {
+    let held = caps::read(None, caps::CapSet::Bounding).unwrap_or_default();
+    held.iter().map(ToString::to_string).collect()
+}
+
+fn own_hostname() -> String {
+    nix::unistd::gethostname().map_or_else(
+        |_| "localhost".into(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+fn devices(record: &Record) -> Result<Vec<Node>> {
+    let config = record.config.get_or_default();
+    let mut nodes = vec![];
+    if config.privileged {
+        all_below(Path::new("/dev"), &mut nodes);
+    }
+    for device in &config.devices {
+        let target = if device.target.is_empty() {
+            &device.source
+        } else {
+            &device.target
+        };
+        let access = if device.access.is_empty() {
+            "rwm"
+        } else {
+            &device.access
+        };
+        if access.bytes().any(|byte| !b"rwm".contains(&byte)) {
+            return Err(Fault::new(format!(
+                "device access '{access}' is not of r, w and m"
+            )));
+        }
+        if fs::metadata(&device.source).is_ok_and(|found| found.is_dir()) {
+            let mut below = vec![];
+            all_below(Path::new(&device.source), &mut below);
+            nodes.extend(below.into_iter().map(|node| Node {
+                path: node.path.replacen(&device.source, target, 1),
+                access: access.into(),
+                ..node
+            }));
+            continue;
+        }
+        let found = node(Path::new(&device.source), target, access)?;
+        nodes.retain(|node| node.path != *target);
+        nodes.push(found.ok_or_else(|| Fault::new(format!("{} is no device", device.source)))?);
+    }
+    Ok(nodes)
+}
+
+/// What the container has of its own, or its terminals, is left out.
+fn all_below(directory: &Path, nodes: &mut Vec<Node>) {
+    const OWN: [&str; 12] = [
+        "/dev/null",
+        "/dev/zero",
+        "/dev/full",
+        "/dev/random",
+        "/dev/urandom",
+        "/dev/tty",
+        "/dev/ptmx",
+        "/dev/console",
+        "/dev/pts",
+        "/dev/shm",
+        "/dev/mqueue",
+        "/dev/fd",
+    ];
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let text = path.display().to_string();
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
+        if OWN.contains(&text.as_str()) {
+            continue;
+        }
+        if kind.is_dir() {
+            all_below(&path, nodes);
+        } else if let Ok(Some(found)) = node(&path, &text, "rwm")
+            && !kind.is_symlink()
+        {
+            nodes.push(found);
+        }
+    }
+}
+
+fn node(source: &Path, target: &str, access: &str) -> Result<Option<Node>> {
+    let found = fs::metadata(source).tried(|| format!("device {}", source.display()))?;
+    let kind = found.file_type();
+    if !kind.is_block_device() && !kind.is_char_device() {
+        return Ok(None);
+    }
+    Ok(Some(Node {
+        path: target.into(),
+        source: source.display().to_string(),
+        block: kind.is_block_device(),
+        major: major(found.rdev()),
+        minor: minor(found.rdev()),
+        mode: found.mode(),
+        uid: found.uid(),
+        gid: found.gid(),
+        access: access.into(),
+    }))
+}
+
+pub(super) fn rates(throttles: &[Throttle]) -> Result<Vec<Rate>> {
+    let one = |throttle: &Throttle| {
+        let found =
+            fs::metadata(&throttle.device).tried(|| format!("device {}", throttle.device))?;
+        if !found.file_type().is_block_device() {
+            return Err(Fault::new(format!(
+                "{} is no block device",
+                throttle.device
+            )));
+        }
+        Ok(Rate {
+            major: major(found.rdev()),
+            minor: minor(found.rdev()),
+            rate: throttle.rate,
+        })
+    };
+    throttles.iter().map(one).collect()
+}

@@ -1,0 +1,283 @@
+//! Containers: what is kept of them, and what can be done with them. Each has a shim while it runs; the daemon knows its processes only
+//! through that.
+//!
+//! ```text
+//!            start                              the shim's Wait comes back
+//! CREATED ──────────▶ STARTING ──▶ RUNNING ─────────────────────────▶ EXITED ──▶ removed, or
+//!    ▲                                 ▲ │ pause, unpause                │        RESTARTING ──▶ STARTING
+//!    │ it could not be started         │ ▼                               ▼
+//!    └── EXITED                       PAUSED                           start
+//! ```
+//!
+//! One operation on a container at a time, under its `operation` lock; what only reads takes none. A status that is on disk is true or will
+//! be made true by [`recovery`], at the next start of the daemon: a bundle is there while, and only while, a shim may be.
+
+mod attach;
+mod bundle;
+mod commit;
+mod copy;
+mod create;
+mod end;
+mod exec;
+mod flow;
+mod ids;
+mod layers;
+mod log;
+mod log_record;
+mod look_up;
+mod operations;
+mod recovery;
+mod start;
+mod stats;
+mod volumes;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+
+use crate::fault::{Fault, Result};
+use crate::host::Host;
+use crate::lock::lock;
+use crate::protos::containers::{Config, Container as Record, Ids, state::Status};
+use crate::records::{Change, Records, event};
+use crate::shim::Shim;
+use crate::store::Store;
+
+pub(crate) use attach::attach;
+pub(crate) use copy::{copy_in, copy_out};
+pub(crate) use create::{blocking, random};
+pub(crate) use exec::exec;
+pub(crate) use log::{Follower, From};
+pub(crate) use log_record::{text_of, time_of};
+
+/// What all operations need.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    pub(crate) host: Host,
+    pub(crate) store: Arc<Store>,
+    pub(crate) records: Records,
+    containers: Mutex<HashMap<String, Arc<Container>>>,
+    /// Names that an operation has taken before its container is there.
+    reserved: Mutex<Vec<String>>,
+    /// And ranges of ids.
+    taken: Mutex<Vec<Ids>>,
+    /// True when all containers of the last daemon have been found again.
+    recovered: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) id: String,
+    record: Mutex<Record>,
+    operation: tokio::sync::Mutex<()>,
+    run: Mutex<Option<Arc<Run>>>,
+    /// Something about its status has changed.
+    changed: watch::Sender<()>,
+}
+
+/// From a start to its end.
+#[derive(Debug)]
+pub(crate) struct Run {
+    shim: Arc<Shim>,
+    /// The exit code, when the log is complete.
+    ended: watch::Sender<Option<i32>>,
+    /// All is over: it has been removed, if it was to be.
+    settled: watch::Sender<bool>,
+    /// Who still reads its log holds a receiver: a container that goes with its end waits for them.
+    readers: watch::Sender<()>,
+    /// It was killed for want of memory.
+    oom: std::sync::atomic::AtomicBool,
+}
+
+impl Run {
+    fn new(shim: Arc<Shim>) -> Arc<Self> {
+        Arc::new(Self {
+            shim,
+            ended: watch::Sender::new(None),
+            settled: watch::Sender::new(false),
+            readers: watch::Sender::new(()),
+            oom: std::sync::atomic::AtomicBool::new(false),
+        })
+    }
+
+    /// Until all is over.
+    async fn settled(&self) {
+        // The sender is here.
+        let mut settled = self.settled.subscribe();
+        settled.wait_for(|settled| *settled).await.ok();
+    }
+}
+
+impl Container {
+    fn new(record: Record) -> Arc<Self> {
+        Arc::new(Self {
+            id: record.id.clone(),
+            record: Mutex::new(record),
+            operation: tokio::sync::Mutex::default(),
+            run: Mutex::default(),
+            changed: watch::Sender::new(()),
+        })
+    }
+
+    pub(crate) fn record(&self) -> Record {
+        lock(&self.record).clone()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let record = lock(&self.record);
+        record.state.status.enum_value().unwrap_or(Status::EXITED)
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        lock(&self.record).config.clone().unwrap_or_default()
+    }
+
+    pub(crate) fn name(&self) -> String {
+        lock(&self.record).name.clone()
+    }
+
+    /// It has processes.
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(self.status(), Status::RUNNING | Status::PAUSED)
+    }
+
+    pub(crate) fn run(&self) -> Option<Arc<Run>> {
+        lock(&self.run).clone()
+    }
+
+    /// Its shim, if it runs.
+    pub(crate) fn shim(&self) -> Result<Arc<Shim>> {
+        let run = self.run().filter(|_| self.is_alive());
+        run.map(|run| run.shim.clone())
+            .ok_or_else(|| Fault::precondition(format!("container {} is not running", self.name())))
+    }
+
+    /// It runs, or is about to.
+    pub(crate) fn is_active(&self) -> bool {
+        self.is_alive() || matches!(self.status(), Status::STARTING | Status::RESTARTING)
+    }
+
+    /// Whether nothing more comes to its log; with `follow`, as soon as that is so. The sender of the first is in the second's place.
+    pub(crate) fn log_over(&self, follow: bool) -> (watch::Sender<bool>, watch::Receiver<bool>) {
+        let sender = watch::Sender::new(true);
+        let receiver = sender.subscribe();
+        let run = self.run().filter(|_| follow && self.is_alive());
+        if let Some(run) = run {
+            sender.send_modify(|over| *over = false);
+            let noticed = sender.clone();
+            tokio::spawn(async move {
+                let mut ended = run.ended.subscribe();
+                tokio::select! {
+                    _ = ended.wait_for(Option::is_some) => noticed.send_modify(|over| *over = true),
+                    // The reader has left.
+                    () = noticed.closed() => {}
+                }
+            });
+        }
+        (sender, receiver)
+    }
+
+    pub(crate) fn told_oom(&self) {
+        if let Some(run) = self.run() {
+            run.oom.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+impl Supervisor {
+    /// Blocks.
+    pub(crate) fn open(host: Host, store: Arc<Store>) -> Result<Arc<Self>> {
+        let records = Records::open(store.clone())?;
+        let containers = records.containers()?;
+        let containers = containers
+            .into_iter()
+            .map(|record| (record.id.clone(), Container::new(record)));
+        let supervisor = Arc::new(Self {
+            containers: Mutex::new(containers.collect()),
+            reserved: Mutex::default(),
+            taken: Mutex::default(),
+            recovered: watch::Sender::new(false),
+            host,
+            store,
+            records,
+        });
+        if let Err(fault) = supervisor.sweep() {
+            crate::daemon::warn(&fault.during("remove what the last daemon left"));
+        }
+        Ok(supervisor)
+    }
+
+    /// By id, by name, or by a prefix of the id that no other has.
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Container>> {
+        let containers = lock(&self.containers);
+        if let Some(container) = containers.get(name) {
+            return Ok(container.clone());
+        }
+        let by_name = containers
+            .values()
+            .find(|container| container.name() == name);
+        if let Some(container) = by_name {
+            return Ok(container.clone());
+        }
+        let mut with_prefix = containers
+            .values()
+            .filter(|container| !name.is_empty() && container.id.starts_with(name));
+        match (with_prefix.next(), with_prefix.next()) {
+            (Some(container), None) => Ok(container.clone()),
+            (Some(_), Some(_)) => Err(Fault::new(format!(
+                "several containers have ids that begin with '{name}'"
+            ))),
+            _ => Err(Fault::not_found(format!("no such container: {name}"))),
+        }
+    }
+
+    /// The newest first.
+    pub(crate) fn list(&self) -> Vec<Arc<Container>> {
+        let mut all: Vec<_> = lock(&self.containers).values().cloned().collect();
+        all.sort_by_key(|container| std::cmp::Reverse(lock(&container.record).created_at));
+        all
+    }
+
+    /// Edits the record, and writes it with an event.
+    pub(crate) async fn note(
+        &self,
+        container: &Container,
+        action: Option<&str>,
+        attributes: &[(&str, &str)],
+        edit: impl FnOnce(&mut Record),
+    ) -> Result<()> {
+        let record = {
+            let mut record = lock(&container.record);
+            edit(&mut record);
+            record.clone()
+        };
+        container.changed.send_modify(|()| {});
+        if !lock(&self.containers).contains_key(&container.id) {
+            // It has been removed meanwhile.
+            return Ok(());
+        }
+        let mut change = Change::default();
+        if let Some(action) = action {
+            change = change.event(told(&record, action, attributes));
+        }
+        change.containers.push(record);
+        self.records.apply(change).await
+    }
+}
+
+/// An event about a container.
+fn told(
+    record: &Record,
+    action: &str,
+    attributes: &[(&str, &str)],
+) -> crate::protos::system::Event {
+    let config = record.config.get_or_default();
+    let known = [("name", &*record.name), ("image", &*config.image)];
+    event(
+        "container",
+        action,
+        &record.id,
+        &[&known[..], attributes].concat(),
+    )
+}

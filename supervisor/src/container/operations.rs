@@ -1,0 +1,291 @@
+//! What can be done with a container that is there: signals and stopping, pausing, other limits, another name.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::create::{blocking, signal, valid_name};
+use super::look_up::rates;
+use super::{Container, Supervisor};
+use crate::fault::{Fault, Kind, Result};
+use crate::lock::lock;
+use crate::protos::containers::{Resources, RestartPolicy, state::Status};
+use crate::spec::{self, Rates};
+
+/// Between the stop signal and SIGKILL, in seconds.
+const PATIENCE: u32 = 10;
+const SIGTERM: u32 = 15;
+const SIGKILL: u32 = 9;
+const SIGCONT: u32 = 18;
+
+impl Supervisor {
+    /// Comes back when it has ended.
+    pub(crate) async fn stop(
+        &self,
+        container: &Arc<Container>,
+        timeout: Option<u32>,
+        word: &str,
+    ) -> Result<()> {
+        if !self.keep_down(container).await? {
+            return Ok(());
+        }
+        let config = container.config();
+        let image = self.stop_signal(container);
+        let words = [word, &config.stop_signal, &image];
+        let word = words
+            .into_iter()
+            .find(|word| !word.is_empty())
+            .unwrap_or_default();
+        let number = match signal(word)? {
+            0 => SIGTERM,
+            number => number,
+        };
+        let patience = timeout.or(config.stop_timeout).unwrap_or(PATIENCE);
+        let Some(run) = container.run() else {
+            return Ok(());
+        };
+        let mut ended = run.ended.subscribe();
+        self.send(container, number).await?;
+        let over = ended.wait_for(Option::is_some);
+        if tokio::time::timeout(Duration::from_secs(patience.into()), over)
+            .await
+            .is_err()
+        {
+            self.send(container, SIGKILL).await?;
+        }
+        run.settled().await;
+        self.note(container, Some("stop"), &[], |_| {})
+            .await
+            .or_else(gone)
+    }
+
+    /// No policy starts it again. Whether it runs.
+    async fn keep_down(&self, container: &Arc<Container>) -> Result<bool> {
+        {
+            let mut record = lock(&container.record);
+            record.state.mut_or_insert_default().stopped = true;
+        }
+        if container.status() == Status::RESTARTING {
+            let _operation = container.operation.lock().await;
+            if container.status() == Status::RESTARTING {
+                self.note(container, None, &[], |record| {
+                    record.state.mut_or_insert_default().status = Status::EXITED.into();
+                })
+                .await?;
+            }
+        }
+        if container.status() == Status::STARTING {
+            // Until it has been started, or could not be.
+            drop(container.operation.lock().await);
+        }
+        Ok(container.is_alive())
+    }
+
+    fn stop_signal(&self, container: &Container) -> String {
+        let image = self.store.image(&container.record().image_id);
+        image
+            .map(|image| super::create::defaults(&image).stop_signal)
+            .unwrap_or_default()
+    }
+
+    /// What is frozen has to wake up to hear a signal. A kill it hears all the same, and then it may have ended before it is to wake.
+    async fn wake(&self, container: &Arc<Container>, number: u32) -> Result<()> {
+        if container.status() != Status::PAUSED {
+            return Ok(());
+        }
+        match self.unpause(container).await {
+            Err(fault) if number == SIGKILL => {
+                crate::daemon::warn(&fault.during("wake a container up that was killed"));
+                Ok(())
+            }
+            woken => woken,
+        }
+    }
+
+    /// One that has ended meanwhile is as good.
+    async fn send(&self, container: &Arc<Container>, number: u32) -> Result<()> {
+        let Ok(shim) = container.shim() else {
+            return Ok(());
+        };
+        match shim.kill("", number).await {
+            Err(fault) if !matches!(fault.kind, Kind::NotFound | Kind::Unavailable) => {
+                return Err(fault);
+            }
+            _ => {}
+        }
+        self.wake(container, number).await
+    }
+
+    pub(crate) async fn kill(&self, container: &Arc<Container>, word: &str) -> Result<()> {
+        let number = match signal(word)? {
+            0 => SIGKILL,
+            number => number,
+        };
+        let shim = container.shim()?;
+        if number == SIGKILL {
+            lock(&container.record)
+                .state
+                .mut_or_insert_default()
+                .stopped = true;
+        }
+        shim.kill("", number).await?;
+        if number == SIGKILL {
+            self.wake(container, number).await?;
+        }
+        if number != SIGCONT && number != SIGKILL {
+            let text = number.to_string();
+            return self
+                .note(container, Some("kill"), &[("signal", &text)], |_| {})
+                .await;
+        }
+        Ok(())
+    }
+
+    /// Ends it at once, for its removal.
+    pub(super) async fn end(&self, container: &Arc<Container>) -> Result<()> {
+        if !self.keep_down(container).await? {
+            return Ok(());
+        }
+        let Some(run) = container.run() else {
+            return Ok(());
+        };
+        self.send(container, SIGKILL).await?;
+        run.settled().await;
+        Ok(())
+    }
+
+    /// The exit code, when it does not run any more.
+    pub(crate) async fn wait(&self, container: &Arc<Container>) -> Result<i32> {
+        let mut changed = container.changed.subscribe();
+        while matches!(container.status(), Status::STARTING) && changed.changed().await.is_ok() {}
+        if let Some(run) = container.run().filter(|_| container.is_alive()) {
+            let mut ended = run.ended.subscribe();
+            let ended = ended.wait_for(Option::is_some).await;
+            if let Ok(code) = ended.map(|code| code.unwrap_or_default()) {
+                return Ok(code);
+            }
+        }
+        Ok(container.record().state.exit_code)
+    }
+
+    pub(crate) async fn pause(&self, container: &Arc<Container>) -> Result<()> {
+        let _operation = container.operation.lock().await;
+        let shim = container.shim()?;
+        if container.status() == Status::PAUSED {
+            return Err(Fault::precondition(format!(
+                "container {} is already paused",
+                container.name()
+            )));
+        }
+        shim.pause().await?;
+        self.note(container, Some("pause"), &[], |record| {
+            record.state.mut_or_insert_default().status = Status::PAUSED.into();
+        })
+        .await
+    }
+
+    pub(crate) async fn unpause(&self, container: &Arc<Container>) -> Result<()> {
+        let _operation = container.operation.lock().await;
+        if container.status() != Status::PAUSED {
+            return Err(Fault::precondition(format!(
+                "container {} is not paused",
+                container.name()
+            )));
+        }
+        container.shim()?.resume().await?;
+        self.note(container, Some("unpause"), &[], |record| {
+            record.state.mut_or_insert_default().status = Status::RUNNING.into();
+        })
+        .await
+    }
+
+    pub(crate) async fn rename(&self, container: &Arc<Container>, name: &str) -> Result<()> {
+        valid_name(name)?;
+        let taken = self.list().iter().any(|other| other.name() == name);
+        if taken || lock(&self.reserved).iter().any(|reserved| reserved == name) {
+            return Err(Fault::of(
+                Kind::AlreadyExists,
+                format!("the name {name} is in use"),
+            ));
+        }
+        self.note(container, Some("rename"), &[], |record| {
+            name.clone_into(&mut record.name)
+        })
+        .await
+    }
+
+    pub(crate) async fn update(
+        &self,
+        container: &Arc<Container>,
+        limits: Option<Resources>,
+        policy: Option<RestartPolicy>,
+    ) -> Result<()> {
+        let _operation = container.operation.lock().await;
+        let mut config = container.config();
+        if let Some(limits) = limits {
+            let all = config.resources.mut_or_insert_default();
+            merge(all, limits);
+            let all = config.resources.clone();
+            let rates = blocking(move || {
+                let all = all.get_or_default();
+                Ok(Rates {
+                    read_bps: rates(&all.read_bps)?,
+                    write_bps: rates(&all.write_bps)?,
+                    read_iops: rates(&all.read_iops)?,
+                    write_iops: rates(&all.write_iops)?,
+                })
+            })
+            .await?;
+            let resources = spec::resources(&config.resources, &rates)?;
+            if let Ok(shim) = container.shim() {
+                shim.update(resources.to_string()).await?;
+            }
+        }
+        if let Some(policy) = policy {
+            config.restart = Some(policy).into();
+        }
+        self.note(container, Some("update"), &[], |record| {
+            record.config = Some(config).into()
+        })
+        .await
+    }
+}
+
+/// One that was removed at its end has no record to be written any more.
+fn gone(fault: Fault) -> Result<()> {
+    if fault.kind == Kind::NotFound {
+        Ok(())
+    } else {
+        Err(fault)
+    }
+}
+
+/// What is 0 or empty stays as it is.
+fn merge(all: &mut Resources, new: Resources) {
+    fn take<T: Default + PartialEq>(all: &mut T, new: T) {
+        if new != T::default() {
+            *all = new;
+        }
+    }
+    if new.memory != 0
+        && new.memory_swap == 0
+        && all.memory_swap > 0
+        && all.memory_swap < new.memory
+    {
+        all.memory_swap = 0;
+    }
+    take(&mut all.nano_cpus, new.nano_cpus);
+    take(&mut all.cpuset_cpus, new.cpuset_cpus);
+    take(&mut all.cpuset_mems, new.cpuset_mems);
+    take(&mut all.cpu_shares, new.cpu_shares);
+    take(&mut all.cpu_period, new.cpu_period);
+    take(&mut all.cpu_quota, new.cpu_quota);
+    take(&mut all.memory, new.memory);
+    take(&mut all.memory_swap, new.memory_swap);
+    take(&mut all.memory_reservation, new.memory_reservation);
+    take(&mut all.pids_limit, new.pids_limit);
+    take(&mut all.blkio_weight, new.blkio_weight);
+    take(&mut all.read_bps, new.read_bps);
+    take(&mut all.write_bps, new.write_bps);
+    take(&mut all.read_iops, new.read_iops);
+    take(&mut all.write_iops, new.write_iops);
+}

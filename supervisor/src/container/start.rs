@@ -1,0 +1,286 @@
+//! Starting a container: its bundle, its shim, its process.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use protobuf::MessageField;
+
+use super::create::{blocking, defaults, of_image, status};
+use super::{Container, Run, Supervisor, bundle};
+use crate::fault::{Fault, Kind, Result, Tried as _};
+use crate::layer::Snapshot;
+use crate::lock::lock;
+use crate::protos::containers::{Container as Record, Ids, LogOptions, Size, state::Status};
+use crate::records::now;
+use crate::shim::{Launch, Shim};
+use crate::spec;
+use ::shim::protos::task::CreateTaskRequest;
+use ::shim::protos::types::Mount;
+
+/// Bytes of one file of a log, and the number of files.
+const MAX_SIZE: u64 = 10 << 20;
+const MAX_FILES: u32 = 5;
+
+/// What a start has ready before there is a process.
+struct Ready {
+    bundle: PathBuf,
+    launch: Launch,
+    address: String,
+    rootfs: Mount,
+}
+
+impl Supervisor {
+    /// Its pid. What fails leaves the container as it was, with the reason in its state.
+    pub(crate) async fn start(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        size: Option<Size>,
+    ) -> Result<u32> {
+        let _operation = container.operation.lock().await;
+        if lock(&self.containers).get(&container.id).is_none() {
+            return Err(Fault::not_found(format!(
+                "no such container: {}",
+                container.name()
+            )));
+        }
+        if container.is_alive() {
+            return Ok(container.record().state.pid);
+        }
+        {
+            // Who starts it by hand wants it to stay up; a stop from now on counts.
+            let mut record = lock(&container.record);
+            record.state.mut_or_insert_default().stopped = false;
+        }
+        self.launch(container, size).await
+    }
+
+    /// With the operation's lock held.
+    pub(super) async fn launch(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        size: Option<Size>,
+    ) -> Result<u32> {
+        let before = {
+            let mut record = lock(&container.record);
+            let before = record.state.clone().unwrap_or_default();
+            record.state.mut_or_insert_default().status = Status::STARTING.into();
+            before
+        };
+        match self.launched(container, size).await {
+            Ok(pid) => Ok(pid),
+            Err(fault) => {
+                let code = match fault.kind {
+                    Kind::NoProgram => 127,
+                    Kind::NotExecutable => 126,
+                    _ => 128,
+                };
+                let text = fault.text.clone();
+                let noted = self.note(container, None, &[], |record| {
+                    let state = record.state.mut_or_insert_default();
+                    let stopped = state.stopped;
+                    *state = before.clone();
+                    state.stopped = stopped;
+                    if status(state) != Status::CREATED {
+                        state.status = Status::EXITED.into();
+                        state.finished_at = now();
+                    }
+                    state.exit_code = code;
+                    state.error = text;
+                    state.pid = 0;
+                });
+                noted.await?;
+                Err(fault)
+            }
+        }
+    }
+
+    async fn launched(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        size: Option<Size>,
+    ) -> Result<u32> {
+        let (supervisor, record) = (self.clone(), container.record());
+        let ready = blocking(move || supervisor.prepare(&record)).await?;
+        match self.make(container, &ready, size).await {
+            Ok(pid) => Ok(pid),
+            Err(fault) => {
+                self.clear(&container.id, &ready.launch).await;
+                Err(fault)
+            }
+        }
+    }
+
+    /// Everything up to a shim that listens. Blocks.
+    fn prepare(&self, record: &Record) -> Result<Ready> {
+        let config = record.config.get_or_default();
+        let image = self
+            .store
+            .image(&record.image_id)
+            .map_err(|error| of_image(&error))?;
+        let snapshot = self
+            .store
+            .snapshot(&record.id, &image)
+            .tried(|| "make the container's directory".into())?;
+        super::ids::own(&snapshot, record)?;
+        let launch = Launch::new(&self.host, &config.runtime, record.ids.as_ref())?;
+        let directory = self.host.bundle(&record.id);
+        bundle::make(&directory)?;
+        let made = || -> Result<String> {
+            let image = defaults(&image);
+            let found = self.look_up(record, &image, &snapshot)?;
+            self.fill_volumes(record, &snapshot)?;
+            let spec = spec::build(config, &image, &found)?;
+            bundle::write(&directory, "config.json", &spec.to_string(), 0o600)?;
+            if config.interactive {
+                bundle::fifo(&directory.join("stdin"))?;
+            }
+            let log = self.host.log(&record.id);
+            std::fs::create_dir_all(&log).tried(|| format!("make {}", log.display()))?;
+            // Until there is an address, somebody who comes later knows at least that there may be a shim.
+            let address = launch.start(&self.host, &record.id, &directory)?;
+            bundle::note_shim(&directory, &address)?;
+            Ok(address)
+        };
+        let address = made().inspect_err(|_| {
+            // The first fault is the one to report.
+            bundle::remove(&directory).ok();
+        })?;
+        Ok(Ready {
+            rootfs: overlay(&snapshot, record.ids.as_ref()),
+            bundle: directory,
+            launch,
+            address,
+        })
+    }
+
+    async fn make(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        ready: &Ready,
+        size: Option<Size>,
+    ) -> Result<u32> {
+        let record = container.record();
+        let config = record.config.get_or_default();
+        let shim = Arc::new(Shim::connect(&ready.address, &record.id).await?);
+        let log = output(&self.host.log(&record.id), &config.log, ready.launch.ours);
+        let stdin = config
+            .interactive
+            .then(|| ready.bundle.join("stdin").display().to_string());
+        let request = CreateTaskRequest {
+            id: record.id.clone(),
+            bundle: ready.bundle.display().to_string(),
+            rootfs: vec![ready.rootfs.clone()],
+            terminal: config.terminal,
+            stdin: stdin.unwrap_or_default(),
+            stderr: if config.terminal {
+                String::new()
+            } else {
+                log.clone()
+            },
+            stdout: log,
+            options: MessageField(ready.launch.options.clone().map(Box::new)),
+            ..Default::default()
+        };
+        let pid = shim.create(&request).await?;
+        if let Some(size) = size.filter(|_| config.terminal) {
+            shim.resize("", size.width, size.height).await?;
+        }
+        let run = Run::new(shim.clone());
+        // What the shim tells before its process is noted is told of this run.
+        *lock(&container.run) = Some(run.clone());
+        shim.start("").await?;
+        let address = shim.address();
+        let noted = self.note(container, Some("start"), &[], |record| {
+            let state = record.state.mut_or_insert_default();
+            state.status = Status::RUNNING.into();
+            state.pid = pid;
+            state.started_at = now();
+            state.finished_at = 0;
+            state.exit_code = 0;
+            state.oom_killed = false;
+            state.error.clear();
+            state.shim = address;
+        });
+        noted.await?;
+        tokio::spawn(self.clone().supervise(container.clone(), run));
+        Ok(pid)
+    }
+
+    /// A shim whose container is not to be, and its bundle, go.
+    pub(super) async fn clear(&self, id: &str, launch: &Launch) {
+        let directory = self.host.bundle(id);
+        let mut answered = false;
+        if let Some(address) = bundle::shim(&directory)
+            && let Ok(shim) = Shim::connect(&address, id).await
+        {
+            // It may be in any state, or not be at all; what counts is that the shim is gone in the end.
+            shim.kill("", 9).await.ok();
+            let deleted = shim.delete("").await;
+            answered = deleted.map_or_else(|fault| fault.kind != Kind::Unavailable, |_| true);
+            shim.shut_down().await;
+        }
+        let (host, id, launch) = (self.host.clone(), id.to_owned(), launch.clone());
+        let cleared = blocking(move || {
+            // A shim that nobody has heard of may live all the same, and one that has died may have been making the container.
+            let cleaned = if !answered || directory.join("init.pid").exists() {
+                crate::shim::clean_up(&launch, &host, &id, &directory).map(drop)
+            } else {
+                Ok(())
+            };
+            // What is mounted in it must not stay, whatever the shim's binary could not do.
+            bundle::remove(&directory).and(cleaned)
+        });
+        if let Err(fault) = cleared.await {
+            crate::daemon::warn(&fault.during("clean up after a container"));
+        }
+    }
+}
+
+/// Where its output goes: a log that our shim writes, or a file that any shim does.
+fn output(directory: &Path, options: &LogOptions, ours: bool) -> String {
+    let path = directory.join(super::log::NAME);
+    if options.none {
+        return String::new();
+    }
+    if !ours {
+        return format!("file://{}", path.display());
+    }
+    let size = if options.max_size == 0 {
+        MAX_SIZE
+    } else {
+        options.max_size
+    };
+    let files = if options.max_files == 0 {
+        MAX_FILES
+    } else {
+        options.max_files
+    };
+    format!("log://{}?max-size={size}&max-files={files}", path.display())
+}
+
+fn overlay(snapshot: &Snapshot, ids: Option<&Ids>) -> Mount {
+    let lower: Vec<_> = snapshot
+        .lower
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    // Layers stay as they are; the shim mounts them id-mapped.
+    let maps = ids.into_iter().flat_map(|ids| {
+        [("uidmap", ids.first_uid), ("gidmap", ids.first_gid)]
+            .map(|(word, first)| format!("{word}=0:{first}:{}", ids.size))
+    });
+    Mount {
+        type_: "overlay".into(),
+        source: "overlay".into(),
+        options: [
+            format!("lowerdir={}", lower.join(":")),
+            format!("upperdir={}", snapshot.upper.display()),
+            format!("workdir={}", snapshot.work.display()),
+        ]
+        .into_iter()
+        .chain(crate::copy::OVERLAY_OPTIONS.map(String::from))
+        .chain(maps)
+        .collect(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,126 @@
+//! Directories of volumes: what a new one gets, the files that the image has at the place where it is mounted, and the removal of one whose
+//! record has gone.
+//!
+//! Blocking calls, for a thread that may block.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use super::Supervisor;
+use super::create::blocking;
+use super::layers::{Layers, same_owner};
+use crate::fault::{Result, Tried as _};
+use crate::host::Host;
+use crate::layer::Snapshot;
+use crate::protos::containers::{Container as Record, mount::Kind};
+use crate::records::Records;
+
+impl Supervisor {
+    pub(super) fn fill_volumes(&self, record: &Record, snapshot: &Snapshot) -> Result<()> {
+        let config = record.config.get_or_default();
+        for mount in &config.mounts {
+            if mount.kind.enum_value() != Ok(Kind::VOLUME) || mount.no_copy {
+                continue;
+            }
+            fill(&self.host, &mount.source, &mount.target, &snapshot.lower).tried(|| {
+                format!(
+                    "copy the image's files at {} into volume {}",
+                    mount.target, mount.source
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Of volumes that have no record any more. Those are kept in mind until this has been done.
+    pub(crate) async fn clear_volumes(&self, names: Vec<String>) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let (host, records) = (self.host.clone(), self.records.clone());
+        blocking(move || remove_volumes(&host, &records, &names)).await
+    }
+}
+
+/// All of them or none come in, whatever becomes of us and of the machine: they are complete beside the volume before the first is moved into
+/// it, and the next start goes on with the moving. The directory itself stays, which others may have mounted. No volume has a name that begins
+/// with a dot.
+fn fill(host: &Host, name: &str, target: &str, lower: &[PathBuf]) -> io::Result<()> {
+    let (volume, part, whole) = (host.volume(name), part(host, name), whole(host, name));
+    if whole.exists() {
+        return move_in(&whole, &volume);
+    }
+    if !is_empty(&volume) {
+        return Ok(());
+    }
+    if part.exists() {
+        fs::remove_dir_all(&part)?;
+    }
+    fs::create_dir(&part)?;
+    if !Layers::open(lower).copy(target, &part)? {
+        return fs::remove_dir(&part);
+    }
+    if is_empty(&part) {
+        same_owner(&rustix::fs::stat(&part)?, File::open(&volume)?)?;
+        return fs::remove_dir(&part);
+    }
+    let directory = File::open(host.volume(""))?;
+    rustix::fs::syncfs(&directory)?;
+    fs::rename(&part, &whole)?;
+    directory.sync_all()?;
+    move_in(&whole, &volume)
+}
+
+/// Of volumes that have no record any more. Blocks.
+pub(super) fn remove_volumes(host: &Host, records: &Records, names: &[String]) -> Result<()> {
+    for name in names {
+        for path in [host.volume(name), part(host, name), whole(host, name)] {
+            removed(&path)?;
+        }
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    records.volumes_cleared(names)
+}
+
+/// What is being copied for a volume, and what is complete.
+fn part(host: &Host, name: &str) -> PathBuf {
+    host.volume(&format!(".{name}.part"))
+}
+
+fn whole(host: &Host, name: &str) -> PathBuf {
+    host.volume(&format!(".{name}"))
+}
+
+/// What somebody else has put there meanwhile stays.
+fn move_in(from: &Path, to: &Path) -> io::Result<()> {
+    let (source, target) = (File::open(from)?, File::open(to)?);
+    for entry in fs::read_dir(from)? {
+        let name = entry?.file_name();
+        match renameat_with(&source, &name, &target, &name, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {}
+            moved => moved?,
+        }
+    }
+    same_owner(&rustix::fs::fstat(&source)?, &target)?;
+    fs::remove_dir_all(from)
+}
+
+fn is_empty(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// It is not there afterwards.
+pub(super) fn removed(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).tried(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

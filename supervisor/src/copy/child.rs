@@ -1,0 +1,151 @@
+//! The process that copies, `caissond copy PARENT REQUEST`.
+//!
+//! It is this program again, executed so that it has nothing of the daemon's, and executes nothing itself. Descriptors: of 0 and 1, that which
+//! the task reads or writes is the archive, and the other the container's mount namespace, if it runs; 2 takes a text that says what is wrong.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::find::{What, find};
+use super::pack::Packer;
+use super::rules::{Named, Source};
+use super::unpack::{Naming, Owner, Unpacking};
+use super::{Request, Task, place, target};
+use crate::layer::confine;
+
+const BUFFER: usize = 256 << 10;
+
+/// What looking at files takes beyond what making them does, and giving a complete one its name.
+const CALLS: &[i64] = &[
+    libc::SYS_flistxattr,
+    libc::SYS_fgetxattr,
+    libc::SYS_fstatfs,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+];
+
+pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
+    let [parent, request] = arguments else {
+        bail!("only the daemon copies so");
+    };
+    // Whoever started the daemon may have left it more.
+    crate::sys::close_from(3).context("close descriptors")?;
+    let parent = parent.to_str().and_then(|pid| pid.parse().ok());
+    let request = request.to_str().context("the request")?;
+    let Request { root, ids, task } = serde_json::from_str(request).context("the request")?;
+    let (stdin, stdout) = (io::stdin(), io::stdout());
+    let reads = !matches!(task, Task::In { .. });
+    let parent = parent.context("the daemon's pid")?;
+    confine::apart(parent)?;
+    let namespace = if reads { stdin.as_fd() } else { stdout.as_fd() };
+    place::enter(&root, ids.as_ref(), namespace, reads)?;
+    if ids.is_some() {
+        // Another identity is not held by what was said before.
+        confine::guard(parent)?;
+    }
+    confine::shut_in(CALLS)?;
+    let root: OwnedFd = File::open("/").context("open the root")?.into();
+    let ids = ids.map(|ids| ids.size);
+    let owned = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
+    match task {
+        Task::In {
+            path,
+            source,
+            to_root,
+        } => {
+            let archive = owned(stdin.as_fd()).context("open the archive")?;
+            let archive = BufReader::with_capacity(BUFFER, archive);
+            let unpacking = Unpacking {
+                naming: Naming::Kept,
+                owner: if to_root {
+                    Owner::Fixed(0, 0)
+                } else {
+                    Owner::Kept
+                },
+                ids,
+                unprivileged: false,
+            };
+            unpack(root.as_fd(), archive, &path, source.as_ref(), unpacking)
+        }
+        Task::Out { path, follow } => {
+            let archive = owned(stdout.as_fd()).context("open the archive")?;
+            let archive = BufWriter::with_capacity(BUFFER, archive);
+            pack(root.as_fd(), archive, &path, follow, ids)
+        }
+        Task::Layer { left_out } => {
+            let archive = owned(stdout.as_fd()).context("open the archive")?;
+            let archive = BufWriter::with_capacity(BUFFER, archive);
+            let mut packer = Packer::of_layer(archive, left_out).with_ids(ids);
+            packer.directory(&root, b"")?;
+            packer.finish().map(drop)
+        }
+    }
+}
+
+/// Says what it is before it looks further.
+fn pack(
+    root: BorrowedFd<'_>,
+    mut archive: impl Write,
+    path: &[u8],
+    follow: bool,
+    ids: Option<u32>,
+) -> Result<()> {
+    let named = Named::new(path);
+    let found = find(root, path, follow || named.directory)?;
+    let shown = String::from_utf8_lossy(path);
+    let source = Source {
+        name: named.name(),
+        directory: matches!(found.what, What::Directory(_)),
+        contents: named.contents,
+    };
+    ensure!(
+        source.directory || !named.directory || matches!(found.what, What::Nothing),
+        "'{shown}' is no directory"
+    );
+    let begun = |archive: &mut dyn Write| -> Result<()> {
+        writeln!(archive, "{}", serde_json::to_string(&source)?).context("report")
+    };
+    let top = match source.contents || source.name.is_empty() {
+        true => b".",
+        false => source.name.as_slice(),
+    };
+    match &found.what {
+        What::Nothing => bail!("there is no '{shown}' in the container"),
+        What::Directory(directory) => {
+            begun(&mut archive)?;
+            let mut packer = Packer::new(archive).with_ids(ids);
+            packer.directory(directory, top)?;
+            packer.finish().map(drop)
+        }
+        What::Other => {
+            begun(&mut archive)?;
+            let mut packer = Packer::new(archive).with_ids(ids);
+            packer.file(found.parent.as_fd(), &found.name, top)?;
+            packer.finish().map(drop)
+        }
+    }
+}
+
+fn unpack(
+    root: BorrowedFd<'_>,
+    archive: impl io::Read,
+    path: &[u8],
+    source: Option<&Source>,
+    unpacking: Unpacking,
+) -> Result<()> {
+    let (naming, directory) = target(root, path, source).with_context(|| {
+        format!(
+            "copy to '{}' in the container",
+            String::from_utf8_lossy(path)
+        )
+    })?;
+    Unpacking {
+        naming,
+        ..unpacking
+    }
+    .run(archive, directory)
+}

@@ -1,0 +1,326 @@
+//! The service of containers: a request → one call → its reply. No decisions.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ttrpc::Result as Reply;
+use ttrpc::r#async::{ServerStream, ServerStreamSender, TtrpcContext};
+
+use super::detached;
+use crate::container::{self, Container, Follower, From, Supervisor};
+use crate::fault::{Fault, Result, Tried as _};
+use crate::protos::containers as api;
+use crate::protos::containers_ttrpc::Containers;
+
+pub(super) struct Service(pub(super) Arc<Supervisor>);
+
+impl Service {
+    async fn found(&self, name: &str) -> Result<Arc<Container>> {
+        // Right after its start, the daemon does not know yet what became of what ran.
+        self.0.recovered().await;
+        self.0.find(name)
+    }
+}
+
+#[async_trait]
+impl Containers for Service {
+    async fn create(
+        &self,
+        _: &TtrpcContext,
+        request: api::CreateContainerRequest,
+    ) -> Reply<api::CreateContainerResponse> {
+        let supervisor = self.0.clone();
+        let config = request.config.unwrap_or_default();
+        let container =
+            detached(async move { supervisor.create(&request.name, config).await }).await?;
+        Ok(api::CreateContainerResponse {
+            id: container.id.clone(),
+            name: container.name(),
+            ..Default::default()
+        })
+    }
+
+    async fn start(
+        &self,
+        _: &TtrpcContext,
+        request: api::StartContainerRequest,
+    ) -> Reply<api::StartContainerResponse> {
+        let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
+        let pid = detached(async move { supervisor.start(&container, None).await }).await?;
+        Ok(api::StartContainerResponse {
+            pid,
+            ..Default::default()
+        })
+    }
+
+    async fn attach(
+        &self,
+        _: &TtrpcContext,
+        stream: ServerStream<api::AttachResponse, api::AttachRequest>,
+    ) -> Reply<()> {
+        self.0.recovered().await;
+        Ok(container::attach(&self.0, stream).await?)
+    }
+
+    async fn exec(
+        &self,
+        _: &TtrpcContext,
+        stream: ServerStream<api::AttachResponse, api::ExecRequest>,
+    ) -> Reply<()> {
+        self.0.recovered().await;
+        Ok(container::exec(&self.0, stream).await?)
+    }
+
+    async fn stop(
+        &self,
+        _: &TtrpcContext,
+        request: api::StopContainerRequest,
+    ) -> Reply<api::StopContainerResponse> {
+        let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
+        detached(async move {
+            supervisor
+                .stop(&container, request.timeout, &request.signal)
+                .await
+        })
+        .await?;
+        Ok(api::StopContainerResponse::default())
+    }
+
+    async fn restart(
+        &self,
+        _: &TtrpcContext,
+        request: api::StopContainerRequest,
+    ) -> Reply<api::StopContainerResponse> {
+        let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
+        let restart = async move {
+            supervisor
+                .stop(&container, request.timeout, &request.signal)
+                .await?;
+            supervisor.start(&container, None).await
+        };
+        detached(restart).await?;
+        Ok(api::StopContainerResponse::default())
+    }
+
+    async fn kill(
+        &self,
+        _: &TtrpcContext,
+        request: api::KillContainerRequest,
+    ) -> Reply<api::KillContainerResponse> {
+        let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
+        detached(async move { supervisor.kill(&container, &request.signal).await }).await?;
+        Ok(api::KillContainerResponse::default())
+    }
+
+    async fn remove(
+        &self,
+        _: &TtrpcContext,
+        request: api::RemoveContainerRequest,
+    ) -> Reply<api::RemoveContainerResponse> {
+        let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
+        detached(async move {
+            supervisor
+                .remove(&container, request.force, request.volumes)
+                .await
+        })
+        .await?;
+        Ok(api::RemoveContainerResponse::default())
+    }
+
+    async fn wait(
+        &self,
+        _: &TtrpcContext,
+        request: api::WaitContainerRequest,
+    ) -> Reply<api::WaitContainerResponse> {
+        let container = self.found(&request.container).await?;
+        let exit_code = self.0.wait(&container).await?;
+        Ok(api::WaitContainerResponse {
+            exit_code,
+            ..Default::default()
+        })
+    }
+
+    async fn pause(
+        &self,
+        _: &TtrpcContext,
+        request: api::PauseContainerRequest,
+    ) -> Reply<api::PauseContainerResponse> {
+        let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
+        detached(async move { supervisor.pause(&container).await }).await?;
+        Ok(api::PauseContainerResponse::default())
+    }
+
+    async fn unpause(
+        &self,
+        _: &TtrpcContext,
+        request: api::UnpauseContainerRequest,
+    ) -> Reply<api::UnpauseContainerResponse> {
+        let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
+        detached(async move { supervisor.unpause(&container).await }).await?;
+        Ok(api::UnpauseContainerResponse::default())
+    }
+
+    async fn rename(
+        &self,
+        _: &TtrpcContext,
+        request: api::RenameContainerRequest,
+    ) -> Reply<api::RenameContainerResponse> {
+        let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
+        detached(async move { supervisor.rename(&container, &request.name).await }).await?;
+        Ok(api::RenameContainerResponse::default())
+    }
+
+    async fn update(
+        &self,
+        _: &TtrpcContext,
+        request: api::UpdateContainerRequest,
+    ) -> Reply<api::UpdateContainerResponse> {
+        let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
+        let (limits, policy) = (
+            request.resources.into_option(),
+            request.restart.into_option(),
+        );
+        detached(async move { supervisor.update(&container, limits, policy).await }).await?;
+        Ok(api::UpdateContainerResponse::default())
+    }
+
+    async fn list(
+        &self,
+        _: &TtrpcContext,
+        request: api::ListContainersRequest,
+    ) -> Reply<api::ListContainersResponse> {
+        self.0.recovered().await;
+        let wanted = |container: &&Arc<Container>| request.all || container.is_active();
+        let containers = self.0.list();
+        Ok(api::ListContainersResponse {
+            containers: containers
+                .iter()
+                .filter(wanted)
+                .map(|container| container.record())
+                .collect(),
+            ..Default::default()
+        })
+    }
+
+    async fn inspect(
+        &self,
+        _: &TtrpcContext,
+        request: api::InspectContainerRequest,
+    ) -> Reply<api::InspectContainerResponse> {
+        let container = self.found(&request.container).await?;
+        Ok(api::InspectContainerResponse {
+            container: Some(container.record()).into(),
+            ..Default::default()
+        })
+    }
+
+    async fn logs(
+        &self,
+        _: &TtrpcContext,
+        request: api::LogsRequest,
+        stream: ServerStreamSender<api::LogsResponse>,
+    ) -> Reply<()> {
+        let container = self.found(&request.container).await?;
+        Ok(logs(&self.0, &container, &request, stream).await?)
+    }
+
+    async fn processes(
+        &self,
+        _: &TtrpcContext,
+        request: api::ProcessesRequest,
+    ) -> Reply<api::ProcessesResponse> {
+        let container = self.found(&request.container).await?;
+        let pids = container.shim()?.pids().await?;
+        Ok(api::ProcessesResponse {
+            pids,
+            ..Default::default()
+        })
+    }
+
+    async fn stats(
+        &self,
+        _: &TtrpcContext,
+        request: api::StatsRequest,
+    ) -> Reply<api::StatsResponse> {
+        let container = self.found(&request.container).await?;
+        Ok(self.0.stats(&container).await?)
+    }
+
+    async fn diff(&self, _: &TtrpcContext, request: api::DiffRequest) -> Reply<api::DiffResponse> {
+        let container = self.found(&request.container).await?;
+        let changes = self.0.diff(&container).await?;
+        Ok(api::DiffResponse {
+            changes,
+            ..Default::default()
+        })
+    }
+
+    async fn commit(
+        &self,
+        _: &TtrpcContext,
+        request: api::CommitRequest,
+    ) -> Reply<api::CommitResponse> {
+        let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
+        let id = detached(async move { supervisor.commit(&container, request).await }).await?;
+        Ok(api::CommitResponse {
+            id,
+            ..Default::default()
+        })
+    }
+
+    async fn copy_out(
+        &self,
+        _: &TtrpcContext,
+        stream: ServerStream<api::CopyOutResponse, api::CopyOutRequest>,
+    ) -> Reply<()> {
+        self.0.recovered().await;
+        Ok(container::copy_out(&self.0, stream).await?)
+    }
+
+    async fn copy_in(
+        &self,
+        _: &TtrpcContext,
+        stream: ServerStream<api::CopyInResponse, api::CopyInRequest>,
+    ) -> Reply<()> {
+        self.0.recovered().await;
+        Ok(container::copy_in(&self.0, stream).await?)
+    }
+}
+
+async fn logs(
+    supervisor: &Supervisor,
+    container: &Container,
+    request: &api::LogsRequest,
+    stream: ServerStreamSender<api::LogsResponse>,
+) -> Result<()> {
+    if container.config().log.none {
+        return Err(Fault::precondition(format!(
+            "container {} has no log",
+            container.name()
+        )));
+    }
+    let from = request.tail.map_or(From::Begin, From::Last);
+    let directory = supervisor.host.log(&container.id);
+    // One that was never started has none yet.
+    std::fs::create_dir_all(&directory).tried(|| format!("make {}", directory.display()))?;
+    let mut follower = Follower::open(&directory, from).tried(|| "open the log".into())?;
+    let (_sender, mut over) = container.log_over(request.follow);
+    let mut response = api::LogsResponse::default();
+    while let Some(record) = follower
+        .next(&mut over)
+        .await
+        .tried(|| "read the log".into())?
+    {
+        if request.until != 0 && record.time > request.until {
+            break;
+        }
+        if record.time < request.since {
+            continue;
+        }
+        response.stderr = record.stderr;
+        response.data = record.data;
+        response.time = record.time;
+        stream.send(&response).await?;
+    }
+    Ok(())
+}

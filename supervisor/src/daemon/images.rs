@@ -1,0 +1,448 @@
+//! The service of images: a request → one call on the store, on a thread that may block.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use protobuf::MessageField;
+use tokio::sync::{mpsc, watch};
+use ttrpc::Result as Reply;
+use ttrpc::r#async::{SSSender, ServerStream, TtrpcContext};
+
+use super::detached;
+use crate::chunks::Outgoing;
+use crate::container::{Supervisor, blocking, time_of};
+use crate::fault::{Fault, Kind, Result, Tried as _};
+use crate::image::{Image, Reference};
+use crate::protos::images as api;
+use crate::protos::images_ttrpc::Images;
+use crate::records::{Change, event};
+use crate::requests::Requests;
+use crate::store::{self, ImportOptions, Refusal, Removed, Source, Store};
+
+/// How far an archive that goes out may be ahead of its reader.
+const WINDOW: u64 = 1 << 20;
+
+pub(super) struct Service(pub(super) Arc<Supervisor>);
+
+impl Service {
+    async fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Store) -> anyhow::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = self.0.store.clone();
+        detached(blocking(move || call(&store).map_err(|error| of(&error)))).await
+    }
+
+    async fn tell(&self, action: &str, names: impl IntoIterator<Item = String>) -> Result<()> {
+        let mut change = Change::default();
+        for name in names {
+            change
+                .events
+                .push(event("image", action, &name, &[("name", &name)]));
+        }
+        if change.events.is_empty() {
+            return Ok(());
+        }
+        self.0.records.apply(change).await
+    }
+}
+
+#[async_trait]
+impl Images for Service {
+    async fn import(
+        &self,
+        _: &TtrpcContext,
+        stream: ServerStream<api::ImportImagesResponse, api::ImportImagesRequest>,
+    ) -> Reply<()> {
+        let names = import(self.0.store.clone(), stream).await?;
+        Ok(self.tell("import", names).await?)
+    }
+
+    async fn export(
+        &self,
+        _: &TtrpcContext,
+        stream: ServerStream<api::ExportImagesResponse, api::ExportImagesRequest>,
+    ) -> Reply<()> {
+        Ok(export(self.0.store.clone(), stream).await?)
+    }
+
+    async fn list(
+        &self,
+        _: &TtrpcContext,
+        _: api::ListImagesRequest,
+    ) -> Reply<api::ListImagesResponse> {
+        let images = self.call(Store::images).await?;
+        Ok(api::ListImagesResponse {
+            images: images.iter().map(shown).collect(),
+            ..Default::default()
+        })
+    }
+
+    async fn inspect(
+        &self,
+        _: &TtrpcContext,
+        request: api::InspectImageRequest,
+    ) -> Reply<api::InspectImageResponse> {
+        let image = self.call(move |store| store.image(&request.image)).await?;
+        Ok(api::InspectImageResponse {
+            image: MessageField::some(shown(&image)),
+            ..Default::default()
+        })
+    }
+
+    async fn tag(
+        &self,
+        _: &TtrpcContext,
+        request: api::TagImageRequest,
+    ) -> Reply<api::TagImageResponse> {
+        let name = reference(&request.name)?;
+        let told = name.familiar();
+        self.call(move |store| store.tag(&request.image, &name))
+            .await?;
+        self.tell("tag", [told]).await?;
+        Ok(api::TagImageResponse::default())
+    }
+
+    async fn remove(
+        &self,
+        _: &TtrpcContext,
+        request: api::RemoveImageRequest,
+    ) -> Reply<api::RemoveImageResponse> {
+        let removed = self
+            .call(move |store| store.remove(&request.image, request.force))
+            .await?;
+        let (untagged, deleted) = names(&removed);
+        self.tell("untag", untagged.clone()).await?;
+        self.tell("delete", deleted.clone()).await?;
+        Ok(api::RemoveImageResponse {
+            untagged,
+            deleted,
+            ..Default::default()
+        })
+    }
+
+    async fn prune(
+        &self,
+        _: &TtrpcContext,
+        request: api::PruneImagesRequest,
+    ) -> Reply<api::PruneImagesResponse> {
+        let removed = self.call(move |store| store.prune(request.all)).await?;
+        let (_, deleted) = names(&removed);
+        self.tell("delete", deleted.clone()).await?;
+        Ok(api::PruneImagesResponse {
+            deleted,
+            reclaimed: removed.reclaimed,
+            ..Default::default()
+        })
+    }
+
+    async fn history(
+        &self,
+        _: &TtrpcContext,
+        request: api::HistoryRequest,
+    ) -> Reply<api::HistoryResponse> {
+        let steps = self
+            .call(move |store| store.history(&request.image))
+            .await?;
+        let entry = |step: crate::image::Step| api::history_response::Entry {
+            created_at: step
+                .created
+                .as_deref()
+                .and_then(time_of)
+                .unwrap_or_default(),
+            created_by: step.created_by,
+            comment: step.comment,
+            empty_layer: step.layer.is_none(),
+            size: step.size,
+            ..Default::default()
+        };
+        Ok(api::HistoryResponse {
+            entries: steps.into_iter().map(entry).collect(),
+            ..Default::default()
+        })
+    }
+
+    async fn verify(
+        &self,
+        _: &TtrpcContext,
+        request: api::VerifyImagesRequest,
+    ) -> Reply<api::VerifyImagesResponse> {
+        let verdict = self
+            .call(move |store| store.verify(&request.images, request.repair))
+            .await?;
+        let fault = |damage: store::Damage| api::verify_images_response::Fault {
+            object: damage.object.to_string(),
+            what: damage.what,
+            repaired: damage.repaired,
+            ..Default::default()
+        };
+        Ok(api::VerifyImagesResponse {
+            faults: verdict.damage.into_iter().map(fault).collect(),
+            checked: verdict.checked,
+            ..Default::default()
+        })
+    }
+}
+
+/// What the store refuses has a kind, what fails has none.
+pub(super) fn of(error: &anyhow::Error) -> Fault {
+    let kind = error
+        .downcast_ref::<Refusal>()
+        .map(|refusal| match refusal.kind {
+            store::Kind::NotFound => Kind::NotFound,
+            store::Kind::InUse => Kind::Precondition,
+            store::Kind::Invalid | store::Kind::Ambiguous => Kind::Invalid,
+        });
+    Fault::of(kind.unwrap_or(Kind::Unknown), format!("{error:#}"))
+}
+
+fn reference(name: &str) -> Result<Reference> {
+    name.parse()
+        .map_err(|error: anyhow::Error| Fault::new(format!("{error:#}")))
+}
+
+fn names(removed: &Removed) -> (Vec<String>, Vec<String>) {
+    (
+        removed.untagged.iter().map(Reference::familiar).collect(),
+        removed.deleted.iter().map(ToString::to_string).collect(),
+    )
+}
+
+fn shown(image: &Image) -> api::Image {
+    api::Image {
+        id: image.id.to_string(),
+        names: image.names.iter().map(Reference::familiar).collect(),
+        digest: image.manifest.to_string(),
+        layers: image.layers.iter().map(ToString::to_string).collect(),
+        size: image.size,
+        created_at: image
+            .created
+            .as_deref()
+            .and_then(time_of)
+            .unwrap_or_default(),
+        // What was read can be written.
+        config: image.config.to_string().unwrap_or_default(),
+        ..Default::default()
+    }
+}
+
+/// The archive as it comes in, for a thread that reads it.
+struct Incoming {
+    chunks: mpsc::Receiver<Vec<u8>>,
+    rest: Vec<u8>,
+    at: usize,
+    total: u64,
+    taken: mpsc::UnboundedSender<Told>,
+}
+
+enum Told {
+    Progress(store::Progress),
+    Taken(u64),
+}
+
+impl Read for Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.rest.len() {
+            let Some(chunk) = self.chunks.blocking_recv() else {
+                return Ok(0);
+            };
+            self.total += chunk.len() as u64;
+            // One that does not listen any more has left, and there will be no more chunks.
+            self.taken.send(Told::Taken(self.total)).ok();
+            (self.rest, self.at) = (chunk, 0);
+        }
+        let length = buffer.len().min(self.rest.len() - self.at);
+        buffer[..length].copy_from_slice(&self.rest[self.at..self.at + length]);
+        self.at += length;
+        Ok(length)
+    }
+}
+
+async fn import(
+    store: Arc<Store>,
+    stream: ServerStream<api::ImportImagesResponse, api::ImportImagesRequest>,
+) -> Result<Vec<String>> {
+    let (sender, receiver) = stream.split();
+    let mut requests = Requests::new(receiver);
+    let first = requests.next().await?;
+    let Some(api::import_images_request::Of::Source(source)) = first.and_then(|request| request.of)
+    else {
+        return Err(Fault::new("the first request does not say what to import"));
+    };
+    let name = if source.name.is_empty() {
+        None
+    } else {
+        Some(reference(&source.name)?)
+    };
+    let options = ImportOptions {
+        name,
+        ..Default::default()
+    };
+    let (to_reader, chunks) = mpsc::channel(4);
+    let (telling, told) = mpsc::unbounded_channel();
+    let work = tokio::task::spawn_blocking(move || {
+        read_archive(&store, &source.path, &options, chunks, &telling)
+    });
+    let receiving = async {
+        while let Ok(Some(request)) = requests.next().await {
+            let Some(api::import_images_request::Of::Data(data)) = request.of else {
+                break;
+            };
+            if to_reader.send(data).await.is_err() {
+                break;
+            }
+        }
+        drop(to_reader);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = receiving => {}
+        told = tell(&sender, told) => told?,
+    }
+    let images = work
+        .await
+        .tried(|| "import".into())?
+        .map_err(|error| of(&error))?;
+    for image in &images {
+        send(
+            &sender,
+            api::import_images_response::Of::Image(shown(image)),
+        )
+        .await?;
+    }
+    let familiar = |image: &Image| {
+        image
+            .names
+            .first()
+            .map_or_else(|| image.id.to_string(), Reference::familiar)
+    };
+    Ok(images.iter().map(familiar).collect())
+}
+
+/// On a thread that may block.
+fn read_archive(
+    store: &Store,
+    path: &str,
+    options: &ImportOptions,
+    chunks: mpsc::Receiver<Vec<u8>>,
+    telling: &mpsc::UnboundedSender<Told>,
+) -> anyhow::Result<Vec<Image>> {
+    let mut progress = |progress| drop(telling.send(Told::Progress(progress)));
+    if path.is_empty() {
+        let mut incoming = Incoming {
+            chunks,
+            rest: vec![],
+            at: 0,
+            total: 0,
+            taken: telling.clone(),
+        };
+        return store.import(Source::Archive(&mut incoming), options, &mut progress);
+    }
+    let path = Path::new(path);
+    if path.is_dir() {
+        return store.import(Source::Directory(path), options, &mut progress);
+    }
+    let mut file = std::fs::File::open(path)
+        .map_err(|error| anyhow::anyhow!("open {}: {error}", path.display()))?;
+    store.import(Source::Archive(&mut file), options, &mut progress)
+}
+
+/// Until the thread that reads has ended.
+async fn tell(
+    sender: &SSSender<api::ImportImagesResponse>,
+    mut told: mpsc::UnboundedReceiver<Told>,
+) -> Result<()> {
+    while let Some(told) = told.recv().await {
+        let of = match told {
+            Told::Taken(bytes) => api::import_images_response::Of::Taken(bytes),
+            Told::Progress(progress) => {
+                api::import_images_response::Of::Progress(progress_of(&progress))
+            }
+        };
+        send(sender, of).await?;
+    }
+    Ok(())
+}
+
+fn progress_of(progress: &store::Progress) -> api::import_images_response::Progress {
+    api::import_images_response::Progress {
+        item: progress
+            .layer
+            .map(|layer| layer.to_string())
+            .unwrap_or_default(),
+        done: progress.done,
+        total: progress.total,
+        ..Default::default()
+    }
+}
+
+async fn send(
+    sender: &SSSender<api::ImportImagesResponse>,
+    of: api::import_images_response::Of,
+) -> Result<()> {
+    let response = api::ImportImagesResponse {
+        of: Some(of),
+        ..Default::default()
+    };
+    Ok(sender.send(&response).await?)
+}
+
+async fn export(
+    store: Arc<Store>,
+    stream: ServerStream<api::ExportImagesResponse, api::ExportImagesRequest>,
+) -> Result<()> {
+    let (sender, receiver) = stream.split();
+    let mut requests = Requests::new(receiver);
+    let first = requests.next().await?;
+    let Some(api::export_images_request::Of::Names(names)) = first.and_then(|request| request.of)
+    else {
+        return Err(Fault::new("the first request does not say what to export"));
+    };
+    let (chunks, mut next) = mpsc::channel(4);
+    let work = tokio::task::spawn_blocking(move || {
+        let mut outgoing = Outgoing::new(chunks);
+        store.export(&names.names, &mut outgoing)?;
+        Ok::<_, anyhow::Error>(outgoing.flush()?)
+    });
+    let (noticing, mut taken) = watch::channel(0);
+    let sending = async {
+        let mut sent = 0;
+        while let Some(data) = next.recv().await {
+            let least = u64::saturating_sub(sent, WINDOW);
+            taken
+                .wait_for(|taken| *taken >= least)
+                .await
+                .tried(|| "the client has left".into())?;
+            sent += data.len() as u64;
+            sender
+                .send(&api::ExportImagesResponse {
+                    data,
+                    ..Default::default()
+                })
+                .await?;
+        }
+        Ok::<_, Fault>(())
+    };
+    tokio::select! {
+        sent = sending => sent?,
+        () = acknowledged(&mut requests, &noticing) => {}
+    }
+    work.await
+        .tried(|| "export".into())?
+        .map_err(|error| of(&error))
+}
+
+/// Notes what the client has taken; never comes back.
+async fn acknowledged(
+    requests: &mut Requests<api::ExportImagesRequest>,
+    noticing: &watch::Sender<u64>,
+) {
+    while let Ok(Some(request)) = requests.next().await {
+        if let Some(api::export_images_request::Of::Taken(bytes)) = request.of {
+            noticing.send_modify(|taken| *taken = bytes);
+        }
+    }
+    std::future::pending().await
+}

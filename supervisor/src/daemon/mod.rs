@@ -1,0 +1,192 @@
+//! `caissond`: one thread for everything that waits, and threads of tokio's for what blocks (the store, files, a shim's binary).
+//!
+//! It may be killed at any moment. Containers do not notice, and the next one finds them again.
+
+mod accept;
+mod containers;
+mod images;
+mod metrics;
+mod options;
+mod shims;
+mod system;
+mod volumes;
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use ttrpc::r#async::Server;
+
+use crate::container::Supervisor;
+use crate::fault::{Fault, Kind, Result, Tried as _};
+use crate::host::Host;
+use crate::protos::{containers_ttrpc, images_ttrpc, system_ttrpc};
+use crate::store::Store;
+#[cfg(test)]
+pub(crate) use options::HELP;
+use options::Options;
+
+/// Serves until it is told to end. `arguments` are those after the program's name.
+pub(crate) fn run(arguments: &[std::ffi::OsString]) -> Result<()> {
+    let options = match options::parse(arguments)? {
+        Some(options) => options,
+        None => {
+            return io::stdout()
+                .write_all(options::HELP.as_bytes())
+                .tried(|| "write".into());
+        }
+    };
+    let host = Host::new(
+        options.root.clone(),
+        options.state.clone(),
+        options.address.clone(),
+    )?;
+    // A connection to each shim, and to each client.
+    let (_, most) = host.descriptors;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)
+        .tried(|| "raise the limit of descriptors".into())?;
+    for directory in [&host.root, &host.state] {
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(directory);
+        made.tried(|| format!("make {}", directory.display()))?;
+    }
+    let _only = only(&host.root.join("lock"))?;
+    // Nobody is to connect before it is certain that he will be answered.
+    let supervisor = open(&host)?;
+    let passed = accept::passed(&host.socket)?;
+    // A file that is not ours to remove stays.
+    let made = passed.is_none().then(|| host.socket.clone());
+    let listener = match passed {
+        Some(listener) => listener,
+        None => accept::bind(&host.socket, options.group)?,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .tried(|| "start".into())?;
+    runtime.block_on(serve(supervisor, listener, &options))?;
+    // The next one may be listening there already, but then it has removed ours.
+    made.map(fs::remove_file);
+    options.metrics.iter().for_each(metrics::remove);
+    Ok(())
+}
+
+/// Two daemons on the same directory would undo each other's work. Held until the end.
+fn only(path: &Path) -> Result<Flock<fs::File>> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path);
+    let file = file.tried(|| format!("open {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        Fault::of(
+            Kind::AlreadyExists,
+            format!("{}: {errno}: another daemon is running", path.display()),
+        )
+    })
+}
+
+fn open(host: &Host) -> Result<Arc<Supervisor>> {
+    let store =
+        Store::open(&host.root).tried(|| format!("open the store in {}", host.root.display()))?;
+    Supervisor::open(host.clone(), Arc::new(store))
+}
+
+async fn serve(
+    supervisor: Arc<Supervisor>,
+    listener: std::os::unix::net::UnixListener,
+    options: &Options,
+) -> Result<()> {
+    let accepted = accept::listener(listener, options.group.is_some()).tried(|| "listen".into())?;
+    let mut server = Server::new()
+        .add_listener(accepted)
+        .register_service(containers_ttrpc::create_containers(Arc::new(
+            containers::Service(supervisor.clone()),
+        )))
+        .register_service(images_ttrpc::create_images(Arc::new(images::Service(
+            supervisor.clone(),
+        ))))
+        .register_service(system_ttrpc::create_system(Arc::new(system::Service(
+            supervisor.clone(),
+        ))))
+        .register_service(system_ttrpc::create_volumes(Arc::new(volumes::Service(
+            supervisor.clone(),
+        ))))
+        .register_service(shims::service(supervisor.clone()));
+    if let Some(address) = &options.metrics {
+        metrics::serve(address, options.group, supervisor.clone()).await?;
+    }
+    server.start().await?;
+    tokio::spawn(supervisor.clone().recover());
+    ready();
+    let mut terminate = signal(SignalKind::terminate()).tried(|| "wait for signals".into())?;
+    let mut interrupt = signal(SignalKind::interrupt()).tried(|| "wait for signals".into())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    server.stop_listen().await;
+    Ok(())
+}
+
+/// Tells who started the daemon that it listens: standard output ends, and a service manager gets its notice.
+fn ready() {
+    // Somebody who started it and has left needs not know.
+    io::stdout()
+        .write_all(b"ready\n")
+        .and_then(|()| io::stdout().flush())
+        .ok();
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+    if let Ok(null) = null {
+        // Without it, who waits for this waits on.
+        nix::unistd::dup2_stdout(&null).ok();
+    }
+    if let Some(path) = std::env::var_os("NOTIFY_SOCKET")
+        && let Err(error) = notify(path.as_bytes())
+    {
+        warn(&Fault::unknown(format!(
+            "tell the service manager: {error}"
+        )));
+    }
+}
+
+/// To a socket whose name may be abstract (sd_notify(3)).
+fn notify(path: &[u8]) -> io::Result<()> {
+    let address = match path.strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(OsStr::from_bytes(path))?,
+    };
+    UnixDatagram::unbound()?
+        .send_to_addr(b"READY=1", &address)
+        .map(drop)
+}
+
+/// Does it, whatever becomes of the client who asked for it: ttrpc drops what answers a request when its client leaves.
+pub(crate) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        // Panics abort, and nobody cancels.
+        Err(error) => Err(Fault::unknown(error.to_string())),
+    }
+}
+
+/// What goes wrong while nobody waits for an answer.
+pub(crate) fn warn(fault: &Fault) {
+    // There is nobody else to tell.
+    writeln!(io::stderr(), "caissond: {fault}").ok();
+}

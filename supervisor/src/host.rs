@@ -1,0 +1,82 @@
+//! Where the daemon keeps things and which programs it runs. Decided once, at its start.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::fault::{Fault, Result, Tried as _};
+
+/// What a machine's one daemon uses, beside the store's root; tests and others who want more than one name directories of their own.
+pub(crate) const STATE: &str = "/run/caisson";
+
+/// The namespace of all containers at the shims and the runtime.
+pub(crate) const NAMESPACE: &str = "caisson";
+/// The default shim and its runtime.
+const SHIM: &str = "containerd-shim-caisson-v2";
+const RUNTIME: &str = "caisson";
+
+/// This daemon's places and programs.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    /// What survives a reboot.
+    pub(crate) root: PathBuf,
+    /// What does not: bundles and sockets.
+    pub(crate) state: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) shim: PathBuf,
+    pub(crate) runtime: PathBuf,
+    /// This program, which is also the init of containers that ask for one.
+    pub(crate) daemon: PathBuf,
+    /// The soft and the hard limit of descriptors that we were started with, and that shims and containers get.
+    pub(crate) descriptors: (u64, u64),
+}
+
+impl Host {
+    pub(crate) fn new(root: PathBuf, state: PathBuf, socket: PathBuf) -> Result<Self> {
+        let daemon = env::current_exe()
+            .map_err(|error| Fault::unknown(format!("find this program: {error}")))?;
+        Ok(Self {
+            shim: program(SHIM)?,
+            runtime: program(RUNTIME)?,
+            root,
+            state,
+            socket,
+            daemon,
+            descriptors: getrlimit(Resource::RLIMIT_NOFILE)
+                .tried(|| "read the limit of descriptors".into())?,
+        })
+    }
+
+    /// A container's bundle.
+    pub(crate) fn bundle(&self, id: &str) -> PathBuf {
+        self.state.join("bundles").join(id)
+    }
+
+    /// The directory of a container's log.
+    pub(crate) fn log(&self, id: &str) -> PathBuf {
+        self.root.join("containers").join(id)
+    }
+
+    /// The directory with the shims' sockets.
+    pub(crate) fn sockets(&self) -> PathBuf {
+        self.state.join("s")
+    }
+
+    pub(crate) fn volume(&self, name: &str) -> PathBuf {
+        self.root.join("volumes").join(name)
+    }
+}
+
+/// A program beside this one, or in PATH.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
+    let beside = env::current_exe()
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_owned));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = beside.into_iter().chain(env::split_paths(&path));
+    let mut candidates = directories.map(|directory| directory.join(name));
+    candidates.find(|path| path.is_file()).ok_or_else(|| {
+        Fault::not_found(format!("{name} is neither beside this program nor in PATH"))
+    })
+}

@@ -1,0 +1,286 @@
+//! The documents of an image, read and checked, or made for images that come without them.
+//!
+//! Pure. What is written is the same for the same image, byte by byte.
+
+use anyhow::{Context, Result, ensure};
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use ::shim::timestamp::date_and_time;
+
+use super::LAYER_LIMIT;
+use crate::digest::Digest;
+use crate::store::Refusal;
+
+pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const INDEX_OF_DOCKER: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const MANIFEST_OF_DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(super) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// The name of an image in an index: the whole one, of containerd and Docker, or that of the specification, often a tag only.
+pub(super) const FULL_NAME: &str = "io.containerd.image.name";
+pub(super) const NAME: &str = "org.opencontainers.image.ref.name";
+
+/// A content's digest, its size and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) media_type: String,
+}
+
+impl Part {
+    pub(super) fn of(descriptor: &Descriptor) -> Result<Self> {
+        Ok(Self {
+            digest: descriptor.digest().to_string().parse()?,
+            size: descriptor.size(),
+            media_type: descriptor.media_type().to_string(),
+        })
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({"mediaType": self.media_type, "digest": self.digest, "size": self.size})
+    }
+}
+
+/// What an index or a manifest turns out to be.
+#[derive(Debug)]
+pub(super) enum Document {
+    Index(Box<ImageIndex>),
+    Manifest { config: Part, layers: Vec<Part> },
+}
+
+pub(super) fn is_index(media_type: &str) -> bool {
+    matches!(media_type, INDEX | INDEX_OF_DOCKER)
+}
+
+pub(super) fn is_manifest(media_type: &str) -> bool {
+    matches!(media_type, MANIFEST | MANIFEST_OF_DOCKER)
+}
+
+pub(super) fn index(bytes: &[u8]) -> Result<ImageIndex> {
+    ImageIndex::from_reader(bytes).context("read an image index")
+}
+
+/// By what its descriptor calls it.
+pub(super) fn document(media_type: &str, bytes: &[u8]) -> Result<Document> {
+    if is_index(media_type) {
+        return Ok(Document::Index(Box::new(index(bytes)?)));
+    }
+    if !is_manifest(media_type) {
+        return Err(Refusal::invalid(format!("'{media_type}' is no image")).into());
+    }
+    let manifest = ImageManifest::from_reader(bytes).context("read an image manifest")?;
+    let layers: Vec<_> = manifest
+        .layers()
+        .iter()
+        .map(Part::of)
+        .collect::<Result<_>>()?;
+    check_count(layers.len())?;
+    Ok(Document::Manifest {
+        config: Part::of(manifest.config())?,
+        layers,
+    })
+}
+
+pub(super) fn check_count(layers: usize) -> Result<()> {
+    if layers > LAYER_LIMIT {
+        let text =
+            format!("an image of {layers} layers; more than {LAYER_LIMIT} cannot be mounted");
+        return Err(Refusal::invalid(text).into());
+    }
+    Ok(())
+}
+
+/// The digests of the uncompressed layers, of which there must be so many.
+pub(super) fn diff_ids(config: &[u8], layers: usize) -> Result<Vec<Digest>> {
+    let config = ImageConfiguration::from_reader(config).context("read an image configuration")?;
+    let diff_ids: Vec<_> = config
+        .rootfs()
+        .diff_ids()
+        .iter()
+        .map(|digest| digest.to_string().parse())
+        .collect::<Result<_>>()?;
+    ensure!(
+        diff_ids.len() == layers,
+        "the configuration has {} layers, and the manifest {layers}",
+        diff_ids.len()
+    );
+    Ok(diff_ids)
+}
+
+/// Whether an image of an index is for machines like this one.
+pub(super) fn is_for_us(descriptor: &Descriptor) -> bool {
+    let Some(platform) = descriptor.platform() else {
+        return true;
+    };
+    platform.os().to_string() == "linux" && platform.architecture().to_string() == architecture()
+}
+
+/// As Go calls it.
+pub(super) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// One element of `manifest.json`, which `docker save` writes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Saved {
+    pub(super) config: String,
+    #[serde(default, deserialize_with = "nothing_is_empty")]
+    pub(super) repo_tags: Vec<String>,
+    #[serde(default, deserialize_with = "nothing_is_empty")]
+    pub(super) layers: Vec<String>,
+}
+
+/// Go writes null for a list that was never made.
+fn nothing_is_empty<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<String>, D::Error> {
+    Ok(Option::<Vec<String>>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+pub(super) fn saved(bytes: &[u8]) -> Result<Vec<Saved>> {
+    let saved: Vec<Saved> = serde_json::from_slice(bytes).context("read manifest.json")?;
+    for image in &saved {
+        check_count(image.layers.len())?;
+    }
+    Ok(saved)
+}
+
+/// A manifest for an image that came without one.
+pub(super) fn make_manifest(config: (Digest, u64), layers: &[Part]) -> Result<Vec<u8>> {
+    let config = Part {
+        digest: config.0,
+        size: config.1,
+        media_type: CONFIG.to_owned(),
+    };
+    let layers: Vec<_> = layers.iter().map(Part::json).collect();
+    Ok(serde_json::to_vec(&json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": config.json(),
+        "layers": layers,
+    }))?)
+}
+
+/// The configuration of a root file system that came without anything.
+pub(super) fn make_config(diff_id: Digest, created: &str) -> Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&json!({
+        "created": created,
+        "architecture": architecture(),
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "history": [{"created": created, "comment": "imported root file system"}],
+    }))?)
+}
+
+/// Seconds since the epoch in RFC 3339.
+pub(super) fn time(seconds: u64) -> String {
+    format!("{}Z", date_and_time(seconds.cast_signed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mutants;
+
+    #[test]
+    fn time_is_that_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_200, "2024-03-01T00:00:00Z"),
+            (1_798_761_599, "2026-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(time(seconds), text);
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_was_made_can_be_read() {
+        let digest = Digest::of(b"layer");
+        let layer = Part {
+            digest,
+            size: 5,
+            media_type: LAYER.to_owned(),
+        };
+        let bytes =
+            make_manifest((Digest::of(b"config"), 6), std::slice::from_ref(&layer)).unwrap();
+        let Document::Manifest { config, layers } = document(MANIFEST, &bytes).unwrap() else {
+            panic!("not a manifest");
+        };
+        assert_eq!((config.digest, config.size), (Digest::of(b"config"), 6));
+        assert_eq!(layers, [layer]);
+        let config = make_config(digest, &time(0)).unwrap();
+        assert_eq!(diff_ids(&config, 1).unwrap(), [digest]);
+        assert!(diff_ids(&config, 2).is_err());
+    }
+
+    #[test]
+    fn a_list_in_manifest_json_may_be_null() {
+        let saved =
+            saved(br#"[{"Config":"a.json","RepoTags":null,"Layers":["b/layer.tar"]}]"#).unwrap();
+        assert!(saved[0].repo_tags.is_empty());
+        assert!(super::saved(b"{}").is_err());
+    }
+
+    #[test]
+    fn more_layers_than_can_be_mounted_are_refused() {
+        let layer = Part {
+            digest: Digest::of(b""),
+            size: 0,
+            media_type: LAYER.to_owned(),
+        };
+        let bytes = make_manifest((Digest::of(b""), 0), &vec![layer; LAYER_LIMIT + 1]).unwrap();
+        assert!(
+            document(MANIFEST, &bytes)
+                .unwrap_err()
+                .to_string()
+                .contains("501 layers")
+        );
+    }
+
+    #[test]
+    fn what_is_nearly_a_document_is_refused_or_within_limits() {
+        let digest = Digest::of(b"layer");
+        let part = |media_type: &str| Part {
+            digest,
+            size: 5,
+            media_type: media_type.to_owned(),
+        };
+        let manifest = make_manifest((digest, 5), &[part(LAYER), part(LAYER)]).unwrap();
+        let index =
+            json!({"schemaVersion": 2, "manifests": [part(MANIFEST).json(), part(INDEX).json()]});
+        let saved_by_docker =
+            json!([{"Config": "c.json", "RepoTags": ["a:1"], "Layers": ["l/layer.tar"]}]);
+        let seeds = [
+            manifest,
+            make_config(digest, "1970-01-01T00:00:00Z").unwrap(),
+            index.to_string().into_bytes(),
+            saved_by_docker.to_string().into_bytes(),
+        ];
+        let mut taken = 0;
+        mutants::of(&seeds, |bytes| {
+            if let Ok(Document::Manifest { layers, .. }) = document(MANIFEST, bytes) {
+                assert!(layers.len() <= LAYER_LIMIT);
+                taken += 1;
+            }
+            taken += usize::from(document(INDEX, bytes).is_ok());
+            if let Ok(diff_ids) = diff_ids(bytes, 1) {
+                assert_eq!(diff_ids.len(), 1);
+                taken += 1;
+            }
+            taken += usize::from(saved(bytes).is_ok());
+        });
+        assert!(taken > 0);
+    }
+}

@@ -1,0 +1,69 @@
+//! The process that unpacks one layer, `caissond unpack-layer PARENT DIRECTORY`.
+//!
+//! It is this program again, executed so that it has nothing of the daemon's. Descriptors: 0 is the blob, 2 the report: lines with
+//! the number of bytes of the blob that are done, then the result as JSON, or a text that says what is wrong. It writes no other file, and
+//! can reach none.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::blob::Decompressed;
+use super::tree::Tree;
+use super::{Unpacked, confine};
+use crate::archive::Reader;
+use crate::digest::Hashing;
+
+/// So many bytes between two lines about progress.
+const STEP: u64 = 2 << 20;
+
+pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
+    let [parent, directory] = arguments else {
+        bail!("only the daemon unpacks layers");
+    };
+    // Whoever started the daemon may have left it more.
+    crate::sys::close_from(3).context("close descriptors")?;
+    let parent = parent.to_str().and_then(|pid| pid.parse().ok());
+    confine::confine(Path::new(directory), parent.context("the daemon's pid")?)?;
+    let unpacked = unpack()?;
+    let report = serde_json::to_string(&unpacked).context("report")?;
+    writeln!(io::stderr(), "{report}").context("report")
+}
+
+fn unpack() -> Result<Unpacked> {
+    let stdin = io::stdin();
+    let blob = File::from(
+        stdin
+            .as_fd()
+            .try_clone_to_owned()
+            .context("open the blob")?,
+    );
+    let root = File::open("/").context("open the directory")?;
+    let mut tree = Tree::new(root.into());
+    let decompressed = Decompressed::new(blob).context("read the blob")?;
+    let mut reader = Reader::new(Hashing::new(io::BufReader::with_capacity(
+        256 << 10,
+        decompressed,
+    )));
+    let mut said = 0;
+    while let Some(entry) = reader.next()? {
+        let name = String::from_utf8_lossy(&entry.path).into_owned();
+        tree.add(&entry, &mut reader)
+            .with_context(|| format!("unpack '{name}'"))?;
+        let done = reader.get_ref().inner().get_ref().consumed();
+        if done >= said + STEP {
+            said = done;
+            writeln!(io::stderr(), "{done}").context("report")?;
+        }
+    }
+    let hashing = reader.finish()?;
+    let (mut inner, diff_id, _) = hashing.finish();
+    // The end of what is compressed is behind the end of the archive, and has its checksum.
+    let rest = inner.read(&mut [0; 1]).context("read the blob")?;
+    anyhow::ensure!(rest == 0, "the blob goes on behind its end");
+    tree.finish(diff_id)
+}

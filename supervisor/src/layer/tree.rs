@@ -1,0 +1,523 @@
+//! A layer's files, made one entry after the other.
+//!
+//! Runs in the confined process, and for copies in the client too. Every path is resolved by openat2(2) below the directory's descriptor, links included, and what is made is made
+//! by the name in its parent's descriptor: an entry cannot reach anything outside. Whiteouts take the form of overlayfs: a character device
+//! 0:0, and the attribute `trusted.overlay.opaque`. As the OCI image specification has it, they say nothing about files of the same layer.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
+use rustix::io::Errno;
+
+use super::Unpacked;
+use super::contents::copy;
+use super::metadata::{finish_open, finish_special, times};
+use crate::archive::{Entry, Kind, Reader};
+use crate::digest::Digest;
+
+const WHITEOUT: &[u8] = b".wh.";
+/// What aufs kept for itself, but for the one name that means something.
+const META: &[u8] = b".wh..wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(super) const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
+
+/// As many as the kernel follows.
+const LINKS: usize = 40;
+/// Open parents that are remembered.
+const PARENTS: usize = 64;
+const BUFFER: usize = 128 << 10;
+
+pub(crate) struct Tree {
+    root: Rc<OwnedFd>,
+    /// No layer: nothing is a whiteout, and neither takes a directory a file's place nor a file that of a directory.
+    copies: bool,
+    /// Emptied when anything that exists is replaced.
+    parents: HashMap<Vec<u8>, Rc<OwnedFd>>,
+    /// Making a file in a directory changes its time, so that these are set at the end.
+    directories: HashMap<Vec<u8>, (i64, u32)>,
+    implied: HashSet<Vec<u8>>,
+    opaque: bool,
+    size: u64,
+    entries: u64,
+    buffer: Vec<u8>,
+}
+
+impl Tree {
+    pub(super) fn new(root: OwnedFd) -> Self {
+        Self {
+            root: Rc::new(root),
+            copies: false,
+            parents: HashMap::new(),
+            directories: HashMap::new(),
+            implied: HashSet::new(),
+            opaque: false,
+            size: 0,
+            entries: 0,
+            buffer: vec![0; BUFFER],
+        }
+    }
+
+    /// A directory that takes copies of files, beside what it has.
+    pub(crate) fn of_copies(root: OwnedFd) -> Self {
+        Self {
+            copies: true,
+            ..Self::new(root)
+        }
+    }
+
+    /// Makes what the entry says; `data` is at its bytes.
+    pub(crate) fn add<R: Read>(&mut self, entry: &Entry, data: &mut Reader<R>) -> Result<()> {
+        self.entries += 1;
+        let path = clean(&entry.path)?;
+        // An archive's idea of its own root is left out, as containerd does: often it is a temporary directory's.
+        let Some(name) = path.last().copied() else {
+            return Ok(());
+        };
+        if !self.copies && name != OPAQUE && path.iter().any(|part| part.starts_with(META)) {
+            return Ok(());
+        }
+        let parent = path[..path.len() - 1].join(&b'/');
+        if let Some(hidden) = name.strip_prefix(WHITEOUT).filter(|_| !self.copies) {
+            return self.whiteout(name, hidden, &parent);
+        }
+        let full = path.join(&b'/');
+        match entry.kind {
+            Kind::Directory => return self.directory(entry, &parent, name, full),
+            Kind::HardLink => return self.hard_link(entry, &parent, name),
+            Kind::File => {
+                let size = match self.copies {
+                    false => self.file(entry, data, &parent, name)?,
+                    true => self.copy_file(entry, data, &parent, name)?,
+                };
+                self.size += size;
+                return Ok(());
+            }
+            Kind::Symlink | Kind::Character | Kind::Block | Kind::Fifo => {}
+        }
+        self.make(&parent, name, |dir| match entry.kind {
+            Kind::Symlink => rustix::fs::symlinkat(&entry.link, dir, name),
+            kind => {
+                let (kind, device) = match kind {
+                    Kind::Character => (FileType::CharacterDevice, entry.device),
+                    Kind::Block => (FileType::BlockDevice, entry.device),
+                    _ => (FileType::Fifo, (0, 0)),
+                };
+                let device = rustix::fs::makedev(device.0, device.1);
+                rustix::fs::mknodat(dir, name, kind, Mode::from_raw_mode(entry.mode), device)
+            }
+        })?;
+        let dir = self.parent(&parent)?;
+        finish_special(dir.as_fd(), name, entry)
+    }
+
+    /// Sets the times of directories, and says what has come out.
+    pub(super) fn finish(mut self, diff_id: Digest) -> Result<Unpacked> {
+        self.set_times()?;
+        let mut implied: Vec<_> = std::mem::take(&mut self.implied).into_iter().collect();
+        implied.sort_unstable();
+        for path in &implied {
+            if let Ok(directory) = self.open_directory(path) {
+                rustix::fs::futimens(&directory, &times((0, 0)))
+                    .context("set the times of a directory")?;
+            }
+        }
+        rustix::fs::futimens(&self.root, &times((0, 0))).context("set the times of the root")?;
+        Ok(Unpacked {
+            diff_id,
+            size: self.size,
+            entries: self.entries,
+            opaque: self.opaque,
+            implied,
+        })
+    }
+
+    /// Sets the times of directories that were copied.
+    pub(crate) fn finish_copies(self) -> Result<()> {
+        self.set_times()
+    }
+
+    /// A directory, with those above it, unless it is there.
+    pub(crate) fn make_directory(&mut self, path: &[u8]) -> Result<()> {
+        self.parent(&clean(path)?.join(&b'/')).map(drop)
+    }
+
+    fn set_times(&self) -> Result<()> {
+        for (path, mtime) in &self.directories {
+            // One that was replaced by something else has no time to be set.
+            match self.open_directory(path) {
+                Ok(directory) => rustix::fs::futimens(&directory, &times(*mtime)),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+                Err(errno) => Err(errno),
+            }
+            .with_context(|| format!("set the times of '{}'", String::from_utf8_lossy(path)))?;
+        }
+        Ok(())
+    }
+
+    fn open_directory(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)
+    }
+
+    /// The directory in which an entry is made; it is made too if it is missing.
+    fn parent(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>> {
+        self.parent_through(path, LINKS)
+    }
+
+    /// The same, through at most so many links.
+    fn parent_through(&mut self, path: &[u8], links: usize) -> Result<Rc<OwnedFd>> {
+        if path.is_empty() {
+            return Ok(Rc::clone(&self.root));
+        }
+        if let Some(known) = self.parents.get(path) {
+            return Ok(Rc::clone(known));
+        }
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let opened = rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve);
+        let directory = match opened {
+            Ok(directory) => directory,
+            Err(Errno::NOENT | Errno::NOTDIR) => self.make_parent(path, links)?,
+            Err(errno) => {
+                return Err(errno).with_context(|| {
+                    format!("open its directory '{}'", String::from_utf8_lossy(path))
+                });
+            }
+        };
+        if self.parents.len() >= PARENTS {
+            self.parents.clear();
+        }
+        let directory = Rc::new(directory);
+        self.parents.insert(path.to_vec(), Rc::clone(&directory));
+        Ok(directory)
+    }
+
+    fn make_parent(&mut self, path: &[u8], links: usize) -> Result<OwnedFd> {
+        let cut = path.iter().rposition(|byte| *byte == b'/');
+        let (above, name) = cut.map_or((&b""[..], path), |cut| (&path[..cut], &path[cut + 1..]));
+        let dir = self.parent_through(above, links)?;
+        let mode = Mode::from_raw_mode(0o755);
+        match rustix::fs::mkdirat(&dir, name, mode) {
+            Ok(()) => {
+                self.implied.insert(path.to_vec());
+            }
+            // Of the layers below it is gone, but there is something new in its place.
+            Err(Errno::EXIST) if is_whiteout(&stat(dir.as_fd(), name)?) => {
+                rustix::fs::unlinkat(&dir, name, AtFlags::empty())?;
+                rustix::fs::mkdirat(&dir, name, mode)?;
+                self.implied.insert(path.to_vec());
+                set_opaque(open_child(dir.as_fd(), name)?.as_fd())?;
+            }
+            // A link to what only the layers below have.
+            Err(Errno::EXIST) if links > 0 && is_link(&stat(dir.as_fd(), name)?) => {
+                let target = rustix::fs::readlinkat(&dir, name, Vec::new())?;
+                let path = beside(above, target.as_bytes());
+                drop(dir);
+                let directory = self.parent_through(&path, links - 1)?;
+                return Ok(directory.try_clone()?);
+            }
+            Err(Errno::EXIST) => {
+                bail!("its directory '{}' is none", String::from_utf8_lossy(path))
+            }
+            Err(errno) => {
+                return Err(errno).with_context(|| {
+                    format!("make its directory '{}'", String::from_utf8_lossy(path))
+                });
+            }
+        }
+        Ok(open_child(dir.as_fd(), name)?)
+    }
+
+    /// Makes something that is no directory, in place of what is there.
+    fn make<T>(
+        &mut self,
+        parent: &[u8],
+        name: &[u8],
+        how: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<T>,
+    ) -> Result<T> {
+        let dir = self.parent(parent)?;
+        match how(dir.as_fd()) {
+            Err(Errno::EXIST) => {
+                self.parents.clear();
+                ensure!(
+                    !self.copies || !is_directory(&stat(dir.as_fd(), name)?),
+                    "a directory is there, which a file does not replace"
+                );
+                remove(dir.as_fd(), name).context("replace what is there")?;
+                Ok(how(dir.as_fd())?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn directory(
+        &mut self,
+        entry: &Entry,
+        parent: &[u8],
+        name: &[u8],
+        full: Vec<u8>,
+    ) -> Result<()> {
+        let dir = self.parent(parent)?;
+        let private = Mode::from_raw_mode(0o700);
+        let mut covers = false;
+        match rustix::fs::mkdirat(&dir, name, private) {
+            Err(Errno::EXIST) if !is_directory(&stat(dir.as_fd(), name)?) => {
+                ensure!(
+                    !self.copies,
+                    "a file is there, which a directory does not replace"
+                );
+                // What was here hid the directory of the layers below, and it stays hidden.
+                self.parents.clear();
+                rustix::fs::unlinkat(&dir, name, AtFlags::empty())?;
+                rustix::fs::mkdirat(&dir, name, private)?;
+                covers = true;
+            }
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let made = open_child(dir.as_fd(), name)?;
+        finish_open(made.as_fd(), entry, true)?;
+        if covers {
+            set_opaque(made.as_fd())?;
+        }
+        self.implied.remove(&full);
+        self.directories.insert(full, entry.mtime);
+        Ok(())
+    }
+
+    /// A second name, of what this layer has. What the target's path leads through is resolved inside of the layer; its last part is not followed.
+    fn hard_link(&mut self, entry: &Entry, parent: &[u8], name: &[u8]) -> Result<()> {
+        let shown = String::from_utf8_lossy(&entry.link).into_owned();
+        let target = clean(&entry.link).with_context(|| format!("link to '{shown}'"))?;
+        let (last, above) = target.split_last().context("a hard link to the root")?;
+        let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let mut path = above.join(&b'/');
+        path.insert(0, b'/');
+        let from = rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)
+            .with_context(|| format!("link to '{shown}', which is not in the layer"))?;
+        let of = stat(from.as_fd(), last)
+            .with_context(|| format!("link to '{shown}', which is not in the layer"))?;
+        ensure!(
+            !is_directory(&of),
+            "link to '{shown}', which is a directory"
+        );
+        let dir = self.parent(parent)?;
+        if let Ok(there) = stat(dir.as_fd(), name)
+            && (there.st_dev, there.st_ino) == (of.st_dev, of.st_ino)
+        {
+            return Ok(());
+        }
+        self.make(parent, name, |dir| {
+            rustix::fs::linkat(&from, *last, dir, name, AtFlags::empty())
+        })
+        .with_context(|| format!("link to '{shown}'"))
+    }
+
+    /// A copy has its name when it is complete: whoever is killed meanwhile leaves what was there as it was.
+    fn copy_file<R: Read>(
+        &mut self,
+        entry: &Entry,
+        data: &mut Reader<R>,
+        parent: &[u8],
+        name: &[u8],
+    ) -> Result<u64> {
+        let dir = self.parent(parent)?;
+        if let Ok(there) = stat(dir.as_fd(), name) {
+            ensure!(
+                !is_directory(&there),
+                "a directory is there, which a file does not replace"
+            );
+            self.parents.clear();
+        }
+        let part = format!(".caisson-{}.part", std::process::id());
+        let written = self.file(entry, data, parent, part.as_bytes());
+        let stored = written.and_then(|stored| {
+            rustix::fs::renameat(&dir, &part, &dir, name).context("replace what is there")?;
+            Ok(stored)
+        });
+        stored.inspect_err(|_| {
+            // The first error is the one to report.
+            rustix::fs::unlinkat(&dir, &part, AtFlags::empty()).ok();
+        })
+    }
+
+    fn file<R: Read>(
+        &mut self,
+        entry: &Entry,
+        data: &mut Reader<R>,
+        parent: &[u8],
+        name: &[u8],
+    ) -> Result<u64> {
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Nobody may run what is not complete.
+        let private = Mode::from_raw_mode(0o600);
+        let fd = self.make(parent, name, |dir| {
+            rustix::fs::openat(dir, name, flags, private)
+        })?;
+        let mut file = std::fs::File::from(fd);
+        let stored = match &entry.segments {
+            None => copy(data, &mut file, 0, entry.size, &mut self.buffer)?,
+            Some(segments) => {
+                let mut stored = 0;
+                for segment in segments {
+                    let (offset, length) = (segment.offset, segment.length);
+                    stored += copy(data, &mut file, offset, length, &mut self.buffer)?;
+                }
+                stored
+            }
+        };
+        // Holes at the end.
+        if stored < entry.size {
+            rustix::fs::ftruncate(&file, entry.size).context("set its size")?;
+        }
+        finish_open(file.as_fd(), entry, false)?;
+        rustix::fs::futimens(&file, &times(entry.mtime)).context("set its times")?;
+        Ok(stored)
+    }
+
+    /// Hides what the layers below have: one name, or all in a directory.
+    fn whiteout(&mut self, name: &[u8], hidden: &[u8], parent: &[u8]) -> Result<()> {
+        let dir = self.parent(parent)?;
+        if name == OPAQUE {
+            if parent.is_empty() {
+                self.opaque = true;
+                return Ok(());
+            }
+            return set_opaque(dir.as_fd());
+        }
+        ensure!(
+            !matches!(hidden, b"" | b"." | b".."),
+            "it is a whiteout of nothing that can be in a directory"
+        );
+        match stat(dir.as_fd(), hidden) {
+            // A directory of this layer has nothing of those below then. Anything else hides what is below anyway.
+            Ok(there) if is_directory(&there) => {
+                set_opaque(open_child(dir.as_fd(), hidden)?.as_fd())
+            }
+            Ok(_) => Ok(()),
+            Err(Errno::NOENT) => {
+                Ok(
+                    rustix::fs::mknodat(&dir, hidden, FileType::CharacterDevice, Mode::empty(), 0)
+                        .context("make a whiteout")?,
+                )
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// The parts of a path, as seen from the root: that of `/a` is `a`. One that leads up is refused.
+fn clean(path: &[u8]) -> Result<Vec<&[u8]>> {
+    let parts: Vec<_> = path
+        .split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty() && *part != b".")
+        .collect();
+    if parts.contains(&&b".."[..]) {
+        bail!("its path leads upwards");
+    }
+    Ok(parts)
+}
+
+fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Stat> {
+    rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+fn is_link(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
+}
+
+/// Where a link in `directory` leads, as seen from the root, above which there is nothing.
+fn beside(directory: &[u8], target: &[u8]) -> Vec<u8> {
+    let start = if target.starts_with(b"/") {
+        &b""[..]
+    } else {
+        directory
+    };
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in start
+        .split(|byte| *byte == b'/')
+        .chain(target.split(|byte| *byte == b'/'))
+    {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join(&b'/')
+}
+
+fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+/// A directory by its name, which is no link.
+fn open_child(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
+fn set_opaque(directory: BorrowedFd<'_>) -> Result<()> {
+    rustix::fs::fsetxattr(directory, OPAQUE_ATTRIBUTE, b"y", XattrFlags::empty())
+        .context("make a directory opaque")
+}
+
+/// Removes a file, or a directory with all that is in it.
+fn remove(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => {}
+        other => return Ok(other?),
+    }
+    let inner = open_child(dir, name)?;
+    for found in rustix::fs::Dir::read_from(&inner)? {
+        let found = found?;
+        let name = found.file_name().to_bytes();
+        if !matches!(name, b"." | b"..") {
+            remove(inner.as_fd(), name)?;
+        }
+    }
+    Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_seen_from_the_root_and_never_leads_up() {
+        assert_eq!(clean(b"./a//b/").unwrap(), [b"a", b"b"]);
+        assert_eq!(clean(b"/a/./b").unwrap(), [b"a", b"b"]);
+        assert!(clean(b"./").unwrap().is_empty());
+        for path in ["..", "../a", "a/../b", "/..", "a/.."] {
+            assert!(clean(path.as_bytes()).is_err(), "{path}");
+        }
+        assert_eq!(clean(b"...").unwrap(), [b"..."]);
+    }
+
+    #[test]
+    fn a_link_leads_to_what_is_below_the_root() {
+        for (directory, target, expected) in [
+            ("a/b", "c", "a/b/c"),
+            ("a/b", "../c", "a/c"),
+            ("a", "/etc/x", "etc/x"),
+            ("", "../../../etc", "etc"),
+            ("a", "..", ""),
+        ] {
+            assert_eq!(
+                beside(directory.as_bytes(), target.as_bytes()),
+                expected.as_bytes()
+            );
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The part of the configuration that is Linux's: namespaces, devices, what is hidden, the system call filter. Pure.
+
+use serde_json::{Value, json};
+
+use super::{Found, Node, Result, Security, resources, seccomp};
+use crate::protos::containers::{Config, Ids};
+
+/// Namespaces of others, by their paths; `Some("")` is the host's.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Joined {
+    pub(crate) user: Option<String>,
+    pub(crate) network: Option<String>,
+    pub(crate) pid: Option<String>,
+    pub(crate) ipc: Option<String>,
+    /// The directory that is the other's /dev/shm.
+    pub(crate) shm: Option<String>,
+    /// The host's uts namespace.
+    pub(crate) hostname: bool,
+}
+
+/// What tells about the host or changes it.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+pub(super) fn linux(
+    config: &Config,
+    found: &Found,
+    capabilities: &[String],
+    security: &Security,
+) -> Result<Value> {
+    let open = config.privileged || security.unmasked;
+    let mut resources = resources::resources(&config.resources, &found.rates)?;
+    resources["devices"] = devices_allowed(config, &found.devices);
+    let mut linux = json!({
+        "cgroupsPath": format!("/caisson/{}", found.id),
+        "namespaces": namespaces(found),
+        "resources": resources,
+        "sysctl": config.sysctls,
+        "maskedPaths": if open { &[][..] } else { &MASKED[..] },
+        "readonlyPaths": if open { &[][..] } else { &READ_ONLY[..] },
+        "devices": devices(found),
+        "rootfsPropagation": "rprivate",
+    });
+    if let (Some(ids), None) = (&found.ids, &found.joined.user) {
+        linux["uidMappings"] = map(ids.first_uid, ids);
+        linux["gidMappings"] = map(ids.first_gid, ids);
+    }
+    if !config.privileged && !security.unconfined {
+        linux["seccomp"] = match &security.profile {
+            Some(profile) => profile.clone(),
+            None => seccomp::profile(capabilities),
+        };
+    }
+    Ok(linux)
+}
+
+/// From the ids of the container, or those on a file system, to the host's.
+pub(super) fn map(first: u32, ids: &Ids) -> Value {
+    json!([{ "containerID": 0, "hostID": first, "size": ids.size }])
+}
+
+fn namespaces(found: &Found) -> Vec<Value> {
+    let joined = &found.joined;
+    let mut namespaces: Vec<Value> = ["mount", "cgroup"]
+        .map(|kind| json!({ "type": kind }))
+        .into();
+    if !joined.hostname {
+        namespaces.push(json!({ "type": "uts" }));
+    }
+    match &joined.user {
+        Some(path) => namespaces.push(json!({ "type": "user", "path": path })),
+        None if found.ids.is_some() => namespaces.push(json!({ "type": "user" })),
+        None => {}
+    }
+    for (kind, path) in [
+        ("network", &joined.network),
+        ("pid", &joined.pid),
+        ("ipc", &joined.ipc),
+    ] {
+        match path.as_deref() {
+            None => namespaces.push(json!({ "type": kind })),
+            Some("") => {}
+            Some(path) => namespaces.push(json!({ "type": kind, "path": path })),
+        }
+    }
+    namespaces
+}
+
+/// In a user namespace none can be made: the host's are mounted, by `mounts`.
+fn devices(found: &Found) -> Vec<Value> {
+    let made = |_: &&Node| found.ids.is_none();
+    found.devices.iter().filter(made).map(node).collect()
+}
+
+fn node(node: &Node) -> Value {
+    json!({
+        "path": node.path, "type": if node.block { "b" } else { "c" }, "major": node.major, "minor": node.minor,
+        "fileMode": node.mode & 0o777, "uid": node.uid, "gid": node.gid,
+    })
+}
+
+/// Nothing but the harmless ones and those that were asked for; nodes of any kind may be made, but not opened.
+fn devices_allowed(config: &Config, devices: &[Node]) -> Value {
+    if config.privileged {
+        return json!([{ "allow": true, "access": "rwm" }]);
+    }
+    let mut rules = vec![
+        json!({ "allow": false, "access": "rwm" }),
+        json!({ "allow": true, "type": "c", "access": "m" }),
+        json!({ "allow": true, "type": "b", "access": "m" }),
+    ];
+    // null, zero, full, random, urandom, tty, console, ptmx; all pts.
+    for (major, minor) in [
+        (1, 3),
+        (1, 5),
+        (1, 7),
+        (1, 8),
+        (1, 9),
+        (5, 0),
+        (5, 1),
+        (5, 2),
+    ] {
+        rules.push(
+            json!({ "allow": true, "type": "c", "major": major, "minor": minor, "access": "rwm" }),
+        );
+    }
+    rules.push(json!({ "allow": true, "type": "c", "major": 136, "access": "rwm" }));
+    rules.extend(devices.iter().map(|device| {
+        json!({
+            "allow": true, "type": if device.block { "b" } else { "c" },
+            "major": device.major, "minor": device.minor, "access": device.access,
+        })
+    }));
+    json!(rules)
+}

@@ -1,0 +1,272 @@
+//! The store: blobs by digest, the files of layers, and the one database that says what of them is there and why.
+//!
+//! Everything below one directory:
+//!
+//! | path | what |
+//! |---|---|
+//! | `caisson.redb` | the database; locked while the store is open |
+//! | `blobs/sha256/DIGITS` | manifests, configurations and layers as they came |
+//! | `ingests/DIGITS/data` | what is on its way to become a blob |
+//! | `layers/N` | a layer's files, unpacked once; read by all containers |
+//! | `snapshots/N/{upper,work}` | what one container has changed |
+//! | `trash/N` | what is being removed |
+//!
+//! A row of the database is written after its files are on the disk, and removed before them. So a file without a row is left over from what
+//! did not end, and goes when the store is opened.
+//!
+//! Runs in the daemon. All calls block, and may be made by any thread.
+
+mod blobs;
+mod collect;
+mod images;
+mod operation;
+mod refusal;
+mod rows;
+mod snapshots;
+mod verify;
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use redb::{Database, Durability, ReadableDatabase, WriteTransaction};
+
+use crate::digest::Digest;
+use crate::image::Reference;
+
+pub(crate) use operation::Operation;
+pub use refusal::{Kind, Refusal};
+use rows::{Graph, LEASES, Tables};
+pub(crate) use rows::{ImageRow, LayerLink, now};
+
+/// Where a daemon keeps it unless told otherwise.
+pub const ROOT: &str = "/var/lib/caisson";
+
+/// The open store.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    database: Database,
+    /// For names of directories.
+    numbers: AtomicU64,
+    /// Held while a file and its row do not agree.
+    files: Mutex<()>,
+    /// References that somebody writes to, and the news that this has ended.
+    writers: Mutex<blobs::Writers>,
+    written: Condvar,
+    /// Layers that somebody unpacks, and the news that this has ended.
+    unpacking: Mutex<HashSet<Digest>>,
+    unpacked: Condvar,
+    /// Directories of layers that no row has yet.
+    fresh: Mutex<HashSet<u64>>,
+}
+
+/// An ingest that nobody has touched for so long is not going to be resumed.
+const RESUMABLE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What an import reads.
+#[expect(missing_debug_implementations, reason = "a reader has none")]
+pub enum Source<'a> {
+    /// A tar archive, which may be compressed: an OCI layout, what `docker save` writes, or a root file system.
+    Archive(&'a mut dyn Read),
+    /// A directory with an OCI layout.
+    Directory(&'a Path),
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ImportOptions {
+    /// Instead of the names in the archive; an archive with more than one image is then refused. A root file system needs one to have any.
+    pub name: Option<Reference>,
+    /// The archive is a root file system, whatever it looks like.
+    pub root_filesystem: bool,
+}
+
+/// How far an import is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// A layer, or empty for the archive.
+    pub layer: Option<Digest>,
+    pub done: u64,
+    /// 0 if it is not known.
+    pub total: u64,
+}
+
+/// What a removal has taken away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    pub untagged: Vec<Reference>,
+    /// Ids of images.
+    pub deleted: Vec<Digest>,
+    /// Bytes on the disk.
+    pub reclaimed: u64,
+}
+
+/// What `verify` has found wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// A blob's or a layer's digest.
+    pub object: Digest,
+    pub what: String,
+    pub repaired: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// How many blobs and layers were looked at.
+    pub checked: u64,
+    pub damage: Vec<Damage>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ObjectKind {
+    Image,
+    Layer,
+    Snapshot,
+    Content,
+    Ingest,
+    Lease,
+}
+
+/// A thing on the disk, and why it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    pub kind: ObjectKind,
+    pub name: String,
+    pub size: u64,
+    /// What holds it, most direct first; nothing does if it is empty.
+    pub reasons: Vec<String>,
+    /// What would go if all images went that no container uses.
+    pub reclaimable: u64,
+}
+
+/// What is on the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub objects: Vec<Object>,
+}
+
+impl Store {
+    /// Opens the store below `root`, and makes it if there is none. What was left over is removed.
+    pub fn open(root: &Path) -> Result<Self> {
+        let make = |path: PathBuf| {
+            let mut builder = fs::DirBuilder::new();
+            // Layers have programs with setuid, for which the users of the host have no use.
+            let made = builder.recursive(true).mode(0o700).create(&path);
+            made.with_context(|| format!("create {}", path.display()))
+        };
+        for directory in [
+            "",
+            "blobs/sha256",
+            "ingests",
+            "layers",
+            "snapshots",
+            "trash",
+        ] {
+            make(root.join(directory))?;
+        }
+        let root = root
+            .canonicalize()
+            .with_context(|| format!("open {}", root.display()))?;
+        let path = root.join("caisson.redb");
+        let database =
+            Database::create(&path).with_context(|| format!("open {}", path.display()))?;
+        let store = Self {
+            root,
+            database,
+            numbers: AtomicU64::new(0),
+            files: Mutex::default(),
+            writers: Mutex::default(),
+            written: Condvar::new(),
+            unpacking: Mutex::default(),
+            unpacked: Condvar::new(),
+            fresh: Mutex::default(),
+        };
+        store.recover()?;
+        Ok(store)
+    }
+
+    /// Nothing is under way now: what leases hold and what has no row is left over.
+    fn recover(&self) -> Result<()> {
+        self.write(Durability::Immediate, |transaction| {
+            rows::prepare(transaction)?;
+            for lease in transaction.graph()?.leases.keys() {
+                rows::delete(transaction, LEASES, lease)?;
+            }
+            Ok(())
+        })?;
+        let mut highest = 0;
+        for directory in ["layers", "snapshots", "trash"] {
+            let names = collect::names(&self.root.join(directory))?;
+            highest = names
+                .iter()
+                .filter_map(|name| name.parse().ok())
+                .fold(highest, u64::max);
+        }
+        self.numbers
+            .store(highest + 1, std::sync::atomic::Ordering::Relaxed);
+        for name in collect::names(&self.root.join("ingests"))? {
+            let path = self.root.join("ingests").join(&name);
+            let touched = fs::metadata(path.join("data")).and_then(|data| data.modified());
+            let age = touched.map_or(Duration::MAX, |touched| {
+                SystemTime::now()
+                    .duration_since(touched)
+                    .unwrap_or_default()
+            });
+            if age > RESUMABLE || name.starts_with(operation::ONCE) {
+                fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+            }
+        }
+        self.collect().map(drop)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// For tables of others: containers, volumes, events.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub(crate) fn layer_path(&self, number: u64) -> PathBuf {
+        self.root.join("layers").join(number.to_string())
+    }
+
+    /// What the tables say now.
+    fn read(&self) -> Result<Graph> {
+        self.database
+            .begin_read()
+            .context("read the database")?
+            .graph()
+    }
+
+    /// One transaction: all of it, or nothing.
+    fn write<T>(
+        &self,
+        durability: Durability,
+        how: impl FnOnce(&WriteTransaction) -> Result<T>,
+    ) -> Result<T> {
+        let mut transaction = self.database.begin_write().context("write the database")?;
+        transaction
+            .set_durability(durability)
+            .context("write the database")?;
+        match how(&transaction) {
+            Ok(value) => {
+                transaction.commit().context("write the database")?;
+                Ok(value)
+            }
+            Err(error) => {
+                transaction
+                    .abort()
+                    .context("take back what was written to the database")?;
+                Err(error)
+            }
+        }
+    }
+}
