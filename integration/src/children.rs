@@ -106,9 +106,12 @@ fn reaper() -> &'static Reaper {
 
 fn reap() {
     loop {
-        match sys::reap_any() {
-            Ok((pid, status)) => {
+        match sys::await_any() {
+            Ok(()) => {
+                // Held while it goes away: who sees that it is gone finds its end here.
                 let mut ended = lock();
+                let (pid, status) =
+                    sys::reap_any().unwrap_or_else(|error| panic!("reap a child: {error}"));
                 let when = Since(ended.count);
                 ended.count += 1;
                 ended

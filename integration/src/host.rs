@@ -2,7 +2,8 @@
 
 use crate::seen::Mount;
 use crate::{peer, place, runtime, sys};
-use nix::mount::{MsFlags, mount};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,12 +25,15 @@ pub fn mounts() -> Vec<Mount> {
 }
 
 /// Runs a test in a mount namespace of its own: nobody else's mounts come and go there, nor do others see what it mounts.
+/// It has none of the mounts that other tests made until then: those would go with their directories, as a directory that is
+/// removed in one namespace takes along what is mounted on it in all others (Linux 3.18).
 #[track_caller]
 pub fn in_own_mounts(test: impl FnOnce() + Send) {
     let run = || {
         unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
         let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
         mount(none, "/", none, private, none).expect("private mounts");
+        forget_mounts_of_tests();
         test();
     };
     // A thread's mount namespace is its own, and what it starts inherits it. It says things under the name of the test.
@@ -39,6 +43,17 @@ pub fn in_own_mounts(test: impl FnOnce() + Send) {
         std::thread::scope(|scope| named.spawn_scoped(scope, run).expect("a thread").join());
     if let Err(panic) = ended {
         resume_unwind(panic);
+    }
+}
+
+/// Detaches, in the calling thread's mount namespace, what tests have mounted in their scratch directories.
+fn forget_mounts_of_tests() {
+    for mount in mounts().iter().rev().filter(|mount| place::is_unique(&mount.target)) {
+        match umount2(mount.target.as_str(), MntFlags::MNT_DETACH) {
+            // It has gone meanwhile, or with the one that it was on.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(errno) => panic!("umount {}: {errno}", mount.target),
+        }
     }
 }
 
@@ -221,7 +236,7 @@ fn kill_all(id: &str) {
 }
 
 /// Kills a process that the test process started; one that is not its descendant is left alone.
-pub(crate) fn kill_descendant(pid: i32) {
+pub fn kill_descendant(pid: i32) {
     if is_descendant(pid) {
         kill(Pid::from_raw(pid), Signal::SIGKILL).ok(); // A zombie is as good.
     }

@@ -18,7 +18,7 @@
 //! * Nothing sleeps. Every wait is for an event and has a deadline ([`runtime::deadline`]) after which the test fails.
 //!
 //! The environment: `RUNTIME` (a path, or a name to look up in PATH; default: the `caisson` beside this program), `PROBE`,
-//! `ENOSYS`, `CRASH`, `SHIM`, `BUSYBOX` (paths of those programs, by default beside this program, and /bin/busybox), `CGROUP` (where cgroup v2
+//! `ENOSYS`, `CRASH`, `SHIM`, `CAISSOND`, `CAISSONCTL`, `BUSYBOX` (paths of those programs, by default beside this program, and /bin/busybox), `CGROUP` (where cgroup v2
 //! is, on a hybrid host; default: /sys/fs/cgroup), `MUST_WORK`, `WITHOUT` (system calls that the runtime is to find missing),
 //! `DEADLINE` (in seconds), `SWEEP` (at which system calls the crash tests kill). The test binary uses no path of the machine that
 //! built it.
@@ -29,6 +29,8 @@ pub mod children;
 pub mod config;
 pub mod console;
 pub mod container;
+pub mod cri;
+pub mod disk;
 pub mod host;
 pub mod peer;
 pub mod place;
@@ -38,10 +40,13 @@ pub mod runtime;
 pub mod seen;
 pub mod shim;
 pub mod socket;
+pub mod store;
+pub mod supervisor;
 #[allow(unsafe_code, reason = "the one module for raw system calls")]
 pub mod sys;
 pub mod user;
 pub mod waiting;
+mod wire;
 
 pub use bundle::Bundle;
 pub use config::Config;

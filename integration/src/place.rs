@@ -154,6 +154,24 @@ pub fn shim() -> PathBuf {
         .unwrap_or_else(|| panic!("no {name} beside {:?}; build it or set SHIM=", own()))
 }
 
+/// The daemon under test.
+#[track_caller]
+pub fn daemon() -> PathBuf {
+    program("CAISSOND", "caissond")
+        .unwrap_or_else(|| panic!("no caissond beside {:?}; build it or set CAISSOND=", own()))
+}
+
+/// The supervisor's client; the daemon is beside it.
+#[track_caller]
+pub fn caissonctl() -> PathBuf {
+    program("CAISSONCTL", "caissonctl").unwrap_or_else(|| {
+        panic!(
+            "no caissonctl beside {:?}; build it or set CAISSONCTL=",
+            own()
+        )
+    })
+}
+
 /// A static busybox, if there is one.
 pub fn busybox() -> Option<PathBuf> {
     let path = env::var_os("BUSYBOX").map_or_else(|| PathBuf::from("/bin/busybox"), PathBuf::from);

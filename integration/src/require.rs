@@ -12,6 +12,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 
+/// How what is no lack of the machine begins.
+pub const OF_THE_RUNTIME: &str = "the runtime under test";
+
 /// The answer: nothing, or what is missing.
 pub type Missing = Result<(), String>;
 
@@ -25,11 +28,12 @@ macro_rules! require {
     };
 }
 
-/// Says that the running test is skipped; with `MUST_WORK=1` fails it.
+/// Says that the running test is skipped; with `MUST_WORK=1` fails it, unless it is not for the runtime under test.
 #[track_caller]
 pub fn skip(missing: &str) {
     assert!(
-        std::env::var_os("MUST_WORK").is_none_or(|value| value != "1"),
+        missing.starts_with(OF_THE_RUNTIME)
+            || std::env::var_os("MUST_WORK").is_none_or(|value| value != "1"),
         "MUST_WORK=1, but: {missing}"
     );
     let thread = std::thread::current();
@@ -95,11 +99,18 @@ pub fn busybox() -> Missing {
     })
 }
 
+/// containerd, its client, and what makes images for it.
+pub fn containerd() -> Missing {
+    ["containerd", "ctr", "umoci"]
+        .into_iter()
+        .try_for_each(program)
+}
+
 /// The runtime under test needs no other file, so that it runs in a container that holds nothing else: no dynamic loader is named in it.
 pub fn static_runtime() -> Missing {
     let program = fs::read(place::runtime()).map_err(|error| error.to_string())?;
     if has_interpreter(&program) {
-        return Err("the runtime is linked dynamically".to_owned());
+        return Err(format!("{OF_THE_RUNTIME} is linked dynamically"));
     }
     Ok(())
 }
@@ -336,11 +347,28 @@ pub fn event_stream() -> Missing {
     Ok(())
 }
 
+/// The runtime under test can be given a directory for the resctrl file system.
+pub fn resctrl() -> Missing {
+    caisson().map_err(|_| format!("{OF_THE_RUNTIME} wants a real resctrl file system"))
+}
+
+/// The shim under test is built as it is released: what memory it needs is no promise otherwise.
+pub fn released_shim() -> Missing {
+    let size = fs::metadata(place::shim())
+        .map_err(|error| error.to_string())?
+        .len();
+    if size <= 4 << 20 {
+        Ok(())
+    } else {
+        Err("the shim is not built as it is released".to_owned())
+    }
+}
+
 /// The runtime under test is Caisson: what the test is about is its own, and no peer's fault.
 pub fn caisson() -> Missing {
     if peer::is("caisson") {
         Ok(())
     } else {
-        Err("only Caisson has this".to_owned())
+        Err(format!("{OF_THE_RUNTIME} is not Caisson"))
     }
 }

@@ -6,17 +6,9 @@
 use crate::bundle::Bundle;
 use crate::children::{self, Since};
 use crate::runtime::{self, Lines, deadline};
-use crate::{host, peer, place};
+use crate::{host, place};
 use protobuf::well_known_types::any::Any;
-use protobuf::well_known_types::empty::Empty;
 use protobuf::{Message, MessageField};
-use shim::protos::bootstrap::{BootstrapParams, BootstrapResult, Extension};
-use shim::protos::events::{
-    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused,
-    TaskResumed, TaskStart,
-};
-use shim::protos::forward::ForwardRequest;
-use shim::protos::forward_ttrpc::{Events, create_events};
 use shim::protos::pack;
 use shim::protos::runc_options::Options;
 use shim::protos::task::{
@@ -24,19 +16,30 @@ use shim::protos::task::{
     KillRequest, ShutdownRequest, StartRequest, StateRequest, StateResponse, WaitRequest,
 };
 use shim::protos::task_ttrpc::TaskClient;
-use shim::protos::types::Envelope;
+use shim::protos::types::RuntimeInfo;
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::mpsc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
 use ttrpc::Code;
 use ttrpc::r#async::transport::Socket;
-use ttrpc::r#async::{Client, Server, TtrpcContext};
+use ttrpc::r#async::{Client, Server};
 use ttrpc::context::{Context, with_timeout};
+
+mod actions;
+mod events;
+mod process;
+mod sandbox;
+
+use actions::{
+    address_of, client, command, connect, directory, output, parameters, prepare, run, start,
+};
+use events::take_events;
 
 /// What a call answers: an error is its code and its text.
 pub type Answer<T> = Result<T, (Code, String)>;
@@ -57,19 +60,53 @@ pub enum Protocol {
 pub struct Shim {
     /// Where the shim listens.
     pub socket: PathBuf,
+    /// The directory of its socket, of its own.
+    pub sockets: PathBuf,
     /// The serving shim's process.
     pub pid: i32,
     /// Its containers' root file system and configuration.
     pub bundle: Bundle,
     since: Since,
+    /// What it had open when it was started.
+    inherited: BTreeMap<i32, String>,
     namespace: String,
     id: String,
-    client: TaskClient,
+    daemon: Option<Daemon>,
+    sender: mpsc::Sender<String>,
     events: mpsc::Receiver<String>,
     /// What containers write, by their ids.
     outputs: RefCell<HashMap<String, Lines>>,
+    /// More of the environment in which shims are started.
+    pub environment: Vec<(String, String)>,
+    /// What `start` and Create are told: at first that the runtime under test is to be used.
+    pub options: Options,
+}
+
+/// containerd, as far as a shim sees it: a connection, and a socket that takes events.
+struct Daemon {
     asynchronous: tokio::runtime::Runtime,
+    /// None while nobody listens.
+    client: Option<TaskClient>,
     _server: Server,
+}
+
+impl Daemon {
+    #[track_caller]
+    fn new(address: &str, sender: mpsc::Sender<String>) -> Daemon {
+        let asynchronous = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap_or_else(|error| panic!("start tokio: {error}"));
+        // Of one that is dead.
+        fs::remove_file(address).ok();
+        let server = asynchronous.block_on(take_events(address, sender));
+        Daemon {
+            asynchronous,
+            client: None,
+            _server: server,
+        }
+    }
 }
 
 impl std::fmt::Debug for Shim {
@@ -88,35 +125,156 @@ impl Shim {
     /// The same by one of the protocols.
     #[track_caller]
     pub fn start_by(protocol: Protocol, bundle: Bundle) -> Shim {
-        let asynchronous = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap_or_else(|error| panic!("start tokio: {error}"));
+        let mut shim = Shim::prepared(bundle);
+        shim.launch(protocol);
+        shim
+    }
+
+    /// All that containerd does before it starts a shim.
+    #[track_caller]
+    pub fn prepared(bundle: Bundle) -> Shim {
         let (sender, events) = mpsc::channel();
-        let address = bundle.scratch.name("events.sock");
-        let server = asynchronous.block_on(take_events(&address, sender));
         let (namespace, id) = (place::unique("ns"), place::unique("shim"));
         prepare(&bundle, &namespace, &id);
-        let since = children::now();
-        let said = start(protocol, &bundle, &namespace, &id);
-        let socket = address_of(protocol, &said);
-        let client = asynchronous.block_on(connect(&socket));
-        let mut shim = Shim {
-            socket,
+        // A path that fits into an address: the name is a digest.
+        let sockets = std::env::temp_dir().join(place::unique("s"));
+        fs::create_dir(&sockets)
+            .unwrap_or_else(|error| panic!("make {}: {error}", sockets.display()));
+        Shim {
+            socket: PathBuf::new(),
+            sockets,
             pid: 0,
-            bundle,
-            since,
+            since: children::now(),
+            inherited: BTreeMap::new(),
             namespace,
             id,
-            client,
+            daemon: Some(Daemon::new(
+                &bundle.scratch.name("events.sock"),
+                sender.clone(),
+            )),
+            sender,
             events,
             outputs: RefCell::default(),
-            asynchronous,
-            _server: server,
-        };
-        shim.pid = shim.connected() as i32;
-        shim
+            environment: Vec::new(),
+            options: Options {
+                binary_name: place::runtime().display().to_string(),
+                root: bundle.scratch.name("runtimes"),
+                ..Default::default()
+            },
+            bundle,
+        }
+    }
+
+    /// Starts it.
+    #[track_caller]
+    pub fn launch(&mut self, protocol: Protocol) {
+        self.since = children::now();
+        let said = start(protocol, self, &self.id);
+        self.socket = address_of(protocol, &said);
+        self.adopt();
+        self.inherited = self.descriptors();
+    }
+
+    /// Runs the action `start`, and after this time kills it, or closes all that it could tell the result to. Where it would have
+    /// listened is not known then.
+    #[track_caller]
+    pub fn launch_in_vain(&mut self, after: Duration, kill: bool) {
+        self.since = children::now();
+        let mut command = self.command(&self.id);
+        let (reader, writer) = runtime::pipe();
+        let input = parameters(self, &self.id);
+        let mut stdin = runtime::memory_file();
+        let fed = stdin.write_all(&input).and_then(|()| stdin.rewind());
+        fed.unwrap_or_else(|error| panic!("write the input: {error}"));
+        command
+            .arg("start")
+            .current_dir(self.directory(&self.id))
+            .stdin(Stdio::from(stdin))
+            .stdout(writer)
+            .stderr(Stdio::null());
+        let (pid, since) = children::spawn(&mut command);
+        command.stdout(Stdio::null());
+        std::thread::park_timeout(after);
+        if kill {
+            host::kill_descendant(pid);
+        }
+        drop(reader);
+        assert!(children::wait(pid, since).is_some(), "start does not end");
+    }
+
+    fn command(&self, id: &str) -> Command {
+        let mut command = command(&self.bundle, &self.namespace, id);
+        let set = self.environment.iter();
+        command.envs(set.map(|(name, value)| (name, value)));
+        command
+    }
+
+    #[track_caller]
+    fn daemon(&self) -> &Daemon {
+        self.daemon
+            .as_ref()
+            .unwrap_or_else(|| panic!("the daemon is dead"))
+    }
+
+    /// All that containerd has open goes, as the kernel closes it when it is killed.
+    pub fn kill_daemon(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.asynchronous.shutdown_timeout(deadline());
+        }
+        self.outputs.borrow_mut().clear();
+    }
+
+    /// Another containerd, which connects to the shim if that is alive.
+    #[track_caller]
+    pub fn restart_daemon(&mut self) -> bool {
+        self.kill_daemon();
+        let address = self.bundle.scratch.name("events.sock");
+        let mut daemon = Daemon::new(&address, self.sender.clone());
+        let address = format!("unix://{}", self.socket.display());
+        let connected = daemon.asynchronous.block_on(Socket::connect(&address));
+        let guard = daemon.asynchronous.enter();
+        daemon.client = connected
+            .ok()
+            .map(|socket| TaskClient::new(Client::new(socket)));
+        drop(guard);
+        let alive = daemon.client.is_some();
+        self.daemon = Some(daemon);
+        alive
+    }
+
+    /// A call that goes on by itself; it says whether it succeeded.
+    pub fn begin<F>(&self, call: impl FnOnce(TaskClient) -> F) -> JoinHandle<bool>
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        let daemon = self.daemon();
+        daemon.asynchronous.spawn(call(self.client()))
+    }
+
+    /// Waits for such a call.
+    #[track_caller]
+    pub fn wait_for(&self, call: JoinHandle<bool>) -> bool {
+        let limited = async { tokio::time::timeout(deadline(), call).await };
+        let ended = self.daemon().asynchronous.block_on(limited);
+        ended
+            .unwrap_or_else(|_| panic!("no answer within {:?}", deadline()))
+            .unwrap_or_else(|error| panic!("a call: {error}"))
+    }
+
+    #[track_caller]
+    fn client(&self) -> TaskClient {
+        let client = self.daemon().client.clone();
+        client.unwrap_or_else(|| panic!("not connected"))
+    }
+
+    /// Kills a process of this shim's.
+    pub fn kill_process(&self, pid: i32) {
+        host::kill_descendant(pid);
+    }
+
+    /// How a process ended that was left to the test process, if it was.
+    pub fn left_to_us(&self, pid: i32) -> bool {
+        children::has_ended(pid, self.since)
     }
 
     /// The id of the container that the shim was started for.
@@ -135,7 +293,7 @@ impl Shim {
     /// `start` for another container: what it says is checked, and the address comes back.
     #[track_caller]
     pub fn start_again(&self, id: &str) -> PathBuf {
-        let said = start(Protocol::Bootstrap, &self.bundle, &self.namespace, id);
+        let said = start(Protocol::Bootstrap, self, id);
         address_of(Protocol::Bootstrap, &said)
     }
 
@@ -143,7 +301,7 @@ impl Shim {
     #[track_caller]
     pub fn clean_up(&self) -> DeleteResponse {
         let directory = directory(&self.bundle, &self.namespace, &self.id);
-        let mut command = command(&self.bundle, &self.namespace, &self.id);
+        let mut command = self.command(&self.id);
         command.arg("-bundle").arg(&directory).arg("delete");
         let output = run(command.current_dir(&directory), &[], false);
         DeleteResponse::parse_from_bytes(&output)
@@ -172,9 +330,10 @@ impl Shim {
         &self,
         call: impl AsyncFnOnce(&TaskClient, Context) -> ttrpc::Result<T>,
     ) -> Answer<T> {
+        let client = self.client();
         let limited =
-            async { tokio::time::timeout(deadline(), call(&self.client, with_timeout(0))).await };
-        let answer = self.asynchronous.block_on(limited);
+            async { tokio::time::timeout(deadline(), call(&client, with_timeout(0))).await };
+        let answer = self.daemon().asynchronous.block_on(limited);
         answer
             .unwrap_or_else(|_| panic!("no answer within {:?}", deadline()))
             .map_err(|error| match error {
@@ -186,13 +345,13 @@ impl Shim {
     /// Create over a connection of its own, which is closed when `until` comes back, without an answer.
     pub fn create_and_leave(&self, id: &str, until: impl FnOnce()) {
         let (socket, request) = (self.socket.clone(), self.request(id));
-        let call = self.asynchronous.spawn(async move {
+        let call = self.daemon().asynchronous.spawn(async move {
             let client = connect(&socket).await;
             client.create(with_timeout(0), &request).await.is_ok()
         });
         until();
         call.abort();
-        let left = self.asynchronous.block_on(call);
+        let left = self.daemon().asynchronous.block_on(call);
         assert!(left.is_err(), "there was an answer");
     }
 
@@ -222,12 +381,60 @@ impl Shim {
             .line()
     }
 
-    fn request(&self, id: &str) -> CreateTaskRequest {
+    fn any_options(&self) -> Any {
+        pack("containerd.runc.v1.Options", &self.options)
+            .unwrap_or_else(|error| panic!("encode the options: {error}"))
+    }
+
+    /// Runs the action `start` in vain; what it says comes back.
+    #[track_caller]
+    pub fn launch_fails(&self) -> String {
+        let mut command = self.command(&self.id);
+        command.arg("start").current_dir(self.directory(&self.id));
+        let finished = runtime::finish(command).failure();
+        finished.stderr
+    }
+
+    /// What `-info` says of the runtime.
+    #[track_caller]
+    pub fn info(&self) -> RuntimeInfo {
+        let mut command = self.command(&self.id);
+        command.arg("-info");
+        let input = self.any_options().write_to_bytes();
+        let input = input.unwrap_or_else(|error| panic!("encode: {error}"));
+        let output = run(&mut command, &input, false);
+        RuntimeInfo::parse_from_bytes(&output)
+            .unwrap_or_else(|error| panic!("decode the answer of -info: {error}"))
+    }
+
+    /// The shim's log, from before it is started on.
+    #[track_caller]
+    pub fn log(&self) -> Lines {
+        output(&self.directory(&self.id).join("log").display().to_string())
+    }
+
+    /// Another request than those of the task service.
+    pub fn request_raw(&self, service: &str, method: &str) -> Answer<Vec<u8>> {
+        let request = ttrpc::Request {
+            service: service.into(),
+            method: method.into(),
+            ..Default::default()
+        };
+        let asked = async { client(&self.socket).await.request(request).await };
+        match self.daemon().asynchronous.block_on(asked) {
+            Ok(answer) => Ok(answer.payload),
+            Err(ttrpc::Error::RpcStatus(status)) => Err((status.code(), status.message)),
+            Err(other) => Err((Code::UNAVAILABLE, other.to_string())),
+        }
+    }
+
+    /// What Create is asked.
+    pub fn request(&self, id: &str) -> CreateTaskRequest {
         CreateTaskRequest {
             id: id.to_owned(),
             bundle: self.directory(id).display().to_string(),
             stdout: self.directory(id).join("stdout").display().to_string(),
-            options: MessageField::some(options(&self.bundle)),
+            options: MessageField::some(self.any_options()),
             ..Default::default()
         }
     }
@@ -344,6 +551,11 @@ impl Shim {
         (0..count).map(|_| self.event()).collect()
     }
 
+    /// Those that have come, without waiting.
+    pub fn events_so_far(&self) -> Vec<String> {
+        self.events.try_iter().collect()
+    }
+
     /// That nothing else was published. To be asked when the shim has ended, or nothing can come any more.
     #[track_caller]
     pub fn no_more_events(&self) {
@@ -367,6 +579,7 @@ impl Shim {
             ..Default::default()
         };
         let answer = self
+            .daemon()
             .asynchronous
             .block_on(async { client(&self.socket).await.request(request).await });
         let answer = answer.unwrap_or_else(|error| panic!("State of version 2: {error}"));
@@ -377,18 +590,24 @@ impl Shim {
     /// Takes over a serving shim that was started in the place of one that is gone.
     #[track_caller]
     pub fn adopt(&mut self) {
-        self.since = children::now();
-        self.client = self.asynchronous.block_on(connect(&self.socket));
+        assert!(
+            self.restart_daemon(),
+            "nobody listens at {}",
+            self.socket.display()
+        );
         self.pid = self.connected() as i32;
     }
 }
 
 impl Drop for Shim {
     fn drop(&mut self) {
-        host::kill_descendant(self.pid);
-        self.has_ended();
+        if self.pid != 0 {
+            host::kill_descendant(self.pid);
+            self.has_ended();
+        }
         // A killed one leaves it; one that has ended does not.
         fs::remove_file(&self.socket).ok();
+        fs::remove_dir_all(&self.sockets).ok();
         let tasks = self
             .directory(&self.id)
             .parent()
@@ -404,248 +623,4 @@ impl Drop for Shim {
             .ok();
         }
     }
-}
-
-/// containerd's directory for a container.
-fn directory(bundle: &Bundle, namespace: &str, id: &str) -> PathBuf {
-    bundle.scratch.path().join("tasks").join(namespace).join(id)
-}
-
-/// What containerd puts there: the configuration, and the fifo for the log.
-#[track_caller]
-fn prepare(bundle: &Bundle, namespace: &str, id: &str) {
-    let directory = directory(bundle, namespace, id);
-    let made = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory);
-    made.unwrap_or_else(|error| panic!("make {}: {error}", directory.display()));
-    let mut config = bundle.config.clone();
-    if config
-        .0
-        .pointer("/root/path")
-        .is_some_and(|path| path == "rootfs")
-    {
-        config.set("/root/path", bundle.rootfs().display().to_string());
-    }
-    // The harness finds what is left of a container by its id.
-    config.set("/linux/cgroupsPath", format!("/{id}"));
-    place::write(
-        &directory.join("config.json"),
-        peer::adapted(&config).0.to_string(),
-    );
-    let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
-    for name in ["log", "stdout"] {
-        nix::unistd::mkfifo(&directory.join(name), mode)
-            .unwrap_or_else(|errno| panic!("make the fifo {name}: {errno}"));
-    }
-}
-
-/// The client's end of a fifo, open before the shim's is, and for writing too: it neither waits for the shim nor sees an end.
-#[track_caller]
-fn output(fifo: &str) -> Lines {
-    let opened = fs::OpenOptions::new().read(true).write(true).open(fifo);
-    Lines::new(
-        opened
-            .unwrap_or_else(|error| panic!("open {fifo}: {error}"))
-            .into(),
-    )
-}
-
-fn command(bundle: &Bundle, namespace: &str, id: &str) -> Command {
-    let mut command = Command::new(place::shim());
-    command.args([
-        "-namespace",
-        namespace,
-        "-id",
-        id,
-        "-address",
-        "/run/containerd/containerd.sock",
-    ]);
-    command.args(["-publish-binary", "/usr/bin/containerd"]);
-    command
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    command.env("TTRPC_ADDRESS", bundle.scratch.name("events.sock"));
-    command
-}
-
-/// runc's options, with the runtime under test.
-fn options(bundle: &Bundle) -> Any {
-    let options = Options {
-        binary_name: place::runtime().display().to_string(),
-        root: bundle.scratch.name("runtimes"),
-        ..Default::default()
-    };
-    pack("containerd.runc.v1.Options", &options)
-        .unwrap_or_else(|error| panic!("encode the options: {error}"))
-}
-
-/// Runs the action `start`.
-#[track_caller]
-fn start(protocol: Protocol, bundle: &Bundle, namespace: &str, id: &str) -> Vec<u8> {
-    let mut command = command(bundle, namespace, id);
-    command
-        .arg("start")
-        .current_dir(directory(bundle, namespace, id));
-    let input = match protocol {
-        Protocol::Json => options(bundle).write_to_bytes(),
-        Protocol::Bootstrap => BootstrapParams {
-            instance_id: id.into(),
-            namespace: namespace.into(),
-            containerd_ttrpc_address: bundle.scratch.name("events.sock"),
-            // A path that fits into an address: the name is a digest. Shims remove it when they end.
-            socket_dir: std::env::temp_dir().display().to_string(),
-            extensions: vec![Extension {
-                value: MessageField::some(options(bundle)),
-                ..Default::default()
-            }],
-            ..Default::default()
-        }
-        .write_to_bytes(),
-    };
-    run(
-        &mut command,
-        &input.unwrap_or_else(|error| panic!("encode: {error}")),
-        true,
-    )
-}
-
-/// Runs a command to the end of its output, as containerd does: it waits until nobody holds the pipe any more.
-#[track_caller]
-fn run(command: &mut Command, input: &[u8], errors_too: bool) -> Vec<u8> {
-    let line = runtime::describe(command);
-    let mut stdin = runtime::memory_file();
-    let fed = stdin.write_all(input).and_then(|()| stdin.rewind());
-    fed.unwrap_or_else(|error| panic!("write the input: {error}"));
-    let (reader, writer) = runtime::pipe();
-    let errors = runtime::memory_file();
-    let stderr = if errors_too {
-        writer.try_clone().map(Stdio::from)
-    } else {
-        Ok(runtime::share(&errors))
-    };
-    command.stdin(Stdio::from(stdin)).stdout(writer);
-    command.stderr(stderr.unwrap_or_else(|error| panic!("duplicate the pipe: {error}")));
-    let (pid, since) = children::spawn(command);
-    // The writing ends in it.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let (mut output, mut reader) = (Vec::new(), File::from(reader));
-    let mut buffer = [0; 4096];
-    loop {
-        assert!(
-            runtime::readable(&reader),
-            "something holds the output of {line}"
-        );
-        match reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => output.extend_from_slice(&buffer[..count]),
-            Err(error) => panic!("read the output of {line}: {error}"),
-        }
-    }
-    let status = runtime::wait_for(pid, since, &line);
-    let said = [
-        String::from_utf8_lossy(&output).into_owned(),
-        runtime::contents(&errors),
-    ]
-    .concat();
-    assert!(status.success(), "{line}: {status}: {said}");
-    output
-}
-
-/// The socket's path, out of what `start` said, which must be of the right form.
-#[track_caller]
-fn address_of(protocol: Protocol, said: &[u8]) -> PathBuf {
-    let (version, address, transport) = match protocol {
-        Protocol::Json => {
-            let said: serde_json::Value = serde_json::from_slice(said)
-                .unwrap_or_else(|error| panic!("{:?}: {error}", String::from_utf8_lossy(said)));
-            let text = |key: &str| said[key].as_str().unwrap_or_default().to_owned();
-            (said["version"].as_i64(), text("address"), text("protocol"))
-        }
-        Protocol::Bootstrap => {
-            let said = BootstrapResult::parse_from_bytes(said)
-                .unwrap_or_else(|error| panic!("{:?}: {error}", String::from_utf8_lossy(said)));
-            (Some(said.version.into()), said.address, said.protocol)
-        }
-    };
-    let expected = if protocol == Protocol::Json { 2 } else { 3 };
-    assert_eq!((version, &*transport), (Some(expected), "ttrpc"));
-    let path = address.strip_prefix("unix://");
-    path.unwrap_or_else(|| panic!("an address: {address}"))
-        .into()
-}
-
-async fn connect(socket: &Path) -> TaskClient {
-    TaskClient::new(client(socket).await)
-}
-
-async fn client(socket: &Path) -> Client {
-    let address = format!("unix://{}", socket.display());
-    let connected = Socket::connect(&address).await;
-    Client::new(connected.unwrap_or_else(|error| panic!("connect to {address}: {error}")))
-}
-
-/// Takes events the way containerd does.
-async fn take_events(path: &str, sender: mpsc::Sender<String>) -> Server {
-    let service = create_events(Arc::new(Taken(Mutex::new(sender))));
-    let bound = Server::new().bind(&format!("unix://{path}"));
-    let mut server = bound
-        .unwrap_or_else(|error| panic!("bind {path}: {error}"))
-        .register_service(service);
-    server
-        .start()
-        .await
-        .unwrap_or_else(|error| panic!("take events: {error}"));
-    server
-}
-
-struct Taken(Mutex<mpsc::Sender<String>>);
-
-#[async_trait::async_trait]
-impl Events for Taken {
-    async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<Empty> {
-        let told = tell(&request.envelope);
-        // The test may be over.
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .send(told)
-            .ok();
-        Ok(Empty::new())
-    }
-}
-
-/// An event in words. What containerd would refuse is said as well.
-fn tell(envelope: &Envelope) -> String {
-    fn decoded<M: Message>(event: &Any) -> M {
-        M::parse_from_bytes(&event.value)
-            .unwrap_or_else(|error| panic!("decode {}: {error}", event.type_url))
-    }
-    let event = &*envelope.event;
-    let Some(topic) = envelope.topic.strip_prefix("/tasks/") else {
-        return format!("an odd topic, {}", envelope.topic);
-    };
-    if envelope.namespace.is_empty() || envelope.timestamp.seconds == 0 {
-        return format!("{topic} without namespace or time");
-    }
-    let about = match event.type_url.as_str() {
-        "containerd.events.TaskCreate" => decoded::<TaskCreate>(event).container_id,
-        "containerd.events.TaskStart" => decoded::<TaskStart>(event).container_id,
-        "containerd.events.TaskExecAdded" => decoded::<TaskExecAdded>(event).exec_id,
-        "containerd.events.TaskExecStarted" => decoded::<TaskExecStarted>(event).exec_id,
-        "containerd.events.TaskExit" => {
-            let exit: TaskExit = decoded(event);
-            format!("{} {}", exit.id, exit.exit_status)
-        }
-        "containerd.events.TaskDelete" => {
-            let deleted: TaskDelete = decoded(event);
-            format!("{} {}", deleted.container_id, deleted.exit_status)
-        }
-        "containerd.events.TaskOOM" => decoded::<TaskOOM>(event).container_id,
-        "containerd.events.TaskPaused" => decoded::<TaskPaused>(event).container_id,
-        "containerd.events.TaskResumed" => decoded::<TaskResumed>(event).container_id,
-        other => format!("an odd type, {other}"),
-    };
-    format!("{topic} {about}")
 }

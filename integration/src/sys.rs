@@ -146,12 +146,27 @@ pub fn fork() -> io::Result<Option<i32>> {
     Ok((pid != 0).then_some(pid as i32))
 }
 
+/// Waits until some child has ended, and leaves it a zombie; ECHILD without children.
+pub fn await_any() -> io::Result<()> {
+    loop {
+        match look_at_any(0) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 /// Whether the calling process has a child, ended or not.
 pub fn has_children() -> bool {
-    let flags = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG | libc::__WALL;
+    look_at_any(libc::WNOHANG).is_ok()
+}
+
+fn look_at_any(flags: i32) -> io::Result<()> {
+    let flags = flags | libc::WEXITED | libc::WNOWAIT | libc::__WALL;
     let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::uninit();
     // SAFETY: the pointer is to a writable structure of the type that waitid fills, which nobody reads.
-    unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) == 0 }
+    let waited = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) };
+    checked(i64::from(waited)).map(drop)
 }
 
 /// Takes ownership of a descriptor that `recvmsg` has just put into this process.
@@ -301,4 +316,20 @@ fn checked(result: i64) -> io::Result<i64> {
     } else {
         Ok(result)
     }
+}
+
+/// Bytes of the kernel's `struct dm_ioctl`, which begins with a version of three numbers and its own size with what follows it.
+pub const DM_IOCTL: usize = 312;
+
+/// A command of the device mapper (`linux/dm-ioctl.h`), with its structure and what belongs to it.
+pub fn device_mapper(control: BorrowedFd<'_>, command: u8, request: &mut [u8]) -> io::Result<()> {
+    let size = request.get(12..16).and_then(|size| size.try_into().ok());
+    let size = size.map_or(0, u32::from_ne_bytes) as usize;
+    if request.len() < DM_IOCTL || size != request.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let number = 3 << 30 | DM_IOCTL << 16 | 0xfd << 8 | usize::from(command);
+    // SAFETY: the kernel reads and writes as many bytes as the structure says, and these are `request`.
+    let done = unsafe { libc::ioctl(control.as_raw_fd(), number as u64, request.as_mut_ptr()) };
+    checked(done.into()).map(drop)
 }

@@ -4,7 +4,7 @@
 //! at its own call never gets to make it; what is killed at a call of the other is where it just happens to be. With `child child`,
 //! the one is killed that makes the call; with `child command`, all there are. `VICTIM=SIGNAL` sends another signal than SIGKILL.
 //!
-//! Exits as the command did, with 128+N if signal N killed it; with 100 if it succeeded before there were so many calls. Children that it has
+//! Exits as the command did, with 128+N if signal N killed it; with 100 if it succeeded before there were so many calls, or before it was killed. Children that it has
 //! killed have ended by then.
 //! What was killed, and at what call, is written to standard error, and how many calls there were.
 
@@ -143,7 +143,9 @@ impl Crash {
             };
             match status {
                 WaitStatus::Exited(pid, code) if pid == self.command => {
-                    let early = code == 0 && self.left > 0;
+                    // While it ends by itself, its children make their last calls: a signal then comes too late.
+                    let unhurt = self.victim == Who::Command && self.signal == Signal::SIGKILL;
+                    let early = code == 0 && (self.left > 0 || unhurt);
                     say(&format!("{} calls", self.counted));
                     self.until_ended()?;
                     return Ok(if early { NOT_REACHED } else { code });

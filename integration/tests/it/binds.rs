@@ -803,11 +803,11 @@ const NO_SUID_DEV_EXEC: MsFlags = MsFlags::MS_NOSUID
     .union(MsFlags::MS_NOEXEC);
 
 /// A mount of the test's own mount namespace, taken away when dropped.
-struct Mounted(PathBuf);
+pub(crate) struct Mounted(PathBuf);
 
 impl Mounted {
     #[track_caller]
-    fn tmpfs(target: PathBuf, flags: MsFlags) -> Mounted {
+    pub(crate) fn tmpfs(target: PathBuf, flags: MsFlags) -> Mounted {
         mount(Some("it"), &target, Some("tmpfs"), flags, Some("mode=0777")).unwrap();
         let mounted = Mounted(target);
         mounted.change(MsFlags::MS_PRIVATE);
@@ -827,7 +827,7 @@ impl Mounted {
     }
 
     #[track_caller]
-    fn remount(&self, flags: MsFlags) {
+    pub(crate) fn remount(&self, flags: MsFlags) {
         mount(
             None::<&str>,
             &self.0,

@@ -10,6 +10,13 @@ use serde_json::json;
 #[test]
 fn of_two_creates_of_one_id_at_once_one_wins() {
     require!(containers);
+    beyond!(
+        of_two_creates_of_one_id_at_once_one_wins,
+        [runc_race_before(
+            "1.3",
+            "two may see that there is none, and both make it"
+        )]
+    );
     let bundle = Bundle::new();
     let id = unique("race");
     let commands: Vec<_> = (0..4).map(|_| bundle.start("create", &[], &id)).collect();
@@ -27,6 +34,31 @@ fn of_two_creates_of_one_id_at_once_one_wins() {
     assert_eq!(state["status"], "created");
     bundle.runtime.call(&["delete", "--force", &id]).success();
     bundle.assert_gone(&id);
+}
+
+#[test]
+fn creates_at_once_below_a_new_group_have_their_limits() {
+    require!(containers, controller("memory"), controller("pids"));
+    for _ in 0..5 {
+        let parent = unique("together");
+        let bundles = [0, 1, 2, 3].map(|number| {
+            let mut bundle = Bundle::new();
+            bundle
+                .config
+                .probe(&["exit", "0"])
+                .set("/linux/cgroupsPath", format!("/{parent}/{number}"))
+                .set("/linux/resources/memory", json!({ "limit": 1 << 30 }))
+                .set("/linux/resources/pids", json!({ "limit": 100 }));
+            bundle
+        });
+        let runs = bundles
+            .each_ref()
+            .map(|bundle| bundle.start("run", &[], &unique("one")));
+        for run in runs {
+            run.wait().success();
+        }
+        std::fs::remove_dir(host::hierarchy().join(&parent)).unwrap();
+    }
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn hooks_have_the_callers_umask() {
     require!(containers);
     beyond!(
         hooks_have_the_callers_umask,
-        [crun("gives some kinds none")]
+        [crun_from("1.21", "gives some kinds none")]
     );
     let mut bundle = with_notes();
     let wrapper = ["sh", "-c", "umask 027 && exec \"$@\"", "sh"];

@@ -49,6 +49,7 @@ fn exec_goes_nowhere_else_than_into_the_group_that_is_named() {
     container
         .exec(&["--cgroup", "/"], &["/bin/probe", "exit", "0"])
         .failure()
+        .says(" to cgroups")
         .says("busy");
     let other = group_of(&container).join("other");
     fs::create_dir(&other).unwrap();

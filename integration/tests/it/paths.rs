@@ -33,7 +33,10 @@ fn a_read_only_root_leaves_the_mounts_below_writable() {
 #[test]
 fn an_empty_path_is_none() {
     require!(containers);
-    beyond!(an_empty_path_is_none, [crun("takes it for the root")]);
+    beyond!(
+        an_empty_path_is_none,
+        [crun_from("1.28", "takes it for the root")]
+    );
     let mut bundle = Bundle::new();
     let none = json!([""]);
     bundle

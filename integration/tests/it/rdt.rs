@@ -7,19 +7,9 @@ use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Other runtimes look for a real file system only.
-macro_rules! only_ours {
-    () => {
-        if integration::peer::is("runc") || integration::peer::is("crun") {
-            return integration::require::skip("a resctrl file system");
-        }
-    };
-}
-
 #[test]
 fn a_container_gets_a_class_of_its_own_which_goes_with_it() {
-    require!(containers);
-    only_ours!();
+    require!(containers, resctrl);
     let mut bundle = bundle();
     bundle.config.set(
         "/linux/intelRdt",
@@ -42,8 +32,7 @@ fn a_container_gets_a_class_of_its_own_which_goes_with_it() {
 
 #[test]
 fn a_class_that_is_named_must_exist_and_stays() {
-    require!(containers);
-    only_ours!();
+    require!(containers, resctrl);
     let mut bundle = bundle();
     bundle
         .config
@@ -68,8 +57,7 @@ fn a_class_that_is_named_must_exist_and_stays() {
 
 #[test]
 fn a_monitoring_group_in_a_class_of_others_is_the_containers_own() {
-    require!(containers);
-    only_ours!();
+    require!(containers, resctrl);
     let mut bundle = bundle();
     bundle.config.set(
         "/linux/intelRdt",
@@ -90,8 +78,7 @@ fn a_monitoring_group_in_a_class_of_others_is_the_containers_own() {
 
 #[test]
 fn statistics_show_the_class_and_what_is_monitored() {
-    require!(containers);
-    only_ours!();
+    require!(containers, resctrl);
     let mut bundle = bundle();
     bundle.config.set(
         "/linux/intelRdt",
@@ -143,8 +130,7 @@ fn statistics_show_the_class_and_what_is_monitored() {
 
 #[test]
 fn update_changes_the_class_of_the_container() {
-    require!(containers);
-    only_ours!();
+    require!(containers, resctrl);
     let mut bundle = bundle();
     bundle
         .config
@@ -160,8 +146,7 @@ fn update_changes_the_class_of_the_container() {
 
 #[test]
 fn update_makes_a_class_for_a_container_without_one() {
-    require!(containers);
-    only_ours!();
+    require!(containers, resctrl);
     let mut bundle = bundle();
     let mut container = bundle.pause();
     let class = root(&bundle).join(&container.id);
@@ -177,8 +162,7 @@ fn update_makes_a_class_for_a_container_without_one() {
 
 #[test]
 fn update_refuses_what_the_machine_lacks() {
-    require!(containers);
-    only_ours!();
+    require!(containers, resctrl);
     for (feature, flag, words) in [
         (
             "L3",
@@ -201,8 +185,7 @@ fn update_refuses_what_the_machine_lacks() {
 
 #[test]
 fn a_class_that_exists_must_have_what_is_asked_for() {
-    require!(containers);
-    only_ours!();
+    require!(containers, resctrl);
     let mut bundle = bundle();
     let class = root(&bundle).join("gold");
     fs::create_dir(&class).unwrap();
@@ -232,8 +215,7 @@ fn a_class_that_exists_must_have_what_is_asked_for() {
 
 #[test]
 fn a_failed_create_takes_its_class_back() {
-    require!(containers);
-    only_ours!();
+    require!(containers, resctrl);
     let mut bundle = bundle();
     bundle
         .config
@@ -250,8 +232,7 @@ fn a_failed_create_takes_its_class_back() {
 
 #[test]
 fn what_the_machine_lacks_is_refused() {
-    require!(containers);
-    only_ours!();
+    require!(containers, resctrl);
     for (rdt, feature, words) in [
         (
             json!({ "l3CacheSchema": "L3:0=f" }),

@@ -165,7 +165,10 @@ fn memory_and_swap_are_one_limit_over_several_updates() {
     require!(containers, controller("memory"));
     beyond!(
         memory_and_swap_are_one_limit_over_several_updates,
-        [crun("keeps no record of updates")]
+        [
+            crun("keeps no record of updates"),
+            runc_before("1.2", "leaves the limit of swap as it was")
+        ]
     );
     let mut bundle = Bundle::new();
     bundle.config.set(
@@ -533,6 +536,10 @@ fn an_engine_says_by_the_check_whether_a_memory_limit_may_kill() {
 #[test]
 fn cached_files_make_room_for_a_lower_memory_limit() {
     require!(containers, controller("memory"), throwaway_machine);
+    beyond!(
+        cached_files_make_room_for_a_lower_memory_limit,
+        [crun("takes numbers of bytes only")]
+    );
     let mut bundle = Bundle::new();
     // On a disk: what is in a tmpfs cannot be given up.
     let data = fs::canonicalize("/var/tmp")

@@ -162,6 +162,11 @@ const KNOWN: &[Known] = &[
     },
     Known {
         at: "refused",
+        is: |found, _| found.ours.contains("timeout must be greater than zero: 0"),
+        why: "config.md, hooks: a timeout must be greater than zero; with runc a hook that ends at once may win against none",
+    },
+    Known {
+        at: "refused",
         is: |found, _| found.ours.contains("missing field `destination`"),
         why: "config.md, mounts: destination is required; runc mounts over the root",
     },

@@ -2,6 +2,7 @@
 
 use integration::place;
 use integration::runtime::{self, Finished};
+use std::env;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
@@ -16,6 +17,8 @@ pub(super) struct Operation {
     code: i32,
     /// What its output must contain, with any runtime: that both do the same is not enough if both fail.
     shows: &'static str,
+    /// Whether it is left out unless every operation is asked for.
+    seldom: bool,
 }
 
 /// An [`Operation`].
@@ -30,7 +33,26 @@ pub(super) const fn operation(
         script,
         code,
         shows,
+        seldom: false,
     }
+}
+
+/// An [`Operation`] for which there is time only now and then.
+pub(super) const fn seldom(
+    what: &'static str,
+    script: &'static str,
+    code: i32,
+    shows: &'static str,
+) -> Operation {
+    Operation {
+        seldom: true,
+        ..operation(what, script, code, shows)
+    }
+}
+
+/// Whether every operation is to be done: `OPERATIONS=every`.
+pub(super) fn every() -> bool {
+    env::var_os("OPERATIONS").is_some_and(|value| value == "every")
 }
 
 /// What an operation's script finds in its environment.
@@ -40,6 +62,7 @@ pub(super) struct Setting {
 }
 
 impl Setting {
+    /// A later value counts.
     pub(super) fn with(mut self, name: &'static str, value: &str) -> Setting {
         self.variables.push((name, value.to_owned()));
         self
@@ -50,16 +73,18 @@ impl Setting {
 /// what they should.
 #[track_caller]
 pub(super) fn assert_same(lists: &[&[Operation]], setting: impl Fn(&Path) -> Setting) {
+    let all = lists.iter().copied().flatten();
+    let operations: Vec<_> = all.filter(|one| every() || !one.seldom).collect();
     let yardstick = place::in_path(Path::new("runc")).unwrap();
     let runtimes = [super::installed(), yardstick];
     let [ours, theirs] = runtimes.map(|runtime| {
         let setting = setting(&runtime);
-        let all = lists.iter().copied().flatten();
-        all.map(|operation| perform(operation, &setting, &runtime))
+        let done = operations.iter();
+        done.map(|operation| perform(operation, &setting, &runtime))
             .collect::<Vec<_>>()
     });
     let mut faults = String::new();
-    for (at, operation) in lists.iter().copied().flatten().enumerate() {
+    for (at, operation) in operations.into_iter().enumerate() {
         let fault = fault(operation, &ours[at], &theirs[at]);
         if let Some(fault) = fault {
             let (what, ours, theirs) = (operation.what, &ours[at], &theirs[at]);

@@ -5,21 +5,27 @@
 //! keep their containers where they always do, so these tests need a machine that is thrown away.
 
 mod compare;
+mod cri;
 mod operations;
+mod round_trip;
+mod shim;
 
-use compare::{Setting, assert_same};
+use compare::{Setting, assert_same, every};
 use integration::place;
 use integration::runtime::{self, Finished, Running};
 use integration::{Bundle, require};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use operations::{BUILD, CONTAINERD, DOCKER, EVERYDAY, POD, PODMAN, UNPRIVILEGED};
+use operations::{
+    BUILDAH, CONTAINERD, CONTAINERFILES, DELEGATED, DOCKER, EVERYDAY, LIMITED, POD, PODMAN,
+    UNPRIVILEGED,
+};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 #[test]
 fn podman_does_what_it_does_with_runc() {
@@ -31,12 +37,9 @@ fn podman_does_what_it_does_with_runc() {
     );
     let image = Image::new();
     image.sh("podman import -q box.tar box");
-    assert_same(&[PODMAN, EVERYDAY], |runtime| {
+    assert_same(&[PODMAN, EVERYDAY, LIMITED], |runtime| {
         let line = line_of_readme("podman", runtime, "box");
-        let engine = before(&line, " run ");
-        let setting = image.setting(runtime).with("readme", &line);
-        let run = format!("{engine} run --network none");
-        setting.with("engine", engine).with("run", &run)
+        image.podman(runtime, &line).with("readme", &line)
     });
 }
 
@@ -49,20 +52,35 @@ fn podman_without_privileges_does_what_it_does_with_runc() {
         program("runc"),
         unprivileged_user
     );
-    // As on a machine that he has logged in to.
     let (name, id) = ("tester", 1000);
     let run = format!("/run/user/{id}");
-    fs::create_dir_all(&run).unwrap();
-    place::give(Path::new(&run), id, id);
     let user = format!("runuser -u {name} -- env XDG_RUNTIME_DIR={run}");
     let image = Image::new();
+    // As on a machine that he has logged in to.
+    let mut lists = vec![UNPRIVILEGED];
+    if systemd() {
+        image.sh(&format!(
+            "loginctl enable-linger {name} && systemctl start user@{id}"
+        ));
+        lists.extend([DELEGATED, LIMITED]);
+    } else {
+        // Nobody has delegated a cgroup to him.
+        fs::create_dir_all(&run).unwrap();
+        place::give(Path::new(&run), id, id);
+    }
+    // What Podman does for root as well takes minutes more.
+    if every() {
+        lists.push(EVERYDAY);
+    }
     image.sh(&format!("{user} podman import -q box.tar box"));
-    assert_same(&[UNPRIVILEGED], |runtime| {
+    assert_same(&lists, |runtime| {
         let line = format!("{user} {}", line_of_readme("podman", runtime, "box"));
-        let engine = before(&line, " run ");
-        let setting = image.setting(runtime).with("readme", &line);
-        let run = format!("{engine} run --network none");
-        setting.with("engine", engine).with("run", &run)
+        let setting = image.podman(runtime, &line);
+        if systemd() {
+            setting.with("show", &format!("{user} systemctl --user show"))
+        } else {
+            setting.with("limits", "")
+        }
     });
 }
 
@@ -77,10 +95,7 @@ fn a_pod_of_podman_is_what_it_is_with_runc() {
     let image = Image::new();
     image.sh("podman import -q box.tar box");
     assert_same(&[POD], |runtime| {
-        let line = line_of_readme("podman", runtime, "box");
-        image
-            .setting(runtime)
-            .with("engine", before(&line, " run "))
+        image.podman(runtime, &line_of_readme("podman", runtime, "box"))
     });
 }
 
@@ -93,49 +108,44 @@ fn docker_does_what_it_does_with_runc() {
         program("docker"),
         program("runc")
     );
-    let image = Image::new();
-    let _daemon = Daemon::start(&image, &line_of_readme("dockerd", &installed(), ""));
+    let (image, _docker) = (Image::new(), docker());
+    // Its daemon waits seconds for a containerd of its own, and an emulated machine may need more.
+    let (_containerd, address) = containerd(&image);
+    let line = by_default(&line_of_readme("dockerd", &installed(), ""));
+    let _daemon = Daemon::start(&image, &format!("{line} --containerd {address}"));
     image.sh("docker import box.tar box");
-    assert_same(&[DOCKER, EVERYDAY], |runtime| {
+    assert_same(&[DOCKER, EVERYDAY, LIMITED], |runtime| {
         let default = *runtime == installed();
         let name = if default { "caisson" } else { "runc" };
-        let mut run = "docker run --network none".to_owned();
-        if !default {
-            run += " --runtime runc";
-        }
+        let other = if default { "" } else { "--runtime runc " };
         let setting = image.setting(runtime).with("name", name);
-        setting.with("engine", "docker").with("run", &run)
+        let setting = setting.with("engine", "docker");
+        setting.with("run", &format!("docker run {other}--network none"))
     });
 }
 
 #[test]
 fn containerd_does_what_it_does_with_runc() {
-    require!(
-        throwaway_machine,
-        busybox,
-        program("containerd"),
-        program("ctr"),
-        program("umoci"),
-        program("runc")
-    );
+    require!(throwaway_machine, busybox, containerd, program("runc"));
     let image = Image::new();
-    image.sh(
-        "umoci init --layout layout && umoci new --image layout:latest &&
-        umoci insert --image layout:latest bundle/rootfs / && tar -C layout -cf layout.tar .",
-    );
-    // Docker's daemon would take one at the default address for its own.
-    let dir = image.bundle.scratch.path().display();
-    let address = format!("{dir}/containerd.sock");
-    let line = format!("containerd --address {address} --root {dir}/root --state {dir}/state");
-    let _daemon = Daemon::start(&image, &line);
+    image.layout();
+    let (_daemon, address) = containerd(&image);
     image.sh(&format!(
         "ctr --address {address} image import --base-name box layout.tar"
     ));
     assert_same(&[CONTAINERD], |runtime| {
         let line = line_of_readme("ctr", runtime, "box:latest");
         let run = before(&line, " box:latest ").replace(" --rm", "");
+        // In a unit, as the shim is told by CRI and by Docker.
+        let named = |name: &str| match systemd() {
+            true => format!("{run} --runc-systemd-cgroup --cgroup system.slice:ctr:{name}"),
+            false => run.clone(),
+        };
         let setting = image.setting(runtime).with("CONTAINERD_ADDRESS", &address);
-        setting.with("readme", &line).with("run", &run)
+        let setting = setting.with("readme", &line);
+        setting
+            .with("run", &named("other"))
+            .with("web", &named("web"))
     });
 }
 
@@ -149,13 +159,18 @@ fn buildah_does_what_it_does_with_runc() {
         program("runc")
     );
     let image = Image::new();
-    let steps = "FROM localhost/box\nRUN echo built >/built && id -u\nUSER 1000\nRUN id -u; exec cat /built\n";
-    image.bundle.scratch.file("Containerfile", steps);
+    for (name, text) in CONTAINERFILES {
+        image.bundle.scratch.file(&format!("files/{name}"), text);
+    }
     image.sh("podman import -q box.tar box");
-    assert_same(&[BUILD], |runtime| {
+    assert_same(&[BUILDAH], |runtime| {
         let line = line_of_readme("buildah", runtime, "");
+        let run = before(&line, " work ");
         let setting = image.setting(runtime).with("readme", &line);
-        setting.with("run", before(&line, " work "))
+        let setting = setting.with("files", &image.bundle.scratch.name("files"));
+        setting
+            .with("run", run)
+            .with("build", &run.replacen(" run ", " build ", 1))
     });
 }
 
@@ -193,10 +208,29 @@ impl Image {
         runtime::finish(command).success()
     }
 
+    /// As an image of OCI, `layout.tar`.
+    #[track_caller]
+    fn layout(&self) {
+        self.sh(
+            "umoci init --layout layout && umoci new --image layout:latest &&
+            umoci insert --image layout:latest bundle/rootfs / && tar -C layout -cf layout.tar .",
+        );
+    }
+
     fn setting(&self, runtime: &Path) -> Setting {
         let setting = Setting::default().with("runtime", runtime.to_str().unwrap());
-        let setting = setting.with("dir", self.bundle.scratch.path().to_str().unwrap());
-        setting.with("shared", &self.bundle.scratch.name("shared"))
+        let setting = setting.with("shared", &self.bundle.scratch.name("shared"));
+        let limits = "-m 64m --memory-swap 64m --cpus 0.5 --cpu-shares 262144 --pids-limit 50";
+        let show = if systemd() { "systemctl show" } else { "true" };
+        setting.with("limits", limits).with("show", show)
+    }
+
+    /// For the Podman of a line of README.md.
+    fn podman(&self, runtime: &Path, line: &str) -> Setting {
+        let line = by_default(line);
+        let engine = before(&line, " run ");
+        let setting = self.setting(runtime).with("engine", engine);
+        setting.with("run", &format!("{engine} run --network none"))
     }
 }
 
@@ -207,6 +241,7 @@ impl Daemon {
     #[track_caller]
     fn start(image: &Image, line: &str) -> Daemon {
         let path = image.bundle.scratch.path().join("notify");
+        fs::remove_file(&path).ok(); // There is one if it was stopped and goes on.
         let socket = UnixDatagram::bind(&path).unwrap();
         let mut words = line.split(' ');
         let mut command = Command::new(words.next().unwrap());
@@ -227,6 +262,32 @@ impl Drop for Daemon {
             daemon.wait_for_exit();
         }
     }
+}
+
+/// A containerd of the test's own, and its address.
+#[track_caller]
+fn containerd(image: &Image) -> (Daemon, String) {
+    let dir = image.bundle.scratch.path().display();
+    let address = format!("{dir}/containerd.sock");
+    image.bundle.scratch.file("config.toml", apart(""));
+    let line = format!(
+        "containerd --config {dir}/config.toml --address {address} --root {dir}/root --state {dir}/state"
+    );
+    (Daemon::start(image, &line), address)
+}
+
+/// A configuration of containerd, of version 2, with which several run side by side: from 2.0 on each has a socket for plugins (NRI), by
+/// default the same, and without it does not start.
+fn apart(configuration: &str) -> String {
+    let rest = configuration.replace("version = 2", "");
+    format!("version = 2\n{rest}\n[plugins.\"io.containerd.nri.v1.nri\"]\ndisable = true\n")
+}
+
+/// Held while there is a daemon of Docker's, of which there can be one.
+fn docker() -> MutexGuard<'static, ()> {
+    static DOCKER: Mutex<()> = Mutex::new(());
+    // Whoever failed with it has ended his.
+    DOCKER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where README.md has the runtime.
@@ -250,6 +311,20 @@ fn line_of_readme(program: &str, runtime: &Path, image: &str) -> String {
         .replace("CONTAINER", "work")
         .replace("NAME", "readme")
         .replace("COMMAND", "echo as written")
+}
+
+/// As README.md says: where systemd is PID 1, the options that name cgroupfs are not needed.
+fn by_default(line: &str) -> String {
+    if !systemd() {
+        return line.to_owned();
+    }
+    line.replace(" --cgroup-manager cgroupfs", "")
+        .replace(" --exec-opt native.cgroupdriver=cgroupfs", "")
+}
+
+/// Whether engines have systemd make their containers' cgroups.
+fn systemd() -> bool {
+    integration::require::systemd().is_ok()
 }
 
 fn before<'a>(line: &'a str, end: &str) -> &'a str {

@@ -1,0 +1,280 @@
+//! The daemon's store of images, by `caissond store`: what comes in, what of it is on the disk, what goes out, what goes.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "files of the tests' own scratch directories"
+)]
+
+mod attack;
+mod crash;
+mod layers;
+mod others;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use integration::require;
+use integration::store::{Store, Tar, saved};
+use serde_json::Value;
+
+fn small() -> Tar {
+    Tar::new().directory("etc/").file("etc/motd", b"hello\n")
+}
+
+/// The kinds and names of what the store says is on the disk.
+fn usage(store: &Store, kind: &str) -> Vec<Value> {
+    let objects = store.values(&["usage"]).into_iter();
+    objects.filter(|object| object["kind"] == kind).collect()
+}
+
+#[test]
+fn an_image_is_found_by_its_names_its_id_and_the_beginning_of_it() {
+    require!(root);
+    let store = Store::new();
+    store.import("host:5000/a/b", &small()).success();
+    store.call(&["tag", "host:5000/a/b", "other:1"]).success();
+    let image = &store.values(&["inspect", "other:1"])[0];
+    let id = image["id"].as_str().unwrap();
+    assert_eq!(
+        image["names"],
+        serde_json::json!(["docker.io/library/other:1", "host:5000/a/b:latest"])
+    );
+    for name in [
+        id,
+        &id["sha256:".len()..],
+        &id["sha256:".len()..][..12],
+        "docker.io/library/other:1",
+    ] {
+        assert_eq!(store.values(&["inspect", name])[0]["id"], *id, "{name}");
+    }
+    store
+        .call(&["inspect", "other:2"])
+        .failure()
+        .says("no such image: other:2");
+}
+
+#[test]
+fn ten_snapshots_of_an_image_share_its_layers_and_go_alone() {
+    require!(root);
+    let store = Store::new();
+    store.import("a", &small()).success();
+    let layer = store.layer();
+    let mut uppers = Vec::new();
+    for number in 0..10 {
+        let snapshot = &store.values(&["snapshot", &format!("c{number}"), "a"])[0];
+        assert_eq!(snapshot["lower"], serde_json::json!([layer]));
+        let upper = snapshot["upper"].as_str().unwrap().to_owned();
+        fs::write(format!("{upper}/own"), number.to_string()).unwrap();
+        let again = &store.values(&["snapshot", &format!("c{number}"), "a"])[0];
+        assert_eq!(snapshot, again, "the second time it is the same");
+        uppers.push(upper);
+    }
+    assert_eq!(store.layers().len(), 1);
+    let layers = usage(&store, "layer");
+    assert_eq!(layers.len(), 1);
+    assert_eq!(
+        layers[0]["reasons"].as_array().unwrap().len(),
+        11,
+        "the image and ten containers: {}",
+        layers[0]
+    );
+    assert_eq!(layers[0]["reclaimable"], 0);
+    store.call(&["remove-snapshot", "c3"]).success();
+    assert!(!fs::exists(&uppers[3]).unwrap());
+    assert_eq!(
+        fs::read_to_string(format!("{}/own", uppers[4])).unwrap(),
+        "4"
+    );
+    assert_eq!(fs::read(layer.join("etc/motd")).unwrap(), b"hello\n");
+    store.call(&["verify"]).success();
+    store.call(&["remove-snapshot", "c3"]).success();
+}
+
+#[test]
+fn an_image_that_a_container_uses_stays() {
+    require!(root);
+    let store = Store::new();
+    store.import("a", &small()).success();
+    store.call(&["snapshot", "c", "a"]).success();
+    store
+        .call(&["remove", "a"])
+        .failure()
+        .says("is used by container c");
+    assert_eq!(
+        store.values(&["prune", "--all"])[0]["deleted"],
+        serde_json::json!([])
+    );
+    let removed = &store.values(&["remove", "--force", "a"])[0];
+    assert_eq!(
+        removed["deleted"],
+        serde_json::json!([]),
+        "only its name goes"
+    );
+    assert!(store.layer().join("etc/motd").exists());
+    store.call(&["remove-snapshot", "c"]).success();
+    assert_eq!(
+        store.values(&["prune"])[0]["deleted"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!((store.layers().len(), store.blobs().len()), (0, 0));
+}
+
+#[test]
+fn a_layer_of_two_images_is_there_once_and_goes_with_the_last() {
+    require!(root);
+    let store = Store::new();
+    let top = |text: &[u8]| Tar::new().file("top", text);
+    for (name, text) in [("a:1", b"one"), ("b:1", b"two")] {
+        let file = store
+            .scratch
+            .file("saved.tar", saved(name, &[small(), top(text)]));
+        store.call(&["import".as_ref(), file.as_os_str()]).success();
+    }
+    assert_eq!(store.layers().len(), 3);
+    let removed = &store.values(&["remove", "a:1"])[0];
+    assert_eq!(
+        removed["untagged"],
+        serde_json::json!(["docker.io/library/a:1"])
+    );
+    assert_eq!(store.layers().len(), 2);
+    store.call(&["verify", "b:1"]).success();
+    store.call(&["remove", "b:1"]).success();
+    assert_eq!((store.layers().len(), store.blobs().len()), (0, 0));
+}
+
+#[test]
+fn what_goes_out_comes_in_again_with_the_same_digests() {
+    require!(root);
+    let (store, other) = (Store::new(), Store::new());
+    let file = store.scratch.file(
+        "saved.tar",
+        saved("a:1", &[small(), Tar::new().file("top", b"x")]),
+    );
+    let image = store.values(&["import".as_ref(), file.as_os_str()]);
+    let out = [
+        store.scratch.name("out.tar"),
+        store.scratch.name("out2.tar"),
+        store.scratch.name("out3.tar"),
+    ];
+    store.call(&["export", &out[0], "a:1"]).success();
+    store.call(&["export", &out[1], "a:1"]).success();
+    assert!(
+        fs::read(&out[0]).unwrap() == fs::read(&out[1]).unwrap(),
+        "the same bytes each time"
+    );
+    assert_eq!(other.values(&["import", &out[0]]), image);
+    other.call(&["export", &out[2], "a:1"]).success();
+    assert!(
+        fs::read(&out[0]).unwrap() == fs::read(&out[2]).unwrap(),
+        "from the other store too"
+    );
+}
+
+#[test]
+fn damage_is_found_and_repaired_from_the_blob() {
+    require!(root);
+    let store = Store::new();
+    store.import("a", &small()).success();
+    store.call(&["snapshot", "c", "a"]).success();
+    let motd = store.layer().join("etc/motd");
+    // As a power cut leaves a file that was never written: its size and times are right.
+    let time = fs::metadata(&motd).unwrap().modified().unwrap();
+    fs::write(&motd, b"\0\0\0\0\0\0").unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&motd)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+    let found = store.call(&["verify"]).failure().says("1 of 4 are damaged");
+    assert!(
+        found.stdout.contains("/etc/motd has other contents"),
+        "{found}"
+    );
+    let found = store.call(&["verify", "--repair"]).success();
+    assert!(found.stdout.contains("\"repaired\":true"), "{found}");
+    store.call(&["verify"]).success();
+    let snapshot = &store.values(&["snapshot", "c", "a"])[0];
+    let lower = snapshot["lower"][0].as_str().unwrap();
+    assert_eq!(fs::read(format!("{lower}/etc/motd")).unwrap(), b"hello\n");
+    fs::set_permissions(
+        format!("{lower}/etc/motd"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    assert!(
+        store
+            .call(&["verify"])
+            .failure()
+            .stdout
+            .contains("/etc/motd has another mode")
+    );
+}
+
+#[test]
+fn a_damaged_blob_is_found_and_not_called_repaired() {
+    require!(root);
+    let store = Store::new();
+    store.import("a", &small()).success();
+    let layer = usage(&store, "content")
+        .into_iter()
+        .max_by_key(|blob| blob["size"].as_u64())
+        .unwrap();
+    let digest = layer["name"].as_str().unwrap();
+    let path = store
+        .root()
+        .join("blobs/sha256")
+        .join(&digest["sha256:".len()..]);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[600] ^= 1;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&path, bytes).unwrap();
+    let found = store.call(&["verify", "--repair"]).failure();
+    assert!(found.stdout.contains("its bytes are those of"), "{found}");
+    assert!(!found.stdout.contains("\"repaired\":true"), "{found}");
+    store.import("a", &small()).success();
+    store.call(&["verify"]).success();
+}
+
+#[test]
+fn an_archive_that_lies_about_its_content_is_refused_and_leaves_nothing() {
+    require!(root);
+    let store = Store::new();
+    let wrong = Tar::new()
+        .file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)
+        .file(
+            &format!("blobs/sha256/{:064x}", 7),
+            b"not what it is called",
+        );
+    let layer = saved("a:1", &[small()]);
+    // A byte of the layer, behind the headers of `0000.../`, `VERSION` with its data, and the layer's own two entries.
+    let mut other = layer.clone();
+    let place = other
+        .windows(6)
+        .position(|bytes| bytes == b"hello\n")
+        .unwrap();
+    other[place] = b'H';
+    for (bytes, says) in [
+        (wrong.bytes(), "and should be sha256:"),
+        (other, "and the image says sha256:"),
+        (layer[..layer.len() / 2].to_vec(), "the archive"),
+        (
+            Tar::new().file("blobs/x", b"").bytes(),
+            "neither an OCI layout nor a manifest.json",
+        ),
+    ] {
+        let file = store.scratch.file("lie.tar", bytes);
+        store
+            .call(&["import".as_ref(), file.as_os_str()])
+            .failure()
+            .says(says);
+        assert_eq!(
+            (store.layers().len(), store.blobs().len()),
+            (0, 0),
+            "{says}"
+        );
+    }
+}

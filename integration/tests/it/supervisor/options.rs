@@ -1,0 +1,328 @@
+//! Options of `run`, seen from inside.
+
+use integration::require;
+use integration::supervisor::{IMAGE, Supervisor};
+
+#[test]
+fn a_process_is_who_it_was_asked_to_be() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let run = |flags: &[&str], script: &str| {
+        supervisor.says(&[&["run", "--rm"], flags, &[IMAGE, "sh", "-c", script]].concat())
+    };
+    assert_eq!(run(&[], "id -u; echo $HOME; pwd"), "0\n/root\n/");
+    assert_eq!(
+        run(&["--user", "web"], "id -u; id -G; echo $HOME"),
+        "33\n33 4\n/srv"
+    );
+    assert_eq!(run(&["--user", "7:9"], "id -u; id -g"), "7\n9");
+    supervisor
+        .ctl(&["run", "--rm", "--user", "nobody", IMAGE, "true"])
+        .failure()
+        .says("unable to find user nobody");
+    assert_eq!(
+        run(
+            &["-w", "/srv", "-e", "A=1", "-h", "name"],
+            "pwd; echo $A; hostname; cat /etc/hostname"
+        ),
+        "/srv\n1\nname\nname"
+    );
+    assert_eq!(run(&["--entrypoint", ""], "echo none"), "none");
+    let echoed = supervisor.says(&["run", "--rm", "--entrypoint", "echo", IMAGE, "-n", "words"]);
+    assert_eq!(echoed, "words");
+}
+
+#[test]
+fn rights_are_as_few_as_dockers() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let run = |flags: &[&str], script: &str| {
+        supervisor.says(&[&["run", "--rm"], flags, &[IMAGE, "sh", "-c", script]].concat())
+    };
+    let status = |flags: &[&str], name: &str| {
+        run(
+            flags,
+            &format!("sed -n 's/^{name}:[ \\t]*//p' /proc/self/status"),
+        )
+    };
+    assert_eq!(status(&[], "CapBnd"), "00000000a80425fb");
+    assert_eq!(status(&["--user", "web"], "CapEff"), "0000000000000000");
+    assert_eq!(
+        status(&["--cap-drop", "all", "--cap-add", "chown"], "CapEff"),
+        "0000000000000001"
+    );
+    assert_eq!(
+        (
+            status(&[], "Seccomp"),
+            status(&["--security-opt", "seccomp=unconfined"], "Seccomp")
+        ),
+        ("2".into(), "0".into())
+    );
+    assert_eq!(
+        status(&["--security-opt", "no-new-privileges"], "NoNewPrivs"),
+        "1"
+    );
+    for script in [
+        "mount -t tmpfs none /mnt",
+        "unshare -n true",
+        "echo 1 >/proc/sys/kernel/printk",
+        "chroot / true && false",
+    ] {
+        let finished = supervisor.ctl(&["run", "--rm", IMAGE, "sh", "-c", script]);
+        assert_ne!(finished.code(), 0, "{script}");
+    }
+    supervisor
+        .ctl(&["run", "--rm", "--read-only", IMAGE, "touch", "/x"])
+        .failure()
+        .says("read-only");
+    assert_eq!(
+        run(
+            &["--read-only", "--tmpfs", "/t:size=1m"],
+            "touch /t/x && echo fine"
+        ),
+        "fine"
+    );
+}
+
+#[test]
+fn a_volume_outlives_containers_and_begins_with_the_images_files() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.says(&[
+        "run",
+        "--rm",
+        "-v",
+        "data:/srv",
+        IMAGE,
+        "sh",
+        "-c",
+        "echo kept >/srv/mine",
+    ]);
+    let read = supervisor.says(&[
+        "run",
+        "--rm",
+        "-v",
+        "data:/d:ro",
+        IMAGE,
+        "sh",
+        "-c",
+        "cat /d/file /d/mine; touch /d/x || true",
+    ]);
+    assert_eq!(read, "from the image\nkept");
+    let id = supervisor.says(&["create", "-v", "data:/d", IMAGE, "true"]);
+    supervisor
+        .ctl(&["volume", "rm", "data"])
+        .failure()
+        .says("in use by container");
+    supervisor.says(&["rm", &id]);
+    assert_eq!(supervisor.says(&["volume", "rm", "data"]), "data");
+    // One without a name goes with the container that goes with its end.
+    supervisor.says(&["run", "--rm", "-v", "/anonymous", IMAGE, "true"]);
+    assert_eq!(supervisor.says(&["volume", "ls", "-q"]), "");
+    let host = supervisor.scratch.dir("host");
+    let bind = format!("{}:/h", host.display());
+    supervisor.says(&[
+        "run",
+        "--rm",
+        "-v",
+        &bind,
+        IMAGE,
+        "sh",
+        "-c",
+        "echo out >/h/file",
+    ]);
+    assert_eq!(std::fs::read_to_string(host.join("file")).unwrap(), "out\n");
+    supervisor
+        .ctl(&[
+            "run",
+            "--rm",
+            "--mount",
+            "type=bind,src=/no/such,dst=/h",
+            IMAGE,
+            "true",
+        ])
+        .failure()
+        .says("does not exist");
+}
+
+#[test]
+fn namespaces_are_its_own_the_hosts_or_anothers() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let namespace = |flags: &[&str], kind: &str| {
+        supervisor.says(
+            &[
+                &["run", "--rm"],
+                flags,
+                &[IMAGE, "readlink", &format!("/proc/self/ns/{kind}")],
+            ]
+            .concat(),
+        )
+    };
+    let own = |kind: &str| {
+        std::fs::read_link(format!("/proc/self/ns/{kind}"))
+            .unwrap()
+            .display()
+            .to_string()
+    };
+    assert_ne!(namespace(&[], "net"), own("net"));
+    assert_eq!(namespace(&["--network", "host"], "net"), own("net"));
+    assert_eq!(namespace(&["--pid", "host"], "pid"), own("pid"));
+    let id = supervisor.detached(&["--name", "other"], "sleep 1000");
+    let others =
+        |kind: &str| supervisor.says(&["exec", &id, "readlink", &format!("/proc/self/ns/{kind}")]);
+    assert_eq!(
+        namespace(&["--network", "container:other"], "net"),
+        others("net")
+    );
+    supervisor.says(&["kill", &id]);
+    supervisor.says(&["wait", &id]);
+    supervisor
+        .ctl(&["run", "--rm", "--network", "container:other", IMAGE, "true"])
+        .failure()
+        .says("not running");
+}
+
+#[test]
+fn limits_hold_and_who_exceeds_them_is_told() {
+    require!(
+        containers,
+        busybox,
+        controller("memory"),
+        controller("pids"),
+        controller("cpu")
+    );
+    let supervisor = Supervisor::new();
+    let flags = [
+        "run",
+        "--rm",
+        "--memory",
+        "64m",
+        "--pids-limit",
+        "20",
+        "--cpus",
+        "0.5",
+        IMAGE,
+    ];
+    let files = [
+        "cat",
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/pids.max",
+        "/sys/fs/cgroup/cpu.max",
+    ];
+    assert_eq!(
+        supervisor.says(&[&flags[..], &files].concat()),
+        format!("{}\n20\n50000 100000", 64 << 20)
+    );
+    let id = supervisor.detached(&["--memory", "16m", "--memory-swap", "16m"], "sleep 1000");
+    supervisor.says(&["update", "--memory", "32m", "--memory-swap", "32m", &id]);
+    assert_eq!(
+        supervisor.says(&["exec", &id, "cat", "/sys/fs/cgroup/memory.max"]),
+        (32 << 20).to_string()
+    );
+    let hog = supervisor.detached(
+        &["--memory", "16m", "--memory-swap", "16m"],
+        "exec dd if=/dev/zero of=/dev/null bs=100M",
+    );
+    assert_eq!(supervisor.says(&["wait", &hog]), "137");
+    assert_eq!(supervisor.field(&hog, "{{.State.OOMKilled}}"), "true");
+    let stats = supervisor.says(&[
+        "stats",
+        "--no-stream",
+        "--format",
+        "{{.MemUsage}} {{.PIDs}}",
+        &id,
+    ]);
+    assert!(stats.ends_with("/ 32MiB 1"), "{stats}");
+}
+
+#[test]
+fn an_init_passes_signals_on_and_ends_as_the_program_does() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "trap 'exit 9' TERM; echo ready; while true; do sleep 0.1; done";
+    let mut client = supervisor.start(&[
+        "run", "--rm", "--init", "--name", "box", IMAGE, "sh", "-c", script,
+    ]);
+    assert_eq!(client.stdout.line(), "ready");
+    supervisor.says(&["stop", "box"]);
+    assert_eq!(client.wait().code(), 9);
+    assert_eq!(
+        supervisor
+            .ctl(&["run", "--rm", "--init", IMAGE, "sh", "-c", "exit 4"])
+            .code(),
+        4
+    );
+    assert_eq!(
+        supervisor
+            .ctl(&["run", "--rm", "--init", IMAGE, "nothing"])
+            .code(),
+        127
+    );
+}
+
+#[test]
+fn another_runtime_can_be_asked_for() {
+    require!(containers, busybox, program("runc"));
+    let supervisor = Supervisor::new();
+    assert_eq!(
+        supervisor.says(&[
+            "run",
+            "--rm",
+            "--runtime",
+            "runc",
+            IMAGE,
+            "echo",
+            "under runc"
+        ]),
+        "under runc"
+    );
+    supervisor
+        .ctl(&["run", "--rm", "--runtime", "no-such-runtime", IMAGE, "true"])
+        .failure()
+        .says("no-such-runtime");
+}
+
+#[test]
+fn namespaces_of_another_container_or_of_the_host_are_joined() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let of = |flags: &[&str], script: &str| {
+        supervisor.says(&[&["run", "--rm"], flags, &[IMAGE, "sh", "-c", script]].concat())
+    };
+    let namespace = |name: &str, kind: &str| {
+        supervisor.says(&["exec", name, "readlink", &format!("/proc/self/ns/{kind}")])
+    };
+    let flags = ["--name", "shared", "--ipc", "shareable", "--shm-size", "1m"];
+    supervisor.detached(&flags, "echo both >/dev/shm/file; echo ready; sleep 1000");
+    supervisor.detached(&["--name", "private"], "sleep 1000");
+    let mut log = supervisor.start(&["logs", "-f", "shared"]);
+    assert_eq!(log.stdout.line(), "ready");
+    // The files of shared memory belong to the namespace.
+    let look = "readlink /proc/self/ns/ipc; cat /dev/shm/file; df -k /dev/shm | tail -1 | awk '{print $2}'";
+    assert_eq!(
+        of(&["--ipc", "container:shared"], look),
+        format!("{}\nboth\n1024", namespace("shared", "ipc"))
+    );
+    let refused = ["run", "--rm", "--ipc", "container:private", IMAGE, "true"];
+    supervisor.ctl(&refused).failure().says("--ipc shareable");
+    let look = "readlink /proc/self/ns/pid; cat /proc/1/cmdline | tr '\\0' ' '";
+    assert_eq!(
+        of(&["--pid", "container:private"], look),
+        format!("{}\nsleep 1000", namespace("private", "pid"))
+    );
+    let host = |kind: &str| {
+        let link = std::fs::read_link(format!("/proc/self/ns/{kind}"));
+        link.unwrap().display().to_string()
+    };
+    for kind in ["pid", "ipc"] {
+        let look = format!("readlink /proc/self/ns/{kind}");
+        assert_eq!(of(&[&format!("--{kind}"), "host"], &look), host(kind));
+        let refused = ["run", "--rm", &format!("--{kind}"), "odd", IMAGE, "true"];
+        supervisor.ctl(&refused).failure().says("'odd'");
+    }
+    // What others still use stays theirs; a new one joins nothing that is gone.
+    supervisor.says(&["rm", "-f", "shared"]);
+    let refused = ["run", "--rm", "--ipc", "container:shared", IMAGE, "true"];
+    supervisor.ctl(&refused).failure().says("no such container");
+}

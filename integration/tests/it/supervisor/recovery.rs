@@ -1,0 +1,212 @@
+//! What a kill of the daemon, or of a shim, does: nothing that is not known and mended.
+
+use std::io::Write as _;
+
+use integration::require;
+use integration::supervisor::{IMAGE, Supervisor};
+use integration::{host, place};
+
+#[test]
+fn a_daemon_that_is_killed_loses_no_container_no_exit_code_and_no_line() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let gate = supervisor.scratch.dir("gate");
+    let bind = format!("{}:/gate", gate.display());
+    for name in ["ends", "gone"] {
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+        nix::unistd::mkfifo(&gate.join(name), mode).unwrap();
+    }
+    let lives = supervisor.detached(&["--name", "lives"], "sleep 1000");
+    let ends = supervisor.detached(
+        &["-v", &bind],
+        "echo before; cat /gate/ends; echo after; exit 9",
+    );
+    let gone = supervisor.detached(&["--rm", "-v", &bind], "cat /gate/gone");
+    let frozen = supervisor.detached(&[], "sleep 1000");
+    supervisor.says(&["pause", &frozen]);
+    let pid: i32 = supervisor.field(&ends, "{{.State.Pid}}").parse().unwrap();
+    let other: i32 = supervisor.field(&gone, "{{.State.Pid}}").parse().unwrap();
+    supervisor.crash();
+    // They end while there is no daemon.
+    for name in ["ends", "gone"] {
+        // As soon as its reader is there.
+        let mut gate = std::fs::OpenOptions::new()
+            .write(true)
+            .open(gate.join(name))
+            .unwrap();
+        gate.write_all(b"go\n").unwrap();
+    }
+    assert!(host::await_end(pid) && host::await_end(other));
+    assert_eq!(supervisor.says(&["wait", &ends]), "9");
+    let log = supervisor.says(&["logs", &ends]);
+    assert!(log.starts_with("before") && log.ends_with("after"), "{log}");
+    assert_eq!(supervisor.field("lives", "{{.State.Status}}"), "running");
+    assert_eq!(supervisor.says(&["exec", &lives, "echo", "here"]), "here");
+    assert_eq!(supervisor.field(&frozen, "{{.State.Status}}"), "paused");
+    supervisor.ctl(&["inspect", &gone]).failure();
+    let died = supervisor.says(&[
+        "events",
+        "--after",
+        "0",
+        "--until",
+        "0s",
+        "--filter",
+        "event=die",
+        "--format",
+        "{{.Actor.ID}}",
+    ]);
+    assert_eq!(
+        died.lines().filter(|id| **id == *ends).count(),
+        1,
+        "one end is told once"
+    );
+    assert_eq!(supervisor.bundles().len(), 2);
+}
+
+#[test]
+fn a_daemon_may_be_killed_at_any_moment_of_a_start() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for round in 0..10 {
+        let name = format!("box-{round}");
+        supervisor.says(&["create", "--name", &name, IMAGE, "sleep", "1000"]);
+        let pid = supervisor.pid();
+        let starting = supervisor.start(&["start", &name]);
+        // Later each time, by so many looks at a file.
+        for _ in 0..round * 400 {
+            std::fs::metadata(supervisor.scratch.path()).unwrap();
+        }
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid),
+            nix::sys::signal::Signal::SIGKILL,
+        )
+        .unwrap();
+        assert!(host::await_end(pid));
+        starting.wait();
+        // It runs, or it can be started; in either case it is the only one of its kind.
+        supervisor.says(&["start", &name]);
+        assert_eq!(
+            supervisor.says(&["exec", &name, "echo", "here"]),
+            "here",
+            "{name}"
+        );
+        supervisor.says(&["rm", "-f", &name]);
+        assert!(
+            supervisor.bundles().is_empty(),
+            "{:?}",
+            supervisor.bundles()
+        );
+    }
+}
+
+#[test]
+fn a_policy_starts_a_container_again_and_a_user_has_the_last_word() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let failing = supervisor.detached(&["--restart", "on-failure:2"], "echo start; exit 5");
+    let until = |container: &str, template: &str, wanted: &str| {
+        let mut events = supervisor.start(&["events", "--after", "0", "--format", "{{.Action}}"]);
+        while supervisor.field(container, template) != wanted {
+            events.stdout.line();
+        }
+    };
+    until(&failing, "{{.State.Status}} {{.RestartCount}}", "exited 2");
+    assert_eq!(supervisor.says(&["logs", &failing]), "start\nstart\nstart");
+    let always = supervisor.detached(&["--restart", "always"], "sleep 1000");
+    let pid = supervisor.field(&always, "{{.State.Pid}}");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid.parse().unwrap()),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    until(&always, "{{.State.Status}} {{.RestartCount}}", "running 1");
+    supervisor.says(&["stop", "-t", "0", &always]);
+    assert_eq!(supervisor.field(&always, "{{.State.Status}}"), "exited");
+    // A new daemon starts it, as Docker's does.
+    supervisor.crash();
+    until(&always, "{{.State.Status}}", "running");
+}
+
+#[test]
+fn the_death_of_a_shim_is_the_end_of_its_container_and_leaves_nothing() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let id = supervisor.detached(&[], "sleep 1000");
+    let pid: i32 = supervisor.field(&id, "{{.State.Pid}}").parse().unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let shim: i32 = stat
+        .rsplit(") ")
+        .next()
+        .unwrap()
+        .split(' ')
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(shim),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    assert_eq!(supervisor.says(&["wait", &id]), "137");
+    assert!(host::await_end(pid));
+    assert!(supervisor.bundles().is_empty());
+    supervisor.says(&["start", &id]);
+    assert_eq!(supervisor.says(&["exec", &id, "echo", "again"]), "again");
+}
+
+#[test]
+fn a_daemon_that_cannot_open_its_store_answers_nobody_and_says_why() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.crash();
+    // Somebody else has the store, until his archive ends.
+    let mut holder = std::process::Command::new(place::daemon());
+    holder
+        .args(["store", "--root"])
+        .arg(supervisor.scratch.path().join("root"))
+        .args(["import", "--name", "x", "--rootfs", "-"]);
+    let mut holder = integration::runtime::Running::start(holder);
+    let mut stdin = holder.stdin.take().unwrap();
+    let open = supervisor.scratch.path().join("root/ingests");
+    // As soon as it has the database open, it makes an ingest.
+    let held = || std::fs::read_dir(&open).is_ok_and(|mut found| found.next().is_some());
+    stdin.write_all(&[0; 70_000]).unwrap();
+    while !held() {
+        assert!(std::path::Path::new(&format!("/proc/{}", holder.pid())).exists());
+    }
+    for _ in 0..5 {
+        let clients: Vec<_> = (0..4).map(|_| supervisor.start(&["ps"])).collect();
+        for client in clients {
+            client.wait().failure().says("open the store");
+        }
+    }
+    drop(stdin);
+    holder.wait();
+    supervisor.says(&["ps"]);
+}
+
+#[test]
+fn only_one_daemon_has_a_directory() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let mut second = std::process::Command::new(place::caissonctl().with_file_name("caissond"));
+    second
+        .arg("--root")
+        .arg(supervisor.scratch.path().join("root"))
+        .arg("--state")
+        .arg(supervisor.scratch.dir("other"));
+    integration::runtime::finish(second)
+        .failure()
+        .says("another daemon is running");
+}
+
+#[test]
+fn where_a_socket_is_named_and_nobody_listens_no_daemon_is_started() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let socket = supervisor.scratch.name("other.sock");
+    let error = supervisor.ctl(&["--address", &socket, "ps"]).failure();
+    error.says("is not started on demand");
+    assert!(!std::path::Path::new(&socket).exists());
+}

@@ -1,0 +1,205 @@
+//! Streams: attached and logged, exact, and on a terminal.
+
+use std::io::Write as _;
+
+use integration::require;
+use integration::supervisor::{IMAGE, Supervisor};
+
+#[test]
+fn bytes_go_through_as_they_are() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    // All bytes in an order that is no text, more than any pipe holds.
+    let bytes: Vec<u8> = (0..400_000_u32)
+        .map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    supervisor.scratch.file("bytes", &bytes);
+    let file = supervisor.scratch.name("bytes");
+    let id = supervisor.detached(&[], "sleep 1000");
+    let client = supervisor.command(&[]);
+    let client: Vec<String> = std::iter::once(client.get_program())
+        .chain(client.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    for verb in [format!("run --rm -i {IMAGE}"), format!("exec -i {id}")] {
+        let script = format!("{} {verb} cat <{file} >{file}.back", client.join(" "));
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script]);
+        integration::runtime::finish(shell).success();
+        let back = std::fs::read(format!("{file}.back")).unwrap();
+        assert!(
+            back == bytes,
+            "{verb} gives back {} of {} bytes",
+            back.len(),
+            bytes.len()
+        );
+    }
+}
+
+#[test]
+fn a_follower_loses_nothing_to_rotation() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "read x; i=0; while [ $i -lt 9000 ]; do echo line $i; i=$((i+1)); done";
+    // None of them goes while it is read: a reader that lags by a whole log loses what nobody keeps.
+    let flags = [
+        "--log-opt",
+        "max-size=16k",
+        "--log-opt",
+        "max-file=99",
+        "-i",
+    ];
+    let id = supervisor.detached(&flags, script);
+    let mut following = supervisor.start(&["logs", "-f", &id]);
+    // It follows when the container has not written yet.
+    let mut attached = supervisor.start(&["attach", &id]);
+    attached.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    let expected: String = (0..9000).map(|number| format!("line {number}\n")).collect();
+    assert_eq!(following.stdout.rest(), expected);
+    attached.stdout.rest();
+    attached.wait().success();
+    following.wait().success();
+    let directory = supervisor.scratch.path().join("root/containers").join(&id);
+    let sizes: Vec<u64> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .collect();
+    assert!(sizes.iter().all(|size| *size <= 32 << 10), "{sizes:?}");
+    // What comes at once is one record, however many lines it has: how many files there are is a matter of time. Of text alone there are 97 KB.
+    assert!((3..99).contains(&sizes.len()), "{} files", sizes.len());
+    assert_eq!(
+        supervisor.says(&["logs", "--tail", "2", &id]),
+        "line 8998\nline 8999"
+    );
+    let timed = supervisor.says(&["logs", "-t", "--tail", "1", &id]);
+    assert!(
+        timed.starts_with("20") && timed.ends_with("Z line 8999"),
+        "{timed}"
+    );
+    assert_eq!(supervisor.says(&["logs", "--since", "2099-01-01", &id]), "");
+}
+
+#[test]
+fn of_a_log_the_newest_files_are_kept() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "i=0; while [ $i -lt 9000 ]; do echo line $i; i=$((i+1)); done";
+    let flags = ["--log-opt", "max-size=16k", "--log-opt", "max-file=3"];
+    let id = supervisor.detached(&flags, script);
+    assert_eq!(supervisor.says(&["wait", &id]), "0");
+    let directory = supervisor.scratch.path().join("root/containers").join(&id);
+    let sizes: Vec<u64> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .collect();
+    assert_eq!(sizes.len(), 3);
+    assert!(sizes.iter().all(|size| *size <= 32 << 10), "{sizes:?}");
+    let kept = supervisor.says(&["logs", &id]);
+    assert!(kept.ends_with("line 8999") && !kept.contains("line 0\n"));
+}
+
+#[test]
+fn a_slow_reader_loses_nothing_and_holds_nobody_up() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "i=0; while [ $i -lt 400 ]; do head -c 10000 /dev/zero; i=$((i+1)); done";
+    // As above: each zero takes six bytes there.
+    let limits = ["--log-opt", "max-size=1m", "--log-opt", "max-file=99"];
+    let create = [
+        &["create", "--name", "fast"],
+        &limits[..],
+        &[IMAGE, "sh", "-c", script],
+    ];
+    supervisor.says(&create.concat());
+    let mut slow = supervisor.start(&["start", "-a", "fast"]);
+    let mut events = supervisor.start(&["events", "--after", "0", "--format", "{{.Action}}"]);
+    events.stdout.until("start");
+    // Nobody reads what comes out of the client, and the container ends all the same.
+    assert_eq!(supervisor.says(&["wait", "fast"]), "0");
+    assert_eq!(slow.stdout.rest().len(), 4_000_000);
+    slow.wait().success();
+}
+
+#[test]
+fn an_exec_has_streams_and_an_exit_code_of_its_own() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let id = supervisor.detached(&["--user", "web", "-e", "A=1"], "sleep 1000");
+    let finished = supervisor.ctl(&[
+        "exec",
+        "-e",
+        "B=2",
+        "-w",
+        "/srv",
+        &id,
+        "sh",
+        "-c",
+        "id -un; pwd; echo $A$B >&2; exit 3",
+    ]);
+    assert_eq!(finished.code(), 3, "{finished}");
+    assert_eq!(
+        (&*finished.stdout, &*finished.stderr),
+        ("web\n/srv\n", "12\n")
+    );
+    assert_eq!(
+        supervisor.says(&["exec", "--user", "root", &id, "id", "-u"]),
+        "0"
+    );
+    assert_eq!(
+        supervisor.ctl(&["exec", &id, "no-such-program"]).code(),
+        127
+    );
+    assert_eq!(supervisor.says(&["logs", &id]), "", "an exec is not logged");
+    supervisor.says(&["exec", "-d", &id, "sh", "-c", "echo done >/tmp/done"]);
+    supervisor.says(&["kill", &id]);
+    assert_eq!(supervisor.says(&["wait", &id]), "137");
+    supervisor
+        .ctl(&["exec", &id, "true"])
+        .failure()
+        .says("is not running");
+}
+
+#[test]
+fn a_terminal_is_raw_as_long_as_it_is_attached_and_has_the_users_size() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "stty size; read line; stty size; echo got $line; exit 5";
+    let mut client = supervisor.on_terminal(&["run", "--rm", "-it", IMAGE, "sh", "-c", script]);
+    client.terminal.output.until("24 80");
+    client.terminal.resize(33, 77);
+    client.signal(nix::sys::signal::Signal::SIGWINCH);
+    client.terminal.write("word\r");
+    client.terminal.output.until("33 77");
+    client.terminal.output.until("got word");
+    assert_eq!(client.wait().code(), Some(5));
+}
+
+#[test]
+fn who_presses_the_keys_leaves_and_may_come_back() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "echo ready; read line; echo got $line; read line; exit 6";
+    let mut client =
+        supervisor.on_terminal(&["run", "-it", "--name", "box", IMAGE, "sh", "-c", script]);
+    client.terminal.output.until("ready");
+    client.terminal.write("\x10\x11");
+    assert_eq!(client.wait().code(), Some(0));
+    assert_eq!(supervisor.field("box", "{{.State.Status}}"), "running");
+    let mut client = supervisor.on_terminal(&["attach", "box"]);
+    client.terminal.write("one\r");
+    client.terminal.output.until("got one");
+    client.terminal.write("two\r");
+    assert_eq!(client.wait().code(), Some(6));
+}
+
+#[test]
+fn a_signal_to_the_client_is_one_to_the_container() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "trap 'echo told; exit 8' TERM; echo ready; while true; do sleep 0.1; done";
+    let mut client = supervisor.start(&["run", "--rm", IMAGE, "sh", "-c", script]);
+    assert_eq!(client.stdout.line(), "ready");
+    client.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(client.stdout.line(), "told");
+    assert_eq!(client.wait().code(), 8);
+}
