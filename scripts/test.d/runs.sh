@@ -20,7 +20,7 @@ run() {
 
 run_natively() {
     local hybrid=/sys/fs/cgroup/unified
-    run native isolated pure "$@"
+    run native isolated pure "$@" "${left_out[@]}"
     # The peers would use the hierarchies of version 1 there, which are the machine's own.
     [[ -d $hybrid && -z ${RUNTIME-} ]] || return 0
     # What differs there is where a container's group is; the rest of the suite would only say the same again.
@@ -36,9 +36,17 @@ isolated() {
     "$scripts/test.d/isolated" "$layout" env SECCOMP_PROFILES="$programs/profiles" "${variables[@]}" "$programs/it" --test-threads=2 "$@"
 }
 
+# Downloads and unpacks while compilers have the CPUs. What fails here is done again, and fails, when the machine is wanted.
+prepare_machines() {
+    local kernel
+    for kernel in "${kernels[@]}" trixie; do
+        "$scripts/vm" build --kernel "$kernel" --peers "${vm_peers-trixie}" || return 0
+    done >/dev/null 2>&1
+}
+
 # machine KERNEL PEERS [TEST-ARG]...: without systemd, whose boot takes longer, and without the tests that need it.
 machine() {
-    local kernel=$1 peers=$2 only=()
+    local kernel=$1 peers=$2 only=() module
     shift 2
     if [[ $# == 0 ]]; then
         # Engines take as long as all the rest: they have a machine of their own. Emulated, what traces each system call or runs hundreds
@@ -47,8 +55,9 @@ machine() {
         if [[ -n $all && -z $long ]]; then
             # The oldest kernel meets the fallbacks. A newer one is left what the machine could not run.
             if [[ $kernel == "${kernels[0]-}" ]]; then
-                # Minutes for what needs no controller and was just seen on the machine.
-                set -- "$@" --skip attack --skip checkpoint:: --skip concurrency:: --skip failing:: --skip seccomp_diff::
+                # Minutes for what needs no controller, is the same with any kernel, and was just seen on the machine.
+                for module in attack checkpoint:: concurrency:: failing:: seccomp_diff:: check:: console:: errors:: hooks:: ids:: images:: list:: log:: \
+                    rdt:: shim start_up:: supervisor:: trace::; do set -- "$@" --skip "$module"; done
             else
                 mapfile -t only < <(skipped native)
             fi
@@ -60,11 +69,21 @@ machine() {
 # skipped LOG: the names of the tests that said there what the machine lacks.
 skipped() { sed -nE 's/^skipped: .* \[([^ ]+)\]$/\1/p' "$logs/$1" | sort -u; }
 
+# run_with_systemd KERNEL PEERS [TEST-ARG]...: all that wants systemd, in one machine: its boot takes long. But the engines out of Podman's house
+# take a third of the time, and have another, so that two machines are busy until the end.
+podman=(engines::podman engines::a_pod_of_podman engines::buildah)
 run_with_systemd() {
-    local kernel=$1 peers=$2
+    local kernel=$1 peers=$2 name
     shift 2
-    [[ $# -gt 0 ]] || set -- systemd:: lifecycle:: groups::
-    run vm-systemd boot systemd "$kernel" "$peers" "$@"
+    if [[ $# == 0 ]]; then
+        if [[ -n $systemd ]]; then set -- systemd:: lifecycle:: groups::; fi
+        if [[ -n $engines ]]; then
+            beside run "vm-podman-$kernel" boot systemd "$kernel" "$peers" "${podman[@]}"
+            set -- "$@" engines::
+            for name in "${podman[@]}"; do set -- "$@" --skip "$name"; done
+        fi
+    fi
+    beside run "vm-systemd-$kernel" boot systemd "$kernel" "$peers" "$@" "${left_out[@]}"
 }
 
 # beside COMMAND...: in the background, when less than two others are there. Emulated, one CPU each does more than two for one machine.
@@ -73,25 +92,30 @@ beside() {
     "$@" &
 }
 
-# run_engines KERNEL PEERS [TEST-ARG]...: nothing if the arguments say which tests to run, and these are no engines'.
+# run_engines KERNEL PEERS [TEST-ARG]...: without systemd; nothing if the arguments say which tests to run, and these are no engines'.
 run_engines() {
     local kernel=$1 peers=$2
     shift 2
     [[ $# -gt 0 ]] || set -- engines::
     [[ "$*" == *engines::* ]] || return 0
-    # An operation is several commands of an engine, and each of them several programs.
-    DEADLINE=300 run "engines-$kernel" machine "$kernel" "$peers" "$@"
+    run "engines-$kernel" machine "$kernel" "$peers" "$@"
 }
 
 # boot INIT KERNEL PEERS [TEST-ARG]...
 boot() {
-    local init=$1 kernel=$2 peers=$3 runtime=${RUNTIME-}
+    local init=$1 kernel=$2 peers=$3 runtime=${RUNTIME-} timeout=3000 variables=()
     shift 3
     # The machine has its own.
     if [[ $peers == sid ]]; then runtime=${runtime##*/}; fi
+    if [[ " $* " == *" engines::"* && " $* " != *" --skip engines:: "* ]]; then
+        # An operation is several commands of an engine, and each of them several programs.
+        variables=(DEADLINE=300)
+        # All operations with all engines take twice as long as what is done without options.
+        if [[ -z $all || -n $long ]]; then timeout=6000 variables+=(OPERATIONS=every); fi
+    fi
     # On the disk: before 6.3, what is on a tmpfs cannot be id-mapped. With one thread the names of tests and what they say would share lines.
-    "$scripts/vm" --init "$init" --kernel "$kernel" --peers "$peers" --cpus 1 --timeout 3000 --payload "$programs" -- \
-        env --default-signal TMPDIR=/var/tmp SECCOMP_PROFILES=/payload/profiles ${runtime:+RUNTIME="$runtime"} ${DEADLINE:+DEADLINE="$DEADLINE"} \
+    "$scripts/vm" --init "$init" --kernel "$kernel" --peers "$peers" --cpus 1 --timeout "$timeout" --payload "$programs" -- \
+        env --default-signal TMPDIR=/var/tmp SECCOMP_PROFILES=/payload/profiles ${runtime:+RUNTIME="$runtime"} ${CUTS:+CUTS="$CUTS"} "${variables[@]}" \
         /payload/it --test-threads=2 "$@"
 }
 

@@ -36,6 +36,7 @@ sources_of() {
         build_image) echo host.sh image.sh packages ;;
         build_qemu) echo host.sh qemu.sh ;;
         build_peers) echo host.sh peers.sh ;;
+        build_engines) echo host.sh engines.sh ;;
         build_tree) echo host.sh ../conformance.d/{tree.sh,packages,prepare,tap.go} ;;
         build_criu) echo host.sh criu.sh ;;
     esac
