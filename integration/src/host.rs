@@ -48,7 +48,9 @@ pub fn in_own_mounts(test: impl FnOnce() + Send) {
 
 /// Detaches, in the calling thread's mount namespace, what tests have mounted in their scratch directories.
 fn forget_mounts_of_tests() {
-    for mount in mounts().iter().rev().filter(|mount| place::is_unique(&mount.target)) {
+    let mounts = mounts();
+    let of_tests = |mount: &&Mount| place::is_unique(&mount.target);
+    for mount in mounts.iter().rev().filter(of_tests) {
         match umount2(mount.target.as_str(), MntFlags::MNT_DETACH) {
             // It has gone meanwhile, or with the one that it was on.
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
