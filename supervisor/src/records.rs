@@ -124,17 +124,7 @@ impl Records {
 
     /// Those whose records have gone, and whose directories may not have.
     pub(crate) fn volumes_gone(&self) -> Result<Vec<String>> {
-        let read = || -> std::result::Result<Vec<String>, redb::Error> {
-            let transaction = self.store.database().begin_read()?;
-            let table = transaction.open_table(GONE)?;
-            let rows = table.iter()?;
-            rows.map(|row| {
-                row.map(|(name, _)| name.value().to_owned())
-                    .map_err(Into::into)
-            })
-            .collect()
-        };
-        read().tried(|| "read the records".into())
+        self.rows(GONE, |name, ()| name.to_owned())
     }
 
     /// Their directories are gone too. Nobody waits for the disk: what is looked for in vain does no harm. Blocks.
@@ -153,20 +143,29 @@ impl Records {
     }
 
     fn all<M: Message>(&self, table: TableDefinition<&str, &[u8]>) -> Result<Vec<M>> {
-        let read = || -> std::result::Result<Vec<Vec<u8>>, redb::Error> {
+        let rows = self.rows(table, |_, value| M::parse_from_bytes(value))?;
+        rows.into_iter()
+            .map(|row| row.tried(|| "decode a record".into()))
+            .collect()
+    }
+
+    /// What there is in a table whose keys are names, by what is made of each row.
+    fn rows<V: redb::Value + 'static, T>(
+        &self,
+        table: TableDefinition<&str, V>,
+        make: impl Fn(&str, V::SelfType<'_>) -> T,
+    ) -> Result<Vec<T>> {
+        let read = || -> std::result::Result<Vec<T>, redb::Error> {
             let transaction = self.store.database().begin_read()?;
             let table = transaction.open_table(table)?;
             let rows = table.iter()?;
             rows.map(|row| {
-                row.map(|(_, value)| value.value().to_vec())
+                row.map(|(name, value)| make(name.value(), value.value()))
                     .map_err(Into::into)
             })
             .collect()
         };
-        let rows = read().tried(|| "read the records".into())?;
-        rows.iter()
-            .map(|row| M::parse_from_bytes(row).tried(|| "decode a record".into()))
-            .collect()
+        read().tried(|| "read the records".into())
     }
 
     /// At most a hundred events after that one, in their order.
@@ -174,7 +173,7 @@ impl Records {
         let read = || -> std::result::Result<Vec<Vec<u8>>, redb::Error> {
             let transaction = self.store.database().begin_read()?;
             let table = transaction.open_table(EVENTS)?;
-            let rows = table.range(after + 1..)?;
+            let rows = table.range(after.saturating_add(1)..)?;
             rows.take(100)
                 .map(|row| {
                     row.map(|(_, value)| value.value().to_vec())

@@ -1,6 +1,6 @@
 //! `pause` and `resume`: freezes and thaws a container's cgroup.
 
-use super::Context;
+use super::{Context, not_running};
 use crate::cgroup::Cgroup;
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::state::{ContainerId, Status};
@@ -36,7 +36,7 @@ fn change(
     let status = context.status(&directory, &state)?;
     match context.cgroup(&state)? {
         Some(cgroup) => act(status, &cgroup),
-        None if status == Status::Stopped => Err(Error::new(Kind::State, "container not running")),
+        None if status == Status::Stopped => Err(not_running()),
         None => Err(Error::new(
             Kind::Unsupported,
             "the container has no cgroup, which pausing needs",

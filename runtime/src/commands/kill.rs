@@ -1,6 +1,6 @@
 //! `kill`: sends a signal to a container's init, or to all of its processes.
 
-use super::{Context, start};
+use super::{Context, not_running, start};
 use crate::cli::Signal;
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::state::{ContainerId, State};
@@ -32,11 +32,6 @@ pub(super) fn run(
             other => other.context(|| format!("{}: send signal {}", story(), signal.number())),
         },
     }
-}
-
-/// Engines look for these words.
-fn not_running() -> Error {
-    Error::new(Kind::State, "container not running")
 }
 
 fn open_init(state: &State) -> Result<OwnedFd> {

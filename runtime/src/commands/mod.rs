@@ -171,6 +171,18 @@ impl Context<'_> {
         directory.status(state, |state| self.frozen(state))
     }
 
+    /// Refuses to change a container that is not there yet, or no more.
+    fn living(&self, directory: &Directory, state: &State) -> Result<()> {
+        match self.status(directory, state)? {
+            Status::Stopped => Err(not_running()),
+            Status::Creating => {
+                let text = "the container is still being created";
+                Err(Error::new(Kind::State, text))
+            }
+            Status::Created | Status::Running | Status::Paused => Ok(()),
+        }
+    }
+
     /// Writes what is known by now, before something that may take long.
     fn write_trace(&self) {
         if let Err(error) = self.trace.write() {
@@ -253,6 +265,11 @@ fn read_or_stdin(path: &Path) -> Result<Vec<u8>> {
         std::fs::read(path)
     };
     text.context(|| format!("read {}", path.display()))
+}
+
+/// Engines look for these words.
+fn not_running() -> Error {
+    Error::new(Kind::State, "container not running")
 }
 
 fn saved_cgroup(state: &State) -> Result<Option<Saved>> {

@@ -3,14 +3,14 @@
 //! They are those of a file, in the form of config.json's. Nothing notes them: they last as long as the container's mount namespace. Either all
 //! of a file come, or none.
 
-use super::{Context, start};
+use super::{Context, not_running, start};
 use crate::cli::MountsChange;
 use crate::plan::late_mounts::{self, Container};
 use crate::plan::{Plan, mounts};
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::spawn::{self, Surroundings};
 use crate::spec;
-use crate::state::{ContainerId, Locked, State, Status};
+use crate::state::{ContainerId, Locked, State};
 use oci_spec::runtime::Mount;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -83,9 +83,7 @@ fn apply(
                     let undone = entries[..at].iter().rev().try_for_each(remove);
                     return Err(match undone {
                         Ok(()) => error,
-                        Err(again) => {
-                            Error::new(error.kind(), format!("{error}, and then {again}"))
-                        }
+                        Err(again) => error.and(&again),
                     });
                 }
             }
@@ -96,19 +94,11 @@ fn apply(
 
 /// The container's init, if its mount namespace is its own and can be joined.
 fn joinable(context: &Context<'_>, directory: &Locked, state: &State) -> Result<OwnedFd> {
-    let stopped = || Error::new(Kind::State, "container not running");
-    match context.status(directory, state)? {
-        Status::Stopped => return Err(stopped()),
-        Status::Creating => {
-            let text = "the container is still being created";
-            return Err(Error::new(Kind::State, text));
-        }
-        Status::Created | Status::Running | Status::Paused => {}
-    }
+    context.living(directory, state)?;
     if state.namespaces & libc::CLONE_NEWNS as u64 == 0 {
         let text = "the container has no mount namespace of its own";
         return Err(Error::new(Kind::Unsupported, text));
     }
-    let init = state.init.ok_or_else(stopped)?;
-    start::open_init(&init)?.ok_or_else(stopped)
+    let init = state.init.ok_or_else(not_running)?;
+    start::open_init(&init)?.ok_or_else(not_running)
 }

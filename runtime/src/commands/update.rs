@@ -10,7 +10,7 @@ use crate::plan::{self, resctrl::ResctrlPlan};
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::resctrl::{self, Group};
 use crate::spec;
-use crate::state::{Locked, State, Status};
+use crate::state::{Locked, State};
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use std::borrow::Cow;
 use std::path::Path;
@@ -40,12 +40,7 @@ fn change(
     given: &LinuxResources,
     request: &cli::Update,
 ) -> Result<()> {
-    let wrong_state = |text: &str| Err(Error::new(Kind::State, text));
-    match context.status(directory, state)? {
-        Status::Stopped => return wrong_state("container not running"),
-        Status::Creating => return wrong_state("the container is still being created"),
-        Status::Created | Status::Running | Status::Paused => {}
-    }
+    context.living(directory, state)?;
     let Some(cgroup) = context.cgroup(state)? else {
         let text = "the container has no cgroup, which resources need";
         return Err(Error::new(Kind::Unsupported, text));
@@ -64,7 +59,7 @@ fn change(
         state.resources = former;
         let error = match directory.save(state) {
             Ok(()) => error,
-            Err(again) => Error::new(error.kind(), format!("{error}, and then {again}")),
+            Err(again) => error.and(&again),
         };
         return Err(updated.take_back(error));
     }

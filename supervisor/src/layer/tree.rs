@@ -244,10 +244,9 @@ impl Tree {
         match how(dir.as_fd()) {
             Err(Errno::EXIST) => {
                 self.parents.clear();
-                ensure!(
-                    !self.copies || !is_directory(&stat(dir.as_fd(), name)?),
-                    "a directory is there, which a file does not replace"
-                );
+                if self.copies {
+                    no_directory(&stat(dir.as_fd(), name)?)?;
+                }
                 remove(dir.as_fd(), name).context("replace what is there")?;
                 Ok(how(dir.as_fd())?)
             }
@@ -329,10 +328,7 @@ impl Tree {
     ) -> Result<u64> {
         let dir = self.parent(parent)?;
         if let Ok(there) = stat(dir.as_fd(), name) {
-            ensure!(
-                !is_directory(&there),
-                "a directory is there, which a file does not replace"
-            );
+            no_directory(&there)?;
             self.parents.clear();
         }
         let part = format!(".caisson-{}.part", std::process::id());
@@ -427,6 +423,15 @@ fn clean(path: &[u8]) -> Result<Vec<&[u8]>> {
 
 fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Stat> {
     rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// What a copy asks of what is there before it puts something else in its place.
+fn no_directory(there: &Stat) -> Result<()> {
+    ensure!(
+        !is_directory(there),
+        "a directory is there, which a file does not replace"
+    );
+    Ok(())
 }
 
 fn is_directory(stat: &Stat) -> bool {
