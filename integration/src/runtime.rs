@@ -262,6 +262,11 @@ impl Running {
         self.pid
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        children::has_ended(self.pid, self.since)
+    }
+
     /// Sends the command a signal.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {

@@ -85,9 +85,10 @@ const FAILED: u32 = 5;
 const HOOK_RUNS: u32 = 6;
 const ID_MAP: u32 = 7;
 
-const REQUESTS: [Request; 6] = [
+const REQUESTS: [Request; 7] = [
     Request::IdMaps,
     Request::NetDevices,
+    Request::Delegate,
     Request::Hooks,
     Request::Rlimits,
     Request::Listener,

@@ -7,6 +7,7 @@ use integration::{Bundle, Container, beyond, host, require};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 #[test]
@@ -177,6 +178,87 @@ fn a_container_within_groups_of_threads_works_as_others_do() {
         fs::remove_dir(group).ok(); // The runtime may have made the upper one its own.
     }
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_delegated_group_is_the_containers_own_below_its_limits() {
+    require!(containers, controller("hugetlb"));
+    beyond!(
+        a_delegated_group_is_the_containers_own_below_its_limits,
+        [runc("does not know the annotation")]
+    );
+    let mut bundle = Bundle::new();
+    bundle
+        .config
+        .set(
+            "/annotations",
+            json!({ "run.oci.delegate-cgroup": "/own/most" }),
+        )
+        .set(
+            "/linux/resources/unified",
+            json!({ "hugetlb.2MB.max": "4194304" }),
+        );
+    assert_eq!(bundle.report(&[]).cgroup.trim(), "0::/own/most");
+    let mut container = bundle.pause();
+    let own = container.cgroup();
+    assert!(own.ends_with("own/most"), "{own:?}");
+    let group = own.ancestors().nth(2).unwrap();
+    let of_group = |name: &str| host::cgroup_file(group, name);
+    assert_eq!(of_group("hugetlb.2MB.max"), "4194304");
+    assert_eq!(of_group("cgroup.procs"), "");
+    assert_eq!(host::cgroup_file(&own, "hugetlb.2MB.max"), "max");
+    let second = container.exec_report(&[], &[]);
+    assert_eq!(second.cgroup.trim(), "0::/own/most");
+    container.call("pause", &[]).success();
+    assert!(host::cgroup_file(&own, "cgroup.events").contains("frozen 1"));
+    container.delete_by_force().success();
+    assert!(!group.exists());
+}
+
+#[test]
+fn a_delegated_group_belongs_to_a_container_that_may_manage_it() {
+    require!(containers, userns);
+    beyond!(
+        a_delegated_group_belongs_to_a_container_that_may_manage_it,
+        [runc("does not know the annotation")]
+    );
+    let mut bundle = Bundle::new();
+    bundle
+        .config
+        .set("/annotations", json!({ "run.oci.delegate-cgroup": "own" }))
+        .user_namespace(100_000, 65536)
+        .unmount("/sys/fs/cgroup")
+        .mount("/sys/fs/cgroup", "cgroup", "cgroup", &["rw"]);
+    let container = bundle.pause();
+    let own = container.cgroup();
+    assert!(own.ends_with("own"), "{own:?}");
+    for name in ["", "cgroup.procs", "cgroup.subtree_control"] {
+        let owner = fs::metadata(own.join(name)).unwrap().uid();
+        assert_eq!(owner, 100_000, "{name:?}");
+    }
+}
+
+#[test]
+fn a_delegated_group_has_a_name() {
+    require!(containers);
+    beyond!(
+        a_delegated_group_has_a_name,
+        [
+            runc("does not know the annotation"),
+            crun("takes the container's own group for it")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    for name in ["/", ".", "../.."] {
+        bundle
+            .config
+            .set("/annotations", json!({ "run.oci.delegate-cgroup": name }));
+        bundle.create_fails().failure().says("names no group");
+    }
+    bundle
+        .config
+        .set("/annotations", json!({ "run.oci.delegate-cgroup": "" }));
+    assert_eq!(bundle.report(&[]).cgroup.trim(), "0::/");
 }
 
 /// A running container whose init is in `inner` below its group, which itself takes no processes.

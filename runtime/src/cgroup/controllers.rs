@@ -35,6 +35,18 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Gives this group whatever controllers one above it has, through those between.
+    pub(super) fn enable_from(&self, above: &str) -> Result<()> {
+        let ends = self.path.match_indices('/').map(|(end, _)| end);
+        for path in ends
+            .filter(|end| *end >= above.len())
+            .map(|end| &self.path[..end])
+        {
+            enable_own(&self.open_level(path)?, path)?;
+        }
+        Ok(())
+    }
+
     /// Makes the controllers available, or says why one is not.
     pub(super) fn enable(&self, controllers: &[&str]) -> Result<()> {
         let missing = missing(controllers, &self.read("cgroup.controllers")?);

@@ -10,7 +10,8 @@ use crate::report::{Context, Error, Kind, Result};
 use crate::sys::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{Uid, UnlinkatFlags, fchown, fchownat, unlinkat};
+use nix::unistd::{Pid, Uid, UnlinkatFlags, fchown, fchownat, unlinkat};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// The outcome of `create`.
@@ -87,7 +88,10 @@ fn find(plan: &CgroupPlan) -> Result<Option<Located>> {
         Place::BelowRoot(path) => (path.clone(), None, None),
         Place::BesideOwn(path) => (beside_own(path)?, None, None),
         Place::Unit(unit) => {
-            let (path, bus) = systemd::locate(unit)?;
+            let (mut path, bus) = systemd::locate(unit)?;
+            if let Some(name) = &unit.subgroup {
+                path = format!("{path}/{name}");
+            }
             (path, Some(bus), Some(unit.into()))
         }
     };
@@ -176,13 +180,13 @@ fn create_unit(
     path: String,
 ) -> Result<Created> {
     let started = systemd::start(unit, bus)?;
-    let dir = match files::open_dir(&hierarchy.root, path.as_str()) {
-        Ok(dir) => dir,
-        Err(errno) => {
+    let opened = open_unit(unit, &hierarchy, &path);
+    let (dir, above) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
             drop(started.holder);
             systemd::stop(&started.unit).ok(); // It is not where it should be; that is what counts.
-            let story = format!("open cgroup '/{path}' of unit '{}'", unit.name);
-            return Err(Error::os(story, errno));
+            return Err(error);
         }
     };
     let mut cgroup = Cgroup {
@@ -194,9 +198,10 @@ fn create_unit(
         held: started.holder.map(|holder| Held {
             holder,
             pids_max: None,
+            unit: above,
         }),
     };
-    match cgroup.set_up_unit(plan) {
+    match cgroup.set_up_unit(plan, unit) {
         Ok(warnings) => Ok(Created {
             cgroup: Some(cgroup),
             warnings,
@@ -206,6 +211,29 @@ fn create_unit(
             Err(error)
         }
     }
+}
+
+/// The container's group of a unit that has just been started, and the unit's own if that is another.
+fn open_unit(unit: &Unit, hierarchy: &Hierarchy, path: &str) -> Result<(OwnedFd, Option<OwnedFd>)> {
+    let open = |path: &str| {
+        files::open_dir(&hierarchy.root, path)
+            .context(|| format!("open cgroup '/{path}' of unit '{}'", unit.name))
+    };
+    match above(unit, path) {
+        None => Ok((open(path)?, None)),
+        Some(above) => {
+            let above = open(above)?;
+            // It goes with the unit.
+            make(hierarchy, path, &mut Vec::new())?;
+            Ok((open(path)?, Some(above)))
+        }
+    }
+}
+
+/// The path of the unit's group, if the container's is one below it.
+fn above<'a>(unit: &Unit, path: &'a str) -> Option<&'a str> {
+    let subgroup = unit.subgroup.as_ref()?;
+    path.strip_suffix(subgroup)?.strip_suffix('/')
 }
 
 impl Cgroup {
@@ -221,7 +249,25 @@ impl Cgroup {
     }
 
     fn is_fresh(&self) -> bool {
-        self.made.last() == Some(&self.path)
+        self.made.contains(&self.path)
+    }
+
+    /// Moves init into the group below this one that the container manages, and gives that all controllers. Not before: the group that
+    /// init leaves is the root of its cgroup namespace, and has no processes of its own any more, which the kernel asks of one with children.
+    pub(crate) fn hand_below(&mut self, plan: &CgroupPlan, init: i32) -> Result<()> {
+        let Some(name) = &plan.delegated else {
+            return Ok(());
+        };
+        let path = format!("{}/{name}", self.path);
+        make(&self.hierarchy, &path, &mut self.made)?;
+        let below = self.below(Path::new(name))?;
+        below.add(Pid::from_raw(init))?;
+        self.release()?;
+        below.enable_from(&self.path)?;
+        match plan.owner {
+            Some(owner) => below.delegate(Uid::from_raw(owner)),
+            None => Ok(()),
+        }
     }
 
     fn set_up(&self, plan: &CgroupPlan) -> Result<Vec<String>> {
@@ -244,27 +290,46 @@ impl Cgroup {
     }
 
     /// The same for a group that systemd has just made. A device filter that is there is systemd's own, by an annotation, and stays.
-    fn set_up_unit(&mut self, plan: &CgroupPlan) -> Result<Vec<String>> {
+    fn set_up_unit(&mut self, plan: &CgroupPlan, unit: &Unit) -> Result<Vec<String>> {
+        if let Some(above) = above(unit, &self.path) {
+            // A group with processes gives its children no controllers.
+            if let Some(held) = &self.held {
+                self.add(Pid::from_raw(held.holder.pid))?;
+            }
+            self.enable_from(above)?;
+        }
         let warnings = self.restrict(plan, true)?;
         let pids_max = plan.limits.writes.iter().rfind(|w| w.file == "pids.max");
         let pids_max = pids_max.and_then(|write| write.value.parse::<u64>().ok());
-        if let (Some(held), Some(limit)) = (&mut self.held, pids_max) {
-            held.pids_max = Some(limit);
-            self.write("pids.max", &limit.saturating_add(1).to_string())?;
+        if let Some(held) = &mut self.held {
+            held.pids_max = pids_max;
+        }
+        if let (Some(held), Some(limit)) = (&self.held, pids_max) {
+            self.limit_pids(limit.saturating_add(1), held.unit.as_ref())?;
         }
         Ok(warnings)
     }
 
     /// The container has a process of its own: what has held the group for it until then goes.
     pub(crate) fn release(&mut self) -> Result<()> {
-        let Some(Held { holder, pids_max }) = self.held.take() else {
+        let Some(held) = self.held.take() else {
             return Ok(());
         };
-        drop(holder);
-        match pids_max {
-            Some(limit) => self.write("pids.max", &limit.to_string()),
+        drop(held.holder);
+        match held.pids_max {
+            Some(limit) => self.limit_pids(limit, held.unit.as_ref()),
             None => Ok(()),
         }
+    }
+
+    /// In the unit's group too, if that is another.
+    fn limit_pids(&self, limit: u64, above: Option<&OwnedFd>) -> Result<()> {
+        let limit = limit.to_string();
+        if let Some(above) = above {
+            files::write(above, "pids.max", &limit)
+                .context(|| format!("write '{limit}' to pids.max above cgroup '/{}'", self.path))?;
+        }
+        self.write("pids.max", &limit)
     }
 
     /// A group that was there before may be used if nobody else uses it: with strangers in it, `kill` and `pause` would hit them, and

@@ -70,6 +70,8 @@ struct Held {
     holder: Holder,
     /// What the limit is to be when the holder does not count any more.
     pids_max: Option<u64>,
+    /// The unit's group, if the container's is one below it.
+    unit: Option<OwnedFd>,
 }
 
 /// What state.json keeps of a group.

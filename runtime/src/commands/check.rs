@@ -80,6 +80,10 @@ fn look(context: &Context<'_>, bundle: &Path, findings: &mut Findings) -> Result
         detached: true,
         cgroup_root: group.as_ref().map(|(root, _)| *root),
         cgroup_path: group.as_ref().map(|(_, path)| path.as_path()),
+        delegates: prepared
+            .cgroup
+            .as_ref()
+            .is_some_and(|plan| plan.delegated.is_some()),
         start_by_fifo: true,
         seccomp: prepared.seccomp,
         hook_states: <[[Vec<u8>; 2]; 2]>::default(),

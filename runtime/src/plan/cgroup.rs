@@ -58,7 +58,15 @@ pub(crate) struct CgroupPlan {
     /// Run without a group if none can be made. Only so if nothing was asked of it: no limit, no path.
     pub(crate) may_do_without: bool,
     pub(crate) owner: Option<u32>,
+    /// The group below that the container manages itself, where its init is. The limits stay on the one above.
+    pub(crate) delegated: Option<String>,
 }
+
+/// crun's annotations for the groups of a container that manages some itself, as systemd does: the group below the unit's that has the
+/// limits, and the one below that which is the container's own.
+pub(crate) const SUBGROUP: &str = "run.oci.systemd.subgroup";
+/// See [`SUBGROUP`].
+pub(crate) const DELEGATED: &str = "run.oci.delegate-cgroup";
 
 /// Where in the hierarchy the group is. The paths have neither `.` nor `..` nor empty components, and no `/` at their ends.
 #[derive(Debug, PartialEq)]
@@ -93,7 +101,8 @@ pub(crate) fn draft(request: &Request<'_>, faults: &mut Faults) -> Option<Cgroup
     let place = match request.driver {
         Driver::Systemd => {
             let unit = systemd::unit(id, path, request.rootless, &limits, request.annotations);
-            unit.map(Place::Unit)
+            let subgroup = faults.keep_in("annotations", named(request, SUBGROUP))?;
+            unit.map(|unit| Place::Unit(Unit { subgroup, ..unit }))
         }
         Driver::Cgroupfs | Driver::Disabled => place(path, id),
     };
@@ -125,7 +134,23 @@ pub(crate) fn draft(request: &Request<'_>, faults: &mut Faults) -> Option<Cgroup
         rootless: request.rootless,
         device_filter_may_fail: request.rootless || request.in_user_namespace,
         owner: request.owner,
+        delegated: faults.keep_in("annotations", named(request, DELEGATED))?,
     })
+}
+
+/// The group that an annotation names. None if it names none: crun takes that for no wish.
+fn named(request: &Request<'_>, annotation: &str) -> Result<Option<String>> {
+    let value = request.annotations.and_then(|all| all.get(annotation));
+    let Some(value) = value.filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    match clean(Path::new(value)) {
+        path if path.is_empty() || value.contains('\0') => Err(Error::invalid(format!(
+            "{annotation} '{}' names no group",
+            value.escape_default()
+        ))),
+        path => Ok(Some(path)),
+    }
 }
 
 fn place(cgroups_path: Option<&Path>, id: &str) -> Result<Place> {

@@ -32,6 +32,8 @@ pub(crate) struct Options<'a> {
     /// Where the container's cgroup is: the hierarchy's mount point and the group's own directory.
     pub(crate) cgroup_root: Option<&'a Path>,
     pub(crate) cgroup_path: Option<&'a Path>,
+    /// Init moves into a group below that, which the container manages.
+    pub(crate) delegates: bool,
     /// Starts by the fifo (`create`) or at the parent's word (`run`).
     pub(crate) start_by_fifo: bool,
     pub(crate) seccomp: Option<seccomp::Filter>,
@@ -200,6 +202,7 @@ fn enter(
     if ns.new & libc::CLONE_NEWCGROUP as u64 != 0 {
         steps.push(Step::Unshare(libc::CLONE_NEWCGROUP as u64));
     }
+    steps.extend(options.delegates.then_some(Step::Ask(Request::Delegate)));
     steps.push(Step::NewSession);
     if !options.no_new_keyring {
         steps.push(Step::Keyring(c_string(format!("_ses.{}", options.id))?));

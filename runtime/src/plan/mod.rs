@@ -137,6 +137,8 @@ pub(crate) enum Request {
     IdMaps,
     /// Move network devices into the container's namespace, where init is by now.
     NetDevices,
+    /// Move init into the group below its own that the container manages, now that its cgroup namespace ends above that.
+    Delegate,
     /// Run the `prestart` and `createRuntime` hooks.
     Hooks,
     /// Set the resource limits of init, for which it has no privilege itself.

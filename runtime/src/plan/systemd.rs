@@ -20,6 +20,8 @@ pub(crate) struct Unit {
     pub(crate) name: String,
     /// Its group, below that of the service manager.
     pub(crate) path: String,
+    /// The container's group below that, if it has one of its own there.
+    pub(crate) subgroup: Option<String>,
     /// It is the user's own service manager that starts it, not the system's.
     pub(crate) user: bool,
     /// In this order; of two with the same name, systemd takes the last, or both if it is a list.
@@ -89,6 +91,7 @@ pub(super) fn unit(
     let mut unit = Unit {
         name: unit_name,
         path,
+        subgroup: None,
         user,
         properties: Vec::new(),
     };

@@ -8,6 +8,7 @@ impl fmt::Display for Step {
         match self {
             Step::Ask(Request::IdMaps) => write!(f, "map user and group ids"),
             Step::Ask(Request::NetDevices) => write!(f, "move network devices"),
+            Step::Ask(Request::Delegate) => write!(f, "enter the delegated cgroup"),
             Step::Ask(Request::Hooks) => write!(f, "run the hooks of the runtime namespace"),
             Step::Ask(Request::Rlimits) => write!(f, "set the resource limits"),
             Step::Ask(Request::Listener) => write!(f, "hand the seccomp listener over"),

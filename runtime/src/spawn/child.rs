@@ -46,15 +46,15 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Serves init until the container is created and init waits for the word to start. `hooks` runs the hooks of the runtime namespace;
-    /// `warn` is told of those in the container that take long.
+    /// Serves init until the container is created and init waits for the word to start. `serve` does what is not this module's for the
+    /// process with this pid: hooks of the runtime namespace, groups. `warn` is told of hooks in the container that take long.
     pub(crate) fn until_created(
         &mut self,
         host: &Host,
-        mut hooks: impl FnMut(i32) -> Result<()>,
+        mut serve: impl FnMut(Request, i32) -> Result<()>,
         warn: &dyn Fn(String),
     ) -> Result<()> {
-        let created = self.serve_until_created(host, &mut hooks, warn);
+        let created = self.serve_until_created(host, &mut serve, warn);
         self.trace.steps(self.pid, &self.steps, self.times.as_ref());
         created
     }
@@ -62,7 +62,7 @@ impl Child {
     fn serve_until_created(
         &mut self,
         host: &Host,
-        hooks: &mut impl FnMut(i32) -> Result<()>,
+        serve: &mut impl FnMut(Request, i32) -> Result<()>,
         warn: &dyn Fn(String),
     ) -> Result<()> {
         loop {
@@ -70,7 +70,9 @@ impl Child {
             self.trace_request(message.as_ref());
             match message {
                 Some(Message::Ask(Request::Start)) => return Ok(()),
-                Some(Message::Ask(Request::Hooks)) => hooks(self.pid)?,
+                Some(Message::Ask(request @ (Request::Hooks | Request::Delegate))) => {
+                    serve(request, self.pid)?;
+                }
                 Some(Message::Ask(Request::NetDevices)) => {
                     self.moved = Some(network::move_devices(&self.net_devices, self.pid)?);
                 }

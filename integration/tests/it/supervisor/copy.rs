@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
 use std::path::Path;
 use std::process::Command;
 
-use integration::runtime::finish;
+use integration::runtime::{Running, finish};
 use integration::store::{Header, Tar};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{place, require};
@@ -493,14 +493,7 @@ fn a_container_that_ends_ends_a_copy_and_one_that_is_copied_does_not_start() {
     let copy = supervisor.start(&["cp", "-", "runs:/srv"]);
     let other = supervisor.start(&["cp", "-", "stopped:/srv"]);
     let pid = copy.pid();
-    let children = || {
-        let daemon = supervisor.pid();
-        fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).unwrap_or_default()
-    };
-    while children().split_whitespace().count() < 2 {
-        // As long as the daemon has not got so far, it is asked.
-        supervisor.says(&["ps", "-q"]);
-    }
+    await_workers(&supervisor, &[&copy, &other]);
     let started = supervisor.start(&["start", "stopped"]);
     supervisor.says(&["kill", "runs"]);
     assert_eq!(supervisor.says(&["wait", "runs"]), "137");
@@ -511,15 +504,15 @@ fn a_container_that_ends_ends_a_copy_and_one_that_is_copied_does_not_start() {
     other.wait().success();
     started.wait().success();
     assert_eq!(supervisor.field("stopped", "{{.State.Status}}"), "running");
-    assert_eq!(children().trim(), "", "no process is left of the copies");
+    assert_eq!(workers(&supervisor), 0, "no process is left of the copies");
 }
 
 #[test]
 fn a_client_that_leaves_ends_a_copy() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
-    let script =
-        "dd if=/dev/zero bs=1M count=40 2>/dev/null | tr '\\0' x >/srv/big; echo ready; sleep 1000";
+    // Once: it is started again, and may be stopped at once.
+    let script = "test -e /srv/big || dd if=/dev/zero bs=1M count=40 2>/dev/null | tr '\\0' x >/srv/big; echo ready; sleep 1000";
     let id = supervisor.detached(&["--name", "ended"], script);
     let mut log = supervisor.start(&["logs", "-f", &id]);
     assert_eq!(log.stdout.line(), "ready");
@@ -527,17 +520,33 @@ fn a_client_that_leaves_ends_a_copy() {
     // One waits for input, and one for somebody who takes its output.
     for args in [["cp", "-", "ended:/srv"], ["cp", "ended:/srv", "-"]] {
         let copy = supervisor.start(&args);
-        let daemon = supervisor.pid();
-        let path = format!("/proc/{daemon}/task/{daemon}/children");
-        while fs::read_to_string(&path).unwrap().trim().is_empty() {
-            // As long as the daemon has not got so far, it is asked.
-            supervisor.says(&["ps", "-q"]);
-        }
+        await_workers(&supervisor, &[&copy]);
         copy.signal(nix::sys::signal::Signal::SIGKILL);
         copy.wait_for_exit();
         // It does not wait for the copy.
         supervisor.says(&["start", "ended"]);
-        assert_eq!(fs::read_to_string(&path).unwrap().trim(), "");
+        assert_eq!(workers(&supervisor), 0);
         supervisor.says(&["stop", "-t", "0", "ended"]);
+    }
+}
+
+/// How many processes of its own the daemon has.
+#[track_caller]
+fn workers(supervisor: &Supervisor) -> usize {
+    let daemon = supervisor.pid();
+    let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).unwrap();
+    children.split_whitespace().count()
+}
+
+/// Waits until each of these copies, which go on for as long as they are let, has its process.
+#[track_caller]
+fn await_workers(supervisor: &Supervisor, copies: &[&Running]) {
+    while workers(supervisor) < copies.len() {
+        assert!(
+            !copies.iter().any(|copy| copy.has_ended()),
+            "a copy has ended"
+        );
+        // As long as the daemon has not got so far, it is asked.
+        supervisor.says(&["ps", "-q"]);
     }
 }

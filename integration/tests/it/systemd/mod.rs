@@ -157,6 +157,42 @@ fn annotations_that_are_no_properties_are_refused() {
 }
 
 #[test]
+fn a_container_can_have_a_group_below_the_scope() {
+    require!(systemd, controller("pids"));
+    beyond!(
+        a_container_can_have_a_group_below_the_scope,
+        [runc("does not know the annotations")]
+    );
+    let mut bundle = bundle();
+    bundle
+        .config
+        .set(
+            "/annotations",
+            json!({ "run.oci.systemd.subgroup": "box", "run.oci.delegate-cgroup": "own" }),
+        )
+        .set("/linux/resources/pids", json!({ "limit": 1 }));
+    let mut container = bundle.create();
+    let own = container.cgroup();
+    assert!(own.ends_with("box/own"), "{own:?}");
+    let (group, scope) = (own.parent().unwrap(), own.ancestors().nth(2).unwrap());
+    let unit = scope.file_name().unwrap().to_str().unwrap();
+    assert_eq!(show(unit, "TasksMax"), "1");
+    for group in [group, scope] {
+        assert_eq!(host::cgroup_file(group, "pids.max"), "1");
+        assert_eq!(host::cgroup_file(group, "cgroup.procs"), "");
+    }
+    assert_eq!(host::cgroup_file(&own, "pids.max"), "max");
+    container.call("update", &["--pids-limit", "7"]).success();
+    assert_eq!(host::cgroup_file(group, "pids.max"), "7");
+    assert_eq!(show(unit, "TasksMax"), "7");
+    container.start().success();
+    container.call("pause", &[]).success();
+    container.delete_by_force().success();
+    assert!(!scope.exists());
+    assert_eq!(show(unit, "LoadState"), "not-found");
+}
+
+#[test]
 fn later_commands_need_no_flag() {
     require!(systemd);
     let mut bundle = bundle();

@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 /// Ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Holder {
-    pub(super) pid: i32,
+    pub(in crate::cgroup) pid: i32,
     pidfd: OwnedFd,
 }
 

@@ -19,7 +19,7 @@ use crate::host::Host;
 use crate::notify_socket;
 use crate::output::print;
 use crate::plan::outline::Outline;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, Request};
 use crate::report::{self, Context as _, Error, Kind, Result};
 use crate::resctrl::Group;
 use crate::spawn::{self, Child};
@@ -219,8 +219,12 @@ fn construct(
     let (spec, host) = (&prepared.spec, &prepared.host);
     context.log_birth(child);
     let warn = |text| context.log.alert(text);
+    let serve = |request, pid| match (request, &mut made.cgroup) {
+        (Request::Delegate, Some(cgroup)) => cgroup.hand_below(&prepared.cgroup, pid),
+        _ => run_hooks(spec, state, pid, &warn),
+    };
     child
-        .until_created(host, |pid| run_hooks(spec, state, pid, &warn), &warn)
+        .until_created(host, serve, &warn)
         .map_err(|e| explain(e, made.cgroup.as_ref()))?;
     context
         .log
@@ -332,6 +336,7 @@ fn make_plan(
             detached: prepared.mode != Mode::Foreground,
             cgroup_root: cgroup.as_ref().map(|(root, _)| *root),
             cgroup_path: cgroup.as_ref().map(|(_, path)| path.as_path()),
+            delegates: cgroup.is_some() && prepared.cgroup.delegated.is_some(),
             start_by_fifo: prepared.mode == Mode::Create,
             seccomp: prepared.seccomp.take(),
             hook_states,
