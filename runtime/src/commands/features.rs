@@ -100,11 +100,13 @@ const MEMORY_POLICY_FLAGS: &[&str] = &[
 const UNSAFE_ANNOTATIONS: &[&str] = &[
     "dev.caisson.overlay.",
     "org.systemd.property.",
+    "run.oci.delegate-cgroup",
     "run.oci.hooks.",
     "run.oci.keep_original_groups",
     "run.oci.pidfd_receiver",
     "run.oci.seccomp.receiver",
     "run.oci.seccomp_bpf_data",
+    "run.oci.systemd.subgroup",
 ];
 
 /// Makes the document, indented by four as runc's.
