@@ -1,13 +1,18 @@
-//! What a client sends on a stream, in the daemon.
+//! A client's stream, in the daemon: what he sends, and whether he is still there.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use ttrpc::r#async::SSReceiver;
+use ttrpc::r#async::{SSReceiver, SSSender, ServerStreamSender};
 use ttrpc::proto::Codec;
+
+use crate::fault::Result;
 
 /// ttrpc passes an answer on within moments; a loaded machine has longer ones.
 const LINGER: Duration = Duration::from_secs(1);
+/// Between two looks whether the client is still there.
+const ATTENDANCE: Duration = Duration::from_secs(3);
 
 /// The requests of a stream. They outlive the method that reads them for a moment: to what a client sends while a method fails, ttrpc would
 /// answer that the stream is gone, and that can overtake the method's own answer, which says why.
@@ -41,6 +46,48 @@ impl<Q: Send + 'static> Drop for Requests<Q> {
                 tokio::time::sleep(LINGER).await;
                 drop(receiver);
             });
+        }
+    }
+}
+
+/// Somebody who is answered with a stream.
+pub(crate) trait Client {
+    /// Sends an empty response.
+    fn look(&self) -> impl Future<Output = ttrpc::Result<()>> + Send;
+}
+
+impl<P> Client for SSSender<P>
+where
+    P: Codec + Default + Send + Sync,
+    <P as Codec>::E: std::fmt::Display,
+{
+    async fn look(&self) -> ttrpc::Result<()> {
+        self.send(&P::default()).await
+    }
+}
+
+impl<P> Client for ServerStreamSender<P>
+where
+    P: Codec + Default + Send + Sync,
+    <P as Codec>::E: std::fmt::Display,
+{
+    async fn look(&self) -> ttrpc::Result<()> {
+        self.send(&P::default()).await
+    }
+}
+
+/// Does it as long as the client is there. ttrpc does not tell those who answer a stream that he has left, and what they wait for may never
+/// come. What is sent to him fails then: so an empty response is, now and then.
+pub(crate) async fn attended(
+    client: &impl Client,
+    work: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    let mut work = pin!(work);
+    let mut looks = tokio::time::interval(ATTENDANCE);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            _ = looks.tick() => client.look().await?,
         }
     }
 }

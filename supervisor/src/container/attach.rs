@@ -2,6 +2,7 @@
 //!
 //! The daemon is a reader here like any other. That it goes away, or that a client is slow, holds no container up and loses no output.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -13,7 +14,7 @@ use super::{Container, Run, Supervisor};
 use crate::daemon::detached;
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::containers::{AttachRequest, AttachResponse, attach_request};
-use crate::requests::Requests;
+use crate::requests::{Requests, attended};
 
 pub(crate) async fn attach(
     supervisor: &Arc<Supervisor>,
@@ -27,7 +28,7 @@ pub(crate) async fn attach(
             "the first request does not say what to attach to",
         ));
     };
-    let container = supervisor.find(&to.container)?;
+    let container = supervisor.found(&to.container).await?;
     let config = container.config();
     if config.log.none {
         return Err(Fault::precondition(format!(
@@ -38,7 +39,8 @@ pub(crate) async fn attach(
     let from = if to.logs { From::Begin } else { From::End };
     let directory = supervisor.host.log(&container.id);
     std::fs::create_dir_all(&directory).tried(|| format!("make {}", directory.display()))?;
-    let mut follower = Follower::open(&directory, from).tried(|| "open the log".into())?;
+    let mut follower =
+        Follower::open(&supervisor.watches, &directory, from).tried(|| "open the log".into())?;
     flow::attached(&sender, &container.id, config.terminal).await?;
     if to.start {
         let (supervisor, container, size) =
@@ -73,11 +75,14 @@ pub(crate) async fn attach(
     };
     let mut output = Output::new(sender, taken);
     let (to_inputs, next) = mpsc::channel(16);
-    tokio::select! {
-        done = follow(&container, &run, &mut follower, &mut output) => done,
-        failed = inputs.run(next) => failed,
-        () = flow::receive(requests, to_inputs) => Ok(()),
-    }
+    let attached = async {
+        tokio::select! {
+            done = follow(&container, &run, &mut follower, &mut output) => done,
+            failed = inputs.run(next) => failed,
+            () = flow::receive(requests, to_inputs) => Ok(()),
+        }
+    };
+    attended(&inputs.sender, attached).await
 }
 
 /// Until the run has ended and all has been read.
@@ -87,8 +92,9 @@ async fn follow(
     follower: &mut Follower,
     output: &mut Output,
 ) -> Result<()> {
-    let reading = run.readers.subscribe();
+    let mut reading = Some(run.readers.subscribe());
     let (over_sender, mut over) = watch::channel(false);
+    let mut last = over.clone();
     let mut ended = run.ended.subscribe();
     let noticing = async {
         // The sender is in `run`.
@@ -102,24 +108,29 @@ async fn follow(
             .await
             .tried(|| "read the log".into())?
         {
-            // A client that takes nothing holds up the sending itself too.
+            // A client that takes nothing holds up the sending itself too, but not the container's removal.
             let sending = async {
                 output.room().await?;
                 output.data(record.stderr, record.data).await
             };
+            let mut sending = pin!(sending);
             tokio::select! {
                 biased;
-                sent = sending => sent?,
-                kept = follower.keep_up() => kept.tried(|| "read the log".into())?,
+                sent = &mut sending => sent?,
+                kept = follower.keep_up(&mut last) => {
+                    kept.tried(|| "read the log".into())?;
+                    drop(reading.take());
+                    sending.await?;
+                }
             }
         }
+        drop(reading.take());
         Ok::<_, Fault>(())
     };
     tokio::select! {
         copied = copying => copied?,
         never = noticing => never?,
     }
-    drop(reading);
     let code = *run.ended.borrow();
     if container.config().auto_remove {
         run.settled().await;

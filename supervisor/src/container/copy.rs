@@ -4,7 +4,6 @@
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,12 +21,10 @@ use crate::copy::{Bind, Ids, Overlay, Request, Root, Task};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::lock::lock;
 use crate::protos::containers as api;
-use crate::requests::Requests;
+use crate::requests::{Requests, attended};
 
 /// How far an archive that goes out may be ahead of its reader.
 const WINDOW: u64 = 1 << 20;
-/// Between two looks whether the client is still there.
-const ATTENDANCE: Duration = Duration::from_secs(3);
 /// Of the line that says what is copied; a name has 255 bytes.
 const LINE: usize = 4096;
 
@@ -52,23 +49,6 @@ impl Held<'_> {
     }
 }
 
-/// Does it as long as the client is there. ttrpc does not tell those who answer a stream that he has left: what is sent to him fails then, and so
-/// an empty response is, now and then. Copies hold a container, and are not to do so for ever.
-async fn attended<P>(sender: &SSSender<P>, work: impl Future<Output = Result<()>>) -> Result<()>
-where
-    P: ttrpc::proto::Codec + Default,
-    <P as ttrpc::proto::Codec>::E: std::fmt::Display,
-{
-    let mut work = std::pin::pin!(work);
-    let mut looks = tokio::time::interval(ATTENDANCE);
-    loop {
-        tokio::select! {
-            done = &mut work => return done,
-            _ = looks.tick() => sender.send(&P::default()).await?,
-        }
-    }
-}
-
 pub(crate) async fn copy_out(
     supervisor: &Arc<Supervisor>,
     stream: ServerStream<api::CopyOutResponse, api::CopyOutRequest>,
@@ -87,7 +67,7 @@ async fn out(
     let Some(api::copy_out_request::Of::From(from)) = first.and_then(|request| request.of) else {
         return Err(Fault::new("the first request does not say what to copy"));
     };
-    let container = supervisor.find(&from.container)?;
+    let container = supervisor.found(&from.container).await?;
     let (root, namespace, held) = supervisor.tree(&container).await?;
     let task = Task::Out {
         path: from.path,
@@ -195,7 +175,7 @@ async fn into(
     let Some(api::copy_in_request::Of::To(to)) = first.and_then(|request| request.of) else {
         return Err(Fault::new("the first request does not say where to copy"));
     };
-    let container = supervisor.find(&to.container)?;
+    let container = supervisor.found(&to.container).await?;
     let (root, namespace, held) = supervisor.tree(&container).await?;
     let source = to.source.into_option().map(|source| Source {
         name: source.name,

@@ -92,7 +92,7 @@ impl Supervisor {
                 .ok();
             return Err(fault);
         }
-        let container = Container::new(record);
+        let container = Container::new(record, true);
         lock(&self.containers).insert(container.id.clone(), container.clone());
         Ok(container)
     }

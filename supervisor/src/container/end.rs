@@ -23,30 +23,37 @@ impl Supervisor {
     pub(super) async fn supervise(self: Arc<Self>, container: Arc<Container>, run: Arc<Run>) {
         // An error means that the shim is gone, or as good as gone.
         let exit = run.shim.wait("").await.ok();
-        if let Err(fault) = self.ended(&container, &run, exit).await {
-            crate::daemon::warn(
-                &fault.during(format_args!("the end of container {}", container.name())),
-            );
-        }
+        self.ended(&container, &run, exit).await;
     }
 
-    /// Without `exit`, the shim has died.
+    /// Without `exit`, the shim has died. Whatever fails here is told in the daemon's log only: who waits for the end is told of it, and the
+    /// policy is followed.
     pub(super) async fn ended(
         self: &Arc<Self>,
         container: &Arc<Container>,
         run: &Arc<Run>,
         exit: Option<Exit>,
-    ) -> Result<()> {
+    ) {
         let config = container.config();
         let directory = self.host.bundle(&container.id);
+        let warn = |done: Result<()>| {
+            if let Err(fault) = done {
+                let fault = fault.during(format_args!("the end of container {}", container.name()));
+                crate::daemon::warn(&fault);
+            }
+        };
         let state = {
             let _operation = container.operation.lock().await;
-            let exit = self.buried(container, run, exit).await?;
+            let exit = self.buried(container, run, exit).await;
             let oom = run.oom.load(Ordering::Relaxed)
                 || bundle::exit(&directory).is_some_and(|exit| exit.oom);
-            let state = self.note_end(container, &config, exit, oom).await?;
+            let (state, noted) = self.note_end(container, &config, exit, oom).await;
             run.shim.shut_down().await;
-            blocking(move || bundle::remove(&directory)).await?;
+            warn(match noted {
+                Ok(()) => blocking(move || bundle::remove(&directory)).await,
+                // What the shim has left there tells the next daemon.
+                failed => failed,
+            });
             state
         };
         run.ended.send_modify(|code| *code = Some(state.exit_code));
@@ -60,35 +67,34 @@ impl Supervisor {
                     "die",
                     &[("exitCode", &state.exit_code.to_string())],
                 ));
-                self.forget(container, true, died).await?;
+                warn(self.forget(container, true, died).await);
             }
         } else if restarts(&config, &state) {
             self.clone().restart_later(container.clone());
         }
         run.settled.send_modify(|settled| *settled = true);
-        Ok(())
     }
 
     /// Deletes the task, which also waits for the rest of its output.
-    async fn buried(&self, container: &Container, run: &Run, exit: Option<Exit>) -> Result<Exit> {
+    async fn buried(&self, container: &Container, run: &Run, exit: Option<Exit>) -> Exit {
         let gone = match exit {
             Some(exit) => match run.shim.delete("").await {
-                Ok(_) => return Ok(exit),
+                Ok(_) => return exit,
                 Err(fault) if fault.kind == Kind::Unavailable => Some(exit),
                 Err(fault) => {
                     crate::daemon::warn(
                         &fault.during(format_args!("delete container {}", container.name())),
                     );
-                    return Ok(exit);
+                    return exit;
                 }
             },
             None => None,
         };
         // The shim has died: its binary cleans up, and exit.json has what it knew.
-        let launch = Launch::new(&self.host, &container.config().runtime, None)?;
         let (host, id) = (self.host.clone(), container.id.clone());
-        let directory = host.bundle(&id);
+        let (runtime, directory) = (container.config().runtime, host.bundle(&id));
         let cleaned = blocking(move || {
+            let launch = Launch::new(&host, &runtime, None)?;
             let told = bundle::exit(&directory).map(|exit| Exit {
                 code: exit.status,
                 at: exit.time,
@@ -97,17 +103,16 @@ impl Supervisor {
             Ok(told.unwrap_or(cleaned))
         });
         match (gone, cleaned.await) {
-            (Some(exit), _) => Ok(exit),
-            (None, Ok(exit)) => Ok(exit),
+            (Some(exit), _) | (None, Ok(exit)) => exit,
             (None, Err(fault)) => {
                 crate::daemon::warn(&fault.during(format_args!(
                     "clean up after container {}",
                     container.name()
                 )));
-                Ok(Exit {
+                Exit {
                     code: UNKNOWN,
                     at: now(),
-                })
+                }
             }
         }
     }
@@ -118,7 +123,7 @@ impl Supervisor {
         config: &Config,
         exit: Exit,
         oom: bool,
-    ) -> Result<State> {
+    ) -> (State, Result<()>) {
         let code = i32::try_from(exit.code).unwrap_or(-1);
         let mut record = container.record();
         let state = record.state.mut_or_insert_default();
@@ -142,18 +147,21 @@ impl Supervisor {
         *lock(&container.record) = record;
         container.changed.send_modify(|()| {});
         // One that goes with its end is written of once, when it goes.
-        if !config.auto_remove {
-            self.records.apply(change).await?;
-        }
-        Ok(state)
+        let noted = match config.auto_remove {
+            false => self.records.apply(change).await,
+            true => Ok(()),
+        };
+        (state, noted)
     }
 
     /// Starts it again after a pause, unless somebody starts, stops or removes it meanwhile.
     pub(super) fn restart_later(self: Arc<Self>, container: Arc<Container>) {
         let state = container.record().state.unwrap_or_default();
-        let lived = state.finished_at - state.started_at >= LIVED;
-        let doubled = if lived { 0 } else { state.restarts.min(10) };
-        let pause = (PAUSE.0 * 2_u32.pow(doubled)).min(PAUSE.1);
+        if state.finished_at - state.started_at >= LIVED {
+            container.short_lives.store(0, Ordering::Relaxed);
+        }
+        let doubled = container.short_lives.fetch_add(1, Ordering::Relaxed);
+        let pause = (PAUSE.0 * 2_u32.pow(doubled.min(10))).min(PAUSE.1);
         // A task of its own kind: starting spawns one that may come here again.
         let again = async move {
             let mut changed = container.changed.subscribe();

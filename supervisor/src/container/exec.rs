@@ -78,7 +78,7 @@ pub(crate) async fn exec(
     let Some(exec_request::Of::Process(asked)) = first.and_then(|request| request.of) else {
         return Err(Fault::new("the first request does not say what to execute"));
     };
-    let container = supervisor.find(&asked.container)?;
+    let container = supervisor.found(&asked.container).await?;
     if container.status() == Status::PAUSED {
         return Err(Fault::precondition(format!(
             "container {} is paused: unpause it before",

@@ -166,8 +166,9 @@ impl Inputs<'_> {
             let mut taken = 0;
             while let Some(bytes) = data.recv().await {
                 let Some(bytes) = bytes else {
+                    // A process that has ended needs no end of input; how it ended is what counts.
                     if fifo.take().is_some() {
-                        self.shim.close_stdin(self.exec).await?;
+                        self.shim.close_stdin(self.exec).await.ok();
                     }
                     continue;
                 };

@@ -6,16 +6,13 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::log_record::{Record, parse};
+use super::log_watch::{Watch, Watches};
 
 /// The newest file of a log, in the container's directory.
 pub(crate) const NAME: &str = "container.log";
@@ -24,24 +21,18 @@ const CHUNK: usize = 64 << 10;
 /// More rotated files than anybody asks for.
 const MOST_FILES: u32 = 1000;
 
+/// Bytes of rotated files that are gone but for a reader.
+const MOST_HELD: u64 = 1 << 30;
+
 #[derive(Debug)]
 pub(crate) struct Follower {
     path: PathBuf,
-    watch: AsyncFd<Watch>,
+    watch: Watch,
     /// Being read, and what comes after it.
     files: VecDeque<File>,
     /// The begin of a line whose end is not written yet.
     partial: Vec<u8>,
     ready: VecDeque<Record>,
-}
-
-#[derive(Debug)]
-struct Watch(Inotify);
-
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
 }
 
 /// Where to begin.
@@ -54,19 +45,10 @@ pub(crate) enum From {
 }
 
 impl Follower {
-    pub(crate) fn open(directory: &Path, from: From) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let events =
-            AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
-        inotify.add_watch(directory, events)?;
-        #[expect(
-            deprecated,
-            reason = "its successor is unsafe for what it cannot know: that the descriptor stays the same, as this one does"
-        )]
-        let watch = AsyncFd::with_interest(Watch(inotify), Interest::READABLE)?;
+    pub(crate) fn open(watches: &Watches, directory: &Path, from: From) -> io::Result<Self> {
         let mut follower = Self {
             path: directory.join(NAME),
-            watch,
+            watch: watches.watch(directory)?,
             files: VecDeque::new(),
             partial: vec![],
             ready: VecDeque::new(),
@@ -110,33 +92,27 @@ impl Follower {
                 return Ok(self.ready.pop_front());
             }
             tokio::select! {
-                changed = self.changed() => changed?,
+                () = self.watch.changed() => {}
                 // Without a sender there is nobody left to write.
                 _ = over.changed() => {}
             }
         }
     }
 
-    /// Opens the files that come after those that are open. Never comes back, but with an error.
-    pub(crate) async fn keep_up(&mut self) -> io::Result<()> {
+    /// Opens the files that come after those that are open. Comes back when `over` is true, and all that will ever be there is open.
+    pub(crate) async fn keep_up(&mut self, over: &mut watch::Receiver<bool>) -> io::Result<()> {
         loop {
+            let last_time = *over.borrow_and_update();
             self.catch_up()?;
-            self.changed().await?;
-        }
-    }
-
-    /// Waits until something has happened in the directory.
-    async fn changed(&mut self) -> io::Result<()> {
-        let mut guard = self.watch.readable().await?;
-        loop {
-            match guard.get_inner().0.read_events() {
-                Ok(_) => {}
-                Err(nix::errno::Errno::EAGAIN) => break,
-                Err(errno) => return Err(errno.into()),
+            if last_time {
+                return Ok(());
+            }
+            tokio::select! {
+                () = self.watch.changed() => {}
+                // Without a sender there is nobody left to write.
+                _ = over.changed() => {}
             }
         }
-        guard.clear_ready();
-        Ok(())
     }
 
     /// Whether there was something to read.
@@ -173,10 +149,33 @@ impl Follower {
                 None => None,
             };
             match self.successor(last)? {
-                Some(file) => self.files.push_back(file),
+                Some(file) => {
+                    self.files.push_back(file);
+                    self.bounded()?;
+                }
                 None => return Ok(()),
             }
         }
+    }
+
+    /// What is open stays on the disk.
+    fn bounded(&self) -> io::Result<()> {
+        let mut held = 0;
+        for file in &self.files {
+            let metadata = file.metadata()?;
+            held += if metadata.nlink() == 0 {
+                metadata.len()
+            } else {
+                0
+            };
+        }
+        if held > MOST_HELD {
+            return Err(io::Error::other(format!(
+                "{} MB that were rotated away wait for a reader who takes nothing",
+                held >> 20
+            )));
+        }
+        Ok(())
     }
 
     fn successor(&self, of: Option<u64>) -> io::Result<Option<File>> {
@@ -365,7 +364,12 @@ mod tests {
         }
         let inside = inside();
         let _inside = inside.enter();
-        let read = |from| all(&inside, &mut Follower::open(&scratch.0, from).unwrap());
+        let read = |from| {
+            all(
+                &inside,
+                &mut Follower::open(&Watches::default(), &scratch.0, from).unwrap(),
+            )
+        };
         assert_eq!(read(From::Begin), ["1", "2", "3", "4", "5", "6"]);
         assert_eq!(read(From::Last(3)), ["4", "5", "6"]);
         assert_eq!(read(From::Last(2)), ["5", "6"]);
@@ -379,7 +383,7 @@ mod tests {
         let inside = inside();
         let _inside = inside.enter();
         scratch.line("1");
-        let mut follower = Follower::open(&scratch.0, From::Begin).unwrap();
+        let mut follower = Follower::open(&Watches::default(), &scratch.0, From::Begin).unwrap();
         for text in ["2", "3", "4", "5"] {
             scratch.rotate();
             scratch.line(text);

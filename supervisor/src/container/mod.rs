@@ -24,6 +24,7 @@ mod ids;
 mod layers;
 mod log;
 mod log_record;
+mod log_watch;
 mod look_up;
 mod operations;
 mod recovery;
@@ -32,6 +33,7 @@ mod stats;
 mod volumes;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
@@ -62,7 +64,8 @@ pub(crate) struct Supervisor {
     reserved: Mutex<Vec<String>>,
     /// And ranges of ids.
     taken: Mutex<Vec<Ids>>,
-    /// True when all containers of the last daemon have been found again.
+    pub(crate) watches: log_watch::Watches,
+    /// True when all containers of the last daemon have been found again, or have had their time.
     recovered: watch::Sender<bool>,
 }
 
@@ -74,6 +77,10 @@ pub(crate) struct Container {
     run: Mutex<Option<Arc<Run>>>,
     /// Something about its status has changed.
     changed: watch::Sender<()>,
+    /// How often in a row it has ended soon after its start.
+    short_lives: AtomicU32,
+    /// True when it is known what became of it while there was no daemon.
+    found: watch::Sender<bool>,
 }
 
 /// From a start to its end.
@@ -87,7 +94,7 @@ pub(crate) struct Run {
     /// Who still reads its log holds a receiver: a container that goes with its end waits for them.
     readers: watch::Sender<()>,
     /// It was killed for want of memory.
-    oom: std::sync::atomic::AtomicBool,
+    oom: AtomicBool,
 }
 
 impl Run {
@@ -97,7 +104,7 @@ impl Run {
             ended: watch::Sender::new(None),
             settled: watch::Sender::new(false),
             readers: watch::Sender::new(()),
-            oom: std::sync::atomic::AtomicBool::new(false),
+            oom: AtomicBool::new(false),
         })
     }
 
@@ -110,13 +117,15 @@ impl Run {
 }
 
 impl Container {
-    fn new(record: Record) -> Arc<Self> {
+    fn new(record: Record, found: bool) -> Arc<Self> {
         Arc::new(Self {
             id: record.id.clone(),
             record: Mutex::new(record),
             operation: tokio::sync::Mutex::default(),
             run: Mutex::default(),
             changed: watch::Sender::new(()),
+            short_lives: AtomicU32::new(0),
+            found: watch::Sender::new(found),
         })
     }
 
@@ -180,7 +189,7 @@ impl Container {
 
     pub(crate) fn told_oom(&self) {
         if let Some(run) = self.run() {
-            run.oom.store(true, std::sync::atomic::Ordering::Relaxed);
+            run.oom.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -192,11 +201,12 @@ impl Supervisor {
         let containers = records.containers()?;
         let containers = containers
             .into_iter()
-            .map(|record| (record.id.clone(), Container::new(record)));
+            .map(|record| (record.id.clone(), Container::new(record, false)));
         let supervisor = Arc::new(Self {
             containers: Mutex::new(containers.collect()),
             reserved: Mutex::default(),
             taken: Mutex::default(),
+            watches: log_watch::Watches::default(),
             recovered: watch::Sender::new(false),
             host,
             store,

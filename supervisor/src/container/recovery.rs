@@ -1,17 +1,18 @@
-//! After a start of the daemon: what its predecessor left is found again. Shims go on without a daemon; each is asked with a deadline, all at
-//! once, while the daemon serves already.
+//! After a start of the daemon: what its predecessor left is found again. Shims go on without a daemon; all are asked at once, while the daemon
+//! serves already. Who asks for a container waits until that one is found.
 //!
 //! A bundle is there while a shim may be, so what has a bundle is asked, and what should run but has none is gone with the machine.
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::create::{blocking, restarts};
 use super::{Container, Run, Supervisor, bundle};
-use crate::fault::{Kind, Result, Tried as _};
+use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::lock::lock;
 use crate::protos::containers::{State, restart_policy::Name, state::Status};
 use crate::records::now;
@@ -21,6 +22,8 @@ use ::shim::protos::task_types::Status as Task;
 
 /// How long a shim may take to say what became of its container.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long somebody who asks for a container waits for that.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Supervisor {
     /// What was cut off between files and their records: nobody's files go. Before anybody is served. Blocks.
@@ -60,16 +63,8 @@ impl Supervisor {
         for container in self.list() {
             let (supervisor, here) = (self.clone(), bundles.contains(&container.id));
             let one: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
-                let recovered = if here {
-                    supervisor.adopt(&container).await
-                } else {
-                    supervisor.without_shim(&container).await
-                };
-                if let Err(fault) = recovered {
-                    crate::daemon::warn(
-                        &fault.during(format_args!("find container {} again", container.name())),
-                    );
-                }
+                supervisor.find_again(&container, here).await;
+                container.found.send_modify(|found| *found = true);
             });
             tasks.spawn(one);
         }
@@ -78,12 +73,41 @@ impl Supervisor {
                 continue;
             }
             // Of a container whose removal was cut off after its record had gone.
-            if let Ok(launch) = Launch::new(&self.host, "", None) {
-                self.clear(&id, &launch).await;
-            }
+            let supervisor = self.clone();
+            tasks.spawn(async move {
+                if let Ok(launch) = Launch::new(&supervisor.host, "", None) {
+                    supervisor.clear(&id, &launch).await;
+                }
+            });
         }
-        while tasks.join_next().await.is_some() {}
+        let all = async { while tasks.join_next().await.is_some() {} };
+        let in_time = tokio::time::timeout(ANSWER, all).await.is_ok();
         self.recovered.send_modify(|done| *done = true);
+        if !in_time {
+            while tasks.join_next().await.is_some() {}
+        }
+    }
+
+    /// However long it takes, which is told.
+    async fn find_again(self: &Arc<Self>, container: &Arc<Container>, here: bool) {
+        let finding = async {
+            match here {
+                true => self.adopt(container).await,
+                false => self.without_shim(container).await,
+            }
+        };
+        let mut finding = pin!(finding);
+        let story = || format!("find container {} again", container.name());
+        let found = match tokio::time::timeout(ANSWER, &mut finding).await {
+            Ok(found) => found,
+            Err(_) => {
+                crate::daemon::warn(&Fault::unknown(format!("{}: it takes long", story())));
+                finding.await
+            }
+        };
+        if let Err(fault) = found {
+            crate::daemon::warn(&fault.during(story()));
+        }
     }
 
     fn bundles(&self) -> HashSet<String> {
@@ -104,19 +128,19 @@ impl Supervisor {
         };
         let found = async {
             let shim = Shim::connect(&address, &container.id).await?;
-            let state = shim.state(ANSWER).await?;
-            Ok::<_, crate::fault::Fault>((Arc::new(shim), state))
+            // One that is stopped, or waits for a disk, has a container all the same. Its end is the connection's.
+            let state = shim.state(Duration::ZERO).await?;
+            Ok::<_, Fault>((Arc::new(shim), state))
         };
-        let found = tokio::time::timeout(ANSWER, found).await;
-        let (shim, state) = match found {
-            Ok(Ok(found)) => found,
-            Ok(Err(fault)) if fault.kind == Kind::NotFound => {
+        let (shim, state) = match found.await {
+            Ok(found) => found,
+            Err(fault) if fault.kind == Kind::NotFound => {
                 // It lives, and has no such container: either it was not created yet, or its end was noted.
                 self.clear(&container.id, &launch).await;
                 drop(operation);
                 return self.without_shim(container).await;
             }
-            _ => {
+            Err(_) => {
                 drop(operation);
                 return self.bury(container, &launch).await;
             }
@@ -144,7 +168,8 @@ impl Supervisor {
                 if !known || container.is_alive() {
                     *lock(&container.run) = Some(run.clone());
                     drop(operation);
-                    return self.ended(container, &run, Some(exit)).await;
+                    self.ended(container, &run, Some(exit)).await;
+                    return Ok(());
                 }
             }
             // Created and not started, when the daemon went.
@@ -173,7 +198,7 @@ impl Supervisor {
         .await
     }
 
-    /// The shim does not answer: its binary cleans up, and the exit is what the shim wrote down, if it did.
+    /// The shim is gone: its binary cleans up, and the exit is what the shim wrote down, if it did.
     async fn bury(self: &Arc<Self>, container: &Arc<Container>, launch: &Launch) -> Result<()> {
         let (host, id, launch) = (self.host.clone(), container.id.clone(), launch.clone());
         let exit = blocking(move || {
@@ -256,7 +281,26 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Waits until all that the last daemon left has been found again.
+    /// By its name or id; what became of it while there was no daemon is known.
+    pub(crate) async fn found(&self, name: &str) -> Result<Arc<Container>> {
+        let container = self.find(name)?;
+        if *container.found.borrow() {
+            return Ok(container);
+        }
+        let mut found = container.found.subscribe();
+        // The sender is in the container.
+        let in_time = tokio::time::timeout(PATIENCE, found.wait_for(|found| *found)).await;
+        if in_time.is_err() {
+            return Err(Fault::of(
+                Kind::Unavailable,
+                format!("the shim of container {} does not answer", container.name()),
+            ));
+        }
+        // It may have gone with its end.
+        self.find(name)
+    }
+
+    /// Waits until all that the last daemon left has been found again, or has had its time.
     pub(crate) async fn recovered(&self) {
         // The sender is here.
         self.recovered.subscribe().wait_for(|done| *done).await.ok();

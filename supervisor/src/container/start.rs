@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use protobuf::MessageField;
 
@@ -47,9 +48,11 @@ impl Supervisor {
             return Ok(container.record().state.pid);
         }
         {
-            // Who starts it by hand wants it to stay up; a stop from now on counts.
+            // Who starts it by hand wants it to stay up, however often it did not; a stop from now on counts.
             let mut record = lock(&container.record);
-            record.state.mut_or_insert_default().stopped = false;
+            let state = record.state.mut_or_insert_default();
+            (state.stopped, state.restarts) = (false, 0);
+            container.short_lives.store(0, Ordering::Relaxed);
         }
         self.launch(container, size).await
     }

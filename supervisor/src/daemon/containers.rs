@@ -11,14 +11,14 @@ use crate::container::{self, Container, Follower, From, Supervisor};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::containers as api;
 use crate::protos::containers_ttrpc::Containers;
+use crate::requests::attended;
 
 pub(super) struct Service(pub(super) Arc<Supervisor>);
 
 impl Service {
     async fn found(&self, name: &str) -> Result<Arc<Container>> {
         // Right after its start, the daemon does not know yet what became of what ran.
-        self.0.recovered().await;
-        self.0.find(name)
+        self.0.found(name).await
     }
 }
 
@@ -58,7 +58,6 @@ impl Containers for Service {
         _: &TtrpcContext,
         stream: ServerStream<api::AttachResponse, api::AttachRequest>,
     ) -> Reply<()> {
-        self.0.recovered().await;
         Ok(container::attach(&self.0, stream).await?)
     }
 
@@ -67,7 +66,6 @@ impl Containers for Service {
         _: &TtrpcContext,
         stream: ServerStream<api::AttachResponse, api::ExecRequest>,
     ) -> Reply<()> {
-        self.0.recovered().await;
         Ok(container::exec(&self.0, stream).await?)
     }
 
@@ -221,7 +219,8 @@ impl Containers for Service {
         stream: ServerStreamSender<api::LogsResponse>,
     ) -> Reply<()> {
         let container = self.found(&request.container).await?;
-        Ok(logs(&self.0, &container, &request, stream).await?)
+        let sent = logs(&self.0, &container, &request, &stream);
+        Ok(attended(&stream, sent).await?)
     }
 
     async fn processes(
@@ -273,7 +272,6 @@ impl Containers for Service {
         _: &TtrpcContext,
         stream: ServerStream<api::CopyOutResponse, api::CopyOutRequest>,
     ) -> Reply<()> {
-        self.0.recovered().await;
         Ok(container::copy_out(&self.0, stream).await?)
     }
 
@@ -282,7 +280,6 @@ impl Containers for Service {
         _: &TtrpcContext,
         stream: ServerStream<api::CopyInResponse, api::CopyInRequest>,
     ) -> Reply<()> {
-        self.0.recovered().await;
         Ok(container::copy_in(&self.0, stream).await?)
     }
 }
@@ -291,7 +288,7 @@ async fn logs(
     supervisor: &Supervisor,
     container: &Container,
     request: &api::LogsRequest,
-    stream: ServerStreamSender<api::LogsResponse>,
+    stream: &ServerStreamSender<api::LogsResponse>,
 ) -> Result<()> {
     if container.config().log.none {
         return Err(Fault::precondition(format!(
@@ -303,7 +300,8 @@ async fn logs(
     let directory = supervisor.host.log(&container.id);
     // One that was never started has none yet.
     std::fs::create_dir_all(&directory).tried(|| format!("make {}", directory.display()))?;
-    let mut follower = Follower::open(&directory, from).tried(|| "open the log".into())?;
+    let mut follower =
+        Follower::open(&supervisor.watches, &directory, from).tried(|| "open the log".into())?;
     let (_sender, mut over) = container.log_over(request.follow);
     let mut response = api::LogsResponse::default();
     while let Some(record) = follower

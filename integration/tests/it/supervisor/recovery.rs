@@ -5,6 +5,7 @@ use std::io::Write as _;
 use integration::require;
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{host, place};
+use nix::sys::signal::Signal;
 
 #[test]
 fn a_daemon_that_is_killed_loses_no_container_no_exit_code_and_no_line() {
@@ -125,6 +126,11 @@ fn a_policy_starts_a_container_again_and_a_user_has_the_last_word() {
     // A new daemon starts it, as Docker's does.
     supervisor.crash();
     until(&always, "{{.State.Status}}", "running");
+    // Who starts it by hand begins to count again.
+    supervisor.says(&["start", &failing]);
+    until(&failing, "{{.State.Status}} {{.RestartCount}}", "exited 2");
+    let starts = supervisor.says(&["logs", &failing]);
+    assert_eq!(starts.lines().count(), 6, "{starts}");
 }
 
 #[test]
@@ -133,26 +139,44 @@ fn the_death_of_a_shim_is_the_end_of_its_container_and_leaves_nothing() {
     let supervisor = Supervisor::new();
     let id = supervisor.detached(&[], "sleep 1000");
     let pid: i32 = supervisor.field(&id, "{{.State.Pid}}").parse().unwrap();
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let shim: i32 = stat
-        .rsplit(") ")
-        .next()
-        .unwrap()
-        .split(' ')
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap();
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(shim),
-        nix::sys::signal::Signal::SIGKILL,
-    )
-    .unwrap();
+    signal(shim_of(pid), Signal::SIGKILL);
     assert_eq!(supervisor.says(&["wait", &id]), "137");
     assert!(host::await_end(pid));
     assert!(supervisor.bundles().is_empty());
     supervisor.says(&["start", &id]);
     assert_eq!(supervisor.says(&["exec", &id, "echo", "again"]), "again");
+}
+
+#[test]
+fn a_shim_that_does_not_answer_keeps_its_container_and_holds_up_nobody_else() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let stuck = supervisor.detached(&["--name", "stuck"], "sleep 1000");
+    let other = supervisor.detached(&["--name", "other"], "sleep 1000");
+    let pid: i32 = supervisor.field(&stuck, "{{.State.Pid}}").parse().unwrap();
+    let shim = shim_of(pid);
+    signal(shim, Signal::SIGSTOP);
+    supervisor.crash();
+    assert_eq!(supervisor.says(&["exec", &other, "echo", "here"]), "here");
+    let running = supervisor.says(&["ps", "--format", "{{.Names}} {{.State}}"]);
+    assert!(running.contains("stuck running"), "{running}");
+    let waiting = supervisor.start(&["exec", "stuck", "echo", "still here"]);
+    signal(shim, Signal::SIGCONT);
+    assert_eq!(waiting.wait().success().stdout.trim(), "still here");
+    assert_eq!(supervisor.field("stuck", "{{.State.Pid}}"), pid.to_string());
+}
+
+/// The parent of a container's first process.
+#[track_caller]
+fn shim_of(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[track_caller]
+fn signal(pid: i32, signal: Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
 }
 
 #[test]

@@ -121,6 +121,52 @@ fn a_slow_reader_loses_nothing_and_holds_nobody_up() {
 }
 
 #[test]
+fn who_takes_nothing_or_leaves_keeps_no_container_from_going() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    // More than a client and the daemon hold for somebody who takes nothing.
+    let script = "yes | head -c 3000000; echo done; sleep 1000";
+    for leaves in [false, true] {
+        let run = ["run", "--rm", "--name", "chatty", IMAGE, "sh", "-c", script];
+        let mut client = supervisor.start(&run);
+        assert_eq!(client.stdout.line(), "y");
+        let mut log = supervisor.start(&["logs", "-f", "chatty"]);
+        log.stdout.until("done");
+        if leaves {
+            client.signal(nix::sys::signal::Signal::SIGKILL);
+            client.wait_for_exit();
+            supervisor.says(&["rm", "-f", "chatty"]);
+        } else {
+            supervisor.says(&["rm", "-f", "chatty"]);
+            // What it had written is there all the same.
+            assert_eq!(client.stdout.rest().len(), 3_000_000 - 2 + 5);
+            assert_eq!(client.wait().code(), 137);
+        }
+        assert!(supervisor.bundles().is_empty());
+    }
+}
+
+#[test]
+fn all_readers_of_logs_share_one_inotify_instance() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        let id = supervisor.detached(&[], "echo here; sleep 1000");
+        for _ in 0..2 {
+            readers.push(supervisor.start(&["logs", "-f", &id]));
+        }
+    }
+    for reader in &mut readers {
+        assert_eq!(reader.stdout.line(), "here");
+    }
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", supervisor.pid())).unwrap();
+    let links = fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+    let inotify = links.filter(|link| link.ends_with("anon_inode:inotify"));
+    assert_eq!(inotify.count(), 1);
+}
+
+#[test]
 fn an_exec_has_streams_and_an_exit_code_of_its_own() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
