@@ -80,6 +80,23 @@ impl Supervisor {
         command
     }
 
+    /// The same in a shell's line, as `$ctl`.
+    pub fn in_shell(&self, line: &str) -> Command {
+        let ctl = self.command(&[]);
+        let words = ctl.get_args().map(|word| word.to_string_lossy());
+        let words: Vec<_> = words.collect();
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", line])
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env(
+                "ctl",
+                format!("{} {}", ctl.get_program().display(), words.join(" ")),
+            );
+        shell
+    }
+
     /// Runs one to its end.
     #[track_caller]
     pub fn ctl(&self, args: &[&str]) -> Finished {

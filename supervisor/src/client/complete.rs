@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Arg, Command};
 
 use super::connection::{Daemon, Place, within};
+use super::line::Line;
 use super::print;
 use crate::fault::Result;
 use crate::protos::containers::ListContainersRequest;
@@ -46,27 +47,12 @@ enum Offer {
     Files,
 }
 
-/// The words of a line up to the one that is completed.
-struct Before<'a> {
-    command: &'a Command,
-    /// Options that all commands take.
-    global: &'a Command,
-    /// The option that the next word is the value of.
-    pending: Option<&'a Arg>,
-    /// So many arguments are there.
-    arguments: usize,
-    /// What follows belongs to somebody else, or is no option.
-    over: bool,
-    /// Where the daemon would be.
-    place: Vec<(String, String)>,
-}
-
 /// `words` are those after the program's name, up to the cursor.
 pub(super) async fn run(root: &Command, mut place: Place, words: &[String]) -> Result<u8> {
     let Some((last, before)) = words.split_last() else {
         return Ok(0);
     };
-    let Some(before) = Before::read(root, before) else {
+    let Some(before) = Line::read(root, before) else {
         return Ok(0);
     };
     for (name, value) in &before.place {
@@ -87,7 +73,7 @@ pub(super) async fn run(root: &Command, mut place: Place, words: &[String]) -> R
             Err(_) => String::new(),
         },
     };
-    print(&text);
+    print(&text)?;
     Ok(0)
 }
 
@@ -142,110 +128,7 @@ async fn asked(daemon: &Daemon, things: &Offer) -> Vec<(String, String)> {
     names
 }
 
-impl<'a> Before<'a> {
-    /// None if the words are not understood.
-    fn read(root: &'a Command, words: &[String]) -> Option<Self> {
-        let mut line = Self {
-            command: root,
-            global: root,
-            pending: None,
-            arguments: 0,
-            over: false,
-            place: vec![],
-        };
-        for word in words {
-            if let Some(option) = line.pending.take() {
-                line.place.push((option.get_id().to_string(), word.clone()));
-            } else if line.over || !word.starts_with('-') || word == "-" {
-                line.argument(word)?;
-            } else if word == "--" {
-                line.over = true;
-            } else {
-                line.option(word)?;
-            }
-        }
-        Some(line)
-    }
-
-    fn argument(&mut self, word: &str) -> Option<()> {
-        if self.command.has_subcommands() {
-            self.command = self.command.find_subcommand(word)?;
-            return Some(());
-        }
-        // None if there is one too many.
-        self.positional()?;
-        self.arguments += 1;
-        let next = self.positional();
-        self.over |= next.is_some_and(Arg::is_trailing_var_arg_set);
-        Some(())
-    }
-
-    fn option(&mut self, word: &str) -> Option<()> {
-        let (name, value) = match word.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (word, None),
-        };
-        if name.starts_with("--") {
-            let option = self.named(name)?;
-            match value {
-                Some(value) => self
-                    .place
-                    .push((option.get_id().to_string(), value.to_owned())),
-                None if wants_value(option) => self.pending = Some(option),
-                None => {}
-            }
-            return Some(());
-        }
-        let mut letters = word[1..].chars();
-        while let Some(letter) = letters.next() {
-            let option = self
-                .options()
-                .find(|option| option.get_short() == Some(letter))?;
-            if wants_value(option) {
-                if letters.as_str().is_empty() {
-                    self.pending = Some(option);
-                }
-                break;
-            }
-        }
-        Some(())
-    }
-
-    /// The option that is written so, with its dashes and without a value.
-    fn named(&self, word: &str) -> Option<&'a Arg> {
-        if let Some(name) = word.strip_prefix("--") {
-            return self.options().find(|option| {
-                option.get_long() == Some(name)
-                    || option
-                        .get_all_aliases()
-                        .is_some_and(|aliases| aliases.contains(&name))
-            });
-        }
-        let letter = word.strip_prefix('-')?;
-        self.options().find(|option| {
-            option
-                .get_short()
-                .is_some_and(|short| short.to_string() == letter)
-        })
-    }
-
-    fn options(&self) -> impl Iterator<Item = &'a Arg> {
-        let own = self.command.get_arguments();
-        let global = self
-            .global
-            .get_arguments()
-            .filter(|arg| arg.is_global_set());
-        own.chain(global).filter(|arg| !arg.is_positional())
-    }
-
-    /// What the next argument is. The last one may be repeated.
-    fn positional(&self) -> Option<&'a Arg> {
-        let all: Vec<_> = self.command.get_positionals().collect();
-        let last = all.last().copied();
-        let many = last.filter(|arg| arg.get_action().takes_values() && repeats(arg));
-        all.get(self.arguments).copied().or(many)
-    }
-
+impl Line<'_> {
     /// And the part of the last word that stays as it is.
     fn offer<'b>(&self, last: &'b str) -> (Offer, &'b str) {
         if let Some(option) = self.pending {
@@ -310,16 +193,6 @@ fn nothing() -> Offer {
     Offer::Words(vec![])
 }
 
-/// Its value may be the next word.
-fn wants_value(option: &Arg) -> bool {
-    option.get_action().takes_values() && !option.is_require_equals_set()
-}
-
-fn repeats(arg: &Arg) -> bool {
-    arg.get_num_args()
-        .is_some_and(|count| count.max_values() > 1)
-}
-
 fn help(text: Option<&clap::builder::StyledStr>) -> String {
     text.map(ToString::to_string).unwrap_or_default()
 }
@@ -336,7 +209,7 @@ mod tests {
         root.build();
         let words: Vec<_> = line.iter().map(ToString::to_string).collect();
         let (last, before) = words.split_last().unwrap();
-        Before::read(&root, before).map(|before| before.offer(last).0)
+        Line::read(&root, before).map(|before| before.offer(last).0)
     }
 
     fn words(line: &[&str]) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 
+use futures_util::future::try_join_all;
 use serde_json::Value;
 use tokio::time::{Duration, interval};
 
@@ -14,17 +15,20 @@ use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers as api;
 use crate::records::now;
 
+/// How many containers something is done to at once.
+const AT_ONCE: usize = 50;
+
 pub(super) async fn run(daemon: &Daemon, command: Command) -> Result<u8> {
     match command {
         Command::Stop(asked) => {
-            each(&asked.containers, async |name| {
+            each_at_once(&asked.containers, async |name| {
                 let request = stopping(name, &asked);
                 done(daemon.containers.stop(patient(), &request).await)
             })
             .await
         }
         Command::Restart(asked) => {
-            each(&asked.containers, async |name| {
+            each_at_once(&asked.containers, async |name| {
                 let request = stopping(name, &asked);
                 done(daemon.containers.restart(patient(), &request).await)
             })
@@ -50,7 +54,7 @@ pub(super) async fn run(daemon: &Daemon, command: Command) -> Result<u8> {
 }
 
 async fn kill(daemon: &Daemon, asked: &super::cli::Kill) -> Result<u8> {
-    each(&asked.containers, async |name| {
+    each_at_once(&asked.containers, async |name| {
         let request = api::KillContainerRequest {
             container: name.into(),
             signal: asked.signal.clone(),
@@ -62,7 +66,7 @@ async fn kill(daemon: &Daemon, asked: &super::cli::Kill) -> Result<u8> {
 }
 
 async fn remove(daemon: &Daemon, asked: &super::cli::Rm) -> Result<u8> {
-    each(&asked.containers, async |name| {
+    each_at_once(&asked.containers, async |name| {
         let request = api::RemoveContainerRequest {
             container: name.into(),
             force: asked.force,
@@ -78,7 +82,7 @@ async fn remove(daemon: &Daemon, asked: &super::cli::Rm) -> Result<u8> {
 }
 
 async fn pause(daemon: &Daemon, names: &[String]) -> Result<u8> {
-    each(names, async |name| {
+    each_at_once(names, async |name| {
         let request = api::PauseContainerRequest {
             container: name.into(),
             ..Default::default()
@@ -89,7 +93,7 @@ async fn pause(daemon: &Daemon, names: &[String]) -> Result<u8> {
 }
 
 async fn unpause(daemon: &Daemon, names: &[String]) -> Result<u8> {
-    each(names, async |name| {
+    each_at_once(names, async |name| {
         let request = api::UnpauseContainerRequest {
             container: name.into(),
             ..Default::default()
@@ -109,19 +113,39 @@ async fn rename(daemon: &Daemon, container: String, name: String) -> Result<u8> 
     Ok(0)
 }
 
-/// Does it to each, and prints the names for which it was done. The exit code is 1 if one could not be.
+/// Does it to each, one after the other, and prints the names for which it was done. The exit code is 1 if one could not be.
 pub(super) async fn each(names: &[String], act: impl AsyncFn(&str) -> Result<()>) -> Result<u8> {
     let mut code = 0;
     for name in names {
-        match act(name).await {
-            Ok(()) => print(&format!("{name}\n")),
-            Err(fault) => {
-                say(&fault);
-                code = 1;
-            }
-        }
+        code |= one(name, &act).await?;
     }
     Ok(code)
+}
+
+/// The same at once, as far as nobody is overrun by it.
+pub(super) async fn each_at_once(
+    names: &[String],
+    act: impl AsyncFn(&str) -> Result<()>,
+) -> Result<u8> {
+    let mut code = 0;
+    for some in names.chunks(AT_ONCE) {
+        let codes = try_join_all(some.iter().map(|name| one(name, &act))).await?;
+        code |= codes.into_iter().fold(0, u8::max);
+    }
+    Ok(code)
+}
+
+async fn one(name: &str, act: &impl AsyncFn(&str) -> Result<()>) -> Result<u8> {
+    match act(name).await {
+        Ok(()) => {
+            print(&format!("{name}\n"))?;
+            Ok(0)
+        }
+        Err(fault) => {
+            say(&fault);
+            Ok(1)
+        }
+    }
 }
 
 fn done<T>(answer: ttrpc::Result<T>) -> Result<()> {
@@ -144,7 +168,7 @@ async fn wait(daemon: &Daemon, names: &[String]) -> Result<u8> {
             ..Default::default()
         };
         let response = daemon.containers.wait(patient(), &request).await?;
-        print(&format!("{}\n", response.exit_code));
+        print(&format!("{}\n", response.exit_code))?;
     }
     Ok(0)
 }
@@ -160,7 +184,7 @@ async fn update(daemon: &Daemon, asked: Update) -> Result<u8> {
         restart: restart.clone().into(),
         ..Default::default()
     };
-    each(&asked.containers, async |name| {
+    each_at_once(&asked.containers, async |name| {
         done(daemon.containers.update(patient(), &request(name)).await)
     })
     .await
@@ -206,7 +230,7 @@ async fn ps(daemon: &Daemon, asked: Ps) -> Result<u8> {
                 .iter()
                 .map(|container| id(container) + "\n")
                 .collect::<String>(),
-        );
+        )?;
         return Ok(0);
     }
     let now = now();
@@ -222,7 +246,7 @@ async fn ps(daemon: &Daemon, asked: Ps) -> Result<u8> {
         ("STATUS", "Status"),
         ("NAMES", "Names"),
     ];
-    print(&table::render(&rows, columns, asked.format.as_deref())?);
+    print(&table::render(&rows, columns, asked.format.as_deref())?)?;
     Ok(0)
 }
 
@@ -316,13 +340,13 @@ pub(super) fn show(found: &[Value], format: Option<&str>) -> Result<()> {
     match format {
         None => {
             let text = serde_json::to_string_pretty(found).tried(|| "write JSON".into())?;
-            print(&format!("{text}\n"));
+            print(&format!("{text}\n"))?;
         }
         Some(format) => print(&table::render(
             found,
             &[],
             Some(format).filter(|format| *format != "table"),
-        )?),
+        )?)?,
     }
     Ok(())
 }
@@ -405,9 +429,10 @@ async fn logs(daemon: &Daemon, asked: Logs) -> Result<u8> {
                 .write_all(&text)
                 .and_then(|()| io::stdout().flush())
         };
-        if written.is_err() {
+        match written {
             // The reader has left.
-            return Ok(0);
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
+            written => written.tried(|| "write to standard output".into())?,
         }
     }
 }
@@ -428,7 +453,7 @@ async fn top(daemon: &Daemon, container: String) -> Result<u8> {
         ])
         .output();
     match output {
-        Ok(output) if output.status.success() => print(&String::from_utf8_lossy(&output.stdout)),
+        Ok(output) if output.status.success() => print(&String::from_utf8_lossy(&output.stdout))?,
         // Without ps, what /proc says.
         _ => {
             let row = |pid: &u32| {
@@ -441,7 +466,7 @@ async fn top(daemon: &Daemon, container: String) -> Result<u8> {
                 &rows,
                 &[("PID", "Pid"), ("CMD", "Command")],
                 None,
-            )?);
+            )?)?;
         }
     }
     Ok(0)
@@ -502,11 +527,11 @@ async fn stats(daemon: &Daemon, asked: Stats) -> Result<u8> {
         ];
         let text = table::render(&rows, columns, asked.format.as_deref())?;
         if asked.no_stream {
-            print(&text);
+            print(&text)?;
             break;
         }
         // Over what is there.
-        print(&format!("\x1b[H\x1b[2J{text}"));
+        print(&format!("\x1b[H\x1b[2J{text}"))?;
     }
     Ok(0)
 }
@@ -547,7 +572,7 @@ async fn commit(daemon: &Daemon, asked: super::cli::Commit) -> Result<u8> {
         ..Default::default()
     };
     let response = daemon.containers.commit(patient(), &request).await?;
-    print(&format!("{}\n", response.id));
+    print(&format!("{}\n", response.id))?;
     Ok(0)
 }
 
@@ -562,7 +587,7 @@ async fn diff(daemon: &Daemon, container: String) -> Result<u8> {
             api::diff_response::change::Kind::ADDED => 'A',
             api::diff_response::change::Kind::DELETED => 'D',
         };
-        print(&format!("{letter} {}\n", change.path));
+        print(&format!("{letter} {}\n", change.path))?;
     }
     Ok(0)
 }

@@ -113,7 +113,7 @@ async fn import(daemon: &Daemon, file: &Path, name: String, quiet: bool) -> Resu
                             format!("{name}\n")
                         } else {
                             format!("Loaded image: {name}\n")
-                        });
+                        })?;
                     }
                 }
                 _ => {}
@@ -327,7 +327,7 @@ pub(super) async fn list(daemon: &Daemon, asked: Images) -> Result<u8> {
             .map(|row| row["ID"].as_str().unwrap_or_default().to_owned() + "\n")
             .collect();
         ids.dedup();
-        print(&ids.concat());
+        print(&ids.concat())?;
         return Ok(0);
     }
     let mut columns = vec![
@@ -340,7 +340,7 @@ pub(super) async fn list(daemon: &Daemon, asked: Images) -> Result<u8> {
     if asked.digests {
         columns.insert(2, ("DIGEST", "Digest"));
     }
-    print(&table::render(&rows, &columns, asked.format.as_deref())?);
+    print(&table::render(&rows, &columns, asked.format.as_deref())?)?;
     Ok(0)
 }
 
@@ -414,7 +414,7 @@ pub(super) async fn remove(daemon: &Daemon, asked: Rmi) -> Result<u8> {
                     .iter()
                     .map(|name| format!("Untagged: {name}\n"));
                 let deleted = removed.deleted.iter().map(|id| format!("Deleted: {id}\n"));
-                print(&untagged.chain(deleted).collect::<String>());
+                print(&untagged.chain(deleted).collect::<String>())?;
             }
             Err(fault) => {
                 super::say(&fault);
@@ -467,7 +467,7 @@ pub(super) async fn history(daemon: &Daemon, asked: History) -> Result<u8> {
         ("SIZE", "Size"),
         ("COMMENT", "Comment"),
     ];
-    print(&table::render(&rows, columns, asked.format.as_deref())?);
+    print(&table::render(&rows, columns, asked.format.as_deref())?)?;
     Ok(0)
 }
 
@@ -498,7 +498,7 @@ pub(super) async fn prune(daemon: &Daemon, asked: &Prune) -> Result<u8> {
     print(&format!(
         "{deleted}Total reclaimed space: {}\n",
         table::decimal(pruned.reclaimed)
-    ));
+    ))?;
     Ok(0)
 }
 
@@ -516,12 +516,12 @@ async fn verify(daemon: &Daemon, images: Vec<String>, repair: bool) -> Result<u8
         .await?;
     for fault in &verdict.faults {
         let end = if fault.repaired { " (repaired)" } else { "" };
-        print(&format!("{}: {}{end}\n", fault.object, fault.what));
+        print(&format!("{}: {}{end}\n", fault.object, fault.what))?;
     }
     print(&format!(
         "{} checked, {} damaged\n",
         verdict.checked,
         verdict.faults.len()
-    ));
+    ))?;
     Ok(u8::from(verdict.faults.iter().any(|fault| !fault.repaired)))
 }

@@ -16,6 +16,7 @@ mod containers;
 mod copy;
 mod format;
 mod images;
+mod line;
 #[cfg(test)]
 mod manual;
 mod process;
@@ -28,16 +29,20 @@ mod view;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
-use crate::fault::{Fault, Kind};
+use crate::fault::{Fault, Kind, Result};
 
 /// The daemon, or the client itself, could not do it.
 const REFUSED: u8 = 125;
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
+    let mut root = cli::Cli::command();
+    root.build();
+    let name = std::env::args_os().take(1);
+    let line = name.chain(line::for_clap(&root, std::env::args_os().skip(1)));
+    let cli = match cli::Cli::try_parse_from(line) {
         Ok(cli) => cli,
         Err(error) => {
             // Help goes to standard output, errors do not; neither can be told about when it fails.
@@ -80,6 +85,15 @@ fn say(fault: &Fault) {
 }
 
 /// Text for standard output. A reader who has left needs none.
-fn print(text: &str) {
-    io::stdout().write_all(text.as_bytes()).ok();
+fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Fault::unknown(format!("write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }

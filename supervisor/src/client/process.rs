@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd as _;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -28,6 +30,8 @@ const TOLD: u64 = 128 << 10;
 pub(super) enum Over {
     Ended(i32),
     Detached,
+    /// Nobody reads our output any more; the process goes on, as with Docker.
+    Unwanted,
 }
 
 /// Requests that can carry input.
@@ -121,8 +125,19 @@ where
     let (mut all, mut told) = (0_u64, 0);
     loop {
         let length = match receiver.recv().await.map_err(lost)?.of {
-            Some(attach_response::Of::Stdout(data)) => write(io::stdout().as_fd(), &data).await?,
-            Some(attach_response::Of::Stderr(data)) => write(io::stderr().as_fd(), &data).await?,
+            Some(attach_response::Of::Stdout(data)) => {
+                let length = data.len() as u64;
+                if !write(false, data).await? {
+                    return Ok(Over::Unwanted);
+                }
+                length
+            }
+            Some(attach_response::Of::Stderr(data)) => {
+                let length = data.len() as u64;
+                // What counts is standard output.
+                write(true, data).await?;
+                length
+            }
             Some(attach_response::Of::Ended(ended)) => return Ok(Over::Ended(ended.exit_code)),
             Some(attach_response::Of::Taken(bytes)) => {
                 taken.send_modify(|taken| *taken = bytes);
@@ -153,33 +168,32 @@ pub(super) fn lost(error: ttrpc::Error) -> Fault {
     fault
 }
 
-/// All of it. What nobody wants any more (`| head`) is taken all the same, so that the process' end is seen.
-async fn write(to: std::os::fd::BorrowedFd<'_>, data: &[u8]) -> Result<u64> {
-    let mut rest = data;
-    while !rest.is_empty() {
-        match nix::unistd::write(to, rest) {
-            Ok(length) => rest = &rest[length..],
-            Err(nix::errno::Errno::EINTR) => {}
-            // Standard output may have been made non-blocking by another who has it.
-            Err(nix::errno::Errno::EAGAIN) => {
-                let to = to.try_clone_to_owned().tried(|| "write".into())?;
-                let waited = tokio::task::spawn_blocking(move || {
-                    let mut fds = [nix::poll::PollFd::new(
-                        to.as_fd(),
-                        nix::poll::PollFlags::POLLOUT,
-                    )];
-                    nix::poll::poll(&mut fds, nix::poll::PollTimeout::NONE)
-                });
-                waited
-                    .await
-                    .tried(|| "write".into())?
-                    .tried(|| "wait for standard output".into())?;
+/// All of it; false if nobody wants it any more (`| head`). Not in the way of signals, however long a reader takes.
+async fn write(is_stderr: bool, data: Vec<u8>) -> Result<bool> {
+    let writing = tokio::task::spawn_blocking(move || {
+        let (stdout, stderr) = (io::stdout(), io::stderr());
+        let to = match is_stderr {
+            true => stderr.as_fd(),
+            false => stdout.as_fd(),
+        };
+        let mut rest = &data[..];
+        while !rest.is_empty() {
+            match nix::unistd::write(to, rest) {
+                Ok(length) => rest = &rest[length..],
+                Err(Errno::EINTR) => {}
+                // Standard output may have been made non-blocking by another who has it.
+                Err(Errno::EAGAIN) => {
+                    let mut fds = [PollFd::new(to, PollFlags::POLLOUT)];
+                    poll(&mut fds, PollTimeout::NONE).map(drop)?;
+                }
+                Err(Errno::EPIPE) => return Ok(false),
+                Err(errno) => return Err(errno),
             }
-            Err(nix::errno::Errno::EPIPE) => break,
-            Err(errno) => return Err(Fault::unknown(format!("write to standard output: {errno}"))),
         }
-    }
-    Ok(data.len() as u64)
+        Ok(true)
+    });
+    let written = writing.await.tried(|| "write".into())?;
+    written.tried(|| "write to standard output".into())
 }
 
 /// Comes back only when the user leaves.

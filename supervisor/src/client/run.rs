@@ -17,6 +17,8 @@ use crate::protos::containers::{
 
 /// The program was started, and the user left.
 const LEFT: u8 = 0;
+/// As of a program that writes into a pipe without a reader.
+const UNWANTED: u8 = 128 + libc::SIGPIPE as u8;
 
 pub(super) async fn run(daemon: &Daemon, arguments: Run) -> Result<u8> {
     let config = arguments
@@ -29,11 +31,10 @@ pub(super) async fn run(daemon: &Daemon, arguments: Run) -> Result<u8> {
         ));
     }
     let (interactive, name) = (config.interactive, arguments.create.options.name.clone());
-    let no_log = config.log.none;
     let id = made(daemon, name, config).await?;
-    if arguments.detach || no_log {
+    if arguments.detach {
         start_one(daemon, &id).await?;
-        print(&format!("{id}\n"));
+        print(&format!("{id}\n"))?;
         return Ok(0);
     }
     let to = attach_request::To {
@@ -52,7 +53,7 @@ pub(super) async fn create(daemon: &Daemon, arguments: Create) -> Result<u8> {
         .options
         .config(&arguments.create.image, &arguments.create.command)?;
     let id = made(daemon, arguments.create.options.name, config).await?;
-    print(&format!("{id}\n"));
+    print(&format!("{id}\n"))?;
     Ok(0)
 }
 
@@ -223,5 +224,6 @@ fn code(over: Over) -> u8 {
     match over {
         Over::Ended(code) => u8::try_from(code & 0xff).unwrap_or(u8::MAX),
         Over::Detached => LEFT,
+        Over::Unwanted => UNWANTED,
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn confirmed(what: &str) -> Result<bool> {
             "this removes {what}: say --force if that is meant"
         )));
     }
-    print(&format!("This removes {what}. Are you sure? [y/N] "));
+    print(&format!("This removes {what}. Are you sure? [y/N] "))?;
     io::stdout().flush().tried(|| "write".into())?;
     let mut answer = String::new();
     io::stdin()
@@ -84,7 +84,7 @@ async fn create_volume(daemon: &Daemon, labels: &[String], name: Option<String>)
         ..Default::default()
     };
     let volume = daemon.volumes.create(patient(), &request).await?.volume;
-    print(&format!("{}\n", volume.name));
+    print(&format!("{}\n", volume.name))?;
     Ok(0)
 }
 
@@ -93,12 +93,12 @@ async fn volumes(daemon: &Daemon, quiet: bool, format: Option<&str>) -> Result<u
     let volumes = daemon.volumes.list(patient(), &request).await?.volumes;
     if quiet {
         let names = volumes.iter().map(|volume| format!("{}\n", volume.name));
-        print(&names.collect::<String>());
+        print(&names.collect::<String>())?;
         return Ok(0);
     }
     let rows: Vec<Value> = volumes.iter().map(|volume| shown(volume, &[])).collect();
     let columns = &[("DRIVER", "Driver"), ("VOLUME NAME", "Name")];
-    print(&table::render(&rows, columns, format)?);
+    print(&table::render(&rows, columns, format)?)?;
     Ok(0)
 }
 
@@ -141,7 +141,7 @@ async fn prune_volumes(daemon: &Daemon, asked: &Prune) -> Result<u8> {
     print(&format!(
         "{removed}Total reclaimed space: {}\n",
         table::decimal(pruned.reclaimed)
-    ));
+    ))?;
     Ok(0)
 }
 
@@ -178,7 +178,7 @@ async fn df(daemon: &Daemon, verbose: bool, format: Option<&str>) -> Result<u8> 
             ("RECLAIMABLE", "Reclaimable"),
             ("KEPT BY", "Reasons"),
         ];
-        print(&table::render(&rows, columns, format)?);
+        print(&table::render(&rows, columns, format)?)?;
         return Ok(0);
     }
     let mut rows = vec![];
@@ -211,7 +211,7 @@ async fn df(daemon: &Daemon, verbose: bool, format: Option<&str>) -> Result<u8> 
             ("RECLAIMABLE", "Reclaimable"),
         ],
         format,
-    )?);
+    )?)?;
     Ok(0)
 }
 
@@ -255,7 +255,7 @@ async fn prune(daemon: &Daemon, asked: &Prune, volumes: bool) -> Result<u8> {
             .await
             .map_err(Fault::from)
         {
-            Ok(_) => print(&format!("Deleted container: {}\n", container.id)),
+            Ok(_) => print(&format!("Deleted container: {}\n", container.id))?,
             Err(fault) => super::say(&fault),
         }
     }
@@ -388,7 +388,7 @@ pub(super) async fn info(daemon: &Daemon, asked: Formatted) -> Result<u8> {
         let text = value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned);
-        print(&format!("{name}: {text}\n"));
+        print(&format!("{name}: {text}\n"))?;
     }
     Ok(0)
 }
@@ -405,7 +405,7 @@ pub(super) async fn version(daemon: &Daemon, asked: Formatted) -> Result<u8> {
         None => print(&format!(
             "Client: caissonctl {client}\nServer: caissond {} (pid {})\n",
             server.version, server.pid
-        )),
+        ))?,
     }
     Ok(0)
 }

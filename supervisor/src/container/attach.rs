@@ -15,6 +15,7 @@ use crate::daemon::detached;
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::containers::{AttachRequest, AttachResponse, attach_request};
 use crate::requests::{Requests, attended};
+use crate::shim::Launch;
 
 pub(crate) async fn attach(
     supervisor: &Arc<Supervisor>,
@@ -30,9 +31,17 @@ pub(crate) async fn attach(
     };
     let container = supervisor.found(&to.container).await?;
     let config = container.config();
-    if config.log.none {
+    let launch = Launch::new(&supervisor.host, &config.runtime, None)?;
+    if config.log.none && !launch.ours {
         return Err(Fault::precondition(format!(
-            "container {} has no log: nothing of its output can be seen",
+            "container {} has no log, without which nothing of its output can be seen with the shim {}",
+            container.name(),
+            config.runtime
+        )));
+    }
+    if !to.start && !container.is_alive() {
+        return Err(Fault::precondition(format!(
+            "container {} does not run: start it to attach to it",
             container.name()
         )));
     }
@@ -46,14 +55,7 @@ pub(crate) async fn attach(
         let (supervisor, container, size) =
             (supervisor.clone(), container.clone(), to.size.into_option());
         // A client that leaves does not cut it in half.
-        let start = async move {
-            let started = supervisor.start(&container, size).await;
-            if started.is_err() && container.config().auto_remove {
-                supervisor.remove(&container, false, true).await?;
-            }
-            started
-        };
-        detached(start).await?;
+        detached(async move { supervisor.start_or_forget(&container, size).await }).await?;
     } else if let (Some(size), Ok(shim)) = (to.size.as_ref(), container.shim()) {
         shim.resize("", size.width, size.height).await?;
     }

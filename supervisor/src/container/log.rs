@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::sys::statvfs::fstatvfs;
 use tokio::sync::watch;
 
 use super::log_record::{Record, parse};
@@ -21,8 +22,9 @@ const CHUNK: usize = 64 << 10;
 /// More rotated files than anybody asks for.
 const MOST_FILES: u32 = 1000;
 
-/// Bytes of rotated files that are gone but for a reader.
-const MOST_HELD: u64 = 1 << 30;
+/// What of a disk stays free of files that have been rotated away and are there only for a reader: a tenth. So many bytes he may have anyway.
+const FREE: u64 = 10;
+const HELD: u64 = 64 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Follower {
@@ -169,9 +171,16 @@ impl Follower {
                 0
             };
         }
-        if held > MOST_HELD {
+        if held <= HELD {
+            return Ok(());
+        }
+        let Some(file) = self.files.back() else {
+            return Ok(());
+        };
+        let disk = fstatvfs(file)?;
+        if disk.blocks_available() < disk.blocks() / FREE {
             return Err(io::Error::other(format!(
-                "{} MB that were rotated away wait for a reader who takes nothing",
+                "the disk is nearly full, and {} MB of it are what a reader has not taken",
                 held >> 20
             )));
         }

@@ -20,7 +20,9 @@ use ::shim::protos::types::Mount;
 
 /// Bytes of one file of a log, and the number of files.
 const MAX_SIZE: u64 = 10 << 20;
-const MAX_FILES: u32 = 5;
+const MAX_FILES: u64 = 5;
+/// The same of one that nobody may read later.
+const UNSEEN: (u64, u64) = (1 << 20, 2);
 
 /// What a start has ready before there is a process.
 struct Ready {
@@ -55,6 +57,19 @@ impl Supervisor {
             container.short_lives.store(0, Ordering::Relaxed);
         }
         self.launch(container, size).await
+    }
+
+    /// The same for a client who has just made it: what goes with its end goes when it cannot even begin.
+    pub(crate) async fn start_or_forget(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        size: Option<Size>,
+    ) -> Result<u32> {
+        let started = self.start(container, size).await;
+        if started.is_err() && container.config().auto_remove {
+            self.remove(container, false, true).await?;
+        }
+        started
     }
 
     /// With the operation's lock held.
@@ -242,21 +257,20 @@ impl Supervisor {
 /// Where its output goes: a log that our shim writes, or a file that any shim does.
 fn output(directory: &Path, options: &LogOptions, ours: bool) -> String {
     let path = directory.join(super::log::NAME);
-    if options.none {
-        return String::new();
-    }
     if !ours {
-        return format!("file://{}", path.display());
+        return match options.none {
+            true => String::new(),
+            false => format!("file://{}", path.display()),
+        };
     }
-    let size = if options.max_size == 0 {
-        MAX_SIZE
-    } else {
-        options.max_size
-    };
-    let files = if options.max_files == 0 {
-        MAX_FILES
-    } else {
-        options.max_files
+    let or = |given, usual| if given == 0 { usual } else { given };
+    let (size, files) = match options.none {
+        // Only for those who are attached, and have open what they have not read yet.
+        true => UNSEEN,
+        false => (
+            or(options.max_size, MAX_SIZE),
+            or(options.max_files.into(), MAX_FILES),
+        ),
     };
     format!("log://{}?max-size={size}&max-files={files}", path.display())
 }

@@ -46,7 +46,8 @@ impl Containers for Service {
         request: api::StartContainerRequest,
     ) -> Reply<api::StartContainerResponse> {
         let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
-        let pid = detached(async move { supervisor.start(&container, None).await }).await?;
+        let pid =
+            detached(async move { supervisor.start_or_forget(&container, None).await }).await?;
         Ok(api::StartContainerResponse {
             pid,
             ..Default::default()

@@ -16,7 +16,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::sync::Arc;
@@ -60,6 +60,13 @@ pub(crate) fn run(arguments: &[std::ffi::OsString]) -> Result<()> {
             .mode(0o711)
             .create(directory);
         made.tried(|| format!("make {}", directory.display()))?;
+    }
+    // What is in there may be anybody's secret, or a set-uid program of a container's (CVE-2021-41091).
+    for directory in [host.log(""), host.volume("")] {
+        let private = fs::Permissions::from_mode(0o700);
+        fs::create_dir_all(&directory)
+            .and_then(|()| fs::set_permissions(&directory, private))
+            .tried(|| format!("make {}", directory.display()))?;
     }
     let _only = only(&host.root.join("lock"))?;
     // Nobody is to connect before it is certain that he will be answered.

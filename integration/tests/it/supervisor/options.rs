@@ -1,5 +1,7 @@
 //! Options of `run`, seen from inside.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use integration::require;
 use integration::supervisor::{IMAGE, Supervisor};
 
@@ -30,6 +32,51 @@ fn a_process_is_who_it_was_asked_to_be() {
     assert_eq!(run(&["--entrypoint", ""], "echo none"), "none");
     let echoed = supervisor.says(&["run", "--rm", "--entrypoint", "echo", IMAGE, "-n", "words"]);
     assert_eq!(echoed, "words");
+}
+
+#[test]
+fn what_follows_the_image_is_the_programs_whatever_it_looks_like() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let run = |entrypoint: &str, words: &[&str]| {
+        let flags = [
+            "run",
+            "--rm=true",
+            "--privileged=false",
+            "--entrypoint",
+            entrypoint,
+            IMAGE,
+        ];
+        supervisor.says(&[&flags[..], words].concat())
+    };
+    assert_eq!(run("sh", &["-c", "echo hi"]), "hi");
+    assert_eq!(run("echo", &["-d", "--privileged"]), "-d --privileged");
+    assert_eq!(run("echo", &["--help"]), "--help");
+    assert_eq!(run("echo", &["--", "x"]), "-- x");
+}
+
+#[test]
+fn a_container_that_cannot_begin_and_goes_with_its_end_goes() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for flags in [&["--rm"][..], &["--rm", "-d"]] {
+        let words = [&["run"], flags, &[IMAGE, "/no/such"]].concat();
+        assert_eq!(supervisor.ctl(&words).code(), 127);
+        assert_eq!(supervisor.says(&["ps", "-aq"]), "");
+    }
+}
+
+#[test]
+fn others_reach_nothing_of_what_the_daemon_keeps() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.says(&["run", "--rm", "-v", "data:/data", IMAGE, "true"]);
+    let root = supervisor.scratch.path().join("root");
+    for name in std::fs::read_dir(&root).unwrap() {
+        let name = name.unwrap();
+        let mode = name.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{name:?}: {mode:o}");
+    }
 }
 
 #[test]

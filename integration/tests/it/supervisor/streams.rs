@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use integration::require;
+use integration::runtime::finish;
 use integration::supervisor::{IMAGE, Supervisor};
 
 #[test]
@@ -144,6 +145,59 @@ fn who_takes_nothing_or_leaves_keeps_no_container_from_going() {
         }
         assert!(supervisor.bundles().is_empty());
     }
+}
+
+#[test]
+fn who_wants_no_more_ends_the_client_and_what_cannot_be_written_is_told() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.detached(&["--name", "box"], "sleep 1000");
+    for verb in ["run --name endless", "exec box", "logs -f endless"] {
+        let command = if verb.starts_with("logs") { "" } else { "yes" };
+        let image = if verb.starts_with("run") { IMAGE } else { "" };
+        let line = format!("$ctl {verb} {image} {command} | head -n 1");
+        let finished = finish(supervisor.in_shell(&line)).success();
+        assert_eq!(finished.stdout, "y\n", "{verb}");
+    }
+    assert_eq!(supervisor.field("endless", "{{.State.Status}}"), "running");
+    for verb in ["ps", "images", "logs endless"] {
+        let full = finish(supervisor.in_shell(&format!("$ctl {verb} >/dev/full")));
+        full.failure().says("No space left on device");
+    }
+}
+
+#[test]
+fn a_client_whose_output_nobody_takes_still_passes_signals_on() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "trap 'exit 3' TERM; yes | head -c 3000000; echo done; read x";
+    let run = ["run", "-i", "--name", "full", IMAGE, "sh", "-c", script];
+    let mut client = supervisor.start(&run);
+    assert_eq!(client.stdout.line(), "y");
+    let mut log = supervisor.start(&["logs", "-f", "full"]);
+    log.stdout.until("done");
+    client.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(supervisor.says(&["wait", "full"]), "3");
+    client.stdout.rest();
+    assert_eq!(client.wait().code(), 3);
+}
+
+#[test]
+fn a_container_without_a_log_is_seen_by_who_is_attached() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let run = ["run", "--name", "quiet", "--log-driver", "none", IMAGE];
+    let seen = supervisor.ctl(&[&run[..], &["sh", "-c", "echo here; exit 4"]].concat());
+    assert_eq!((seen.code(), &*seen.stdout), (4, "here\n"));
+    supervisor
+        .ctl(&["logs", "quiet"])
+        .failure()
+        .says("has no log");
+    // Nor is it there to be attached to any more.
+    supervisor
+        .ctl(&["attach", "quiet"])
+        .failure()
+        .says("does not run");
 }
 
 #[test]
