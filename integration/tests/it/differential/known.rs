@@ -38,6 +38,15 @@ const KNOWN: &[Known] = &[
         why: "the process gets the caller's own streams, here a file, and may write no more to one than its limit says",
     },
     Known {
+        at: "refused",
+        is: |found, _| {
+            found
+                .ours
+                .contains("has a letter that is none of r, w and m")
+        },
+        why: "letters of access that mean nothing are refused; runc takes a rule without a type for one of all devices, whatever its letters, and a slip of the pen then allows them all",
+    },
+    Known {
         at: "/session_keyring",
         is: |_, config| makes(config, "user"),
         why: "made by root of the user namespace, the keyring can be searched by its owner; runc opens it to others instead",
