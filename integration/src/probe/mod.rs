@@ -10,6 +10,7 @@
 //! | `exit CODE`, `signal-self N`, `echo WORD...`, `cat [FILE]`, `complain WORD...` | as named; `complain` writes to standard error |
 //! | `write-file FILE BYTES` | writes that many bytes to FILE and syncs it |
 //! | `spin` | uses one CPU until it is killed |
+//! | `glut` | writes blocks until nobody has taken one for a second, then says on standard error how many bytes |
 //! | `linger MILLISECONDS` | takes that long |
 //! | `burn MILLISECONDS` | prints `begin`, uses that much CPU time, prints `done` |
 //! | `write-direct FILE BYTES`, `read-direct FILE BYTES` | print `begin`, write or read that many bytes past the page cache, print `done` |
@@ -88,6 +89,7 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
         ["cat"] => drop(io::copy(&mut io::stdin(), &mut io::stdout())?),
         ["cat", file] => drop(io::copy(&mut File::open(file)?, &mut io::stdout())?),
         ["write-file", file, bytes] => load::write_file(file, number(bytes)?)?,
+        ["glut"] => load::glut()?,
         ["spin"] => load::spin(),
         ["linger", milliseconds] => {
             let timeout = number(milliseconds)? as u16;

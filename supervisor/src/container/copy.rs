@@ -53,8 +53,11 @@ impl Held<'_> {
 }
 
 /// Does it as long as the client is there. ttrpc does not tell those who answer a stream that he has left: what is sent to him fails then, and so
-/// an empty response is, now and then. Copies hold a container, and are not to do so for ever.
-async fn attended<P>(sender: &SSSender<P>, work: impl Future<Output = Result<()>>) -> Result<()>
+/// an empty response is, now and then. Copies hold a container, execs have a reader and a writer, and are not to do so for ever.
+pub(super) async fn attended<P>(
+    sender: &SSSender<P>,
+    work: impl Future<Output = Result<()>>,
+) -> Result<()>
 where
     P: ttrpc::proto::Codec + Default,
     <P as ttrpc::proto::Codec>::E: std::fmt::Display,
