@@ -19,7 +19,7 @@ use super::copy::attended;
 use super::create::{blocking, random};
 use super::flow::{self, Inputs, Output};
 use super::look_up::{capabilities, snapshot, user};
-use super::{Container, Supervisor, bundle, told};
+use super::{Container, Supervisor, bundle, ids, told};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers::{AttachResponse, ExecRequest, exec_request, state::Status};
 use crate::records::Change;
@@ -250,13 +250,14 @@ impl Supervisor {
         let words = asked.user.clone();
         let (process, user) = blocking(move || {
             let process = bundle::process(&directory)?;
-            let words = if words.is_empty() {
-                format!("{}:{}", process["user"]["uid"], process["user"]["gid"])
-            } else {
-                words
-            };
-            let snapshot = snapshot(&store, &record)?;
-            Ok((process, user(&snapshot, &words, &[])?))
+            if words.is_empty() {
+                return Ok((process, None));
+            }
+            let user = user(&snapshot(&store, &record)?, &words, &[])?;
+            for id in [user.uid, user.gid].iter().chain(&user.groups) {
+                ids::has(&record, *id)?;
+            }
+            Ok((process, Some(user)))
         })
         .await?;
         let exec = spec::Exec {
