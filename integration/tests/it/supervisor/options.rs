@@ -306,6 +306,28 @@ fn an_init_passes_signals_on_and_ends_as_the_program_does() {
 }
 
 #[test]
+fn real_time_signals_go_through_an_init() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let dies = ["run", "--rm", "--init", IMAGE, "sh", "-c", "kill -37 $$"];
+    assert_eq!(supervisor.ctl(&dies).code(), 165);
+    // As an image of systemd's is stopped.
+    let flags = ["--init", "--stop-signal", "SIGRTMIN+3"];
+    let script = "trap 'exit 9' 37; trap 'echo 38' 38; echo ready; while true; do sleep 0.1; done";
+    let id = supervisor.detached(&flags, script);
+    let mut log = supervisor.start(&["logs", "-f", &id]);
+    assert_eq!(log.stdout.line(), "ready");
+    supervisor.says(&["kill", "-s", "RTMAX-26", &id]);
+    assert_eq!(log.stdout.line(), "38");
+    supervisor.says(&["stop", &id]);
+    assert_eq!(supervisor.says(&["wait", &id]), "9");
+    supervisor
+        .ctl(&["create", "--stop-signal", "RTMIN+31", IMAGE, "true"])
+        .failure()
+        .says("no signal is called 'RTMIN+31'");
+}
+
+#[test]
 fn another_runtime_can_be_asked_for() {
     require!(containers, busybox, program("runc"));
     let supervisor = Supervisor::new();
