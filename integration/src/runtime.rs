@@ -275,6 +275,14 @@ impl Running {
             .unwrap_or_else(|errno| panic!("{signal} to {}: {errno}", self.command));
     }
 
+    /// The same of one that has no name.
+    #[track_caller]
+    pub fn signal_number(&self, number: u64) {
+        let pid = u64::from(self.pid().cast_unsigned());
+        crate::sys::call(libc::SYS_kill, [pid, number, 0, 0, 0, 0])
+            .unwrap_or_else(|error| panic!("signal {number} to {}: {error}", self.command));
+    }
+
     /// Waits until it ends, but not for the end of its output, which a container that outlives it may hold open.
     #[track_caller]
     pub fn wait_for_exit(mut self) -> ExitStatus {

@@ -12,14 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
-use nix::errno::Errno;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::lock::lock;
-use crate::sys;
+use crate::sys::{self, Children};
 
 /// How and when a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,11 +85,9 @@ impl Reaper {
         if known.expected > 0 {
             return;
         }
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
-        while let Ok(status) = waitid(Id::All, flags | WaitPidFlag::WNOWAIT)
-            && let Some(pid) = status.pid()
-            && !known.children.contains(&pid.as_raw())
-            && waitid(Id::Pid(pid), flags).is_ok()
+        while let Ok(Some(ended)) = sys::wait(Children::All, libc::WNOWAIT)
+            && !known.children.contains(&ended.pid)
+            && sys::wait(Children::Pid(ended.pid), 0).is_ok()
         {}
     }
 
@@ -131,28 +127,30 @@ impl Child {
 
     /// Waits for its end. It stays a zombie, whose end the next subreaper is told if we die, until [`Child::reap`].
     pub(crate) async fn ended(&self) -> io::Result<Exit> {
-        let status = loop {
+        let ended = loop {
             let mut ready = self.pidfd.readable().await?;
-            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-            match waitid(Id::PIDFd(self.pidfd.as_fd()), flags) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => ready.clear_ready(),
-                other => break other,
+            match self.look() {
+                Ok(Some(ended)) => break ended,
+                Ok(None) => ready.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         };
-        let at = SystemTime::now();
-        let status = match status? {
-            WaitStatus::Exited(_, code) => code.cast_unsigned(),
-            WaitStatus::Signaled(_, signal, _) => 128 + (signal as i32).cast_unsigned(),
-            other => return Err(io::Error::other(format!("pid {} has {other:?}", self.pid))),
-        };
-        Ok(Exit { status, at })
+        Ok(Exit {
+            status: ended.status,
+            at: SystemTime::now(),
+        })
+    }
+
+    /// How it ended, if it has. It stays what it is.
+    fn look(&self) -> io::Result<Option<sys::Ended>> {
+        sys::wait(Children::Pidfd(self.pidfd.as_fd()), libc::WNOWAIT)
     }
 
     /// Takes its end from the kernel.
     pub(crate) fn reap(&self) {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
         // That it is no child of ours has been told by `ended`.
-        waitid(Id::PIDFd(self.pidfd.as_fd()), flags).ok();
+        sys::wait(Children::Pidfd(self.pidfd.as_fd()), 0).ok();
         self.forget();
     }
 
@@ -179,11 +177,7 @@ impl Child {
 
     /// Whether it has ended, reaped or not.
     pub(crate) fn has_ended(&self) -> bool {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        !matches!(
-            waitid(Id::PIDFd(self.pidfd.as_fd()), flags),
-            Ok(WaitStatus::StillAlive)
-        )
+        !matches!(self.look(), Ok(None))
     }
 }
 

@@ -35,6 +35,46 @@ pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Resul
     .map(drop)
 }
 
+/// Whom to wait for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Children<'a> {
+    All,
+    Pid(i32),
+    Pidfd(BorrowedFd<'a>),
+}
+
+/// A child that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) pid: i32,
+    /// Its exit code, or 128 and the number of the signal.
+    pub(crate) status: u32,
+}
+
+/// waitid(2) with WEXITED and WNOHANG: None if none has ended. What `nix` has refuses what a real-time signal has killed.
+pub(crate) fn wait(children: Children<'_>, flags: libc::c_int) -> io::Result<Option<Ended>> {
+    let (kind, id) = match children {
+        Children::All => (libc::P_ALL, 0),
+        Children::Pid(pid) => (libc::P_PID, pid.cast_unsigned()),
+        Children::Pidfd(fd) => (libc::P_PIDFD, fd.as_raw_fd().cast_unsigned()),
+    };
+    let flags = flags | libc::WEXITED | libc::WNOHANG;
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: the kernel stores a siginfo through the pointer.
+    check(unsafe { libc::waitid(kind, id, info.as_mut_ptr(), flags) }.into())?;
+    // SAFETY: all zeroes is a siginfo, and so is what the kernel stored.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: waitid fills in the fields of a SIGCHLD, or leaves the zeroes.
+    let pid = unsafe { info.si_pid() };
+    // SAFETY: as above.
+    let status = unsafe { info.si_status() }.cast_unsigned();
+    let status = match info.si_code {
+        libc::CLD_EXITED => status,
+        _ => 128 + status,
+    };
+    Ok((pid != 0).then_some(Ended { pid, status }))
+}
+
 /// FIONREAD: how many bytes wait in a pipe.
 pub(crate) fn waiting(pipe: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     let mut size = 0;

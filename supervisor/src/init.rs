@@ -1,17 +1,19 @@
 //! The init of a container that asks for one: runs a program, passes signals on to it, reaps what loses its parent, and ends as it does.
 //!
-//! Runs in the container, as process 1, from the daemon's own file, which is mounted there.
+//! Runs in the container, as process 1, from the daemon's own file, which is mounted there. Signals are numbers: real-time ones have no names,
+//! and systemd, for one, is stopped by such a one.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::sys::signal::SigSet;
+use nix::unistd::{Pid, tcsetpgrp};
+use rustix::process::{WaitOptions, wait};
+
+use crate::sys;
 
 /// What the program is called there.
 const NAME: &str = "caisson-init";
@@ -46,7 +48,7 @@ fn supervise(words: &[&OsString]) -> Result<u8, (u8, String)> {
         .process_group(0)
         .spawn();
     let child = child.map_err(|error| {
-        let code = if error.kind() == std::io::ErrorKind::NotFound {
+        let code = if error.kind() == ErrorKind::NotFound {
             127
         } else {
             126
@@ -56,42 +58,49 @@ fn supervise(words: &[&OsString]) -> Result<u8, (u8, String)> {
             format!("execute {}: {error}", program.to_string_lossy()),
         )
     })?;
-    let main = Pid::from_raw(child.id().cast_signed());
+    let main = child.id().cast_signed();
+    foreground(main);
     let all = SigSet::all();
-    pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&all), None)
+    all.thread_block()
         .map_err(|errno| (125, format!("block signals: {errno}")))?;
     if let Some(code) = reap(main) {
         return Ok(code);
     }
     loop {
-        match all.wait() {
-            Ok(Signal::SIGCHLD) => {
+        match sys::next_signal(&all) {
+            Ok(libc::SIGCHLD) => {
                 if let Some(code) = reap(main) {
                     return Ok(code);
                 }
             }
             // Those of the terminal go to its foreground group anyway.
-            Ok(Signal::SIGTTIN | Signal::SIGTTOU) => {}
+            Ok(libc::SIGTTIN | libc::SIGTTOU) => {}
             // One that has just ended is reaped next.
-            Ok(signal) => drop(kill(main, signal)),
-            Err(errno) => return Err((125, format!("wait for signals: {errno}"))),
+            Ok(signal) => drop(sys::kill(main, signal)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err((125, format!("wait for signals: {error}"))),
         }
     }
 }
 
+/// The program's group gets the terminal, if there is one: who is not in the foreground is stopped when it reads.
+fn foreground(main: i32) {
+    if tcsetpgrp(std::io::stdin(), Pid::from_raw(main)).is_ok() {
+        // It may have been faster.
+        sys::kill(-main, libc::SIGCONT).ok();
+    }
+}
+
 /// The code to end with, if the program has ended.
-fn reap(main: Pid) -> Option<u8> {
+fn reap(main: i32) -> Option<u8> {
     let mut code = None;
-    loop {
-        let (pid, ended) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) => (pid, status),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32),
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return code,
-            Ok(_) => continue,
-            Err(_) => return code,
-        };
-        if pid == main {
+    // An error is that there are no children any more.
+    while let Ok(Some((pid, ended))) = wait(WaitOptions::NOHANG) {
+        if pid.as_raw_nonzero().get() == main {
+            let signal = ended.terminating_signal().map(|signal| 128 + signal);
+            let ended = ended.exit_status().or(signal).unwrap_or(255);
             code = Some(u8::try_from(ended & 0xff).unwrap_or(255));
         }
     }
+    code
 }

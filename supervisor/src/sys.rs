@@ -43,6 +43,24 @@ pub(crate) fn dies_with_us(command: &mut Command) {
     unsafe { command.pre_exec(prepare) };
 }
 
+/// sigwaitinfo(2): the next of these signals, by its number; both libraries know those only that have names, which real-time ones have not.
+pub(crate) fn next_signal(among: &nix::sys::signal::SigSet) -> io::Result<i32> {
+    // SAFETY: the kernel reads the set, and there is no siginfo that it would write.
+    match unsafe { libc::sigwaitinfo(among.as_ref(), std::ptr::null_mut()) } {
+        -1 => Err(io::Error::last_os_error()),
+        number => Ok(number),
+    }
+}
+
+/// kill(2), with any signal.
+pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: the call takes two integers.
+    match unsafe { libc::kill(pid, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// What is forbidden on mounts, beside set-id programs, devices and all execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Restriction {

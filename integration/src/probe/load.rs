@@ -1,9 +1,13 @@
 //! Verbs that use up something: CPU, memory, processes, disk.
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::time::{ClockId, clock_gettime};
 use std::fs::OpenOptions;
 use std::hint::black_box;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,6 +15,27 @@ use std::time::Duration;
 /// What direct transfers move at a time, aligned as any block device wants it.
 #[repr(align(4096))]
 struct Block([u8; 65536]);
+
+/// Fills its standard output, a pipe, and all that takes from it: none of what it has written waits in itself.
+pub(super) fn glut() -> io::Result<()> {
+    // A pipe takes it whole, or not at all.
+    const BLOCK: [u8; 4096] = [b'.'; 4096];
+    let stdout = io::stdout();
+    fcntl(&stdout, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let mut written = 0;
+    loop {
+        match nix::unistd::write(&stdout, &BLOCK) {
+            Ok(length) => written += length,
+            Err(Errno::EAGAIN) => {
+                let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
+                if poll(&mut fds, 1000_u16)? == 0 {
+                    return writeln!(io::stderr(), "{written}");
+                }
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
 
 /// Uses one CPU until something ends the process.
 pub(super) fn spin() -> ! {

@@ -10,6 +10,7 @@
 //! | `exit CODE`, `signal-self N`, `echo WORD...`, `cat [FILE]`, `complain WORD...` | as named; `complain` writes to standard error |
 //! | `write-file FILE BYTES` | writes that many bytes to FILE and syncs it |
 //! | `spin` | uses one CPU until it is killed |
+//! | `glut` | writes blocks until nobody has taken one for a second, then says on standard error how many bytes |
 //! | `linger MILLISECONDS` | takes that long |
 //! | `burn MILLISECONDS` | prints `begin`, uses that much CPU time, prints `done` |
 //! | `write-direct FILE BYTES`, `read-direct FILE BYTES` | print `begin`, write or read that many bytes past the page cache, print `done` |
@@ -36,6 +37,7 @@ mod become_user;
 mod load;
 mod report;
 
+use crate::sys;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::json;
@@ -80,14 +82,15 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
         ["notify-and-exit", text] => notify(text)?,
         ["exit", code] => return Ok(ExitCode::from(number(code)? as u8)),
         ["signal-self", signal] => {
-            let signal = Signal::try_from(number(signal)? as i32)?;
-            nix::sys::signal::kill(nix::unistd::getpid(), signal)?;
+            let own = u64::from(std::process::id());
+            sys::call(libc::SYS_kill, [own, number(signal)?, 0, 0, 0, 0])?;
         }
         ["echo", words @ ..] => say(&words.join(" "))?,
         ["complain", words @ ..] => writeln!(io::stderr(), "{}", words.join(" "))?,
         ["cat"] => drop(io::copy(&mut io::stdin(), &mut io::stdout())?),
         ["cat", file] => drop(io::copy(&mut File::open(file)?, &mut io::stdout())?),
         ["write-file", file, bytes] => load::write_file(file, number(bytes)?)?,
+        ["glut"] => load::glut()?,
         ["spin"] => load::spin(),
         ["linger", milliseconds] => {
             let timeout = number(milliseconds)? as u16;

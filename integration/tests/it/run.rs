@@ -27,6 +27,14 @@ fn run_exits_with_128_and_the_signal_that_killed_the_container() {
     assert_eq!(bundle.run().code(), 137);
     bundle.config.probe(&["signal-self", "15"]);
     assert_eq!(bundle.run().code(), 143);
+    bundle.config.probe(&["signal-self", "37"]);
+    assert_eq!(bundle.run().code(), 165);
+    // From outside, by way of the command.
+    bundle.config.probe(&["burn", "100000"]);
+    let mut running = bundle.start("run", &[], &unique("signals"));
+    assert_eq!(running.stdout.line(), "begin");
+    running.signal_number(63);
+    assert_eq!(running.wait().code(), 191);
 }
 
 #[test]

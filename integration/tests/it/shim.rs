@@ -122,6 +122,35 @@ fn an_exec_is_registered_then_started_and_ends_with_its_own_code() {
 }
 
 #[test]
+fn real_time_signals_end_processes_like_others() {
+    require!(containers, busybox);
+    let mut bundle = Bundle::with_busybox();
+    // Orphans that come to the shim: one that is killed so, and one behind it.
+    let script = "(sh -c 'kill -37 $$' & echo $!); (sh -c : & echo $!); exec sleep 1000";
+    bundle
+        .config
+        .no_namespace("pid")
+        .args(&["/bin/sh", "-c", script]);
+    let shim = Shim::start(bundle);
+    let id = shim.id().to_owned();
+    let init = shim.create(&id).unwrap();
+    shim.start_process(&id, "").unwrap();
+    for _ in 0..2 {
+        let orphan: i32 = shim.line(&id).parse().unwrap();
+        assert!(host::await_end(orphan));
+    }
+    shim.exec(&id, "one", &["signal-self", "37"]).unwrap();
+    shim.start_process(&id, "one").unwrap();
+    assert_eq!(shim.wait(&id, "one"), Ok(165));
+    // When it was reaped, so was what had ended before.
+    let children: Vec<i32> = shim.children().iter().map(|(pid, _)| *pid).collect();
+    assert_eq!(children, [init], "{:?}", shim.children());
+    shim.kill(&id, "", 64).unwrap();
+    assert_eq!(shim.wait(&id, ""), Ok(192));
+    assert_eq!(shim.delete(&id, ""), Ok((init, 192)));
+}
+
+#[test]
 fn an_exec_that_was_never_started_can_be_deleted() {
     require!(containers);
     let (shim, id, _) = running("0");

@@ -21,7 +21,6 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::read;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -164,10 +163,6 @@ async fn attend(
         }
     }
     // ECHILD: the shim's reaper was first.
-    waitid(
-        Id::PIDFd(pidfd.as_fd()),
-        WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG,
-    )
-    .ok();
+    sys::wait(sys::Children::Pidfd(pidfd.as_fd()), 0).ok();
     drop(ended);
 }

@@ -355,22 +355,26 @@ pub(crate) fn signal(word: &str) -> Result<u32> {
     }
     let upper = word.to_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    if let Some(offset) = name
-        .strip_prefix("RTMIN+")
-        .and_then(|offset| offset.parse::<u32>().ok())
-    {
-        return Ok(34 + offset.min(30));
-    }
-    if let Some(offset) = name
-        .strip_prefix("RTMAX-")
-        .and_then(|offset| offset.parse::<u32>().ok())
-    {
-        return Ok(64 - offset.min(30));
+    if let Some(number) = real_time(name) {
+        return Ok(number);
     }
     let signal: nix::sys::signal::Signal = format!("SIG{name}")
         .parse()
         .map_err(|_| Fault::new(format!("no signal is called '{word}'")))?;
     Ok((signal as i32).cast_unsigned())
+}
+
+/// `RTMIN`, `RTMIN+n`, `RTMAX-n`, `RTMAX`.
+fn real_time(name: &str) -> Option<u32> {
+    let offset = |rest: &str, sign: char| match rest.strip_prefix(sign) {
+        Some(number) => number.parse().ok(),
+        None => rest.is_empty().then_some(0),
+    };
+    let number = match name.strip_prefix("RTMIN") {
+        Some(rest) => 34_u32.checked_add(offset(rest, '+')?)?,
+        None => 64_u32.checked_sub(offset(name.strip_prefix("RTMAX")?, '-')?)?,
+    };
+    (34..=64).contains(&number).then_some(number)
 }
 
 pub(crate) fn defaults(image: &Image) -> Defaults {

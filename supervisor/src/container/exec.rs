@@ -1,30 +1,36 @@
 //! Exec: another process in a container, with streams of its own. Its output is not in the log; it goes to the client who asked for it, as
-//! fast as he takes it.
+//! fast as he takes it: until then the process waits. If he leaves, it goes on, and its output to nowhere.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use protobuf::MessageField;
 use protobuf::well_known_types::any::Any;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
 use ttrpc::r#async::{SSSender, ServerStream};
 
 use super::create::{blocking, random};
 use super::flow::{self, Inputs, Output};
 use super::look_up::{capabilities, snapshot, user};
-use super::{Container, Supervisor, bundle, told};
+use super::{Container, Supervisor, bundle, ids, told};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers::{AttachResponse, ExecRequest, exec_request, state::Status};
 use crate::records::Change;
-use crate::requests::Requests;
-use crate::shim::Shim;
+use crate::requests::{Requests, attended};
+use crate::shim::{Exit, Shim};
 use crate::spec;
 use ::shim::protos::task::ExecProcessRequest;
 
 /// How much is read at once.
 const CHUNK: usize = 32 << 10;
+/// How long the output of a process that has ended is awaited, if others have it open too: as long as shims await a container's.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Fifos and id of one exec, which go when this does.
 struct Files {
@@ -32,22 +38,32 @@ struct Files {
     id: String,
 }
 
-/// A process that runs. If its client leaves, it goes on, and is forgotten when it has ended.
-struct Running<'a> {
-    shim: &'a Arc<Shim>,
-    id: &'a str,
-    over: bool,
+/// A process that runs. When its client has left, or has seen its end, it is looked after until the shim can forget it.
+struct Running {
+    shim: Arc<Shim>,
+    id: String,
+    streams: Streams,
 }
 
-impl Drop for Running<'_> {
+/// What it writes, as far as that is not known to have ended.
+#[derive(Default)]
+struct Streams {
+    stdout: Option<pipe::Receiver>,
+    stderr: Option<pipe::Receiver>,
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
-        if self.over {
+        let (shim, id) = (self.shim.clone(), std::mem::take(&mut self.id));
+        let mut streams = std::mem::take(&mut self.streams);
+        // Without a runtime the daemon ends.
+        let Ok(runtime) = Handle::try_current() else {
             return;
-        }
-        let (shim, id) = (self.shim.clone(), self.id.to_owned());
-        tokio::spawn(async move {
-            // Its end is of interest to nobody but the shim.
-            shim.wait(&id).await.ok();
+        };
+        runtime.spawn(async move {
+            // Nobody is left to write to it, or to be told what goes wrong.
+            shim.close_stdin(&id).await.ok();
+            copy(&mut streams, None, shim.wait(&id)).await.ok();
             shim.delete(&id).await.ok();
         });
     }
@@ -98,12 +114,12 @@ pub(crate) async fn exec(
             .tried(|| format!("open {}", path.display()))
     };
     let streams = if asked.detach {
-        (None, None)
+        Streams::default()
     } else {
-        (
-            Some(open("stdout")?),
-            (!asked.terminal).then(|| open("stderr")).transpose()?,
-        )
+        Streams {
+            stdout: Some(open("stdout")?),
+            stderr: (!asked.terminal).then(|| open("stderr")).transpose()?,
+        }
     };
     shim.add_exec(&request).await?;
     if let Some(size) = asked.size.as_ref().filter(|_| asked.terminal) {
@@ -115,9 +131,9 @@ pub(crate) async fn exec(
         return Err(fault);
     }
     let mut running = Running {
-        shim: &shim,
-        id: &files.id,
-        over: false,
+        shim,
+        id: files.id.clone(),
+        streams,
     };
     let event = told(&container.record(), "exec_start", &[("execID", &files.id)]);
     supervisor
@@ -129,13 +145,11 @@ pub(crate) async fn exec(
         return Ok(());
     }
     let client = Client {
-        sender,
+        sender: sender.clone(),
         requests,
         stdin: asked.stdin,
     };
-    client.serve(&shim, &files, streams).await?;
-    running.over = true;
-    Ok(())
+    attended(&sender, client.serve(&mut running, &files)).await
 }
 
 struct Client {
@@ -145,12 +159,8 @@ struct Client {
 }
 
 impl Client {
-    async fn serve(
-        self,
-        shim: &Arc<Shim>,
-        files: &Files,
-        streams: (Option<pipe::Receiver>, Option<pipe::Receiver>),
-    ) -> Result<()> {
+    async fn serve(self, running: &mut Running, files: &Files) -> Result<()> {
+        let (shim, streams) = (&running.shim, &mut running.streams);
         let (taken_sender, taken) = watch::channel(0);
         let stdin = files.path("stdin");
         let inputs = Inputs {
@@ -162,16 +172,9 @@ impl Client {
         };
         let mut output = Output::new(self.sender, taken);
         let (to_inputs, next) = mpsc::channel(16);
-        let ended = async {
-            let exit = shim.wait(&files.id).await?;
-            // Its streams end with it, when what it has written has been copied.
-            shim.delete(&files.id).await?;
-            Ok::<_, Fault>(exit)
-        };
         let served = async {
-            let (exit, copied) = tokio::join!(ended, copy(streams, &mut output));
-            copied?;
-            output.ended(i32::try_from(exit?.code).unwrap_or(-1)).await
+            let exit = copy(streams, Some(&mut output), shim.wait(&files.id)).await?;
+            output.ended(i32::try_from(exit.code).unwrap_or(-1)).await
         };
         tokio::select! {
             done = served => done,
@@ -181,33 +184,57 @@ impl Client {
     }
 }
 
-/// Until both streams have ended.
+/// Until the process and both streams have ended. Others may have these too, and are awaited for [`GRACE`]: only while nothing comes, so that
+/// what the process itself has written waits for a client who pauses. The shim must have the process until then; without it, it closes them.
 async fn copy(
-    (mut stdout, mut stderr): (Option<pipe::Receiver>, Option<pipe::Receiver>),
-    output: &mut Output,
-) -> Result<()> {
-    let (mut first, mut second) = (vec![0; CHUNK], vec![0; CHUNK]);
+    Streams { stdout, stderr }: &mut Streams,
+    mut output: Option<&mut Output>,
+    ended: impl Future<Output = Result<Exit>>,
+) -> Result<Exit> {
+    let (mut first, mut second) = (vec![], vec![]);
+    let (mut ended, mut exit, mut left) = (pin!(ended), None, GRACE);
     while stdout.is_some() || stderr.is_some() {
-        output.room().await?;
-        tokio::select! {
-            read = some(&mut stdout, &mut first) => {
-                let length = read.tried(|| "read the process' output".into())?;
-                if length == 0 { stdout = None } else { output.data(false, first[..length].to_vec()).await? }
+        if let Some(output) = &mut output {
+            output.room().await?;
+        }
+        let begin = Instant::now();
+        let (is_stderr, read) = tokio::select! {
+            read = some(stdout, &mut first) => (false, read),
+            read = some(stderr, &mut second) => (true, read),
+            over = &mut ended, if exit.is_none() => {
+                exit = Some(over);
+                continue;
             }
-            read = some(&mut stderr, &mut second) => {
-                let length = read.tried(|| "read the process' output".into())?;
-                if length == 0 { stderr = None } else { output.data(true, second[..length].to_vec()).await? }
-            }
+            () = sleep(left), if exit.is_some() => break,
+        };
+        if exit.is_some() {
+            left = left.saturating_sub(begin.elapsed());
+        }
+        let length = read.tried(|| "read the process' output".into())?;
+        let (stream, buffer) = if is_stderr {
+            (&mut *stderr, &second)
+        } else {
+            (&mut *stdout, &first)
+        };
+        if length == 0 {
+            *stream = None;
+        } else if let Some(output) = &mut output {
+            output.data(is_stderr, buffer.clone()).await?;
         }
     }
-    Ok(())
+    match exit {
+        Some(exit) => exit,
+        None => ended.await,
+    }
 }
 
-async fn some(stream: &mut Option<pipe::Receiver>, buffer: &mut [u8]) -> std::io::Result<usize> {
-    match stream {
-        Some(stream) => stream.read(buffer).await,
-        None => std::future::pending().await,
-    }
+async fn some(stream: &mut Option<pipe::Receiver>, buffer: &mut Vec<u8>) -> std::io::Result<usize> {
+    let Some(stream) = stream else {
+        return std::future::pending().await;
+    };
+    buffer.clear();
+    buffer.reserve(CHUNK);
+    stream.read_buf(buffer).await
 }
 
 impl Supervisor {
@@ -222,13 +249,14 @@ impl Supervisor {
         let words = asked.user.clone();
         let (process, user) = blocking(move || {
             let process = bundle::process(&directory)?;
-            let words = if words.is_empty() {
-                format!("{}:{}", process["user"]["uid"], process["user"]["gid"])
-            } else {
-                words
-            };
-            let snapshot = snapshot(&store, &record)?;
-            Ok((process, user(&snapshot, &words, &[])?))
+            if words.is_empty() {
+                return Ok((process, None));
+            }
+            let user = user(&snapshot(&store, &record)?, &words, &[])?;
+            for id in [user.uid, user.gid].iter().chain(&user.groups) {
+                ids::has(&record, *id)?;
+            }
+            Ok((process, Some(user)))
         })
         .await?;
         let exec = spec::Exec {

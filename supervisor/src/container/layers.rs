@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -158,10 +158,7 @@ fn look_up(directories: &[OwnedFd], name: &Path) -> Option<Entry> {
             // Below a directory, it is hidden.
             _ if !merged.is_empty() => break,
             FileType::RegularFile => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                return Some(
-                    openat(directory, name, flags, Mode::empty()).map_or(Entry::Other, Entry::File),
-                );
+                return Some(regular(directory, name).map_or(Entry::Other, Entry::File));
             }
             FileType::Symlink => {
                 let target = readlinkat(directory, name, vec![]).ok()?;
@@ -173,6 +170,18 @@ fn look_up(directories: &[OwnedFd], name: &Path) -> Option<Entry> {
         }
     }
     (!merged.is_empty()).then_some(Entry::Directory(merged))
+}
+
+/// Opens a file, which a container that runs may replace meanwhile: what else there may be then is not opened, since that alone can have
+/// devices do something.
+fn regular(directory: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = openat(directory, name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) != FileType::RegularFile {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+    File::open(path).map(OwnedFd::from)
 }
 
 /// And the directory itself gets the owner, the mode and the times of the topmost.

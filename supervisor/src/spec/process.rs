@@ -69,7 +69,7 @@ pub(super) fn process(
         "env": env,
         "cwd": cwd,
         "user": identity(&found.user),
-        "capabilities": sets(&found.user, capabilities),
+        "capabilities": sets(found.user.uid == 0, capabilities),
         "noNewPrivileges": security.no_new_privileges,
         "oomScoreAdj": 0,
         "rlimits": rlimits?,
@@ -87,7 +87,8 @@ pub(super) fn process(
 pub(crate) struct Exec {
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<String>,
-    pub(crate) user: User,
+    /// None: as who the container's own process is.
+    pub(crate) user: Option<User>,
     pub(crate) working_dir: String,
     pub(crate) terminal: bool,
     pub(crate) privileged: bool,
@@ -99,7 +100,8 @@ pub(crate) fn exec(of: &Value, exec: &Exec, ours: &[String]) -> Result<Value> {
     let env = of["env"].as_array().into_iter().flatten();
     let mut env: Vec<String> = env
         .filter_map(|variable| variable.as_str().map(str::to_owned))
-        .filter(|variable| !variable.starts_with("HOME=") && !variable.starts_with("TERM="))
+        .filter(|variable| !variable.starts_with("TERM="))
+        .filter(|variable| exec.user.is_none() || !variable.starts_with("HOME="))
         .collect();
     if exec.terminal {
         set(&mut env, "TERM=xterm");
@@ -107,7 +109,10 @@ pub(crate) fn exec(of: &Value, exec: &Exec, ours: &[String]) -> Result<Value> {
     for variable in &exec.env {
         set(&mut env, variable);
     }
-    home(&mut env, &exec.user);
+    if let Some(user) = &exec.user {
+        home(&mut env, user);
+        process["user"] = identity(user);
+    }
     let bounding: Vec<String> = if exec.privileged {
         capabilities::bounding(&[], &[], true, ours)?
     } else {
@@ -119,9 +124,9 @@ pub(crate) fn exec(of: &Value, exec: &Exec, ours: &[String]) -> Result<Value> {
     };
     process["args"] = json!(exec.args);
     process["env"] = json!(env);
-    process["user"] = identity(&exec.user);
     process["terminal"] = json!(exec.terminal);
-    process["capabilities"] = sets(&exec.user, &bounding);
+    let is_root = process["user"]["uid"] == 0;
+    process["capabilities"] = sets(is_root, &bounding);
     if !exec.working_dir.is_empty() {
         if !exec.working_dir.starts_with('/') {
             return Err(Fault::new(format!(
@@ -139,8 +144,8 @@ fn identity(user: &User) -> Value {
 }
 
 /// Nobody but root has any from the start; a program's file may give them.
-fn sets(user: &User, bounding: &[String]) -> Value {
-    let held: &[String] = if user.uid == 0 { bounding } else { &[] };
+fn sets(is_root: bool, bounding: &[String]) -> Value {
+    let held: &[String] = if is_root { bounding } else { &[] };
     json!({ "bounding": bounding, "effective": held, "permitted": held })
 }
 

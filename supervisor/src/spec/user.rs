@@ -26,14 +26,17 @@ impl Accounts {
             None => (words, None),
         };
         let name = if name.is_empty() { "0" } else { name };
-        let entry = self.account(name);
-        let mut user = match (&entry, id(name)) {
-            (Some(entry), _) => entry.clone(),
-            (None, Some(uid)) => User {
-                uid,
-                home: "/".into(),
-                ..User::default()
-            },
+        let (login, mut user) = match (self.account(name), id(name)) {
+            (Some((login, user)), _) => (login, user),
+            (None, Some(uid)) => {
+                let home = "/".into();
+                let user = User {
+                    uid,
+                    home,
+                    ..User::default()
+                };
+                (String::new(), user)
+            }
             (None, None) => {
                 return Err(Fault::new(format!(
                     "unable to find user {name}: no matching entries in passwd file"
@@ -43,25 +46,25 @@ impl Accounts {
         match group.filter(|group| !group.is_empty()) {
             Some(group) => user.gid = self.group_id(group)?,
             // Only somebody with an account has groups besides.
-            None => {
-                user.groups = self.groups_of(&self.name_of(user.uid).unwrap_or_default());
-            }
+            None => user.groups = self.groups_of(&login),
         }
         for group in more {
             user.groups.push(self.group_id(group)?);
         }
-        user.groups.retain(|group| *group != user.gid);
+        // Among the others too: a set-group-id program takes another in its place, and what is forbidden to this one would be allowed then.
+        user.groups.push(user.gid);
         user.groups.sort_unstable();
         user.groups.dedup();
         Ok(user)
     }
 
-    fn account(&self, name: &str) -> Option<User> {
+    /// And the name that it has there.
+    fn account(&self, name: &str) -> Option<(String, User)> {
         let wanted = id(name);
         let fields = |line: &str| {
             let mut fields = line.split(':');
             let login = fields.next()?.to_owned();
-            let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+            let (uid, gid) = (id(fields.nth(1)?)?, id(fields.next()?)?);
             let home = fields.nth(1).unwrap_or_default().to_owned();
             let groups = vec![];
             Some((
@@ -79,15 +82,6 @@ impl Accounts {
         all()
             .find(|(login, _)| login == name)
             .or_else(|| all().find(|(_, user)| Some(user.uid) == wanted))
-            .map(|(_, user)| user)
-    }
-
-    fn name_of(&self, uid: u32) -> Option<String> {
-        let line = self
-            .passwd
-            .lines()
-            .find(|line| line.split(':').nth(2).and_then(id) == Some(uid))?;
-        line.split(':').next().map(str::to_owned)
     }
 
     fn group_id(&self, group: &str) -> Result<u32> {
@@ -129,8 +123,8 @@ mod tests {
 
     fn accounts() -> Accounts {
         Accounts {
-            passwd: "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/var/www:/bin/sh\n1000:x:5:5::/five:\nbroken\n".into(),
-            group: "root:x:0:\nwww:x:33:\nlog:x:4:web,other\nwheel:x:10:root\n".into(),
+            passwd: "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/var/www:/bin/sh\n1000:x:5:5::/five:\ntoor:x:0:0::/toor:\nnone:x:4294967295:1::/:\nbroken\n".into(),
+            group: "root:x:0:\nwww:x:33:\nlog:x:4:web,other\nwheel:x:10:root\nlow:x:11:toor\n".into(),
         }
     }
 
@@ -140,7 +134,7 @@ mod tests {
         let web = User {
             uid: 33,
             gid: 33,
-            groups: vec![4],
+            groups: vec![4, 33],
             home: "/var/www".into(),
         };
         assert_eq!(find("web"), web);
@@ -148,27 +142,30 @@ mod tests {
         assert_eq!(
             find("web:www"),
             User {
-                groups: vec![],
+                groups: vec![33],
                 ..web.clone()
             }
         );
-        assert_eq!(find("web:log").gid, 4);
+        let as_log = find("web:log");
+        assert_eq!((as_log.gid, as_log.groups), (4, vec![4]));
         assert_eq!(
             find("7:9"),
             User {
                 uid: 7,
                 gid: 9,
-                groups: vec![],
+                groups: vec![9],
                 home: "/".into()
             }
         );
         assert_eq!(find("1000").uid, 5);
+        // By the name, also where another one has the same number.
+        assert_eq!(find("toor").groups, [0, 11]);
         assert_eq!(
             find(""),
             User {
                 uid: 0,
                 gid: 0,
-                groups: vec![10],
+                groups: vec![0, 10],
                 home: "/root".into()
             }
         );
@@ -177,13 +174,13 @@ mod tests {
                 .find("web", &["wheel".into(), "77".into()])
                 .unwrap()
                 .groups,
-            [4, 10, 77]
+            [4, 10, 33, 77]
         );
     }
 
     #[test]
     fn who_is_not_there_is_an_error() {
-        for words in ["nobody", "web:nogroup", "4294967295"] {
+        for words in ["nobody", "web:nogroup", "4294967295", "none"] {
             assert!(accounts().find(words, &[]).is_err(), "{words}");
         }
         assert!(Accounts::default().find("", &[]).is_ok());

@@ -80,6 +80,50 @@ fn others_reach_nothing_of_what_the_daemon_keeps() {
 }
 
 #[test]
+fn an_exec_is_who_the_container_is_unless_it_is_told() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let flags = ["--user", "web", "--group-add", "77", "-e", "HOME=/tmp"];
+    let id = supervisor.detached(&flags, "sleep 1000");
+    let exec = |user: &[&str], script: &str| {
+        supervisor.says(&[&["exec"], user, &[&id, "sh", "-c", script]].concat())
+    };
+    let who = "id -u; sed -n 's/^Groups:[ \\t]*//p' /proc/self/status; echo $HOME";
+    assert_eq!(exec(&[], who), "33\n4 33 77 \n/tmp");
+    assert_eq!(exec(&["--user", "root"], who), "0\n0 \n/root");
+    assert_eq!(exec(&["--user", "web"], who), "33\n4 33 \n/srv");
+    assert_eq!(exec(&["--user", "web:log"], who), "33\n4 \n/srv");
+    assert_eq!(exec(&["--user", "7:9"], who), "7\n9 \n/");
+    // What it has made of its accounts counts.
+    let root = ["--user", "root"];
+    exec(&root, "echo new:x:50:50::/new: >>/etc/passwd");
+    exec(&root, "echo more:x:60:web,new >>/etc/group");
+    assert_eq!(exec(&["--user", "new"], who), "50\n50 60 \n/new");
+    exec(
+        &root,
+        "mv /etc/passwd /srv; ln -s ../srv/passwd /etc/passwd",
+    );
+    assert_eq!(exec(&["--user", "new"], who), "50\n50 60 \n/new");
+    // Nothing of the host's does, and no trick keeps the daemon waiting.
+    let outside = supervisor
+        .scratch
+        .file("passwd", "outside:x:0:0::/outside:\n");
+    let up = "../".repeat(40);
+    for trick in [
+        &format!("ln -sf {up}{} /etc/passwd", outside.display()),
+        "ln -sf passwd /etc/passwd",
+        "rm /etc/passwd; mkfifo /etc/passwd",
+        "rm /etc/passwd; mknod /etc/passwd c 1 5",
+    ] {
+        exec(&["--user", "0"], trick);
+        supervisor
+            .ctl(&["exec", "--user", "outside", &id, "true"])
+            .failure()
+            .says("unable to find user outside");
+    }
+}
+
+#[test]
 fn rights_are_as_few_as_dockers() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
@@ -306,6 +350,28 @@ fn an_init_passes_signals_on_and_ends_as_the_program_does() {
             .code(),
         127
     );
+}
+
+#[test]
+fn real_time_signals_go_through_an_init() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let dies = ["run", "--rm", "--init", IMAGE, "sh", "-c", "kill -37 $$"];
+    assert_eq!(supervisor.ctl(&dies).code(), 165);
+    // As an image of systemd's is stopped.
+    let flags = ["--init", "--stop-signal", "SIGRTMIN+3"];
+    let script = "trap 'exit 9' 37; trap 'echo 38' 38; echo ready; while true; do sleep 0.1; done";
+    let id = supervisor.detached(&flags, script);
+    let mut log = supervisor.start(&["logs", "-f", &id]);
+    assert_eq!(log.stdout.line(), "ready");
+    supervisor.says(&["kill", "-s", "RTMAX-26", &id]);
+    assert_eq!(log.stdout.line(), "38");
+    supervisor.says(&["stop", &id]);
+    assert_eq!(supervisor.says(&["wait", &id]), "9");
+    supervisor
+        .ctl(&["create", "--stop-signal", "RTMIN+31", IMAGE, "true"])
+        .failure()
+        .says("no signal is called 'RTMIN+31'");
 }
 
 #[test]

@@ -275,6 +275,22 @@ fn a_terminal_is_raw_as_long_as_it_is_attached_and_has_the_users_size() {
 }
 
 #[test]
+fn with_an_init_too_a_terminal_is_the_programs() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let mut shell = supervisor.on_terminal(&["run", "-it", "--rm", "--init", IMAGE, "sh"]);
+    shell.terminal.write("cat\r");
+    shell.terminal.output.until("cat");
+    shell.terminal.write("hello\r");
+    shell.terminal.output.until("hello\r\nhello");
+    // The keys, too, are for who is in the foreground.
+    shell.terminal.write("\x03");
+    shell.terminal.output.until("^C");
+    shell.terminal.write("exit 7\r");
+    assert_eq!(shell.wait().code(), Some(7));
+}
+
+#[test]
 fn who_presses_the_keys_leaves_and_may_come_back() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
@@ -302,4 +318,45 @@ fn a_signal_to_the_client_is_one_to_the_container() {
     client.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(client.stdout.line(), "told");
     assert_eq!(client.wait().code(), 8);
+}
+
+/// A container in which one exec can wait for another, at the fifo `/tmp/told`.
+fn with_fifo(supervisor: &Supervisor) -> String {
+    supervisor.detached(&[], "mkfifo /tmp/told; echo ready; sleep 1000")
+}
+
+#[test]
+fn an_execs_last_output_waits_for_its_reader_but_not_for_who_else_could_write() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let id = with_fifo(&supervisor);
+    let script = "/bin/probe glut; echo over >/tmp/told";
+    let mut client = supervisor.start(&["exec", &id, "sh", "-c", script]);
+    assert_eq!(supervisor.says(&["exec", &id, "cat", "/tmp/told"]), "over");
+    // What it leaves behind holds its output for ever. This takes as long as such a one is waited for; a shim waits for no reader longer.
+    let finished = supervisor.ctl(&["exec", &id, "sh", "-c", "echo out; sleep 1000 & exit 4"]);
+    assert_eq!((finished.code(), &*finished.stdout), (4, "out\n"));
+    let taken = client.stdout.rest();
+    let finished = client.wait();
+    assert_eq!(finished.code(), 0, "{finished}");
+    assert_eq!(taken.len().to_string(), finished.stderr.trim());
+}
+
+#[test]
+fn an_exec_goes_on_without_its_client() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let id = with_fifo(&supervisor);
+    let works = [
+        "head -c 3000000 /dev/zero",
+        // Who reads is told that nothing more will come.
+        "cat",
+    ];
+    for work in works {
+        let script = format!("echo ready; {work}; echo over >/tmp/told");
+        let mut client = supervisor.start(&["exec", "-i", &id, "sh", "-c", &script]);
+        assert_eq!(client.stdout.line(), "ready");
+        client.signal(nix::sys::signal::Signal::SIGKILL);
+        assert_eq!(supervisor.says(&["exec", &id, "cat", "/tmp/told"]), "over");
+    }
 }

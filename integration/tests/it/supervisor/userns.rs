@@ -484,6 +484,18 @@ fn a_daemon_that_is_killed_and_a_restart_keep_the_range() {
 }
 
 #[test]
+fn an_exec_can_be_nobody_whom_the_container_has_not() {
+    require!(containers, busybox, id_mapped_mounts);
+    let supervisor = Supervisor::new();
+    let id = supervisor.detached(&["--userns", "auto:size=2000"], "sleep 1000");
+    let ctl = |user| supervisor.ctl(&["exec", "--user", user, &id, "true"]);
+    ctl("1999:1999").success();
+    for user in ["2000", "0:2000"] {
+        ctl(user).failure().says("2000 is none of them");
+    }
+}
+
+#[test]
 fn streams_terminals_and_own_files_are_the_containers() {
     require!(containers, busybox, id_mapped_mounts);
     let supervisor = Supervisor::new();
