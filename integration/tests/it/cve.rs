@@ -328,6 +328,80 @@ mod cve_2024_21626_descriptors_of_the_host {
         }
     }
 
+    /// Programs of the container's that lead to one of the host's through what the runtime might have open: by their paths, as links, as scripts.
+    fn ways_out(bundle: &Bundle) -> [Vec<String>; 3] {
+        let outside = bundle.scratch.path().join("outside");
+        fs::copy(probe(), &outside).unwrap();
+        let up = "../".repeat(30);
+        let way = |number| format!("/proc/self/fd/{number}/{up}{}", outside.display());
+        let ways: Vec<_> = (3..24).map(way).collect();
+        let (mut links, mut scripts) = (Vec::new(), Vec::new());
+        for (at, way) in ways.iter().enumerate() {
+            let [link, script] = ["link", "script"].map(|kind| format!("/bin/{kind}{at}"));
+            symlink(way, bundle.rootfs().join(&link[1..])).unwrap();
+            let file = bundle.rootfs().join(&script[1..]);
+            write(&file, format!("#!{way}\n"));
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+            links.push(link);
+            scripts.push(script);
+        }
+        [ways, links, scripts]
+    }
+
+    #[test]
+    fn are_no_way_to_a_program() {
+        require!(containers);
+        let mut bundle = Bundle::new();
+        for program in ways_out(&bundle).concat() {
+            bundle
+                .config
+                .probe(&["exit", "0"])
+                .set("/process/args/0", &*program);
+            bundle.run().failure();
+        }
+    }
+
+    #[test]
+    fn are_no_way_to_a_program_of_exec() {
+        require!(containers);
+        let mut bundle = Bundle::new();
+        let container = bundle.pause();
+        for program in ways_out(&bundle).concat() {
+            container.exec(&[], &[&program, "exit", "0"]).failure();
+        }
+    }
+
+    #[test]
+    fn are_no_way_to_a_program_that_is_started_later() {
+        require!(containers);
+        let mut bundle = Bundle::new();
+        let [_, _, scripts] = ways_out(&bundle);
+        // The hook, too, is found in the container.
+        let hook = json!([{ "path": "/bin/probe", "args": ["probe", "exit", "0"] }]);
+        bundle.config.set("/hooks/startContainer", hook);
+        for script in scripts {
+            bundle
+                .config
+                .probe(&["exit", "0"])
+                .set("/process/args/0", &*script);
+            let container = bundle.create();
+            container.start().failure();
+        }
+    }
+
+    #[test]
+    fn are_no_way_to_a_hook() {
+        require!(containers);
+        let mut bundle = Bundle::new();
+        bundle.config.probe(&["exit", "0"]);
+        let [_, _, scripts] = ways_out(&bundle);
+        for script in scripts {
+            let hook = json!([{ "path": script, "args": ["probe", "exit", "0"] }]);
+            bundle.config.set("/hooks/startContainer", hook);
+            bundle.run().failure();
+        }
+    }
+
     #[test]
     fn do_not_reach_the_container() {
         require!(containers);

@@ -27,7 +27,7 @@ fn descriptors_of_the_caller_are_not_passed_on() {
 
 #[test]
 fn a_container_that_waits_for_its_start_keeps_no_file_of_the_host_open() {
-    require!(containers, system_call("close_range"));
+    require!(containers);
     let what = "keeps directories of the host open, which are close-on-exec";
     beyond!(
         a_container_that_waits_for_its_start_keeps_no_file_of_the_host_open,

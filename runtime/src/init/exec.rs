@@ -3,14 +3,14 @@
 //! Runs in init, in the container's root, at the end as the container's user. Here alone paths are walked from `/`: with no more rights
 //! than the program will have.
 
-use super::{At, Digits, Done, Fail, Init, rootfs};
+use super::{At, Digits, Done, Fail, Init};
 use crate::plan::{Exec, Op};
 use crate::sync::{self, Message};
 use crate::sys::mount::fs_magic;
 use crate::sys::process::{self, MAX_HOME};
 use crate::sys::{Errno, fs, signal, socket};
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 impl Init {
     /// Enters the working directory. The first time before the identity changes, when a directory that only root may enter is opened; the second
@@ -103,15 +103,6 @@ impl Init {
         Err(if by_path { Errno::ENOENT } else { failure }).at(Op::Resolve)
     }
 
-    /// Closes what the file system was made with: waiting for the start may take long.
-    pub(crate) fn close_set_up(&mut self) {
-        self.files.slots.clear();
-        self.files.kept.clear();
-        self.files.console_socket = None;
-        (self.root, self.cwd) = (None, None);
-        self.masks = rootfs::Masks::default();
-    }
-
     /// Opens the start fifo for writing: it blocks until `start` opens it for reading. From then on, failures go there. Until the program
     /// runs, `kill` ends the container even without SIGKILL, as with runc.
     pub(crate) fn await_start(&mut self) -> Done {
@@ -126,12 +117,55 @@ impl Init {
         Ok(())
     }
 
-    /// Marks everything from `first` on as close-on-exec, and what the caller passes on as not.
-    pub(crate) fn close_from(&self, first: u32) -> Done {
+    /// Closes everything from `first` on but what later steps need, and lets the program have what the caller passes on. Close-on-exec would not
+    /// do: execve walks the paths of the program and of its interpreter before it closes anything, and a directory of the host is a way there for
+    /// whoever wrote that path, as `/proc/self/fd/N/..` (CVE-2024-21626).
+    pub(crate) fn close_from(&mut self, first: u32, last: bool) -> Done {
         for number in 3..first.cast_signed() {
             process::clear_cloexec(number)?;
         }
-        Ok(mark_from(&self.files.proc, first)?)
+        let files = &mut self.files;
+        // Closed by their numbers.
+        std::mem::forget(std::mem::take(&mut files.slots));
+        std::mem::forget(std::mem::take(&mut files.kept));
+        std::mem::forget(std::mem::take(&mut files.layers));
+        std::mem::forget(std::mem::take(&mut self.masks));
+        std::mem::forget((files.console_socket.take(), self.cwd.take()));
+        std::mem::forget((files.cgroup.take(), files.lending.take()));
+        self.has_files = !last;
+        if last {
+            std::mem::forget(self.root.take());
+            return Ok(close_but(&files.proc, first, &[files.sync.as_fd()])?);
+        }
+        let [out, err] = &files.hook_outputs;
+        let kept = [&files.fifo, out, err].map(|file| file.as_ref().map(AsFd::as_fd));
+        let root = self.root.as_ref().map(AsFd::as_fd);
+        let sync = files.sync.as_fd();
+        let [fifo, out, err] = kept.map(|file| file.unwrap_or(sync));
+        let keep = [
+            sync,
+            files.proc.as_fd(),
+            fifo,
+            out,
+            err,
+            root.unwrap_or(sync),
+        ];
+        Ok(close_but(&files.proc, first, &keep)?)
+    }
+
+    /// Closes what was needed until now. That a filter does not let it is no reason to leave anything open.
+    fn close_files(&self) -> Done {
+        let [out, err] = &self.files.hook_outputs;
+        let files = [
+            Some(&self.files.proc),
+            self.files.fifo.as_ref(),
+            out.as_ref(),
+            err.as_ref(),
+        ];
+        for file in files.into_iter().flatten() {
+            fs::close(file.as_fd())?;
+        }
+        Ok(())
     }
 
     /// No signal ignored and none blocked, whatever the caller of this command did with his: as with runc and crun. From here on, the
@@ -143,6 +177,9 @@ impl Init {
 
     /// Executes the program.
     pub(crate) fn execute(&self, exec: &Exec) -> Done {
+        if self.has_files {
+            self.close_files()?;
+        }
         if self.fifo.is_none() {
             sync::tell(&self.files.sync, &Message::Executing).at(Op::Protocol)?;
         }
@@ -170,19 +207,43 @@ pub(super) fn converse(number: i32) -> Done {
     Ok(fs::dup_onto(&ours, number)?)
 }
 
-/// Marks every descriptor from `first` on as close-on-exec. `proc` is a procfs.
-pub(super) fn mark_from(proc: &OwnedFd, first: u32) -> Result<(), Errno> {
-    match process::cloexec_from(first) {
-        // KERNEL(5.11): drop this, but for profiles that do not know the call.
-        Err(Errno::EINVAL | Errno::ENOSYS | Errno::EPERM) => {}
-        other => return other,
+/// Closes every descriptor from `first` on but these. `proc` is a procfs, and may be among those that go.
+pub(super) fn close_but(proc: &OwnedFd, first: u32, keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let kept = |from: u32| {
+        let numbers = keep.iter().map(|fd| fd.as_raw_fd().cast_unsigned());
+        numbers.filter(|number| *number >= from).min()
+    };
+    let mut from = first;
+    loop {
+        let next = kept(from);
+        let last = next.map_or(u32::MAX, |number| number - 1);
+        if from <= last {
+            match process::close_range(from, last) {
+                // KERNEL(5.9): drop this, but for profiles that do not know the call.
+                Err(Errno::ENOSYS | Errno::EPERM) => return close_listed(proc, first, keep),
+                other => other?,
+            }
+        }
+        match next {
+            Some(number) => from = number + 1,
+            None => return Ok(()),
+        }
     }
+}
+
+fn close_listed(proc: &OwnedFd, first: u32, keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let directory = fs::open(proc, c"self/fd", libc::O_RDONLY | libc::O_DIRECTORY)?;
+    let own = directory.as_raw_fd();
     let mut buffer = [0; 4096];
     fs::for_each_entry(&directory, &mut buffer, |name| {
-        let number = name.to_str().ok().and_then(|name| name.parse::<u32>().ok());
-        match number.filter(|number| *number >= first) {
-            Some(number) => process::set_cloexec(number.cast_signed()),
+        let number = name.to_str().ok().and_then(|name| name.parse::<i32>().ok());
+        let stays = |number: i32| {
+            number < first.cast_signed()
+                || number == own
+                || keep.iter().any(|fd| fd.as_raw_fd() == number)
+        };
+        match number.filter(|number| !stays(*number)) {
+            Some(number) => process::close(number),
             None => Ok(()),
         }
     })

@@ -79,7 +79,8 @@ fn execute(
         for ((pipe, file), number) in outputs.into_iter().zip(&files.hook_outputs).zip(1..) {
             fs::dup_onto(file.as_ref().unwrap_or(pipe), number)?;
         }
-        super::exec::mark_from(&files.proc, 3)?;
+        // What the container's paths could lead to is not there any more when the hook's is walked (see `close_from`).
+        super::exec::close_but(&files.proc, 3, &[error.as_fd()])?;
         signal::set_default(libc::SIGPIPE)?;
         SigSet::empty().thread_set_mask()?;
         Err(process::execve(&call.path, &call.argv, environment))

@@ -63,20 +63,6 @@ impl Files {
         let copy = self.slots[slot.0].try_clone();
         Some(copy.map_err(|_| Errno::EMFILE))
     }
-
-    /// The descriptors that init was given.
-    fn numbers(&self) -> impl Iterator<Item = u32> {
-        let always = [&self.proc, &self.sync];
-        let rest = self
-            .fifo
-            .iter()
-            .chain(&self.console_socket)
-            .chain(&self.cgroup);
-        let rest = rest.chain(&self.slots).chain(&self.lending);
-        let rest = rest.chain(self.hook_outputs.iter().flatten());
-        let all = always.into_iter().chain(rest);
-        all.map(|fd| std::os::fd::AsRawFd::as_raw_fd(fd).cast_unsigned())
-    }
 }
 
 /// Why a step failed.
@@ -128,6 +114,8 @@ struct Init {
     cwd: Option<OwnedFd>,
     /// Where failures go: the socket, later the start fifo.
     fifo: Option<OwnedFd>,
+    /// Those of the host are still open.
+    has_files: bool,
     /// The caller's, for hooks that run before the container's own is set.
     umask: u32,
     /// The place of the program among the candidates.
@@ -159,6 +147,7 @@ pub(crate) fn run(plan: &mut Plan, files: Files) -> ! {
         masks: rootfs::Masks::default(),
         cwd: None,
         fifo: None,
+        has_files: true,
         umask,
         program: 0,
     };
@@ -177,30 +166,6 @@ pub(crate) fn run(plan: &mut Plan, files: Files) -> ! {
         }
     }
     process::exit(0)
-}
-
-/// Closes what the command had open and init has no use for: the container's directory, its cgroup, the log. They are close-on-exec, but a
-/// container that waits for its start would keep them for as long as it waits.
-pub(crate) fn close_others(plan: &Plan, files: &Files) {
-    let preserved = |step: &Step| match step {
-        Step::CloseFrom(first) => Some(*first),
-        _ => None,
-    };
-    let Some(mut first) = plan.steps.iter().rev().find_map(preserved) else {
-        return;
-    };
-    loop {
-        let next = files.numbers().filter(|number| *number >= first).min();
-        let last = next.map_or(u32::MAX, |number| number - 1);
-        if first <= last {
-            // ENOSYS in a sandbox whose filter is older than the call: they then wait for the execve, as said.
-            process::close_range(first, last).ok();
-        }
-        match next {
-            Some(number) => first = number + 1,
-            None => return,
-        }
-    }
 }
 
 /// Runs the stage: joins or makes what init must be born into, then clones init as the parent's child and ends.
@@ -330,11 +295,11 @@ impl Init {
             Step::Keyring(name) => identity::join_keyring(name)?,
             Step::LoopbackUp => crate::sys::net::loopback_up()?,
             Step::Umask(mask) => drop(process::umask(*mask)),
-            Step::CloseSetUp => self.close_set_up(),
+            Step::CloseRoot => self.root = None,
             Step::AwaitStart => self.await_start()?,
             Step::Home { uid } => self.find_home(*uid, exec)?,
             Step::LookUp => self.look_up(exec)?,
-            Step::CloseFrom(first) => self.close_from(*first)?,
+            Step::CloseFrom { first, last } => self.close_from(*first, *last)?,
             Step::Pass(number) => process::clear_cloexec(*number)?,
             Step::Reopen { path, number } => exec::reopen(path, *number)?,
             Step::Converse(number) => exec::converse(*number)?,

@@ -257,8 +257,8 @@ pub(crate) enum Step {
     },
     /// Looks the program up, so that a missing one is an error of `create`.
     LookUp,
-    /// Closes what is not needed while the container waits to be started.
-    CloseSetUp,
+    /// Closes the container's root, which nothing needs any more.
+    CloseRoot,
     /// Opens the start fifo for writing, which blocks until `start` opens it.
     AwaitStart,
     /// Sets attributes (`MOUNT_ATTR_*`) of the mount at a path; where nothing is, none.
@@ -275,8 +275,11 @@ pub(crate) enum Step {
     },
     /// Makes a pair of sockets of its own, sends one to the parent over this socket, and has the program keep the other in its place.
     Converse(i32),
-    /// Marks every descriptor from this one on close-on-exec.
-    CloseFrom(u32),
+    /// Closes every descriptor from this one on. `last`: but for the socket, as no step after it needs files.
+    CloseFrom {
+        first: u32,
+        last: bool,
+    },
     /// Signal mask and dispositions as the caller had them; the parent's death is no signal any more.
     ResetSignals,
     Exec,

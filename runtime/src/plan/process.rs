@@ -84,7 +84,7 @@ pub(crate) struct Tail<'a> {
     pub(crate) keep_groups: bool,
     /// Nobody stays with the process: its standard streams are its own.
     pub(crate) detached: bool,
-    /// Close-on-exec starts at this descriptor.
+    /// No descriptor from this one on is the program's.
     pub(crate) close_from: u32,
     /// Waits for `start`, and the hooks that run then.
     pub(crate) before_exec: Vec<Step>,
@@ -150,8 +150,14 @@ pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, faults: &mut Faults) -
     if caps.ambient != 0 {
         steps.push(Step::Ambient(caps.ambient));
     }
+    let needs_files =
+        |step: &Step| matches!(step, Step::Landlock(_) | Step::AwaitStart | Step::Hook(_));
+    steps.push(Step::CloseFrom {
+        first: tail.close_from,
+        last: !late.iter().chain(&tail.before_exec).any(needs_files),
+    });
+    // A path of the container's is walked here, and as the program is executed: nothing of the host's may be there to begin at.
     steps.push(Step::LookUp);
-    steps.push(Step::CloseFrom(tail.close_from));
     steps.push(Step::ResetSignals);
     confine_last(late, tail.before_exec, steps);
     steps.push(Step::Exec);
@@ -173,8 +179,7 @@ fn confine_last(late: Vec<Step>, before_exec: Vec<Step>, steps: &mut Vec<Step>) 
     let is_landlock = |step: &Step| matches!(step, Step::Landlock(_));
     let (landlock, filter): (Vec<_>, Vec<_>) = late.into_iter().partition(is_landlock);
     steps.extend(landlock);
-    let waits = |step: &Step| matches!(step, Step::AwaitStart);
-    steps.extend(before_exec.iter().any(waits).then_some(Step::CloseSetUp));
+    steps.push(Step::CloseRoot);
     // What follows the filter calls write, read, openat and execve only: a profile that does without them runs nothing.
     steps.extend(filter);
     steps.extend(before_exec);
@@ -540,8 +545,8 @@ mod tests {
         let at = |steps: &[String], name: &str| {
             let at = steps.iter().position(|s| s == name).unwrap();
             if name == "Seccomp" {
-                // The files that are closed between are the last business of a step that the filter may not know.
-                let before = steps[..at].iter().filter(|step| *step != "CloseSetUp");
+                // The root that is closed between is the last business of a step that the filter may not know.
+                let before = steps[..at].iter().filter(|step| *step != "CloseRoot");
                 let before: Vec<_> = before.collect();
                 assert_eq!(before[before.len() - 2..], ["Landlock", "Ask"], "{steps:?}");
             }

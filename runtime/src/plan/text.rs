@@ -109,7 +109,7 @@ impl Step {
             Step::Ambient(_) => write!(f, "set the ambient capabilities"),
             Step::Home { uid } => write!(f, "find the home directory of user {uid}"),
             Step::LookUp => write!(f, "look the program up"),
-            Step::CloseSetUp => write!(f, "close what the file system was made with"),
+            Step::CloseRoot => write!(f, "close the container's root"),
             Step::AwaitStart => write!(f, "wait for the start command"),
             Step::Restrict { path, .. } => {
                 write!(f, "set attributes of mount {}", path.to_string_lossy())
@@ -117,7 +117,7 @@ impl Step {
             Step::Pass(number) => write!(f, "pass file descriptor {number} on"),
             Step::Reopen { path, .. } => write!(f, "open directory {}", path.to_string_lossy()),
             Step::Converse(_) => write!(f, "make a pair of sockets"),
-            Step::CloseFrom(_) => write!(f, "close inherited file descriptors"),
+            Step::CloseFrom { .. } => write!(f, "close the files of the host"),
             Step::ResetSignals => write!(f, "ignore and block no signals"),
             Step::Exec => write!(f, "execute the program"),
             _ => write!(f, "set the container up"),

@@ -111,7 +111,7 @@ pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Chil
             // First of all: while init holds the parent's end, the parent's death is no end of file.
             drop(parent_sync);
             if let Some(lock) = around.lock {
-                fs::close(lock);
+                fs::close(lock).ok(); // it is open
             }
             run_child(&mut plan, files)
         }
@@ -151,9 +151,6 @@ pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Chil
 
 /// In the child.
 fn run_child(plan: &mut Plan, files: Files) -> ! {
-    if files.fifo.is_some() {
-        init::close_others(plan, &files);
-    }
     match plan.birth.stage.take() {
         None => init::run(plan, files),
         Some(stage) => init::run_stage(plan, files, &stage),

@@ -167,6 +167,12 @@ pub(crate) fn close_range(first: u32, last: u32) -> Result<()> {
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
+/// close(2) of a descriptor known by its number, whose owner in this process is leaked: init ends in execve or _exit.
+pub(crate) fn close(fd: i32) -> Result<()> {
+    // SAFETY: takes no pointers; see above.
+    Errno::result(unsafe { libc::close(fd) }).map(drop)
+}
+
 /// close_range(2) with CLOSE_RANGE_CLOEXEC (kernel 5.11): marks every descriptor from `first` on. EINVAL or ENOSYS before.
 pub(crate) fn cloexec_from(first: u32) -> Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
