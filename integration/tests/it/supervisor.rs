@@ -8,6 +8,7 @@ mod metrics;
 mod options;
 mod power;
 mod recovery;
+mod removal;
 mod streams;
 mod systemd;
 mod userns;

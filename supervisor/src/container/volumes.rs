@@ -4,7 +4,7 @@
 //! Blocking calls, for a thread that may block.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{RenameFlags, renameat_with};
@@ -18,6 +18,7 @@ use crate::host::Host;
 use crate::layer::Snapshot;
 use crate::protos::containers::{Container as Record, mount::Kind};
 use crate::records::Records;
+use crate::removal::remove_tree;
 
 impl Supervisor {
     pub(super) fn fill_volumes(&self, record: &Record, snapshot: &Snapshot) -> Result<()> {
@@ -58,7 +59,7 @@ fn fill(host: &Host, name: &str, target: &str, lower: &[PathBuf]) -> io::Result<
         return Ok(());
     }
     if part.exists() {
-        fs::remove_dir_all(&part)?;
+        remove_tree(&part)?;
     }
     fs::create_dir(&part)?;
     if !Layers::open(lower).copy(target, &part)? {
@@ -75,17 +76,20 @@ fn fill(host: &Host, name: &str, target: &str, lower: &[PathBuf]) -> io::Result<
     move_in(&whole, &volume)
 }
 
-/// Of volumes that have no record any more. Blocks.
+/// Of volumes that have no record any more: one that cannot be removed keeps no other. Blocks.
 pub(super) fn remove_volumes(host: &Host, records: &Records, names: &[String]) -> Result<()> {
+    let (mut cleared, mut outcome) = (vec![], Ok(()));
     for name in names {
-        for path in [host.volume(name), part(host, name), whole(host, name)] {
-            removed(&path)?;
+        let paths = [host.volume(name), part(host, name), whole(host, name)];
+        match paths.iter().try_for_each(|path| removed(path)) {
+            Ok(()) => cleared.push(name.clone()),
+            failed => outcome = outcome.and(failed),
         }
     }
-    if names.is_empty() {
-        return Ok(());
+    if !cleared.is_empty() {
+        records.volumes_cleared(&cleared)?;
     }
-    records.volumes_cleared(names)
+    outcome
 }
 
 /// What is being copied for a volume, and what is complete.
@@ -108,7 +112,7 @@ fn move_in(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     same_owner(&rustix::fs::fstat(&source)?, &target)?;
-    fs::remove_dir_all(from)
+    remove_tree(from)
 }
 
 fn is_empty(path: &Path) -> bool {
@@ -117,10 +121,5 @@ fn is_empty(path: &Path) -> bool {
 
 /// It is not there afterwards.
 pub(super) fn removed(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).tried(|| format!("remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    remove_tree(path).tried(|| format!("remove {}", path.display()))
 }

@@ -219,7 +219,8 @@ impl Store {
                     .unwrap_or_default()
             });
             if age > RESUMABLE || name.starts_with(operation::ONCE) {
-                fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+                let removed = fs::remove_dir_all(&path);
+                collect::forgive(removed.with_context(|| format!("remove {}", path.display())));
             }
         }
         self.collect().map(drop)
