@@ -3,9 +3,11 @@
 //!
 //! Blocking calls, for a thread that may block.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -16,9 +18,39 @@ use super::layers::{Layers, same_owner};
 use crate::fault::{Result, Tried as _};
 use crate::host::Host;
 use crate::layer::Snapshot;
+use crate::lock::lock;
 use crate::protos::containers::{Container as Record, mount::Kind};
 use crate::records::Records;
 use crate::removal::remove_tree;
+
+/// Volumes that somebody fills, and the news that this has ended: two containers may be the first to use one.
+#[derive(Debug, Default)]
+pub(super) struct Filling {
+    names: Mutex<HashSet<String>>,
+    ended: Condvar,
+}
+
+/// Nobody else fills the volume until this is dropped.
+struct Only<'a>(&'a Filling, &'a str);
+
+impl Filling {
+    /// Blocks.
+    fn begin<'a>(&'a self, name: &'a str) -> Only<'a> {
+        let busy = |names: &mut HashSet<String>| names.contains(name);
+        let names = self.ended.wait_while(lock(&self.names), busy);
+        names
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned());
+        Only(self, name)
+    }
+}
+
+impl Drop for Only<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.names).remove(self.1);
+        self.0.ended.notify_all();
+    }
+}
 
 impl Supervisor {
     pub(super) fn fill_volumes(&self, record: &Record, snapshot: &Snapshot) -> Result<()> {
@@ -27,6 +59,7 @@ impl Supervisor {
             if mount.kind.enum_value() != Ok(Kind::VOLUME) || mount.no_copy {
                 continue;
             }
+            let _only = self.filling.begin(&mount.source);
             fill(&self.host, &mount.source, &mount.target, &snapshot.lower).tried(|| {
                 format!(
                     "copy the image's files at {} into volume {}",
