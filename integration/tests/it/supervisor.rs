@@ -4,6 +4,7 @@ mod clean;
 mod commit;
 mod copy;
 mod crash;
+mod cut_off;
 mod metrics;
 mod options;
 mod power;
