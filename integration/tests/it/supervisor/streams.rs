@@ -40,6 +40,27 @@ fn bytes_go_through_as_they_are() {
 }
 
 #[test]
+fn a_log_has_as_many_files_as_somebody_may_read() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for (count, refusal) in [
+        ("0", "max-file cannot be less than 1"),
+        ("1001", "max-file cannot be more than 1000"),
+        ("4294967295", "max-file cannot be more than 1000"),
+    ] {
+        let option = format!("max-file={count}");
+        let refused = supervisor.ctl(&["run", "--log-opt", &option, IMAGE, "true"]);
+        assert_eq!(refused.code(), 125);
+        refused.says(refusal);
+    }
+    let many = ["--log-opt", "max-file=1000", "--log-opt", "max-size=1"];
+    let id = supervisor.detached(&many, "for i in $(seq 1 30); do echo $i; done");
+    supervisor.says(&["wait", &id]);
+    assert_eq!(supervisor.says(&["logs", "-n", "2", &id]), "29\n30");
+    assert_eq!(supervisor.says(&["logs", &id]).lines().count(), 30);
+}
+
+#[test]
 fn a_follower_loses_nothing_to_rotation() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
