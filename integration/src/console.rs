@@ -9,6 +9,7 @@ use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::Write;
@@ -74,7 +75,14 @@ impl OnTerminal {
     /// Waits until it ends.
     #[track_caller]
     pub fn wait(self) -> ExitStatus {
-        runtime::wait_for(self.pid, self.since, &self.command)
+        self.leave().0
+    }
+
+    /// The same, and gives back its terminal.
+    #[track_caller]
+    pub fn leave(self) -> (ExitStatus, Terminal) {
+        let status = runtime::wait_for(self.pid, self.since, &self.command);
+        (status, self.terminal)
     }
 }
 
@@ -126,6 +134,15 @@ impl Terminal {
         master
             .write_all(text.as_bytes())
             .unwrap_or_else(|error| panic!("write to the terminal: {error}"));
+    }
+
+    /// Whether what is typed comes through as it is, and is not shown.
+    #[track_caller]
+    pub fn is_raw(&self) -> bool {
+        let settings = tcgetattr(&self.master);
+        let settings = settings.unwrap_or_else(|errno| panic!("look at the terminal: {errno}"));
+        let flags = LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG;
+        !settings.local_flags.intersects(flags)
     }
 
     /// Changes the size.

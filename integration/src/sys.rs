@@ -333,3 +333,12 @@ pub fn device_mapper(control: BorrowedFd<'_>, command: u8, request: &mut [u8]) -
     let done = unsafe { libc::ioctl(control.as_raw_fd(), number as u64, request.as_mut_ptr()) };
     checked(done.into()).map(drop)
 }
+
+/// Whether a file stays as and where it is, whoever wants to change or to remove it (`FS_IOC_SETFLAGS`). Not every file system has this.
+pub fn set_immutable(file: BorrowedFd<'_>, immutable: bool) -> io::Result<()> {
+    const FS_IMMUTABLE_FL: libc::c_int = 0x10;
+    let flags = if immutable { FS_IMMUTABLE_FL } else { 0 };
+    // SAFETY: the kernel reads an int, which is what it is given.
+    let set = unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags) };
+    checked(set.into()).map(drop)
+}

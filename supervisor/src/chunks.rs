@@ -1,6 +1,7 @@
-//! What goes through the daemon's interface in pieces: how large they are, and the end that a thread writes to. Used by the daemon and the client.
+//! What goes through the daemon's interface in pieces: how large they are, and the ends that threads write to and read from. Used by the daemon
+//! and the client.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 use tokio::sync::mpsc;
 
@@ -39,5 +40,55 @@ impl Write for Outgoing {
         self.chunks
             .blocking_send(chunk)
             .map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+/// Gives what comes in to a thread that reads it. Nothing is the end; without that, what came has been cut off, which is an error.
+pub(crate) struct Incoming {
+    chunks: mpsc::Receiver<Option<Vec<u8>>>,
+    rest: Vec<u8>,
+    at: usize,
+    over: bool,
+    total: u64,
+    /// Is told how much has been taken, in all.
+    taken: Box<dyn Fn(u64) + Send>,
+}
+
+impl Incoming {
+    pub(crate) fn new(
+        chunks: mpsc::Receiver<Option<Vec<u8>>>,
+        taken: impl Fn(u64) + Send + 'static,
+    ) -> Self {
+        Self {
+            chunks,
+            rest: vec![],
+            at: 0,
+            over: false,
+            total: 0,
+            taken: Box::new(taken),
+        }
+    }
+}
+
+impl Read for Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.rest.len() {
+            if self.over {
+                return Ok(0);
+            }
+            match self.chunks.blocking_recv() {
+                Some(Some(chunk)) => {
+                    self.total += chunk.len() as u64;
+                    (self.taken)(self.total);
+                    (self.rest, self.at) = (chunk, 0);
+                }
+                Some(None) => self.over = true,
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+        let length = buffer.len().min(self.rest.len() - self.at);
+        buffer[..length].copy_from_slice(&self.rest[self.at..self.at + length]);
+        self.at += length;
+        Ok(length)
     }
 }

@@ -20,6 +20,7 @@ mod lock;
 mod mutants;
 mod offline;
 mod records;
+mod removal;
 mod requests;
 mod shim;
 mod spec;

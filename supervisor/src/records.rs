@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use protobuf::Message;
-use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{ReadableTable as _, TableDefinition};
 use tokio::sync::watch;
 
 use crate::fault::{Fault, Result, Tried as _};
@@ -62,7 +62,7 @@ pub(crate) type Told = BTreeMap<(String, String), u64>;
 impl Records {
     /// Blocks.
     pub(crate) fn open(store: Arc<Store>) -> Result<Self> {
-        let open = || -> std::result::Result<(u64, u64), redb::Error> {
+        let open = || -> anyhow::Result<(u64, u64)> {
             let transaction = store.database().begin_write()?;
             transaction.open_table(CONTAINERS)?;
             transaction.open_table(VOLUMES)?;
@@ -129,7 +129,7 @@ impl Records {
 
     /// Their directories are gone too. Nobody waits for the disk: what is looked for in vain does no harm. Blocks.
     pub(crate) fn volumes_cleared(&self, names: &[String]) -> Result<()> {
-        let write = || -> std::result::Result<(), redb::Error> {
+        let write = || -> anyhow::Result<()> {
             let mut transaction = self.store.database().begin_write()?;
             transaction.set_durability(redb::Durability::None)?;
             let mut table = transaction.open_table(GONE)?;
@@ -137,7 +137,7 @@ impl Records {
                 table.remove(&**name)?;
             }
             drop(table);
-            Ok(transaction.commit()?)
+            transaction.commit()
         };
         write().tried(|| "write the records".into())
     }
@@ -155,8 +155,7 @@ impl Records {
         table: TableDefinition<&str, V>,
         make: impl Fn(&str, V::SelfType<'_>) -> T,
     ) -> Result<Vec<T>> {
-        let read = || -> std::result::Result<Vec<T>, redb::Error> {
-            let transaction = self.store.database().begin_read()?;
+        let read = self.store.database().read(|transaction| {
             let table = transaction.open_table(table)?;
             let rows = table.iter()?;
             rows.map(|row| {
@@ -164,14 +163,13 @@ impl Records {
                     .map_err(Into::into)
             })
             .collect()
-        };
-        read().tried(|| "read the records".into())
+        });
+        read.tried(|| "read the records".into())
     }
 
     /// At most a hundred events after that one, in their order.
     pub(crate) fn events(&self, after: u64) -> Result<Vec<Event>> {
-        let read = || -> std::result::Result<Vec<Vec<u8>>, redb::Error> {
-            let transaction = self.store.database().begin_read()?;
+        let read = self.store.database().read(|transaction| {
             let table = transaction.open_table(EVENTS)?;
             let rows = table.range(after.saturating_add(1)..)?;
             rows.take(100)
@@ -179,9 +177,9 @@ impl Records {
                     row.map(|(_, value)| value.value().to_vec())
                         .map_err(Into::into)
                 })
-                .collect()
-        };
-        let rows = read().tried(|| "read the events".into())?;
+                .collect::<anyhow::Result<Vec<_>>>()
+        });
+        let rows = read.tried(|| "read the events".into())?;
         rows.iter()
             .map(|row| Event::parse_from_bytes(row).tried(|| "decode an event".into()))
             .collect()
@@ -194,12 +192,12 @@ impl Records {
 }
 
 /// The last event's cursor, if there is a new one.
-fn write(store: &Store, change: Change) -> std::result::Result<Option<u64>, redb::Error> {
+fn write(store: &Store, change: Change) -> anyhow::Result<Option<u64>> {
     let transaction = store.database().begin_write()?;
     {
         let mut table = transaction.open_table(CONTAINERS)?;
         for container in &change.containers {
-            let bytes = container.write_to_bytes().map_err(encoding)?;
+            let bytes = container.write_to_bytes()?;
             table.insert(&*container.id, &*bytes)?;
         }
         for id in &change.containers_gone {
@@ -210,7 +208,7 @@ fn write(store: &Store, change: Change) -> std::result::Result<Option<u64>, redb
         let mut table = transaction.open_table(VOLUMES)?;
         let mut gone = transaction.open_table(GONE)?;
         for volume in &change.volumes {
-            let bytes = volume.write_to_bytes().map_err(encoding)?;
+            let bytes = volume.write_to_bytes()?;
             table.insert(&*volume.name, &*bytes)?;
             gone.remove(&*volume.name)?;
         }
@@ -226,7 +224,7 @@ fn write(store: &Store, change: Change) -> std::result::Result<Option<u64>, redb
         for mut event in change.events {
             cursor += 1;
             event.cursor = cursor;
-            let bytes = event.write_to_bytes().map_err(encoding)?;
+            let bytes = event.write_to_bytes()?;
             table.insert(cursor, &*bytes)?;
             table.remove(cursor.saturating_sub(KEPT))?;
         }
@@ -234,11 +232,6 @@ fn write(store: &Store, change: Change) -> std::result::Result<Option<u64>, redb
     }
     transaction.commit()?;
     Ok(last)
-}
-
-/// Messages are encoded into memory, which does not fail but for want of it.
-fn encoding(error: protobuf::Error) -> redb::Error {
-    redb::Error::Io(std::io::Error::other(error))
 }
 
 /// Nanoseconds since the epoch.

@@ -20,6 +20,15 @@ pub(crate) fn left_open(descriptor: i32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
+/// sigaction(2): the signal does again what it does by itself.
+pub(crate) fn catch_no_more(signal: nix::sys::signal::Signal) -> io::Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no function of ours is called from then on; one that runs on another thread goes on.
+    unsafe { sigaction(signal, &default) }?;
+    Ok(())
+}
+
 /// Gives what the command becomes these limits of descriptors, the soft and the hard one.
 pub(crate) fn with_descriptors(command: &mut Command, (soft, hard): (u64, u64)) {
     let limit = nix::sys::resource::Resource::RLIMIT_NOFILE;

@@ -4,10 +4,13 @@ mod clean;
 mod commit;
 mod copy;
 mod crash;
+mod cut_off;
+mod full;
 mod metrics;
 mod options;
 mod power;
 mod recovery;
+mod removal;
 mod streams;
 mod systemd;
 mod userns;
@@ -125,6 +128,16 @@ fn what_is_listed_can_be_formatted() {
         table.starts_with("CONTAINER ID   IMAGE     COMMAND"),
         "{table}"
     );
+    assert_eq!(supervisor.field("one", "{{index .Args 0}}"), "5");
+    for (verb, template) in [
+        (&["inspect", "one"][..], "{{index .Args 7}}"),
+        (&["inspect", "one"], "{{index .Name \"x\"}}"),
+        (&["image", "inspect", IMAGE], "{{index .RepoDigests 7}}"),
+    ] {
+        let refused = supervisor.ctl(&[verb, &["--format", template]].concat());
+        assert_eq!((refused.code(), refused.stderr.lines().count()), (1, 1));
+        refused.says("index");
+    }
     let inspected = supervisor.ctl(&["inspect", "one"]).success().json();
     assert_eq!(
         inspected[0]["Config"]["Cmd"],

@@ -14,6 +14,9 @@ use std::time::SystemTime;
 use crate::error::told;
 use crate::timestamp;
 
+/// All of them are renamed where everybody's output waits, and their reader looks for no more.
+const MOST_FILES: u32 = 1000;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) path: PathBuf,
@@ -75,7 +78,7 @@ impl Log {
             0 => path.clone(),
             _ => PathBuf::from(format!("{}.{number}", path.display())),
         };
-        let oldest = self.target.max_files.saturating_sub(1);
+        let oldest = self.target.max_files.clamp(1, MOST_FILES) - 1;
         if oldest == 0 {
             fs::remove_file(path)?;
         }
@@ -194,6 +197,21 @@ mod tests {
         assert!(read("log").contains("line 7"));
         assert!(read("log.1").contains("line 5") && read("log.2").contains("line 3"));
         assert!(!scratch.0.join("log.3").exists());
+    }
+
+    #[test]
+    fn more_files_than_anybody_reads_are_as_many_as_somebody_does() {
+        let scratch = Scratch::new("many");
+        let target = Target {
+            path: scratch.0.join("log"),
+            max_size: 1,
+            max_files: u32::MAX,
+        };
+        let mut log = Log::open(&target).unwrap();
+        for _ in 0..3 {
+            assert!(log.append(b"line\n", "stdout"));
+        }
+        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 3);
     }
 
     #[test]

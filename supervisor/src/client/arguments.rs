@@ -329,7 +329,11 @@ impl Options {
         for (name, value) in pairs::<HashMap<_, _>>(&self.log_opt)? {
             match name.as_str() {
                 "max-size" => log.max_size = size(Some(&value))?.cast_unsigned(),
-                "max-file" => log.max_files = number(&name, &value)?,
+                "max-file" => match number(&name, &value)? {
+                    // What the daemon takes for as many as usual.
+                    0 => return Err(Fault::new("max-file cannot be less than 1")),
+                    files => log.max_files = files,
+                },
                 _ => {
                     return Err(Fault::new(format!(
                         "no log option is called '{name}': there are max-size and max-file"

@@ -16,7 +16,7 @@ use ttrpc::r#async::{CSReceiver, CSSender};
 use super::cli::Cp;
 use super::connection::{Daemon, patient};
 use super::process::lost;
-use crate::chunks::{CHUNK, Outgoing};
+use crate::chunks::{CHUNK, Incoming, Outgoing};
 use crate::copy::find::{What, find};
 use crate::copy::pack::Packer;
 use crate::copy::rules::{Named, Source};
@@ -222,40 +222,6 @@ fn pass_on(mut archive: Incoming) -> Result<()> {
     }
 }
 
-/// What comes from the daemon, for a thread that reads it. An archive that is cut off is an error.
-struct Incoming {
-    chunks: mpsc::Receiver<Option<Vec<u8>>>,
-    rest: Vec<u8>,
-    at: usize,
-    over: bool,
-    taken: mpsc::UnboundedSender<u64>,
-    total: u64,
-}
-
-impl Read for Incoming {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.rest.len() {
-            if self.over {
-                return Ok(0);
-            }
-            match self.chunks.blocking_recv() {
-                Some(Some(chunk)) => {
-                    self.total += chunk.len() as u64;
-                    // One that does not listen any more has no more to say either.
-                    self.taken.send(self.total).ok();
-                    (self.rest, self.at) = (chunk, 0);
-                }
-                Some(None) => self.over = true,
-                None => return Err(io::ErrorKind::UnexpectedEof.into()),
-            }
-        }
-        let length = buffer.len().min(self.rest.len() - self.at);
-        buffer[..length].copy_from_slice(&self.rest[self.at..self.at + length]);
-        self.at += length;
-        Ok(length)
-    }
-}
-
 async fn copy_out(
     daemon: &Daemon,
     container: &str,
@@ -292,14 +258,10 @@ async fn copy_out(
     };
     let (chunks, incoming) = mpsc::channel(4);
     let (telling, mut told) = mpsc::unbounded_channel();
-    let incoming = Incoming {
-        chunks: incoming,
-        rest: vec![],
-        at: 0,
-        over: false,
-        taken: telling,
-        total: 0,
-    };
+    let incoming = Incoming::new(incoming, move |bytes| {
+        // One that does not listen any more has no more to say either.
+        telling.send(bytes).ok();
+    });
     let work = tokio::task::spawn_blocking(move || take(source, incoming));
     let telling = async {
         while let Some(bytes) = told.recv().await {

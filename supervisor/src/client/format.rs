@@ -173,12 +173,7 @@ fn evaluate(words: &[String], root: &Value, here: &Value) -> Result<Value> {
         "index" => {
             let mut value = evaluate(rest.get(..1).unwrap_or_default(), root, here)?;
             for key in rest.iter().skip(1) {
-                value = match key.strip_prefix('"') {
-                    Some(name) => value[name].take(),
-                    None => key
-                        .parse::<usize>()
-                        .map_or(Value::Null, |index| value[index].take()),
-                };
+                value = item(&value, key)?;
             }
             Ok(value)
         }
@@ -194,6 +189,21 @@ fn evaluate(words: &[String], root: &Value, here: &Value) -> Result<Value> {
             },
         },
     }
+}
+
+/// As Go has it, a map that lacks a key has nothing there, and a list that is too short is an error.
+fn item(of: &Value, key: &str) -> Result<Value> {
+    let found = match (of, key.strip_prefix('"')) {
+        (Value::Object(fields), Some(name)) => fields.get(name).or(Some(&Value::Null)),
+        (Value::Null, Some(_)) => Some(&Value::Null),
+        (Value::Array(items), None) => key.parse().ok().and_then(|index: usize| items.get(index)),
+        _ => None,
+    };
+    found.cloned().ok_or_else(|| {
+        let key = key.trim_start_matches('"');
+        let text = format!("the template has the index {key}, which is not there: {of}");
+        Fault::new(text)
+    })
 }
 
 fn field(of: &Value, path: &str) -> Result<Value> {
@@ -263,6 +273,7 @@ mod tests {
         assert_eq!(apply("{{ .Env }}"), "[A=1 B=2]");
         assert_eq!(apply("{{range .Env}}{{.}};{{end}}"), "A=1;B=2;");
         assert_eq!(apply(r#"{{index .Labels "x.y"}}{{index .Env 1}}"#), "zB=2");
+        assert_eq!(apply(r#"{{index .Labels "none"}}"#), "<no value>");
         assert_eq!(apply("{{if .State.Running}}yes{{else}}no{{end}}"), "yes");
         assert_eq!(apply("{{if not .State.Running}}yes{{else}}no{{end}}"), "no");
         assert_eq!(apply("{{len .Env}}{{upper .ID}}"), "2ABC");
@@ -277,6 +288,11 @@ mod tests {
             "{{range .Env}}",
             "{{end}}",
             "{{nonsense}}",
+            "{{index .Env 2}}",
+            "{{index .Env \"a\"}}",
+            "{{index .ID 0}}",
+            "{{index .ID \"a\"}}",
+            "{{index .Labels 0}}",
         ] {
             assert!(apply(template).starts_with("! "), "{template}");
         }

@@ -1,8 +1,10 @@
 //! A client attached to a process: its output here, our input and signals there.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::task::{Context, Poll};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -76,9 +78,11 @@ where
     Q: Carries,
     <Q as ttrpc::proto::Codec>::E: std::fmt::Display,
 {
-    let raw = (terminal && ends.stdin && terminal::is_input())
-        .then(Raw::new)
-        .transpose()?;
+    let is_raw = terminal && ends.stdin && terminal::is_input();
+    // Before the terminal is raw, which none of them is to leave so.
+    let deadly: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+    let mut deadly = Caught::new(if is_raw { deadly } else { &[] })?;
+    let raw = is_raw.then(Raw::new).transpose()?;
     let keys = raw
         .as_ref()
         .map(|_| DetachKeys::parse(ends.detach_keys))
@@ -100,7 +104,7 @@ where
         std::future::pending::<Result<Over>>().await
     };
     let signals = async {
-        if let Some(to) = ends.signals.filter(|_| !terminal || raw.is_none()) {
+        if let Some(to) = ends.signals.filter(|_| !is_raw) {
             pass_signals(to).await?;
         }
         std::future::pending::<Result<Over>>().await
@@ -110,6 +114,10 @@ where
         over = input => over,
         over = sizes => over,
         over = signals => over,
+        number = deadly.next() => {
+            drop(raw);
+            terminal::end_by(number)
+        }
     }
 }
 
@@ -287,29 +295,40 @@ where
 }
 
 async fn pass_signals(to: &mpsc::UnboundedSender<i32>) -> Result<()> {
-    let caught = |kind: SignalKind| signal(kind).tried(|| "wait for signals".into());
-    let (mut interrupt, mut terminate, mut hangup) = (
-        caught(SignalKind::interrupt())?,
-        caught(SignalKind::terminate())?,
-        caught(SignalKind::hangup())?,
-    );
-    let (mut quit, mut first, mut second) = (
-        caught(SignalKind::quit())?,
-        caught(SignalKind::user_defined1())?,
-        caught(SignalKind::user_defined2())?,
-    );
-    let next = async |signal: &mut Signal| signal.recv().await;
+    let mut caught = Caught::new(&[
+        libc::SIGINT,
+        libc::SIGTERM,
+        libc::SIGHUP,
+        libc::SIGQUIT,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+    ])?;
     loop {
-        let number = tokio::select! {
-            _ = next(&mut interrupt) => libc::SIGINT,
-            _ = next(&mut terminate) => libc::SIGTERM,
-            _ = next(&mut hangup) => libc::SIGHUP,
-            _ = next(&mut quit) => libc::SIGQUIT,
-            _ = next(&mut first) => libc::SIGUSR1,
-            _ = next(&mut second) => libc::SIGUSR2,
-        };
-        if to.send(number).is_err() {
+        if to.send(caught.next().await).is_err() {
             return Ok(());
         }
+    }
+}
+
+/// Signals that we get, by number.
+struct Caught(Vec<(i32, Signal)>);
+
+impl Caught {
+    fn new(numbers: &[i32]) -> Result<Self> {
+        let caught = |number: &i32| Ok((*number, signal(SignalKind::from_raw(*number))?));
+        let caught: io::Result<Vec<_>> = numbers.iter().map(caught).collect();
+        caught.map(Self).tried(|| "wait for signals".into())
+    }
+
+    async fn next(&mut self) -> i32 {
+        let next = |context: &mut Context<'_>| {
+            for (number, signal) in &mut self.0 {
+                if signal.poll_recv(context).is_ready() {
+                    return Poll::Ready(*number);
+                }
+            }
+            Poll::Pending
+        };
+        poll_fn(next).await
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
 
+use nix::sys::signal::{Signal, raise};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 use crate::fault::{Fault, Result, Tried as _};
@@ -26,6 +27,17 @@ impl Drop for Raw {
         // A terminal that is gone needs no settings.
         tcsetattr(io::stdin(), SetArg::TCSADRAIN, &self.0).ok();
     }
+}
+
+/// Ends this program as the signal would have that it has caught.
+pub(super) fn end_by<T>(number: i32) -> Result<T> {
+    let what = || format!("end by signal {number}");
+    let signal = Signal::try_from(number).tried(what)?;
+    crate::sys::catch_no_more(signal).tried(what)?;
+    raise(signal).tried(what)?;
+    Err(Fault::unknown(format!(
+        "signal {number} does not end this program"
+    )))
 }
 
 pub(super) fn is_input() -> bool {

@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::sync::Arc;
 
 use super::ids::Mode;
+use super::log::MOST_FILES;
 use super::volumes::removed;
 use super::{Container, Supervisor, told};
 use crate::fault::{Fault, Kind, Result, Tried as _};
@@ -295,6 +296,11 @@ fn check(config: &Config, defaults: &Defaults) -> Result<()> {
         ..Found::default()
     };
     spec::build(config, defaults, &found)?;
+    if config.log.max_files > MOST_FILES {
+        return Err(Fault::new(format!(
+            "max-file cannot be more than {MOST_FILES}"
+        )));
+    }
     match config.network.as_str() {
         "" | "none" | "host" => {}
         other if other.starts_with("container:") => {}

@@ -19,8 +19,10 @@ use super::log_watch::{Watch, Watches};
 pub(crate) const NAME: &str = "container.log";
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
-/// More rotated files than anybody asks for.
-const MOST_FILES: u32 = 1000;
+/// As many as the shim writes at most.
+pub(super) const MOST_FILES: u32 = 1000;
+/// Lines of our shim's are shorter: what it reads at once, escaped. A longer one of another's is taken in pieces.
+const LINE: usize = 1 << 20;
 
 /// What of a disk stays free of files that have been rotated away and are there only for a reader: a tenth. So many bytes he may have anyway.
 const FREE: u64 = 10;
@@ -42,8 +44,6 @@ pub(crate) struct Follower {
 pub(crate) enum From {
     Begin,
     End,
-    /// So many lines before the end.
-    Last(u64),
 }
 
 impl Follower {
@@ -59,9 +59,16 @@ impl Follower {
         match from {
             From::Begin => {}
             From::End => follower.skip(0)?,
-            From::Last(lines) => follower.skip(lines)?,
         }
         Ok(follower)
+    }
+
+    /// From so many lines before the end, of one that is at the begin.
+    pub(crate) async fn last(mut self, lines: u64) -> io::Result<Self> {
+        // They may be gigabytes away.
+        let skipped = move || self.skip(lines).map(|()| self);
+        let skipped = tokio::task::spawn_blocking(skipped).await;
+        skipped.map_err(io::Error::other)?
     }
 
     /// The next record; none when `over` is true and all has been read.
@@ -79,6 +86,8 @@ impl Follower {
             // However long the reading takes, what comes next is open by then.
             self.catch_up()?;
             if read {
+                // Whoever wants none of these records does not hold up all others.
+                tokio::task::yield_now().await;
                 continue;
             }
             if self.files.len() > 1 {
@@ -124,15 +133,19 @@ impl Follower {
         };
         let mut buffer = vec![0; CHUNK];
         let length = file.read(&mut buffer)?;
+        let begin = self.partial.len();
         self.partial.extend_from_slice(&buffer[..length]);
-        if let Some(end) = self.partial.iter().rposition(|byte| *byte == b'\n') {
-            let rest = self.partial.split_off(end + 1);
+        if let Some(end) = buffer[..length].iter().rposition(|byte| *byte == b'\n') {
+            let rest = self.partial.split_off(begin + end + 1);
             let whole = std::mem::replace(&mut self.partial, rest);
             self.ready.extend(
                 whole
                     .split_inclusive(|byte| *byte == b'\n')
                     .filter_map(parse),
             );
+        }
+        if self.partial.len() >= LINE {
+            self.end_of_line();
         }
         Ok(length > 0)
     }
@@ -280,12 +293,13 @@ fn back(file: &File, size: u64, left: &mut u64) -> io::Result<Option<(u64, Optio
     Ok((*left == 0).then_some((0, None)))
 }
 
-/// Of the line that ends there.
+/// Of the line that ends there, or of its last piece.
 fn begin_of_line(file: &File, end: u64) -> io::Result<u64> {
     let mut to = end - 1;
+    let least = end.saturating_sub(LINE as u64);
     let mut buffer = vec![0; CHUNK];
-    while to > 0 {
-        let start = to.saturating_sub(CHUNK as u64);
+    while to > least {
+        let start = to.saturating_sub(CHUNK as u64).max(least);
         let part = &mut buffer[..usize::try_from(to - start).unwrap_or(CHUNK)];
         file.read_exact_at(part, start)?;
         if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
@@ -293,7 +307,7 @@ fn begin_of_line(file: &File, end: u64) -> io::Result<u64> {
         }
         to = start;
     }
-    Ok(0)
+    Ok(least)
 }
 
 fn inode(path: &Path) -> io::Result<Option<u64>> {
@@ -319,17 +333,19 @@ mod tests {
         }
 
         fn line(&self, text: &str) {
+            self.write(
+                format!(
+                    "{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-26T08:00:00Z\"}}\n"
+                )
+                .as_bytes(),
+            );
+        }
+
+        fn write(&self, text: &[u8]) {
             use std::io::Write as _;
-            let mut file = fs::OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(self.0.join(NAME))
-                .unwrap();
-            writeln!(
-                file,
-                "{{\"log\":\"{text}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-26T08:00:00Z\"}}"
-            )
-            .unwrap();
+            let mut options = fs::OpenOptions::new();
+            let file = options.append(true).create(true).open(self.0.join(NAME));
+            file.unwrap().write_all(text).unwrap();
         }
 
         /// As the shim does, with three files.
@@ -373,17 +389,75 @@ mod tests {
         }
         let inside = inside();
         let _inside = inside.enter();
-        let read = |from| {
-            all(
-                &inside,
-                &mut Follower::open(&Watches::default(), &scratch.0, from).unwrap(),
-            )
+        let open = |from| Follower::open(&Watches::default(), &scratch.0, from).unwrap();
+        let last = |lines| {
+            let follower = inside.block_on(open(From::Begin).last(lines));
+            all(&inside, &mut follower.unwrap())
         };
-        assert_eq!(read(From::Begin), ["1", "2", "3", "4", "5", "6"]);
-        assert_eq!(read(From::Last(3)), ["4", "5", "6"]);
-        assert_eq!(read(From::Last(2)), ["5", "6"]);
-        assert_eq!(read(From::Last(99)), ["1", "2", "3", "4", "5", "6"]);
-        assert!(read(From::End).is_empty());
+        let whole = ["1", "2", "3", "4", "5", "6"];
+        assert_eq!(all(&inside, &mut open(From::Begin)), whole);
+        assert_eq!(last(3), ["4", "5", "6"]);
+        assert_eq!(last(2), ["5", "6"]);
+        assert_eq!(last(99), whole);
+        assert!(last(0).is_empty());
+        assert!(all(&inside, &mut open(From::End)).is_empty());
+    }
+
+    /// As shims of others do, who write what they get.
+    #[test]
+    fn a_line_of_any_length_takes_little_memory_and_loses_nothing() {
+        let scratch = Scratch::new("long");
+        let mut text = b"first\n".to_vec();
+        text.resize(5 * LINE / 2, b'x');
+        text.extend_from_slice(b"\nlast\n");
+        scratch.write(&text);
+        let inside = inside();
+        let _inside = inside.enter();
+        let read = |mut follower: Follower| {
+            let (_sender, mut over) = watch::channel(true);
+            let mut read = vec![];
+            while let Some(record) = inside.block_on(follower.next(&mut over)).unwrap() {
+                assert!(record.data.len() <= LINE + CHUNK);
+                assert!(follower.partial.len() < LINE);
+                read.extend(record.data);
+            }
+            read
+        };
+        let open = || Follower::open(&Watches::default(), &scratch.0, From::Begin).unwrap();
+        assert!(read(open()) == text);
+        let last = |lines| read(inside.block_on(open().last(lines)).unwrap());
+        assert_eq!(last(1), b"last\n");
+        assert!(last(2) == text[6..]);
+        assert!(last(3) == text);
+    }
+
+    #[test]
+    fn others_get_their_turn_while_much_is_read_that_nobody_wants() {
+        let scratch = Scratch::new("turns");
+        let text = "x".repeat(CHUNK / 2);
+        for _ in 0..50 {
+            scratch.line(&text);
+        }
+        let inside = inside();
+        let _inside = inside.enter();
+        let mut follower = Follower::open(&Watches::default(), &scratch.0, From::Begin).unwrap();
+        let (_sender, mut over) = watch::channel(true);
+        let reading = async { while follower.next(&mut over).await.unwrap().is_some() {} };
+        let mut turns = 0;
+        let others = async {
+            loop {
+                turns += 1;
+                tokio::task::yield_now().await;
+            }
+        };
+        inside.block_on(async {
+            tokio::select! {
+                biased;
+                () = reading => {}
+                () = others => {}
+            }
+        });
+        assert!(turns > 20, "{turns}");
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub(crate) struct Supervisor {
     reserved: Mutex<Vec<String>>,
     /// And ranges of ids.
     taken: Mutex<Vec<Ids>>,
+    filling: volumes::Filling,
     pub(crate) watches: log_watch::Watches,
     /// True when all containers of the last daemon have been found again, or have had their time.
     recovered: watch::Sender<bool>,
@@ -206,6 +207,7 @@ impl Supervisor {
             containers: Mutex::new(containers.collect()),
             reserved: Mutex::default(),
             taken: Mutex::default(),
+            filling: volumes::Filling::default(),
             watches: log_watch::Watches::default(),
             recovered: watch::Sender::new(false),
             host,

@@ -3,9 +3,11 @@
 //!
 //! Blocking calls, for a thread that may block.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -16,8 +18,39 @@ use super::layers::{Layers, same_owner};
 use crate::fault::{Result, Tried as _};
 use crate::host::Host;
 use crate::layer::Snapshot;
+use crate::lock::lock;
 use crate::protos::containers::{Container as Record, mount::Kind};
 use crate::records::Records;
+use crate::removal::remove_tree;
+
+/// Volumes that somebody fills, and the news that this has ended: two containers may be the first to use one.
+#[derive(Debug, Default)]
+pub(super) struct Filling {
+    names: Mutex<HashSet<String>>,
+    ended: Condvar,
+}
+
+/// Nobody else fills the volume until this is dropped.
+struct Only<'a>(&'a Filling, &'a str);
+
+impl Filling {
+    /// Blocks.
+    fn begin<'a>(&'a self, name: &'a str) -> Only<'a> {
+        let busy = |names: &mut HashSet<String>| names.contains(name);
+        let names = self.ended.wait_while(lock(&self.names), busy);
+        names
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned());
+        Only(self, name)
+    }
+}
+
+impl Drop for Only<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.names).remove(self.1);
+        self.0.ended.notify_all();
+    }
+}
 
 impl Supervisor {
     pub(super) fn fill_volumes(&self, record: &Record, snapshot: &Snapshot) -> Result<()> {
@@ -26,6 +59,7 @@ impl Supervisor {
             if mount.kind.enum_value() != Ok(Kind::VOLUME) || mount.no_copy {
                 continue;
             }
+            let _only = self.filling.begin(&mount.source);
             fill(&self.host, &mount.source, &mount.target, &snapshot.lower).tried(|| {
                 format!(
                     "copy the image's files at {} into volume {}",
@@ -58,7 +92,7 @@ fn fill(host: &Host, name: &str, target: &str, lower: &[PathBuf]) -> io::Result<
         return Ok(());
     }
     if part.exists() {
-        fs::remove_dir_all(&part)?;
+        remove_tree(&part)?;
     }
     fs::create_dir(&part)?;
     if !Layers::open(lower).copy(target, &part)? {
@@ -75,17 +109,20 @@ fn fill(host: &Host, name: &str, target: &str, lower: &[PathBuf]) -> io::Result<
     move_in(&whole, &volume)
 }
 
-/// Of volumes that have no record any more. Blocks.
+/// Of volumes that have no record any more: one that cannot be removed keeps no other. Blocks.
 pub(super) fn remove_volumes(host: &Host, records: &Records, names: &[String]) -> Result<()> {
+    let (mut cleared, mut outcome) = (vec![], Ok(()));
     for name in names {
-        for path in [host.volume(name), part(host, name), whole(host, name)] {
-            removed(&path)?;
+        let paths = [host.volume(name), part(host, name), whole(host, name)];
+        match paths.iter().try_for_each(|path| removed(path)) {
+            Ok(()) => cleared.push(name.clone()),
+            failed => outcome = outcome.and(failed),
         }
     }
-    if names.is_empty() {
-        return Ok(());
+    if !cleared.is_empty() {
+        records.volumes_cleared(&cleared)?;
     }
-    records.volumes_cleared(names)
+    outcome
 }
 
 /// What is being copied for a volume, and what is complete.
@@ -108,7 +145,7 @@ fn move_in(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     same_owner(&rustix::fs::fstat(&source)?, &target)?;
-    fs::remove_dir_all(from)
+    remove_tree(from)
 }
 
 fn is_empty(path: &Path) -> bool {
@@ -117,10 +154,5 @@ fn is_empty(path: &Path) -> bool {
 
 /// It is not there afterwards.
 pub(super) fn removed(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).tried(|| format!("remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
+    remove_tree(path).tried(|| format!("remove {}", path.display()))
 }

@@ -297,12 +297,14 @@ async fn logs(
             container.name()
         )));
     }
-    let from = request.tail.map_or(From::Begin, From::Last);
     let directory = supervisor.host.log(&container.id);
     // One that was never started has none yet.
     std::fs::create_dir_all(&directory).tried(|| format!("make {}", directory.display()))?;
-    let mut follower =
-        Follower::open(&supervisor.watches, &directory, from).tried(|| "open the log".into())?;
+    let open = || "open the log".to_owned();
+    let mut follower = Follower::open(&supervisor.watches, &directory, From::Begin).tried(open)?;
+    if let Some(lines) = request.tail {
+        follower = follower.last(lines).await.tried(open)?;
+    }
     let (_sender, mut over) = container.log_over(request.follow);
     let mut response = api::LogsResponse::default();
     while let Some(record) = follower

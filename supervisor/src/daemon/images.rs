@@ -1,6 +1,6 @@
 //! The service of images: a request → one call on the store, on a thread that may block.
 
-use std::io::{self, Read, Write};
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use ttrpc::Result as Reply;
 use ttrpc::r#async::{SSSender, ServerStream, TtrpcContext};
 
 use super::detached;
-use crate::chunks::Outgoing;
+use crate::chunks::{Incoming, Outgoing};
 use crate::container::{Supervisor, blocking, time_of};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::image::{Image, Reference};
 use crate::protos::images as api;
 use crate::protos::images_ttrpc::Images;
 use crate::records::{Change, event};
-use crate::requests::Requests;
+use crate::requests::{Requests, attended};
 use crate::store::{self, ImportOptions, Refusal, Removed, Source, Store};
 
 /// How far an archive that goes out may be ahead of its reader.
@@ -56,8 +56,7 @@ impl Images for Service {
         _: &TtrpcContext,
         stream: ServerStream<api::ImportImagesResponse, api::ImportImagesRequest>,
     ) -> Reply<()> {
-        let names = import(self.0.store.clone(), stream).await?;
-        Ok(self.tell("import", names).await?)
+        Ok(import(&self.0, stream).await?)
     }
 
     async fn export(
@@ -228,44 +227,25 @@ fn shown(image: &Image) -> api::Image {
     }
 }
 
-/// The archive as it comes in, for a thread that reads it.
-struct Incoming {
-    chunks: mpsc::Receiver<Vec<u8>>,
-    rest: Vec<u8>,
-    at: usize,
-    total: u64,
-    taken: mpsc::UnboundedSender<Told>,
-}
-
 enum Told {
     Progress(store::Progress),
     Taken(u64),
 }
 
-impl Read for Incoming {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.rest.len() {
-            let Some(chunk) = self.chunks.blocking_recv() else {
-                return Ok(0);
-            };
-            self.total += chunk.len() as u64;
-            // One that does not listen any more has left, and there will be no more chunks.
-            self.taken.send(Told::Taken(self.total)).ok();
-            (self.rest, self.at) = (chunk, 0);
-        }
-        let length = buffer.len().min(self.rest.len() - self.at);
-        buffer[..length].copy_from_slice(&self.rest[self.at..self.at + length]);
-        self.at += length;
-        Ok(length)
-    }
+async fn import(
+    supervisor: &Arc<Supervisor>,
+    stream: ServerStream<api::ImportImagesResponse, api::ImportImagesRequest>,
+) -> Result<()> {
+    let (sender, receiver) = stream.split();
+    let requests = Requests::new(receiver);
+    attended(&sender.clone(), take_in(supervisor, sender, requests)).await
 }
 
-async fn import(
-    store: Arc<Store>,
-    stream: ServerStream<api::ImportImagesResponse, api::ImportImagesRequest>,
-) -> Result<Vec<String>> {
-    let (sender, receiver) = stream.split();
-    let mut requests = Requests::new(receiver);
+async fn take_in(
+    supervisor: &Arc<Supervisor>,
+    sender: SSSender<api::ImportImagesResponse>,
+    mut requests: Requests<api::ImportImagesRequest>,
+) -> Result<()> {
     let first = requests.next().await?;
     let Some(api::import_images_request::Of::Source(source)) = first.and_then(|request| request.of)
     else {
@@ -282,43 +262,49 @@ async fn import(
     };
     let (to_reader, chunks) = mpsc::channel(4);
     let (telling, told) = mpsc::unbounded_channel();
-    let work = tokio::task::spawn_blocking(move || {
-        read_archive(&store, &source.path, &options, chunks, &telling)
+    let service = Service(supervisor.clone());
+    // What is the daemon's to read comes in, and is told, also if the client leaves.
+    let work = tokio::spawn(async move {
+        let read =
+            move |store: &Store| read_archive(store, &source.path, &options, chunks, telling);
+        let images = service.call(read).await?;
+        service.tell("import", images.iter().map(familiar)).await?;
+        Ok::<_, Fault>(images)
     });
-    let receiving = async {
-        while let Ok(Some(request)) = requests.next().await {
-            let Some(api::import_images_request::Of::Data(data)) = request.of else {
-                break;
-            };
-            if to_reader.send(data).await.is_err() {
-                break;
-            }
-        }
-        drop(to_reader);
-        std::future::pending::<()>().await;
-    };
     tokio::select! {
-        () = receiving => {}
+        () = pass_on(&mut requests, to_reader) => {}
         told = tell(&sender, told) => told?,
     }
-    let images = work
-        .await
-        .tried(|| "import".into())?
-        .map_err(|error| of(&error))?;
-    for image in &images {
-        send(
-            &sender,
-            api::import_images_response::Of::Image(shown(image)),
-        )
-        .await?;
+    for image in work.await.tried(|| "import".into())?? {
+        let image = api::import_images_response::Of::Image(shown(&image));
+        send(&sender, image).await?;
     }
-    let familiar = |image: &Image| {
-        image
-            .names
-            .first()
-            .map_or_else(|| image.id.to_string(), Reference::familiar)
-    };
-    Ok(images.iter().map(familiar).collect())
+    Ok(())
+}
+
+fn familiar(image: &Image) -> String {
+    let name = image.names.first();
+    name.map_or_else(|| image.id.to_string(), Reference::familiar)
+}
+
+/// Gives the archive to who reads it, and its end, if the client says that this is one. Never comes back.
+async fn pass_on(
+    requests: &mut Requests<api::ImportImagesRequest>,
+    to_reader: mpsc::Sender<Option<Vec<u8>>>,
+) {
+    while let Ok(Some(request)) = requests.next().await {
+        let data = match request.of {
+            Some(api::import_images_request::Of::Data(data)) => Some(data),
+            Some(api::import_images_request::Of::End(_)) => None,
+            _ => break,
+        };
+        let last = data.is_none();
+        if to_reader.send(data).await.is_err() || last {
+            break;
+        }
+    }
+    drop(to_reader);
+    std::future::pending().await
 }
 
 /// On a thread that may block.
@@ -326,18 +312,14 @@ fn read_archive(
     store: &Store,
     path: &str,
     options: &ImportOptions,
-    chunks: mpsc::Receiver<Vec<u8>>,
-    telling: &mpsc::UnboundedSender<Told>,
+    chunks: mpsc::Receiver<Option<Vec<u8>>>,
+    telling: mpsc::UnboundedSender<Told>,
 ) -> anyhow::Result<Vec<Image>> {
+    // One that does not listen any more has left.
+    let taken = telling.clone();
     let mut progress = |progress| drop(telling.send(Told::Progress(progress)));
     if path.is_empty() {
-        let mut incoming = Incoming {
-            chunks,
-            rest: vec![],
-            at: 0,
-            total: 0,
-            taken: telling.clone(),
-        };
+        let mut incoming = Incoming::new(chunks, move |bytes| drop(taken.send(Told::Taken(bytes))));
         return store.import(Source::Archive(&mut incoming), options, &mut progress);
     }
     let path = Path::new(path);
@@ -394,7 +376,15 @@ async fn export(
     stream: ServerStream<api::ExportImagesResponse, api::ExportImagesRequest>,
 ) -> Result<()> {
     let (sender, receiver) = stream.split();
-    let mut requests = Requests::new(receiver);
+    let requests = Requests::new(receiver);
+    attended(&sender.clone(), give_out(store, sender, requests)).await
+}
+
+async fn give_out(
+    store: Arc<Store>,
+    sender: SSSender<api::ExportImagesResponse>,
+    mut requests: Requests<api::ExportImagesRequest>,
+) -> Result<()> {
     let first = requests.next().await?;
     let Some(api::export_images_request::Of::Names(names)) = first.and_then(|request| request.of)
     else {

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -14,7 +13,9 @@ use redb::Durability;
 
 use super::rows::{self, BLOBS, Graph, LAYERS, LayerRow, Tables};
 use super::{Object, ObjectKind, Store, Usage};
+use crate::fault::Fault;
 use crate::lock::lock;
+use crate::removal::remove_tree;
 
 impl Graph {
     /// How an image is called in what people read.
@@ -152,8 +153,8 @@ impl Store {
             .collect();
         for name in names(&blobs)? {
             if !known.contains(name.as_str()) {
-                fs::remove_file(blobs.join(&name))
-                    .with_context(|| format!("remove blob {name}"))?;
+                let removed = fs::remove_file(blobs.join(&name));
+                forgive(removed.with_context(|| format!("remove blob {name}")));
             }
         }
         let mut layers: BTreeSet<u64> = graph.layers.values().map(|row| row.directory).collect();
@@ -172,8 +173,8 @@ impl Store {
             }
             let from = self.root.join(what).join(&name);
             let to = self.root.join("trash").join(self.number().to_string());
-            fs::rename(&from, to)
-                .with_context(|| format!("move {} to the trash", from.display()))?;
+            let moved = fs::rename(&from, to);
+            forgive(moved.with_context(|| format!("move {} to the trash", from.display())));
         }
         Ok(())
     }
@@ -181,17 +182,8 @@ impl Store {
     pub(super) fn empty_trash(&self) -> Result<()> {
         let trash = self.root.join("trash");
         for name in names(&trash)? {
-            let mut tries = 16;
-            loop {
-                tries -= 1;
-                match fs::remove_dir_all(trash.join(&name)) {
-                    // Another thread is at it too.
-                    Err(error) if error.kind() == ErrorKind::NotFound => break,
-                    // A process that unpacked for a daemon that was killed may be in its last system call.
-                    Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && tries > 0 => {}
-                    other => break other.with_context(|| format!("empty the trash of {name}"))?,
-                }
-            }
+            let path = trash.join(&name);
+            forgive(remove_tree(&path).with_context(|| format!("remove {}", path.display())));
         }
         Ok(())
     }
@@ -306,6 +298,13 @@ impl Graph {
         self.layers
             .get(&diff_id.to_string())
             .with_context(|| format!("layer {diff_id} is not there"))
+    }
+}
+
+/// What nothing keeps and cannot be removed is for the next time: nothing else fails or waits for it.
+pub(super) fn forgive(removed: Result<()>) {
+    if let Err(error) = removed {
+        crate::daemon::warn(&Fault::unknown(format!("{error:#}, ignoring")));
     }
 }
 

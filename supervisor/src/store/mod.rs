@@ -18,6 +18,7 @@
 
 mod blobs;
 mod collect;
+mod database;
 mod images;
 mod operation;
 mod refusal;
@@ -35,11 +36,12 @@ use std::sync::{Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use redb::{Database, Durability, ReadableDatabase, WriteTransaction};
+use redb::{Durability, WriteTransaction};
 
 use crate::digest::Digest;
 use crate::image::Reference;
 
+use database::Database;
 pub(crate) use operation::Operation;
 pub use refusal::{Kind, Refusal};
 use rows::{Graph, LEASES, Tables};
@@ -173,9 +175,7 @@ impl Store {
         let root = root
             .canonicalize()
             .with_context(|| format!("open {}", root.display()))?;
-        let path = root.join("caisson.redb");
-        let database =
-            Database::create(&path).with_context(|| format!("open {}", path.display()))?;
+        let database = Database::open(root.join("caisson.redb"))?;
         let store = Self {
             root,
             database,
@@ -219,7 +219,8 @@ impl Store {
                     .unwrap_or_default()
             });
             if age > RESUMABLE || name.starts_with(operation::ONCE) {
-                fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+                let removed = fs::remove_dir_all(&path);
+                collect::forgive(removed.with_context(|| format!("remove {}", path.display())));
             }
         }
         self.collect().map(drop)
@@ -230,7 +231,7 @@ impl Store {
     }
 
     /// For tables of others: containers, volumes, events.
-    pub fn database(&self) -> &Database {
+    pub(crate) fn database(&self) -> &Database {
         &self.database
     }
 
@@ -240,10 +241,8 @@ impl Store {
 
     /// What the tables say now.
     fn read(&self) -> Result<Graph> {
-        self.database
-            .begin_read()
-            .context("read the database")?
-            .graph()
+        let read = self.database.read(|transaction| transaction.graph());
+        read.context("read the database")
     }
 
     /// One transaction: all of it, or nothing.
@@ -252,19 +251,14 @@ impl Store {
         durability: Durability,
         how: impl FnOnce(&WriteTransaction) -> Result<T>,
     ) -> Result<T> {
-        let mut transaction = self.database.begin_write().context("write the database")?;
+        let mut transaction = self.database.begin_write()?;
         transaction
             .set_durability(durability)
             .context("write the database")?;
         match how(&transaction) {
-            Ok(value) => {
-                transaction.commit().context("write the database")?;
-                Ok(value)
-            }
+            Ok(value) => transaction.commit().map(|()| value),
             Err(error) => {
-                transaction
-                    .abort()
-                    .context("take back what was written to the database")?;
+                transaction.abort();
                 Err(error)
             }
         }

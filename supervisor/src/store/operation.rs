@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use redb::{Durability, WriteTransaction};
 
 use super::Store;
@@ -26,6 +26,8 @@ pub(super) const ONCE: &str = "once-";
 pub(crate) struct Operation<'a> {
     store: &'a Store,
     lease: String,
+    /// Of the database that has the rows.
+    generation: u64,
     ended: bool,
 }
 
@@ -38,12 +40,14 @@ impl<'a> Operation<'a> {
             blobs: Vec::new(),
             layers: Vec::new(),
         };
-        store.write(Durability::None, |transaction| {
-            rows::put(transaction, LEASES, &lease, &row)
+        let generation = store.write(Durability::None, |transaction| {
+            rows::put(transaction, LEASES, &lease, &row)?;
+            Ok(store.database.generation())
         })?;
         Ok(Self {
             store,
             lease,
+            generation,
             ended: false,
         })
     }
@@ -92,11 +96,19 @@ impl<'a> Operation<'a> {
         blob: Option<Digest>,
         layer: Option<Digest>,
     ) -> Result<()> {
-        let mut row: LeaseRow =
-            rows::get(transaction, LEASES, &self.lease)?.context("the lease is gone")?;
+        let mut row = self.lease(transaction)?;
         row.blobs.extend(blob);
         row.layers.extend(layer);
         rows::put(transaction, LEASES, &self.lease, &row)
+    }
+
+    fn lease(&self, transaction: &WriteTransaction) -> Result<LeaseRow> {
+        // Rows that were not on the disk yet are gone.
+        ensure!(
+            self.generation == self.store.database.generation(),
+            "what was brought in is lost, after an error of the disk: try again"
+        );
+        rows::get(transaction, LEASES, &self.lease)?.context("the lease is gone")
     }
 
     /// Has these layers unpacked, each once, whoever else wants it at the same time.
@@ -250,6 +262,8 @@ impl<'a> Operation<'a> {
     ) -> Result<()> {
         self.store.sync()?;
         self.store.write(Durability::Immediate, |transaction| {
+            // Without it, nothing has held what was brought in.
+            self.lease(transaction)?;
             how(transaction)?;
             rows::delete(transaction, LEASES, &self.lease)
         })?;

@@ -176,6 +176,28 @@ fn rights_are_as_few_as_dockers() {
 }
 
 #[test]
+fn two_that_are_the_first_to_use_a_volume_both_see_all_of_the_images_files() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let many = "mkdir /many; for i in $(seq 1 3000); do echo $i >/many/file$i; done";
+    let id = supervisor.detached(&[], many);
+    assert_eq!(supervisor.says(&["wait", &id]), "0");
+    supervisor.says(&["commit", &id, "many"]);
+    for round in 0..4 {
+        let volume = format!("data{round}:/many");
+        let count = ["run", "--rm", "-v", &volume, "many", "sh", "-c"];
+        let count = [&count[..], &["cat /many/file* | wc -l"]].concat();
+        for mut client in [(); 3].map(|()| supervisor.start(&count)) {
+            let seen = client.stdout.rest();
+            client.wait().success();
+            assert_eq!(seen.trim(), "3000");
+        }
+    }
+    let volumes = supervisor.scratch.path().join("root/volumes");
+    assert_eq!(super::clean::names(&volumes).len(), 4);
+}
+
+#[test]
 fn a_volume_outlives_containers_and_begins_with_the_images_files() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();

@@ -1,10 +1,12 @@
 //! Streams: attached and logged, exact, and on a terminal.
 
 use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 
 use integration::require;
 use integration::runtime::finish;
 use integration::supervisor::{IMAGE, Supervisor};
+use nix::sys::signal::Signal;
 
 #[test]
 fn bytes_go_through_as_they_are() {
@@ -35,6 +37,27 @@ fn bytes_go_through_as_they_are() {
             bytes.len()
         );
     }
+}
+
+#[test]
+fn a_log_has_as_many_files_as_somebody_may_read() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for (count, refusal) in [
+        ("0", "max-file cannot be less than 1"),
+        ("1001", "max-file cannot be more than 1000"),
+        ("4294967295", "max-file cannot be more than 1000"),
+    ] {
+        let option = format!("max-file={count}");
+        let refused = supervisor.ctl(&["run", "--log-opt", &option, IMAGE, "true"]);
+        assert_eq!(refused.code(), 125);
+        refused.says(refusal);
+    }
+    let many = ["--log-opt", "max-file=1000", "--log-opt", "max-size=1"];
+    let id = supervisor.detached(&many, "for i in $(seq 1 30); do echo $i; done");
+    supervisor.says(&["wait", &id]);
+    assert_eq!(supervisor.says(&["logs", "-n", "2", &id]), "29\n30");
+    assert_eq!(supervisor.says(&["logs", &id]).lines().count(), 30);
 }
 
 #[test]
@@ -288,6 +311,25 @@ fn with_an_init_too_a_terminal_is_the_programs() {
     shell.terminal.output.until("^C");
     shell.terminal.write("exit 7\r");
     assert_eq!(shell.wait().code(), Some(7));
+}
+
+#[test]
+fn a_signal_that_ends_the_client_leaves_the_terminal_as_it_was() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "echo ready; read line";
+    let run = ["run", "-it", "--name", "box", IMAGE, "sh", "-c", script];
+    let exec = ["exec", "-it", "box", "sh", "-c", script];
+    for (command, signal) in [(&run[..], Signal::SIGTERM), (&exec, Signal::SIGHUP)] {
+        let mut client = supervisor.on_terminal(command);
+        client.terminal.output.until("ready");
+        assert!(client.terminal.is_raw());
+        client.signal(signal);
+        let (status, terminal) = client.leave();
+        assert_eq!(status.signal(), Some(signal as i32));
+        assert!(!terminal.is_raw());
+    }
+    assert_eq!(supervisor.field("box", "{{.State.Status}}"), "running");
 }
 
 #[test]

@@ -1,0 +1,69 @@
+//! A disk that is full.
+
+use integration::supervisor::{IMAGE, Supervisor};
+use integration::{host, require};
+use nix::mount::{MsFlags, mount};
+use std::fs::File;
+use std::io::Write as _;
+
+/// More than what a volume's record has otherwise: pages that the database does not have yet.
+fn label() -> String {
+    format!("much={}", "x".repeat(100_000))
+}
+
+fn fill(path: &str) {
+    let mut file = File::create_new(path).unwrap();
+    // As much as there is, to the last page.
+    while let Ok(length) = file.write(&[0; 4096]) {
+        assert!(length > 0);
+    }
+}
+
+#[test]
+fn a_daemon_whose_disk_was_full_works_again_as_soon_as_there_is_space() {
+    require!(containers, busybox);
+    host::in_own_mounts(|| {
+        let supervisor = Supervisor::without_image();
+        let root = supervisor.scratch.dir("root");
+        let size = Some("size=64m,mode=711");
+        mount(Some("tmpfs"), &root, Some("tmpfs"), MsFlags::empty(), size).unwrap();
+        supervisor.import();
+        let archive = supervisor.scratch.name("image.tar");
+        let (pid, lives) = (supervisor.pid(), supervisor.detached(&[], "sleep 1000"));
+        let filling = supervisor.scratch.name("root/filling");
+        let label = label();
+        for round in 0..3 {
+            fill(&filling);
+            let mut number = 0;
+            let refused = loop {
+                let name = format!("v{round}-{number}");
+                let made = supervisor.ctl(&["volume", "create", "--label", &label, &name]);
+                if !made.status.success() {
+                    break made;
+                }
+                number += 1;
+                assert!(number < 1000, "the disk is not full");
+            };
+            refused.says("No space left on device");
+            // As long as it is full, it says so; and what is there is seen.
+            let image = supervisor.ctl(&["image", "import", &archive, "other"]);
+            image.failure().says("No space left on device");
+            supervisor.says(&["volume", "ls"]);
+            supervisor.says(&["images"]);
+            std::fs::remove_file(&filling).unwrap();
+            let name = format!("made-{round}");
+            supervisor.says(&["volume", "create", "--label", &label, &name]);
+            supervisor.says(&["image", "import", &archive, "other"]);
+            assert_eq!(supervisor.says(&["run", "--rm", IMAGE, "echo", "a"]), "a");
+            assert_eq!(supervisor.field(&lives, "{{.State.Status}}"), "running");
+        }
+        assert_eq!(supervisor.pid(), pid);
+        let volumes = supervisor.says(&["volume", "ls", "-q"]);
+        supervisor.crash();
+        assert_eq!(supervisor.says(&["volume", "ls", "-q"]), volumes);
+        assert!(volumes.contains("made-2"), "{volumes}");
+        supervisor.says(&["rm", "-f", &lives]);
+        supervisor.crash();
+        nix::mount::umount(&root).unwrap();
+    });
+}

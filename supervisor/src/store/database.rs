@@ -1,0 +1,127 @@
+//! The database's file, open. redb takes nothing more after it has met with an error of the disk, a full one among them: it is then opened again
+//! by who wants to use it next, as after a crash. What was on the disk is there. What was not is lost: operations that wrote such rows find out
+//! by the generation, and fail.
+
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+use anyhow::{Context, Result};
+use redb::{ReadTransaction, ReadableDatabase as _, WriteTransaction};
+
+#[derive(Debug)]
+pub(crate) struct Database {
+    path: PathBuf,
+    /// None if it could not be opened again. Held for writing only then, and for reading as long as there is a transaction.
+    open: RwLock<Option<redb::Database>>,
+    /// Something has gone wrong that may have been the disk.
+    doubtful: AtomicBool,
+    /// How often it was opened again.
+    generation: AtomicU64,
+}
+
+/// Begins, and then ends, before the database is opened again.
+pub(crate) struct Transaction<'a> {
+    inner: WriteTransaction,
+    database: &'a Database,
+    _open: RwLockReadGuard<'a, Option<redb::Database>>,
+}
+
+impl Transaction<'_> {
+    pub(crate) fn commit(self) -> Result<()> {
+        let committed = self.inner.commit();
+        let doubtful = &self.database.doubtful;
+        doubtful.fetch_or(committed.is_err(), Ordering::Relaxed);
+        committed.context("write the database")
+    }
+
+    /// Takes back what was written.
+    pub(crate) fn abort(self) {
+        self.database.doubtful.store(true, Ordering::Relaxed);
+        // It does the same when it is dropped, as far as the disk lets it; why is known to who aborts.
+        drop(self.inner);
+    }
+}
+
+impl Deref for Transaction<'_> {
+    type Target = WriteTransaction;
+
+    fn deref(&self) -> &WriteTransaction {
+        &self.inner
+    }
+}
+
+impl DerefMut for Transaction<'_> {
+    fn deref_mut(&mut self) -> &mut WriteTransaction {
+        &mut self.inner
+    }
+}
+
+impl Database {
+    pub(super) fn open(path: PathBuf) -> Result<Self> {
+        let database = open(&path)?;
+        Ok(Self {
+            path,
+            open: RwLock::new(Some(database)),
+            doubtful: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
+        })
+    }
+
+    /// Stays as it is while there is a transaction.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// No other may be begun before this one has ended.
+    pub(crate) fn begin_write(&self) -> Result<Transaction<'_>> {
+        let open = self.usable()?;
+        let database = open.as_ref().context("the database is closed")?;
+        let inner = database.begin_write().context("write the database")?;
+        Ok(Transaction {
+            inner,
+            database: self,
+            _open: open,
+        })
+    }
+
+    /// What is read begins no other transaction.
+    pub(crate) fn read<T>(&self, how: impl FnOnce(&ReadTransaction) -> Result<T>) -> Result<T> {
+        let open = self.usable()?;
+        let database = open.as_ref().context("the database is closed")?;
+        let read = database
+            .begin_read()
+            .map_err(Into::into)
+            .and_then(|transaction| how(&transaction));
+        self.doubtful.fetch_or(read.is_err(), Ordering::Relaxed);
+        read
+    }
+
+    /// Opened again if need be.
+    fn usable(&self) -> Result<RwLockReadGuard<'_, Option<redb::Database>>> {
+        if self.doubtful.load(Ordering::Relaxed) {
+            let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+            // Another thread may have been faster.
+            if self.doubtful.load(Ordering::Relaxed) {
+                if open.as_ref().is_none_or(has_failed) {
+                    // Closes it, too: two cannot have it open.
+                    *open = None;
+                    self.generation.fetch_add(1, Ordering::Relaxed);
+                    *open = Some(self::open(&self.path)?);
+                }
+                self.doubtful.store(false, Ordering::Relaxed);
+            }
+        }
+        Ok(self.open.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn open(path: &Path) -> Result<redb::Database> {
+    redb::Database::create(path).with_context(|| format!("open {}", path.display()))
+}
+
+/// It refuses to write, and would refuse to read what it does not have in memory.
+fn has_failed(database: &redb::Database) -> bool {
+    database.begin_write().is_err()
+}
