@@ -2,7 +2,9 @@
 //! by who wants to use it next, as after a crash. What was on the disk is there. What was not is lost: operations that wrote such rows find out
 //! by the generation, and fail.
 
+use std::fs::{OpenOptions, Permissions};
 use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
@@ -117,8 +119,18 @@ impl Database {
     }
 }
 
+/// Nobody else reads it: it has the environments of containers.
 fn open(path: &Path) -> Result<redb::Database> {
-    redb::Database::create(path).with_context(|| format!("open {}", path.display()))
+    let story = || format!("open {}", path.display());
+    let made = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path);
+    made.and_then(|file| file.set_permissions(Permissions::from_mode(0o600)))
+        .with_context(story)?;
+    redb::Database::create(path).with_context(story)
 }
 
 /// It refuses to write, and would refuse to read what it does not have in memory.

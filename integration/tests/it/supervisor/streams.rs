@@ -302,6 +302,7 @@ fn with_an_init_too_a_terminal_is_the_programs() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
     let mut shell = supervisor.on_terminal(&["run", "-it", "--rm", "--init", IMAGE, "sh"]);
+    shell.terminal.output.until("/ # ");
     shell.terminal.write("cat\r");
     shell.terminal.output.until("cat");
     shell.terminal.write("hello\r");
