@@ -78,7 +78,11 @@ fn run(global: &cli::Global, command: cli::Command) -> ExitCode {
     };
     let enters_container = matches!(
         command,
-        cli::Command::Create(_) | cli::Command::Run(_) | cli::Command::Exec(_)
+        cli::Command::Create(_)
+            | cli::Command::Run(_)
+            | cli::Command::Exec(_)
+            | cli::Command::Restore(_)
+            | cli::Command::Mounts { .. }
     );
     let sealed = if enters_container {
         trace.begin("seal");

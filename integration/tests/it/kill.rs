@@ -223,12 +223,22 @@ fn killing_a_container_without_a_pid_namespace_kills_all_its_processes() {
             crun("`kill KILL` needs --all for that")
         ]
     );
-    let mut bundle = Bundle::new();
-    bundle.config.no_namespace("pid");
-    let mut container = bundle.pause();
-    let second = container.exec_detached(&[], &["/bin/probe", "pause"]);
-    assert!(alive(second.pid));
-    container.kill("KILL").success();
-    assert_eq!(container.wait(), 137);
-    assert_eq!(second.wait(), 137);
+    let mut other = Bundle::new();
+    let pod = other.pause();
+    for join in [false, true] {
+        let mut bundle = Bundle::new();
+        match join {
+            false => bundle.config.no_namespace("pid"),
+            // As the containers of a pod do.
+            true => bundle
+                .config
+                .join("pid", &format!("/proc/{}/ns/pid", pod.pid)),
+        };
+        let mut container = bundle.pause();
+        let second = container.exec_detached(&[], &["/bin/probe", "pause"]);
+        assert!(alive(second.pid));
+        container.kill("KILL").success();
+        assert_eq!(container.wait(), 137);
+        assert_eq!(second.wait(), 137);
+    }
 }

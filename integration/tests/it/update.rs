@@ -439,10 +439,18 @@ fn device_rules_are_updated() {
     )
     .success();
     assert_eq!(access(), "ok", "rules that are not given stay");
-    let broken = json!({ "devices": [deny], "unified": { "cgroup.max.depth": "none" } });
+    document(&container, &json!({ "devices": [deny] })).success();
+    assert_eq!(
+        access(),
+        "ok",
+        "a list that lacks a rule takes nothing away"
+    );
+    let no_more = json!({ "allow": false, "type": "c", "major": 1, "minor": 11, "access": "w" });
+    let rules = json!([deny, allow, no_more]);
+    let broken = json!({ "devices": rules, "unified": { "cgroup.max.depth": "none" } });
     document(&container, &broken).failure();
     assert_eq!(access(), "ok", "a failed update leaves the rules");
-    document(&container, &json!({ "devices": [deny] })).success();
+    document(&container, &json!({ "devices": rules })).success();
     assert_eq!(access(), "EPERM");
 }
 

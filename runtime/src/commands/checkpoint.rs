@@ -42,7 +42,9 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Checkpoint) -> Result<()
         return Ok(());
     }
     // It is saved, and its processes are gone: what is left of it is not worth to fail for.
-    if let Err(error) = delete::destroy(context, directory, &state, None) {
+    let spec = directory.config().and_then(|text| spec::parse(&text));
+    let spec = spec.map(|parsed| parsed.value).ok();
+    if let Err(error) = delete::destroy(context, directory, &state, spec.as_ref()) {
         context.log.warn(format!("{error}, ignoring"));
     }
     Ok(())

@@ -208,6 +208,11 @@ fn inherit(mut process: Process, own: &Process) -> Process {
     if process.rlimits().as_ref().is_none_or(Vec::is_empty) {
         process.set_rlimits(own.rlimits().clone());
     }
+    if process.user().umask().is_none() {
+        let mut user = process.user().clone();
+        user.set_umask(own.user().umask());
+        process.set_user(user);
+    }
     if process.oom_score_adj().is_none() {
         process.set_oom_score_adj(own.oom_score_adj());
     }

@@ -20,7 +20,7 @@ pub(super) fn run(
     // Asked first: the signal to all may be init's end.
     let init = open_init(&state);
     // Without a pid namespace of its own, killing init leaves the others alive.
-    let shared = state.namespaces & libc::CLONE_NEWPID as u64 == 0;
+    let shared = state.namespaces & libc::CLONE_NEWPID as u64 == 0 || state.joined_pids;
     let everybody = all || (shared && signal == Signal::KILL);
     let signalled = everybody && signal_all(context, &state, signal).context(story)?;
     match init {

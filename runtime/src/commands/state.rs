@@ -83,6 +83,7 @@ pub(super) mod tests {
             }),
             annotations: BTreeMap::new(),
             namespaces: 0,
+            joined_pids: false,
             no_new_keyring: false,
             cgroup: serde_json::Value::Null,
             resources: None,

@@ -97,9 +97,9 @@ pub(crate) fn move_root(root: &Root) -> Done {
         match mount2(None, path, None, libc::MS_SLAVE | libc::MS_REC, None)
             .and_then(|()| detach(path))
         {
-            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
-            // Not ours to unmount (a user namespace locks what it inherited): covered instead.
-            Err(Errno::EPERM) => cover_with_tmpfs(path)?,
+            Ok(()) | Err(Errno::ENOENT) => {}
+            // Not ours to unmount: a user namespace locks what it inherited, which umount2(2) tells as it tells of what is no mount. Covered instead.
+            Err(Errno::EPERM | Errno::EINVAL) => cover_with_tmpfs(path)?,
             Err(errno) => return Err(Fail::from(errno)),
         }
     }
@@ -170,10 +170,17 @@ impl Init {
         Ok(detach(path)?)
     }
 
-    /// Unmounts what is mounted at a path, which is not followed if it is a link.
+    /// Unmounts what is mounted at a path: where that leads to, as for who mounted it, or on the link itself.
     pub(crate) fn unmount(&self, path: &CStr) -> Done {
-        let target = self.root()?.open_last(path).at(Op::Resolve)?;
-        Ok(with_fd_path(&self.files, &target, detach)?)
+        let root = self.root()?;
+        let target = root.open(path, libc::O_PATH).at(Op::Resolve)?;
+        match with_fd_path(&self.files, &target, detach) {
+            Err(Errno::EINVAL) => {
+                let link = root.open_last(path).at(Op::Resolve)?;
+                Ok(with_fd_path(&self.files, &link, detach)?)
+            }
+            done => Ok(done?),
+        }
     }
 
     pub(crate) fn root_readonly(&self) -> Done {

@@ -204,9 +204,12 @@ fn replace<T: Clone>(
     (!list.is_empty()).then_some(list)
 }
 
+/// A list without anything new takes nothing away: engines send their own with every update, which may lack what was added to the container's
+/// config after them (the GPUs of nvidia-container-runtime). Who wants to take something away says so by a rule.
 fn devices(current: &LinuxResources, given: &LinuxResources) -> Result<Option<DeviceChange>> {
     let old = current.devices().as_deref().unwrap_or_default();
-    let Some(new) = given.devices().as_deref().filter(|new| *new != old) else {
+    let has_news = |new: &&[_]| new.iter().any(|rule| !old.contains(rule));
+    let Some(new) = given.devices().as_deref().filter(has_news) else {
         return Ok(None);
     };
     Ok(Some(DeviceChange {

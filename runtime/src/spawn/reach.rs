@@ -9,6 +9,7 @@ use crate::plan::namespaces::host_id;
 use crate::plan::{Ids, Open, Plan, Slot, Step, Tree};
 use crate::report::{Context, Result};
 use crate::sys::mount::mount_flags;
+use crate::sys::process::{parent_death_signal, set_parent_death_signal};
 use crate::sys::{Errno, cred, fs};
 use std::os::fd::OwnedFd;
 
@@ -71,6 +72,8 @@ fn unreachable(plan: &Plan, host: &Host) -> Vec<Slot> {
         return Vec::new();
     };
     let root = root_on_host(plan);
+    // Who started this command may have asked for its end with his own, which the kernel forgets when these ids change.
+    let deadly = parent_death_signal();
     // The kernel walks paths with these ids, and with none of root's rights over files if they are not root's (capabilities(7)).
     cred::set_fs_ids(root.uid, root.gid);
     let closed = std::iter::once(first).chain(trees).filter(|(_, path)| {
@@ -79,6 +82,11 @@ fn unreachable(plan: &Plan, host: &Host) -> Vec<Slot> {
     });
     let slots = closed.map(|(slot, _)| slot).collect();
     cred::set_fs_ids(host.euid, host.egid);
+    if let Ok(signal) = deadly
+        && signal != 0
+    {
+        set_parent_death_signal(signal).ok(); // it was one
+    }
     slots
 }
 

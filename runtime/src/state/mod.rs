@@ -53,6 +53,9 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
     /// The kernel's `CLONE_NEW*` bits of the namespaces that the container does not share with us.
     pub namespaces: u64,
+    /// The pid namespace among them is another's, which outlives init.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub joined_pids: bool,
     /// Whether its processes keep the caller's session keyring.
     #[serde(default)]
     pub no_new_keyring: bool,
@@ -194,6 +197,7 @@ mod tests {
             init,
             annotations: BTreeMap::from([("k".into(), "v".into())]),
             namespaces: 0x2000_0000,
+            joined_pids: false,
             no_new_keyring: false,
             cgroup: serde_json::json!({"path": "/x"}),
             resources: None,

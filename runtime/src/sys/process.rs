@@ -212,6 +212,14 @@ pub(crate) fn set_parent_death_signal(signal: c_int) -> Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as c_ulong).map(drop)
 }
 
+/// PR_GET_PDEATHSIG; 0 if there is none.
+pub(crate) fn parent_death_signal() -> Result<c_int> {
+    let mut signal: c_int = 0;
+    // SAFETY: the pointer is to an integer that the kernel writes.
+    Errno::result(unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut signal) })?;
+    Ok(signal)
+}
+
 /// PR_SET_DUMPABLE: a process that is not dumpable cannot be traced, nor its /proc entries opened, without CAP_SYS_PTRACE over it.
 pub(crate) fn set_dumpable(dumpable: bool) -> Result<()> {
     prctl(libc::PR_SET_DUMPABLE, c_ulong::from(dumpable)).map(drop)

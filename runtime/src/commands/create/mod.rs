@@ -192,6 +192,7 @@ fn construct(
     let plan = make_plan(prepared, state, group)?;
     context.log_plan(&plan);
     state.namespaces = own_namespaces(&prepared.spec);
+    state.joined_pids = joins_pids(&prepared.spec);
     directory.save_config(&prepared.config)?;
     if let Some(bytes) = plan.steps.iter().find_map(filter_bytes) {
         directory.save_seccomp(&bytes)?;
@@ -298,6 +299,7 @@ fn initial_state(prepared: &Prepared<'_>) -> State {
             .into_iter()
             .collect(),
         namespaces: 0,
+        joined_pids: false,
         no_new_keyring: prepared.request.no_new_keyring,
         cgroup: serde_json::Value::Null,
         resources: None,
@@ -359,6 +361,16 @@ fn own_namespaces(spec: &Spec) -> u64 {
     list.into_iter()
         .flatten()
         .fold(0, |flags, ns| flags | ns.typ() as u64)
+}
+
+/// Whether the pid namespace in the config is one that is there already.
+fn joins_pids(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let mut list = linux
+        .and_then(|linux| linux.namespaces().as_ref())
+        .into_iter()
+        .flatten();
+    list.any(|ns| ns.typ() as u64 == libc::CLONE_NEWPID as u64 && ns.path().is_some())
 }
 
 /// The start fifo belongs to the container's root, who opens it.

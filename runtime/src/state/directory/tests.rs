@@ -39,6 +39,7 @@ fn state(id: &str) -> State {
         init: None,
         annotations: Default::default(),
         namespaces: 0,
+        joined_pids: false,
         no_new_keyring: false,
         cgroup: serde_json::Value::Null,
         resources: None,
