@@ -79,6 +79,13 @@ fn say(fault: &Fault) {
     writeln!(io::stderr(), "caissonctl: {text}").ok();
 }
 
+/// Of a container.
+fn say_lost(bytes: u64) {
+    say(&Fault::unknown(format!(
+        "{bytes} bytes of output are lost: the container's log did not take them; see to it that the daemon's disk has room"
+    )));
+}
+
 /// Text for standard output. A reader who has left needs none.
 fn print(text: &str) {
     io::stdout().write_all(text.as_bytes()).ok();

@@ -171,7 +171,9 @@ impl Client {
         let served = async {
             let (exit, copied) = tokio::join!(ended, copy(streams, &mut output));
             copied?;
-            output.ended(i32::try_from(exit?.code).unwrap_or(-1)).await
+            output
+                .ended(i32::try_from(exit?.code).unwrap_or(-1), 0)
+                .await
         };
         tokio::select! {
             done = served => done,
