@@ -4,6 +4,7 @@ mod clean;
 mod commit;
 mod copy;
 mod crash;
+mod images;
 mod metrics;
 mod options;
 mod power;
