@@ -30,7 +30,7 @@ pub(super) async fn image(daemon: &Daemon, command: ImageCommand) -> Result<u8> 
     match command {
         ImageCommand::Import(asked) => {
             let name = asked.name.unwrap_or_default();
-            import(daemon, &asked.file, name, asked.quiet).await
+            import(daemon, &asked.file, name, false, asked.quiet).await
         }
         ImageCommand::Export(asked) => save(daemon, asked).await,
         ImageCommand::Ls(asked) => list(daemon, asked).await,
@@ -52,11 +52,17 @@ pub(super) async fn image(daemon: &Daemon, command: ImageCommand) -> Result<u8> 
 
 pub(super) async fn load(daemon: &Daemon, asked: Load) -> Result<u8> {
     let file = asked.input.unwrap_or_else(|| PathBuf::from("-"));
-    import(daemon, &file, String::new(), asked.quiet).await
+    import(daemon, &file, String::new(), true, asked.quiet).await
 }
 
 /// A file is read by the daemon; standard input goes there.
-async fn import(daemon: &Daemon, file: &Path, name: String, quiet: bool) -> Result<u8> {
+async fn import(
+    daemon: &Daemon,
+    file: &Path,
+    name: String,
+    images_only: bool,
+    quiet: bool,
+) -> Result<u8> {
     let streamed = file == Path::new("-");
     if streamed && io::stdin().is_terminal() {
         return Err(Fault::new(
@@ -75,6 +81,7 @@ async fn import(daemon: &Daemon, file: &Path, name: String, quiet: bool) -> Resu
     let source = api::import_images_request::Source {
         path,
         name,
+        images_only,
         ..Default::default()
     };
     sender

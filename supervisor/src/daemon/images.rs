@@ -278,6 +278,7 @@ async fn import(
     };
     let options = ImportOptions {
         name,
+        images_only: source.images_only,
         ..Default::default()
     };
     let (to_reader, chunks) = mpsc::channel(4);

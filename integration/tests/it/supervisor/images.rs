@@ -1,9 +1,11 @@
 //! Images that come in, go out and take room, through the client.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
-use integration::runtime::Running;
+use integration::runtime::{Finished, Running};
+use integration::store::{Tar, saved};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{place, require};
 use nix::sys::signal::Signal;
@@ -28,6 +30,54 @@ pub(super) fn has_files_without_names(directory: &Path) -> bool {
     let mut options = fs::OpenOptions::new();
     options.write(true).custom_flags(libc::O_TMPFILE);
     options.open(directory).is_ok()
+}
+
+fn feed(supervisor: &Supervisor, args: &[&str], bytes: &[u8]) -> Finished {
+    let mut client = supervisor.start(args);
+    // One that refuses what it sees does not wait for the rest.
+    client.stdin.as_mut().unwrap().write_all(bytes).ok();
+    client.wait()
+}
+
+#[test]
+fn what_holds_no_image_is_not_loaded_as_one() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    let rootfs = Tar::new().directory("etc/").file("etc/motd", b"hello\n");
+    let (empty, root) = (Tar::new().bytes(), Tar::new().directory("./").bytes());
+    let nothing = [&b""[..], &empty, &root];
+    for bytes in nothing {
+        feed(&supervisor, &["load"], bytes)
+            .failure()
+            .says("there is no image in the archive: it is empty");
+        feed(&supervisor, &["image", "import", "-", "none"], bytes)
+            .failure()
+            .says("the archive is empty");
+    }
+    supervisor
+        .ctl(&["load", "-i", "/dev/null"])
+        .failure()
+        .says("no image in the archive");
+    feed(&supervisor, &["load"], &rootfs.bytes())
+        .failure()
+        .says("`image import`");
+    for (bytes, name) in [
+        (&b"\xfd7zXZ\0\0\x04\xe6"[..], "xz"),
+        (b"BZh91AY&SY\0", "bzip2"),
+    ] {
+        for args in [&["load"][..], &["image", "import", "-", "none"]] {
+            feed(&supervisor, args, bytes)
+                .failure()
+                .says(&format!("compressed with {name}, which is not supported"));
+        }
+    }
+    assert_eq!(supervisor.says(&["images", "-q"]), "");
+    let image = saved("whole:1", &[rootfs]);
+    feed(&supervisor, &["load"], &image).success();
+    assert_eq!(
+        supervisor.says(&["images", "--format", "{{.Repository}}"]),
+        "whole"
+    );
 }
 
 #[test]
