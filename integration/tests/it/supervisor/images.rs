@@ -81,6 +81,27 @@ fn what_holds_no_image_is_not_loaded_as_one() {
 }
 
 #[test]
+fn what_an_archive_says_is_no_order_to_the_users_terminal() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    let garbage = b"\x1b]0;title\x07\x1b[2J".repeat(100);
+    let named = Tar::new().file("\x1b[2J", b"").file("../\x1b[2J", b"");
+    for bytes in [garbage, named.bytes()] {
+        let said = feed(&supervisor, &["image", "import", "-", "none"], &bytes).failure();
+        assert!(!said.stderr.contains('\x1b'), "{:?}", said.stderr);
+    }
+    // A table's cells are others' words, too.
+    supervisor.import();
+    let create = ["create", "--label", "a=\x1b[2J", IMAGE, "echo", "\x1b[2J"];
+    supervisor.says(&create);
+    let table = supervisor.says(&["ps", "-a", "--no-trunc"]);
+    assert!(
+        table.contains("\\u{1b}[2J") && !table.contains('\x1b'),
+        "{table:?}"
+    );
+}
+
+#[test]
 fn an_archive_has_its_name_when_it_is_complete_and_nothing_is_left_of_another() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
