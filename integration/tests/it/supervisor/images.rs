@@ -9,6 +9,7 @@ use integration::store::{Tar, saved};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{place, require};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 /// What the client has open for writing in a directory.
 pub(super) fn has_file_in(client: &Running, directory: &Path) -> bool {
@@ -99,6 +100,47 @@ fn what_an_archive_says_is_no_order_to_the_users_terminal() {
         table.contains("\\u{1b}[2J") && !table.contains('\x1b'),
         "{table:?}"
     );
+}
+
+#[test]
+fn what_images_share_is_counted_once_and_what_is_reclaimable_can_be_reclaimed() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let shared = Tar::new().file("shared", &[b'x'; 3_000_000]);
+    for name in ["one", "two"] {
+        let own = Tar::new().file(name, &[b'y'; 100_000]);
+        let archive = saved(&format!("{name}:1"), &[shared.clone(), own]);
+        feed(&supervisor, &["load"], &archive).success();
+    }
+    supervisor.says(&["create", "--name", "user", IMAGE, "true"]);
+    let images = || {
+        let format = "{{.Type}} {{.TotalCount}} {{.Size}} {{.Reclaimable}}";
+        let table = supervisor.says(&["system", "df", "--format", format]);
+        let line = table.lines().find(|line| line.starts_with("Images "));
+        let words = line.unwrap().split(' ').skip(1).map(str::to_owned);
+        words.collect::<Vec<_>>()
+    };
+    let objects = supervisor.says(&["system", "df", "-v", "--format", "json"]);
+    let objects = objects
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let layers = objects.filter(|object| object["Kind"] == "layer").count();
+    assert_eq!(layers, 4);
+    let before = images();
+    assert_eq!(before[0], "3");
+    // Files and blobs of both: the shared layer is there once.
+    assert_eq!(before[2], "6.4MB", "{before:?}");
+    let pruned = supervisor.says(&["image", "prune", "-a", "-f"]);
+    let reclaimed = pruned.lines().last().unwrap();
+    assert!(reclaimed.ends_with(&format!(" {}", before[2])), "{pruned}");
+    let after = images();
+    assert_eq!((&*after[0], &*after[2]), ("1", "0B"));
+    let megabytes = |size: &str| {
+        let number = size.strip_suffix("MB").expect("megabytes");
+        number.parse::<f64>().unwrap()
+    };
+    let gone = megabytes(&before[1]) - megabytes(&after[1]);
+    assert!((gone - 6.4).abs() < 0.11, "{before:?} {after:?}");
 }
 
 #[test]
