@@ -111,6 +111,9 @@ pub(crate) struct ExitRecord {
     /// Nanoseconds since the epoch.
     pub(crate) time: u64,
     pub(crate) oom: bool,
+    /// Bytes of its output that nobody read or that could not be written; known when all of it was copied.
+    #[serde(default)]
+    pub(crate) dropped: u64,
 }
 
 impl ExitRecord {
@@ -121,6 +124,7 @@ impl ExitRecord {
             status: exit.status,
             time: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
             oom,
+            dropped: 0,
         }
     }
 

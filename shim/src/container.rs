@@ -309,6 +309,22 @@ impl Container {
         }
     }
 
+    /// Adds to exit.json how much of the output is lost, if any is.
+    fn record_loss(&self) {
+        let dropped = self.init.stdio().map_or(0, |stdio| stdio.dropped());
+        if dropped == 0 {
+            return;
+        }
+        let Some(mut record) = ExitRecord::read(&self.bundle) else {
+            return;
+        };
+        record.dropped = dropped;
+        if let Err(error) = record.write(&self.bundle) {
+            let id = &self.id;
+            log::warn(&format!("write exit.json of {id}: {error}, ignoring"));
+        }
+    }
+
     /// `id` is the container's own or that of an exec.
     pub(crate) fn publish_exit(&self, id: &str, pid: i32, exit: Exit) {
         self.shim.spool.publish(Event::Exit(TaskExit {
@@ -432,6 +448,7 @@ impl Container {
             return Ok(ended);
         }
         drain(&self.init, &self.id).await;
+        self.record_loss();
         if self.runtime.delete(&self.id, false).await.is_err() {
             // One that was cut short may have left what counts as no container any more, and which only this removes.
             self.runtime.delete(&self.id, true).await?;

@@ -1,6 +1,5 @@
 //! A client's stream, in the daemon: what he sends, and whether he is still there.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -82,12 +81,49 @@ pub(crate) async fn attended(
     client: &impl Client,
     work: impl Future<Output = Result<()>>,
 ) -> Result<()> {
-    let mut work = pin!(work);
-    let mut looks = tokio::time::interval(ATTENDANCE);
-    loop {
-        tokio::select! {
-            done = &mut work => return done,
-            _ = looks.tick() => client.look().await?,
+    // Beside the work: to one who takes nothing, nothing can be sent either, and the work may end all the same.
+    let looking = async {
+        let mut looks = tokio::time::interval(ATTENDANCE);
+        loop {
+            looks.tick().await;
+            client.look().await?;
         }
+    };
+    tokio::select! {
+        done = work => done,
+        gone = looking => gone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client who takes nothing.
+    struct Stuck;
+
+    impl Client for Stuck {
+        async fn look(&self) -> ttrpc::Result<()> {
+            std::future::pending().await
+        }
+    }
+
+    #[test]
+    fn a_client_who_takes_nothing_does_not_hold_up_the_work() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let work = async {
+                // He has been looked for by then.
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+                Ok(())
+            };
+            let done = tokio::time::timeout(Duration::from_secs(60), attended(&Stuck, work));
+            done.await.expect("it should not wait").unwrap();
+        });
     }
 }

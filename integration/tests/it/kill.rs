@@ -232,7 +232,7 @@ fn killing_a_container_without_a_pid_namespace_kills_all_its_processes() {
             // As the containers of a pod do.
             true => bundle
                 .config
-                .join("pid", &format!("/proc/{}/ns/pid", pod.pid)),
+                .join_namespace("pid", &format!("/proc/{}/ns/pid", pod.pid)),
         };
         let mut container = bundle.pause();
         let second = container.exec_detached(&[], &["/bin/probe", "pause"]);

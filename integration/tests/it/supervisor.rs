@@ -6,6 +6,7 @@ mod copy;
 mod crash;
 mod cut_off;
 mod full;
+mod images;
 mod metrics;
 mod options;
 mod power;

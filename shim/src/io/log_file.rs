@@ -6,16 +6,22 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Result, Write as _};
+use std::io::{self, Result};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::sink::put;
 use crate::error::told;
 use crate::timestamp;
 
 /// All of them are renamed where everybody's output waits, and their reader looks for no more.
 const MOST_FILES: u32 = 1000;
+/// Ends a line of which a part could not be written: however short it is, a line with a zero is no record, and nothing that others wrote.
+const TORN: &str = "\0\n";
+/// What a record may lack and still say all: the end of its line.
+const CLOSING: usize = "}\n".len();
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
@@ -50,11 +56,11 @@ impl Log {
         })
     }
 
-    /// False if it could not be written, at least not all of it.
+    /// False if it could not be written, at least not so much of it that a reader gets the data.
     pub(super) fn append(&mut self, data: &[u8], stream: &str) -> bool {
         let mut text = String::with_capacity(data.len() * 2 + 128);
         if self.torn {
-            text.push('\n');
+            text.push_str(TORN);
         }
         let time = timestamp::text(SystemTime::now());
         record(&mut text, data, stream, &time);
@@ -63,13 +69,15 @@ impl Log {
             // Without room for another file there is none for the old one either; it goes on as it is.
             self.rotate().ok();
         }
-        let written = self.file.write_all(text.as_bytes()).is_ok();
+        let written = put(self.file.as_fd(), text.as_bytes());
         self.size = self
             .file
             .metadata()
             .map_or(self.size + length, |file| file.len());
-        self.torn = !written;
-        written
+        let lacking = text.len() - written;
+        // It cannot be cut off: somebody may have read it already.
+        self.torn = lacking > 0 && (self.torn || written > 0);
+        lacking <= CLOSING
     }
 
     fn rotate(&mut self) -> Result<()> {
@@ -226,10 +234,21 @@ mod tests {
         };
         Log::open(&target).unwrap().append(b"whole\n", "stdout");
         let text = fs::read_to_string(&path).unwrap();
-        let second = text.lines().nth(1).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "{\"log\":\"cut\0");
         assert!(
-            serde_json::from_str::<serde_json::Value>(second).is_ok(),
+            serde_json::from_str::<serde_json::Value>(lines[1]).is_ok(),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_a_full_file_system_does_not_take_is_told() {
+        let target = Target {
+            path: "/dev/full".into(),
+            max_size: 1 << 20,
+            max_files: 2,
+        };
+        assert!(!Log::open(&target).unwrap().append(b"lost\n", "stdout"));
     }
 }

@@ -233,7 +233,8 @@ impl Stdio {
         time::timeout(timeout, self.outputs.closed()).await.is_ok()
     }
 
-    fn dropped(&self) -> u64 {
+    /// So many bytes of output nobody read, or they could not be written.
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 

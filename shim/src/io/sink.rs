@@ -263,7 +263,7 @@ impl Pipe {
 }
 
 /// Writes as much as the file takes.
-fn put(file: BorrowedFd<'_>, data: &[u8]) -> usize {
+pub(super) fn put(file: BorrowedFd<'_>, data: &[u8]) -> usize {
     let mut taken = 0;
     while taken < data.len() {
         match write(file, &data[taken..]) {

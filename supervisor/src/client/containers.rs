@@ -412,6 +412,9 @@ async fn logs(daemon: &Daemon, asked: Logs) -> Result<u8> {
             Ok(None) => return Ok(0),
             Err(error) => return Err(super::process::lost(error)),
         };
+        if response.lost_output > 0 {
+            super::say_lost(response.lost_output);
+        }
         let mut text = vec![];
         let whole = &mut whole[usize::from(response.stderr)];
         for line in response.data.split_inclusive(|byte| *byte == b'\n') {

@@ -24,6 +24,7 @@ use crate::copy::target;
 use crate::copy::unpack::{Owner, Unpacking};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::containers as api;
+use crate::whole;
 
 /// How far the sender may be ahead.
 const WINDOW: u64 = 4 << 20;
@@ -205,7 +206,7 @@ fn unpack(path: &OsString, source: &Source, archive: Incoming, keep: bool) -> Re
     };
     // A file's mode is what the archive says.
     let mask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-    let unpacked = unpacking.run(archive, directory);
+    let unpacked = unpacking.run(archive, directory, whole::descriptors());
     nix::sys::stat::umask(mask);
     unpacked.tried(what)
 }

@@ -1,7 +1,10 @@
 //! The verbs of images.
 
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -18,6 +21,7 @@ use crate::container::text_of;
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::images as api;
 use crate::records::now;
+use crate::whole::{self, Whole};
 
 /// How far the sender may be ahead.
 const WINDOW: u64 = 4 << 20;
@@ -25,13 +29,8 @@ const WINDOW: u64 = 4 << 20;
 pub(super) async fn image(daemon: &Daemon, command: ImageCommand) -> Result<u8> {
     match command {
         ImageCommand::Import(asked) => {
-            import(
-                daemon,
-                &asked.file,
-                asked.name.unwrap_or_default(),
-                asked.quiet,
-            )
-            .await
+            let name = asked.name.unwrap_or_default();
+            import(daemon, &asked.file, name, false, asked.quiet).await
         }
         ImageCommand::Export(asked) => save(daemon, asked).await,
         ImageCommand::Ls(asked) => list(daemon, asked).await,
@@ -53,11 +52,17 @@ pub(super) async fn image(daemon: &Daemon, command: ImageCommand) -> Result<u8> 
 
 pub(super) async fn load(daemon: &Daemon, asked: Load) -> Result<u8> {
     let file = asked.input.unwrap_or_else(|| PathBuf::from("-"));
-    import(daemon, &file, String::new(), asked.quiet).await
+    import(daemon, &file, String::new(), true, asked.quiet).await
 }
 
 /// A file is read by the daemon; standard input goes there.
-async fn import(daemon: &Daemon, file: &Path, name: String, quiet: bool) -> Result<u8> {
+async fn import(
+    daemon: &Daemon,
+    file: &Path,
+    name: String,
+    images_only: bool,
+    quiet: bool,
+) -> Result<u8> {
     let streamed = file == Path::new("-");
     if streamed && io::stdin().is_terminal() {
         return Err(Fault::new(
@@ -76,6 +81,7 @@ async fn import(daemon: &Daemon, file: &Path, name: String, quiet: bool) -> Resu
     let source = api::import_images_request::Source {
         path,
         name,
+        images_only,
         ..Default::default()
     };
     sender
@@ -240,22 +246,23 @@ pub(super) async fn save(daemon: &Daemon, asked: Save) -> Result<u8> {
         let mut file = file.tried(|| format!("open {}", path.display()))?;
         return write_archive(daemon, asked.images, &mut file).await;
     }
-    // It has its name when it is complete, and on the disk: its images may be removed next.
-    let mut part = path.clone().into_os_string();
-    part.push(format!(".{}.part", std::process::id()));
-    let part = PathBuf::from(part);
-    let written = async {
-        let mut file = File::create_new(&part).tried(|| format!("open {}", part.display()))?;
-        write_archive(daemon, asked.images, &mut file).await?;
-        file.sync_all()
-            .and_then(|()| fs::rename(&part, path))
-            .tried(|| format!("write {}", path.display()))?;
-        Ok(0)
-    };
-    written.await.inspect_err(|_| {
-        // The first fault is the one to report.
-        fs::remove_file(&part).ok();
-    })
+    let what = || format!("write {}", path.display());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let name = path.file_name().map(OsStr::as_bytes);
+    let name = name.ok_or_else(|| Fault::new(format!("'{}' is no file", path.display())))?;
+    let directory = File::open(parent.unwrap_or(Path::new("."))).tried(what)?;
+    let descriptors = whole::descriptors();
+    let descriptors = descriptors.as_ref().map(|fd| fd.as_fd());
+    let mode = rustix::fs::Mode::from_raw_mode(0o666);
+    let mut whole = Whole::begin(directory.as_fd(), descriptors, mode).tried(what)?;
+    write_archive(daemon, asked.images, &mut whole.file).await?;
+    // With its name: its images may be removed next.
+    whole.file.sync_all().tried(what)?;
+    whole.end(name).tried(what)?;
+    directory.sync_all().tried(what)?;
+    Ok(0)
 }
 
 async fn write_archive(

@@ -79,9 +79,28 @@ pub(crate) fn main() -> ExitCode {
 
 /// One line, and what could be done.
 fn say(fault: &Fault) {
-    let text = fault.text.trim().replace('\n', "; ");
+    let text = harmless(&fault.text.trim().replace('\n', "; "));
     // Nobody can be told that standard error is closed.
     writeln!(io::stderr(), "caissonctl: {text}").ok();
+}
+
+/// What others wrote is not to write to the user's terminal what it takes for orders.
+fn harmless(text: &str) -> String {
+    let mut harmless = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => harmless.extend(character.escape_default()),
+            false => harmless.push(character),
+        }
+    }
+    harmless
+}
+
+/// Of a container.
+fn say_lost(bytes: u64) {
+    say(&Fault::unknown(format!(
+        "{bytes} bytes of output are lost: the container's log did not take them; see to it that the daemon's disk has room"
+    )));
 }
 
 /// Text for standard output. A reader who has left needs none.

@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use ttrpc::r#async::{CSReceiver, CSSender};
 
+use super::REFUSED;
 use super::terminal::{self, DetachKeys, Raw};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::containers::{
@@ -146,7 +147,7 @@ where
                 write(true, data).await?;
                 length
             }
-            Some(attach_response::Of::Ended(ended)) => return Ok(Over::Ended(ended.exit_code)),
+            Some(attach_response::Of::Ended(ended)) => return Ok(Over::Ended(code(&ended))),
             Some(attach_response::Of::Taken(bytes)) => {
                 taken.send_modify(|taken| *taken = bytes);
                 0
@@ -162,6 +163,18 @@ where
             };
             sender.send(&Q::carry(taken)).await?;
         }
+    }
+}
+
+/// The process' own, unless that would say that all is well with a part of its output missing.
+fn code(ended: &attach_response::Ended) -> i32 {
+    if ended.lost_output == 0 {
+        return ended.exit_code;
+    }
+    super::say_lost(ended.lost_output);
+    match ended.exit_code {
+        0 => REFUSED.into(),
+        code => code,
     }
 }
 

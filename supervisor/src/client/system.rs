@@ -182,11 +182,12 @@ async fn df(daemon: &Daemon, verbose: bool, format: Option<&str>) -> Result<u8> 
         return Ok(0);
     }
     let mut rows = vec![];
-    for (title, kinds) in [
-        ("Images", &["image", "layer"][..]),
-        ("Containers", &["container"]),
-        ("Volumes", &["volume"]),
-        ("Content", &["content", "ingest"]),
+    // What is counted, and what takes the room: images share their layers and blobs.
+    for (title, counted, kinds) in [
+        ("Images", "image", &["layer", "content"][..]),
+        ("Containers", "container", &["container"]),
+        ("Volumes", "volume", &["volume"]),
+        ("Unfinished", "ingest", &["ingest"]),
     ] {
         let of_kind = || {
             items
@@ -197,7 +198,7 @@ async fn df(daemon: &Daemon, verbose: bool, format: Option<&str>) -> Result<u8> 
         let reclaimable: u64 = of_kind().map(|item| item.reclaimable).sum();
         rows.push(json!({
             "Type": title,
-            "TotalCount": items.iter().filter(|item| item.kind == kinds[0]).count().to_string(),
+            "TotalCount": items.iter().filter(|item| item.kind == counted).count().to_string(),
             "Size": table::decimal(size),
             "Reclaimable": table::decimal(reclaimable),
         }));

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::format::Template;
+use super::harmless;
 use crate::fault::Result;
 
 /// What a list looks like: columns, each a title and the field that it shows.
@@ -82,7 +83,9 @@ fn cell(value: &Value) -> String {
 }
 
 fn align(titles: Vec<String>, rows: &[Vec<String>], text: &mut String) {
-    let all: Vec<&Vec<String>> = std::iter::once(&titles).chain(rows).collect();
+    let harmless = |row: &Vec<String>| row.iter().map(|cell| harmless(cell)).collect();
+    let rows = rows.iter().map(harmless);
+    let all: Vec<Vec<String>> = std::iter::once(titles).chain(rows).collect();
     let width = |column: usize| {
         all.iter()
             .filter_map(|row| row.get(column))
@@ -90,7 +93,7 @@ fn align(titles: Vec<String>, rows: &[Vec<String>], text: &mut String) {
             .max()
             .unwrap_or_default()
     };
-    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
+    let widths: Vec<usize> = (0..all[0].len()).map(width).collect();
     for row in &all {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
@@ -182,6 +185,15 @@ mod tests {
         assert_eq!(
             render(&rows, columns, None).unwrap(),
             "ID    NAMES\nabc   x\na     long\n"
+        );
+        assert_eq!(
+            render(
+                &[json!({ "ID": "\u{1b}[2J", "Names": "a\nb" })],
+                columns,
+                None
+            )
+            .unwrap(),
+            "ID          NAMES\n\\u{1b}[2J   a\\nb\n"
         );
         assert_eq!(
             render(&rows, columns, Some("{{.Names}}")).unwrap(),

@@ -4,6 +4,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, watch};
 use ttrpc::r#async::ServerStream;
@@ -137,5 +138,6 @@ async fn follow(
     if container.config().auto_remove {
         run.settled().await;
     }
-    output.ended(code.unwrap_or_default()).await
+    let lost = run.lost_output.load(Ordering::Relaxed);
+    output.ended(code.unwrap_or_default(), lost).await
 }

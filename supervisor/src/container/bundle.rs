@@ -126,6 +126,9 @@ pub(super) struct Exit {
     pub(super) time: i64,
     #[serde(default)]
     pub(super) oom: bool,
+    /// Bytes of output that its log did not take.
+    #[serde(default)]
+    pub(super) dropped: u64,
 }
 
 pub(super) fn exit(bundle: &Path) -> Option<Exit> {

@@ -21,7 +21,7 @@ use crate::copy::{Bind, Ids, Overlay, Request, Root, Task};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::lock::lock;
 use crate::protos::containers as api;
-use crate::requests::{Requests, attended};
+use crate::requests::{Client, Requests, attended};
 
 /// How far an archive that goes out may be ahead of its reader.
 const WINDOW: u64 = 1 << 20;
@@ -54,15 +54,7 @@ pub(crate) async fn copy_out(
     stream: ServerStream<api::CopyOutResponse, api::CopyOutRequest>,
 ) -> Result<()> {
     let (sender, receiver) = stream.split();
-    let requests = Requests::new(receiver);
-    attended(&sender.clone(), out(supervisor, sender, requests)).await
-}
-
-async fn out(
-    supervisor: &Arc<Supervisor>,
-    sender: SSSender<api::CopyOutResponse>,
-    mut requests: Requests<api::CopyOutRequest>,
-) -> Result<()> {
+    let mut requests = Requests::new(receiver);
     let first = requests.next().await?;
     let Some(api::copy_out_request::Of::From(from)) = first.and_then(|request| request.of) else {
         return Err(Fault::new("the first request does not say what to copy"));
@@ -80,12 +72,15 @@ async fn out(
         report,
     } = Worker::start(&Request { root, ids, task }, namespace)?;
     let (noticing, taken) = watch::channel(0);
-    let outcome = tokio::select! {
-        outcome = send(archive, &sender, taken) => outcome,
-        fault = held.ended(&container) => Err(fault),
-        () = acknowledged(&mut requests, &noticing) => Ok(()),
-    };
-    end(process, report, outcome).await
+    let sent = attended(&sender, async {
+        tokio::select! {
+            outcome = send(archive, &sender, taken) => outcome,
+            fault = held.ended(&container) => Err(fault),
+            () = acknowledged(&mut requests, &noticing) => Ok(()),
+        }
+    });
+    let sent = sent.await;
+    end(&sender, process, report, sent).await
 }
 
 /// All of it. An archive that does not even begin has its reason in the process' report.
@@ -162,15 +157,7 @@ pub(crate) async fn copy_in(
     stream: ServerStream<api::CopyInResponse, api::CopyInRequest>,
 ) -> Result<()> {
     let (sender, receiver) = stream.split();
-    let requests = Requests::new(receiver);
-    attended(&sender.clone(), into(supervisor, sender, requests)).await
-}
-
-async fn into(
-    supervisor: &Arc<Supervisor>,
-    sender: SSSender<api::CopyInResponse>,
-    mut requests: Requests<api::CopyInRequest>,
-) -> Result<()> {
+    let mut requests = Requests::new(receiver);
     let first = requests.next().await?;
     let Some(api::copy_in_request::Of::To(to)) = first.and_then(|request| request.of) else {
         return Err(Fault::new("the first request does not say where to copy"));
@@ -193,11 +180,14 @@ async fn into(
         archive,
         report,
     } = Worker::start(&Request { root, ids, task }, namespace)?;
-    let outcome = tokio::select! {
-        received = receive(archive, &mut requests, &sender) => received,
-        fault = held.ended(&container) => Err(fault),
-    };
-    end(process, report, outcome).await
+    let received = attended(&sender, async {
+        tokio::select! {
+            received = receive(archive, &mut requests, &sender) => received,
+            fault = held.ended(&container) => Err(fault),
+        }
+    });
+    let received = received.await;
+    end(&sender, process, report, received).await
 }
 
 /// Until the client says that there is no more, or the process takes no more.
@@ -224,9 +214,18 @@ async fn receive(
     }
 }
 
-async fn end(process: Process, report: std::io::PipeReader, sent: Result<()>) -> Result<()> {
-    sent?;
-    blocking(move || process.end(report)).await
+/// Until the process has ended, too, or has had its time: what it copies to or from stays as it is until then.
+async fn end(
+    client: &impl Client,
+    process: Process,
+    report: std::io::PipeReader,
+    sent: Result<()>,
+) -> Result<()> {
+    if sent.is_err() {
+        process.leave(report).await;
+        return sent;
+    }
+    attended(client, blocking(move || process.end(report))).await
 }
 
 impl Supervisor {

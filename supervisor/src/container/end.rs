@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::create::{blocking, restarts};
 use super::{Container, Run, Supervisor, bundle, told};
-use crate::fault::{Kind, Result};
+use crate::fault::{Fault, Kind, Result};
 use crate::lock::lock;
 use crate::protos::containers::{Config, State, state::Status};
 use crate::records::{Change, now};
@@ -45,9 +45,17 @@ impl Supervisor {
         let state = {
             let _operation = container.operation.lock().await;
             let exit = self.buried(container, run, exit).await;
-            let oom = run.oom.load(Ordering::Relaxed)
-                || bundle::exit(&directory).is_some_and(|exit| exit.oom);
-            let (state, noted) = self.note_end(container, &config, exit, oom).await;
+            let told = bundle::exit(&directory);
+            if told.as_ref().is_some_and(|told| told.oom) {
+                run.oom.store(true, Ordering::Relaxed);
+            }
+            let lost = told.map_or(0, |told| told.dropped);
+            if lost > 0 {
+                run.lost_output.store(lost, Ordering::Relaxed);
+                let text = format!("{lost} bytes of output could not be written to the log");
+                warn(Err(Fault::unknown(text)));
+            }
+            let (state, noted) = self.note_end(container, run, &config, exit).await;
             run.shim.shut_down().await;
             warn(match noted {
                 Ok(()) => blocking(move || bundle::remove(&directory)).await,
@@ -120,17 +128,19 @@ impl Supervisor {
     async fn note_end(
         &self,
         container: &Container,
+        run: &Run,
         config: &Config,
         exit: Exit,
-        oom: bool,
     ) -> (State, Result<()>) {
         let code = i32::try_from(exit.code).unwrap_or(-1);
+        let oom = run.oom.load(Ordering::Relaxed);
         let mut record = container.record();
         let state = record.state.mut_or_insert_default();
         state.status = Status::EXITED.into();
         state.exit_code = code;
         state.finished_at = exit.at;
         state.oom_killed = oom;
+        state.lost_output += run.lost_output.load(Ordering::Relaxed);
         state.pid = 0;
         state.shim.clear();
         if restarts(config, state) && !config.auto_remove {

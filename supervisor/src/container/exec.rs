@@ -174,7 +174,8 @@ impl Client {
         let (to_inputs, next) = mpsc::channel(16);
         let served = async {
             let exit = copy(streams, Some(&mut output), shim.wait(&files.id)).await?;
-            output.ended(i32::try_from(exit.code).unwrap_or(-1)).await
+            let code = i32::try_from(exit.code).unwrap_or(-1);
+            output.ended(code, 0).await
         };
         tokio::select! {
             done = served => done,

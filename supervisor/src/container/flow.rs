@@ -54,9 +54,11 @@ impl Output {
         send(&self.sender, of).await
     }
 
-    pub(super) async fn ended(&self, code: i32) -> Result<()> {
+    /// With how many bytes of output are missing.
+    pub(super) async fn ended(&self, code: i32, lost: u64) -> Result<()> {
         let ended = attach_response::Ended {
             exit_code: code,
+            lost_output: lost,
             ..Default::default()
         };
         send(&self.sender, attach_response::Of::Ended(ended)).await

@@ -40,10 +40,11 @@ pub(crate) fn parse(line: &[u8]) -> Option<Record> {
 }
 
 /// After a power cut, a file may have zeros where something was written that never reached the disk: of a line of our shim's, which has none
-/// itself, its end, its begin, or all.
+/// itself, its end, its begin, or all. What a full disk did not take all of, our shim ends with a zero, if it gets to it.
 fn is_torn(line: &[u8]) -> bool {
     let Some(zero) = line.iter().position(|byte| *byte == 0) else {
-        return false;
+        // The last one, which has no end.
+        return BEGIN.starts_with(line);
     };
     let rest = line[zero..].trim_ascii_end();
     let end_lacks = BEGIN.starts_with(&line[..zero]) && rest.iter().all(|byte| *byte == 0);
@@ -171,6 +172,10 @@ mod tests {
         for line in [
             &b"\0\0\0\n"[..],
             b"\0",
+            b"{\"l",
+            b"{",
+            b"{\"l\0\n",
+            b"{\"log\":\"line 1\\n\",\"stream\":\"std\0\n",
             b"{\"l\0\0",
             b"{\"log\":\"line 1\\n\0\0",
             b"\0\0 1\\n\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:01.5Z\"}\n",
@@ -179,6 +184,7 @@ mod tests {
         }
         // Of a shim that writes what it gets.
         assert_eq!(parse(b"\0binary\n").unwrap().data, b"\0binary\n");
+        assert_eq!(parse(b"{\n").unwrap().data, b"{\n");
     }
 
     #[test]

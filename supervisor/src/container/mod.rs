@@ -33,7 +33,7 @@ mod stats;
 mod volumes;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
@@ -96,6 +96,8 @@ pub(crate) struct Run {
     readers: watch::Sender<()>,
     /// It was killed for want of memory.
     oom: AtomicBool,
+    /// Bytes of its output that its log lacks; known when it has ended.
+    lost_output: AtomicU64,
 }
 
 impl Run {
@@ -106,6 +108,7 @@ impl Run {
             settled: watch::Sender::new(false),
             readers: watch::Sender::new(()),
             oom: AtomicBool::new(false),
+            lost_output: AtomicU64::new(0),
         })
     }
 

@@ -203,17 +203,19 @@ impl Supervisor {
         let (host, id, launch) = (self.host.clone(), container.id.clone(), launch.clone());
         let exit = blocking(move || {
             let directory = host.bundle(&id);
-            let told = bundle::exit(&directory).map(|exit| (exit.status, exit.time, exit.oom));
+            let told = bundle::exit(&directory)
+                .map(|exit| (exit.status, exit.time, exit.oom, exit.dropped));
             let cleaned = crate::shim::clean_up(&launch, &host, &id, &directory);
-            let exit = told.or_else(|| cleaned.ok().map(|exit| (exit.code, exit.at, false)));
+            let exit = told.or_else(|| cleaned.ok().map(|exit| (exit.code, exit.at, false, 0)));
             bundle::remove(&directory)?;
             Ok(exit)
         })
         .await?;
-        let (code, at, oom) = exit.unwrap_or((super::end::UNKNOWN, now(), false));
+        let (code, at, oom, lost) = exit.unwrap_or((super::end::UNKNOWN, now(), false, 0));
         let more = |state: &mut State| {
             state.finished_at = at;
             state.oom_killed = oom;
+            state.lost_output += lost;
         };
         self.lost(container, code, more).await
     }

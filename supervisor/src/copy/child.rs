@@ -13,9 +13,10 @@ use anyhow::{Context, Result, bail, ensure};
 use super::find::{What, find};
 use super::pack::Packer;
 use super::rules::{Named, Source};
-use super::unpack::{Naming, Owner, Unpacking};
+use super::unpack::{Owner, Unpacking};
 use super::{Request, Task, place, target};
 use crate::layer::confine;
+use crate::whole;
 
 const BUFFER: usize = 256 << 10;
 
@@ -40,6 +41,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let reads = !matches!(task, Task::In { .. });
     let parent = parent.context("the daemon's pid")?;
+    let descriptors = whole::descriptors();
     confine::apart(parent)?;
     let namespace = if reads { stdin.as_fd() } else { stdout.as_fd() };
     place::enter(&root, ids.as_ref(), namespace, reads)?;
@@ -59,17 +61,22 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
         } => {
             let archive = owned(stdin.as_fd()).context("open the archive")?;
             let archive = BufReader::with_capacity(BUFFER, archive);
-            let unpacking = Unpacking {
-                naming: Naming::Kept,
-                owner: if to_root {
-                    Owner::Fixed(0, 0)
-                } else {
-                    Owner::Kept
-                },
+            let owner = match to_root {
+                true => Owner::Fixed(0, 0),
+                false => Owner::Kept,
+            };
+            let (naming, directory) =
+                target(root.as_fd(), &path, source.as_ref()).with_context(|| {
+                    let path = String::from_utf8_lossy(&path);
+                    format!("copy to '{path}' in the container")
+                })?;
+            Unpacking {
+                naming,
+                owner,
                 ids,
                 unprivileged: false,
-            };
-            unpack(root.as_fd(), archive, &path, source.as_ref(), unpacking)
+            }
+            .run(archive, directory, descriptors)
         }
         Task::Out { path, follow } => {
             let archive = owned(stdout.as_fd()).context("open the archive")?;
@@ -128,24 +135,4 @@ fn pack(
             packer.finish().map(drop)
         }
     }
-}
-
-fn unpack(
-    root: BorrowedFd<'_>,
-    archive: impl io::Read,
-    path: &[u8],
-    source: Option<&Source>,
-    unpacking: Unpacking,
-) -> Result<()> {
-    let (naming, directory) = target(root, path, source).with_context(|| {
-        format!(
-            "copy to '{}' in the container",
-            String::from_utf8_lossy(path)
-        )
-    })?;
-    Unpacking {
-        naming,
-        ..unpacking
-    }
-    .run(archive, directory)
 }

@@ -179,7 +179,7 @@ fn mountpoint(root: &OwnedFd, path: &[u8], directory: bool) -> Result<OwnedFd> {
     }
     let above = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
     let made = if directory { path } else { &path[..above] };
-    Tree::of_copies(root.try_clone()?).make_directory(made)?;
+    Tree::of_copies(root.try_clone()?, None).make_directory(made)?;
     if directory {
         return Ok(super::find::open(root.as_fd(), path, flags)?);
     }

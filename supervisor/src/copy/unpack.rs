@@ -41,10 +41,15 @@ pub(crate) struct Unpacking {
 }
 
 impl Unpacking {
-    /// Reads to the archive's end.
-    pub(crate) fn run<R: Read>(&self, archive: R, directory: OwnedFd) -> Result<()> {
+    /// Reads to the archive's end. `descriptors` is as for [`crate::whole::Whole`].
+    pub(crate) fn run<R: Read>(
+        &self,
+        archive: R,
+        directory: OwnedFd,
+        descriptors: Option<OwnedFd>,
+    ) -> Result<()> {
         let mut reader = Reader::new(archive);
-        let mut tree = Tree::of_copies(directory);
+        let mut tree = Tree::of_copies(directory, descriptors);
         while let Some(mut entry) = reader.next()? {
             let name = String::from_utf8_lossy(&entry.path).into_owned();
             self.edit(&mut entry);

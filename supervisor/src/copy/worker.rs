@@ -7,12 +7,19 @@ use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::time::timeout;
 
 use super::{ACTION, Request, Task};
 use crate::fault::{Fault, Result, Tried as _};
 
 /// What it has to say is shorter.
 const REPORT_LIMIT: u64 = 64 << 10;
+/// How long it may take to clean up.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The process, the archive's end that is ours, and what it says.
 pub(crate) struct Worker {
@@ -71,6 +78,25 @@ impl Process {
             .wait()
             .tried(|| "wait for a process that copies".into())?;
         judge(status, &String::from_utf8_lossy(&said))
+    }
+}
+
+impl Process {
+    /// Lets one whose archive has been cut off see that, and take away what is not complete; if it does not, it is killed.
+    pub(crate) async fn leave(mut self, report: io::PipeReader) {
+        let ended = async {
+            let mut report = pipe::Receiver::from_owned_fd(report.into())?;
+            let mut said = [0; 4096];
+            // It says what is known already.
+            while report.read(&mut said).await? > 0 {}
+            io::Result::Ok(())
+        };
+        if let Ok(Ok(())) = timeout(GRACE, ended).await
+            && let Some(mut child) = self.0.take()
+        {
+            // There is nothing in it that anybody asks for.
+            tokio::task::spawn_blocking(move || child.wait()).await.ok();
+        }
     }
 }
 

@@ -323,5 +323,13 @@ async fn logs(
         response.time = record.time;
         stream.send(&response).await?;
     }
+    let lost_output = container.record().state.lost_output;
+    if lost_output > 0 {
+        let last = api::LogsResponse {
+            lost_output,
+            ..Default::default()
+        };
+        stream.send(&last).await?;
+    }
     Ok(())
 }

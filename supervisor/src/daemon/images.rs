@@ -258,6 +258,7 @@ async fn take_in(
     };
     let options = ImportOptions {
         name,
+        images_only: source.images_only,
         ..Default::default()
     };
     let (to_reader, chunks) = mpsc::channel(4);

@@ -6,10 +6,10 @@ use anyhow::{Context, Result, ensure};
 use redb::WriteTransaction;
 
 use super::documents::{self, Document, Part};
-use super::source::{Contents, PEEK, Steps, holds_images, ingest, ingest_bytes};
+use super::source::{Contents, PEEK, Steps, holds_images, holds_nothing, ingest, ingest_bytes};
 use super::{DOCUMENT_LIMIT, Image, Reference};
 use crate::digest::Digest;
-use crate::layer::Compression;
+use crate::layer::{Compression, decompressed};
 use crate::store::{
     ImageRow, ImportOptions, LayerLink, Operation, Progress, Refusal, Source, Store, now,
 };
@@ -45,7 +45,7 @@ impl Store {
                 let mut start = Vec::with_capacity(PEEK);
                 let peeked = archive.take(PEEK as u64).read_to_end(&mut start);
                 peeked.context("read the archive")?;
-                let is_images = !options.root_filesystem && holds_images(&start);
+                let is_images = kind(&start, options)?;
                 let mut whole = io::Cursor::new(start).chain(archive);
                 if is_images {
                     let contents = Contents::of_archive(&operation, whole, progress)?;
@@ -74,6 +74,23 @@ impl Store {
             .map(|manifest| self.image(&manifest.to_string()))
             .collect()
     }
+}
+
+/// Whether what begins so holds images, and not a root file system; what is neither is refused.
+fn kind(start: &[u8], options: &ImportOptions) -> Result<bool> {
+    decompressed(start).map_err(|error| Refusal::invalid(format!("read the archive: {error}")))?;
+    if !options.root_filesystem && holds_images(start) {
+        return Ok(true);
+    }
+    let text = match (holds_nothing(start), options.images_only) {
+        (true, true) => "there is no image in the archive: it is empty",
+        (true, false) => "the archive is empty: there is nothing to make an image of",
+        (false, true) => {
+            "there is no image in the archive; if it holds a root file system, `image import` makes an image of it"
+        }
+        (false, false) => return Ok(false),
+    };
+    Err(Refusal::invalid(text).into())
 }
 
 fn enter(transaction: &WriteTransaction, image: &Found) -> Result<()> {

@@ -273,10 +273,33 @@ pub(super) fn holds_images(start: &[u8]) -> bool {
             "blobs" | "oci-layout" | "index.json" | "manifest.json" | "repositories" => {
                 return true;
             }
-            _ => return is_digest(first.split('.').next().unwrap_or_default()),
+            _ => {
+                // What go-containerregistry writes begins with `sha256:` and the configuration's digest.
+                let name = first.strip_prefix("sha256:").unwrap_or(first);
+                return is_digest(name.split('.').next().unwrap_or_default());
+            }
         }
     }
     false
+}
+
+/// Whether what begins so is an archive of nothing, but perhaps of its own root.
+pub(super) fn holds_nothing(start: &[u8]) -> bool {
+    let is_root = |path: &[u8]| {
+        path.split(|byte| *byte == b'/')
+            .all(|part| matches!(part, b"" | b"."))
+    };
+    let Ok(stream) = decompressed(start) else {
+        return false;
+    };
+    let mut reader = Reader::new(stream);
+    loop {
+        match reader.next() {
+            Ok(Some(entry)) if entry.kind == Kind::Directory && is_root(&entry.path) => {}
+            Ok(None) => return true,
+            _ => return false,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -302,6 +325,9 @@ mod tests {
             for name in names {
                 let mut header = tar::Header::new_ustar();
                 header.set_path(name).unwrap();
+                if name.ends_with('/') {
+                    header.set_entry_type(tar::EntryType::Directory);
+                }
                 header.set_size(0);
                 header.set_mode(0o644);
                 header.set_uid(0);
@@ -313,16 +339,21 @@ mod tests {
             builder.into_inner().unwrap()
         };
         let digits = "0".repeat(64);
-        for (names, expected) in [
-            (vec!["./", "./blobs/"], true),
-            (vec!["manifest.json"], true),
-            (vec![&format!("{digits}/")[..]], true),
-            (vec![&format!("{digits}.json")[..]], true),
-            (vec!["./", "bin/"], false),
-            (vec![], false),
+        for (names, images, nothing) in [
+            (vec!["./", "./blobs/"], true, false),
+            (vec!["manifest.json"], true, false),
+            (vec![&format!("{digits}/")[..]], true, false),
+            (vec![&format!("{digits}.json")[..]], true, false),
+            (vec![&format!("sha256:{digits}")[..]], true, false),
+            (vec!["./", "bin/"], false, false),
+            (vec!["./", "./"], false, true),
+            (vec![], false, true),
         ] {
-            assert_eq!(holds_images(&archive(&names)), expected, "{names:?}");
+            assert_eq!(holds_images(&archive(&names)), images, "{names:?}");
+            assert_eq!(holds_nothing(&archive(&names)), nothing, "{names:?}");
         }
         assert!(!holds_images(b"not a tar archive"));
+        assert!(!holds_nothing(b"not a tar archive"));
+        assert!(holds_nothing(b""));
     }
 }

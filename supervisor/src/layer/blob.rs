@@ -12,6 +12,18 @@ const RATIO: u64 = 200;
 pub(crate) const TOTAL: u64 = 256 << 30;
 const BUFFER: usize = 128 << 10;
 
+/// So much is looked at to find out what it is.
+const AHEAD: usize = 10;
+type Is = fn(&[u8]) -> bool;
+/// What may be meant and cannot be read, by its first bytes.
+const UNSUPPORTED: [(&str, Is); 2] = [
+    ("xz", |start| start.starts_with(b"\xfd7zXZ\0")),
+    // With its first block: a file may be called so.
+    ("bzip2", |start| {
+        start.starts_with(b"BZh") && start.ends_with(b"1AY&SY")
+    }),
+];
+
 /// Reads what comes out, as long as it is in proportion to what went in.
 pub(crate) struct Decompressed<R: Read> {
     decoder: Decoder<R>,
@@ -44,8 +56,12 @@ impl<R: Read> Read for Counted<R> {
 
 impl<R: Read> Decompressed<R> {
     pub(crate) fn new(mut inner: R) -> io::Result<Self> {
-        let mut ahead = Vec::with_capacity(4);
-        (&mut inner).take(4).read_to_end(&mut ahead)?;
+        let mut ahead = Vec::with_capacity(AHEAD);
+        (&mut inner).take(AHEAD as u64).read_to_end(&mut ahead)?;
+        if let Some((name, _)) = UNSUPPORTED.iter().find(|(_, is)| is(&ahead)) {
+            let message = format!("it is compressed with {name}, which is not supported");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+        }
         let kind = Compression::of(&ahead);
         let counted = Counted {
             ahead: io::Cursor::new(ahead),
@@ -154,6 +170,11 @@ mod tests {
         assert_eq!(read(&zstd).unwrap(), text);
         assert_eq!(read(&skippable).unwrap(), text.repeat(2));
         assert_eq!(read(b"").unwrap(), b"");
+        for (bytes, name) in [(&b"\xfd7zXZ\0\0\x04"[..], "xz"), (b"BZh91AY&SY", "bzip2")] {
+            let error = read(bytes).unwrap_err().to_string();
+            assert!(error.contains(&format!("with {name}")), "{error}");
+        }
+        assert_eq!(read(b"BZh").unwrap(), b"BZh");
     }
 
     #[test]

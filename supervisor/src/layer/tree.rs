@@ -5,6 +5,7 @@
 //! 0:0, and the attribute `trusted.overlay.opaque`. As the OCI image specification has it, they say nothing about files of the same layer.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -18,6 +19,7 @@ use super::contents::copy;
 use super::metadata::{finish_open, finish_special, times};
 use crate::archive::{Entry, Kind, Reader};
 use crate::digest::Digest;
+use crate::whole::Whole;
 
 const WHITEOUT: &[u8] = b".wh.";
 /// What aufs kept for itself, but for the one name that means something.
@@ -30,11 +32,15 @@ const LINKS: usize = 40;
 /// Open parents that are remembered.
 const PARENTS: usize = 64;
 const BUFFER: usize = 128 << 10;
+/// Nobody may run what is not complete.
+const PRIVATE: Mode = Mode::from_raw_mode(0o600);
 
 pub(crate) struct Tree {
     root: Rc<OwnedFd>,
     /// No layer: nothing is a whiteout, and neither takes a directory a file's place nor a file that of a directory.
     copies: bool,
+    /// For files that get their names when they are complete.
+    descriptors: Option<Rc<OwnedFd>>,
     /// Emptied when anything that exists is replaced.
     parents: HashMap<Vec<u8>, Rc<OwnedFd>>,
     /// Making a file in a directory changes its time, so that these are set at the end.
@@ -51,6 +57,7 @@ impl Tree {
         Self {
             root: Rc::new(root),
             copies: false,
+            descriptors: None,
             parents: HashMap::new(),
             directories: HashMap::new(),
             implied: HashSet::new(),
@@ -61,10 +68,11 @@ impl Tree {
         }
     }
 
-    /// A directory that takes copies of files, beside what it has.
-    pub(crate) fn of_copies(root: OwnedFd) -> Self {
+    /// A directory that takes copies of files, beside what it has. `descriptors` is as for [`Whole`].
+    pub(crate) fn of_copies(root: OwnedFd, descriptors: Option<OwnedFd>) -> Self {
         Self {
             copies: true,
+            descriptors: descriptors.map(Rc::new),
             ..Self::new(root)
         }
     }
@@ -331,16 +339,12 @@ impl Tree {
             no_directory(&there)?;
             self.parents.clear();
         }
-        let part = format!(".caisson-{}.part", std::process::id());
-        let written = self.file(entry, data, parent, part.as_bytes());
-        let stored = written.and_then(|stored| {
-            rustix::fs::renameat(&dir, &part, &dir, name).context("replace what is there")?;
-            Ok(stored)
-        });
-        stored.inspect_err(|_| {
-            // The first error is the one to report.
-            rustix::fs::unlinkat(&dir, &part, AtFlags::empty()).ok();
-        })
+        let descriptors = self.descriptors.clone();
+        let descriptors = descriptors.as_ref().map(|fd| fd.as_fd());
+        let mut whole = Whole::begin(dir.as_fd(), descriptors, PRIVATE)?;
+        let stored = self.fill(&mut whole.file, entry, data)?;
+        whole.end(name).context("replace what is there")?;
+        Ok(stored)
     }
 
     fn file<R: Read>(
@@ -352,29 +356,35 @@ impl Tree {
     ) -> Result<u64> {
         let flags =
             OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        // Nobody may run what is not complete.
-        let private = Mode::from_raw_mode(0o600);
         let fd = self.make(parent, name, |dir| {
-            rustix::fs::openat(dir, name, flags, private)
+            rustix::fs::openat(dir, name, flags, PRIVATE)
         })?;
-        let mut file = std::fs::File::from(fd);
+        self.fill(&mut fd.into(), entry, data)
+    }
+
+    fn fill<R: Read>(
+        &mut self,
+        file: &mut File,
+        entry: &Entry,
+        data: &mut Reader<R>,
+    ) -> Result<u64> {
         let stored = match &entry.segments {
-            None => copy(data, &mut file, 0, entry.size, &mut self.buffer)?,
+            None => copy(data, file, 0, entry.size, &mut self.buffer)?,
             Some(segments) => {
                 let mut stored = 0;
                 for segment in segments {
                     let (offset, length) = (segment.offset, segment.length);
-                    stored += copy(data, &mut file, offset, length, &mut self.buffer)?;
+                    stored += copy(data, file, offset, length, &mut self.buffer)?;
                 }
                 stored
             }
         };
         // Holes at the end.
         if stored < entry.size {
-            rustix::fs::ftruncate(&file, entry.size).context("set its size")?;
+            rustix::fs::ftruncate(&*file, entry.size).context("set its size")?;
         }
         finish_open(file.as_fd(), entry, false)?;
-        rustix::fs::futimens(&file, &times(entry.mtime)).context("set its times")?;
+        rustix::fs::futimens(&*file, &times(entry.mtime)).context("set its times")?;
         Ok(stored)
     }
 

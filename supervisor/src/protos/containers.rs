@@ -1746,6 +1746,8 @@ pub struct State {
     pub stopped: bool,
     // @@protoc_insertion_point(field:caisson.v1.State.shim)
     pub shim: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.State.lost_output)
+    pub lost_output: u64,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.State.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -1803,6 +1805,9 @@ impl ::protobuf::Message for State {
                 82 => {
                     self.shim = is.read_string()?;
                 },
+                88 => {
+                    self.lost_output = is.read_uint64()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -1845,6 +1850,9 @@ impl ::protobuf::Message for State {
         if !self.shim.is_empty() {
             my_size += ::protobuf::rt::string_size(10, &self.shim);
         }
+        if self.lost_output != 0 {
+            my_size += ::protobuf::rt::uint64_size(11, self.lost_output);
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -1881,6 +1889,9 @@ impl ::protobuf::Message for State {
         if !self.shim.is_empty() {
             os.write_string(10, &self.shim)?;
         }
+        if self.lost_output != 0 {
+            os.write_uint64(11, self.lost_output)?;
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -1908,6 +1919,7 @@ impl ::protobuf::Message for State {
         self.restarts = 0;
         self.stopped = false;
         self.shim.clear();
+        self.lost_output = 0;
         self.special_fields.clear();
     }
 
@@ -1923,6 +1935,7 @@ impl ::protobuf::Message for State {
             restarts: 0,
             stopped: false,
             shim: ::std::string::String::new(),
+            lost_output: 0,
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance
@@ -4026,6 +4039,8 @@ pub mod attach_response {
         // message fields
         // @@protoc_insertion_point(field:caisson.v1.AttachResponse.Ended.exit_code)
         pub exit_code: i32,
+        // @@protoc_insertion_point(field:caisson.v1.AttachResponse.Ended.lost_output)
+        pub lost_output: u64,
         // special fields
         // @@protoc_insertion_point(special_field:caisson.v1.AttachResponse.Ended.special_fields)
         pub special_fields: ::protobuf::SpecialFields,
@@ -4056,6 +4071,9 @@ pub mod attach_response {
                     8 => {
                         self.exit_code = is.read_int32()?;
                     },
+                    16 => {
+                        self.lost_output = is.read_uint64()?;
+                    },
                     tag => {
                         ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                     },
@@ -4071,6 +4089,9 @@ pub mod attach_response {
             if self.exit_code != 0 {
                 my_size += ::protobuf::rt::int32_size(1, self.exit_code);
             }
+            if self.lost_output != 0 {
+                my_size += ::protobuf::rt::uint64_size(2, self.lost_output);
+            }
             my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
             self.special_fields.cached_size().set(my_size as u32);
             my_size
@@ -4079,6 +4100,9 @@ pub mod attach_response {
         fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
             if self.exit_code != 0 {
                 os.write_int32(1, self.exit_code)?;
+            }
+            if self.lost_output != 0 {
+                os.write_uint64(2, self.lost_output)?;
             }
             os.write_unknown_fields(self.special_fields.unknown_fields())?;
             ::std::result::Result::Ok(())
@@ -4098,12 +4122,14 @@ pub mod attach_response {
 
         fn clear(&mut self) {
             self.exit_code = 0;
+            self.lost_output = 0;
             self.special_fields.clear();
         }
 
         fn default_instance() -> &'static Ended {
             static instance: Ended = Ended {
                 exit_code: 0,
+                lost_output: 0,
                 special_fields: ::protobuf::SpecialFields::new(),
             };
             &instance
@@ -6507,6 +6533,8 @@ pub struct LogsResponse {
     pub data: ::std::vec::Vec<u8>,
     // @@protoc_insertion_point(field:caisson.v1.LogsResponse.time)
     pub time: i64,
+    // @@protoc_insertion_point(field:caisson.v1.LogsResponse.lost_output)
+    pub lost_output: u64,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.LogsResponse.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -6543,6 +6571,9 @@ impl ::protobuf::Message for LogsResponse {
                 24 => {
                     self.time = is.read_int64()?;
                 },
+                32 => {
+                    self.lost_output = is.read_uint64()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -6564,6 +6595,9 @@ impl ::protobuf::Message for LogsResponse {
         if self.time != 0 {
             my_size += ::protobuf::rt::int64_size(3, self.time);
         }
+        if self.lost_output != 0 {
+            my_size += ::protobuf::rt::uint64_size(4, self.lost_output);
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -6578,6 +6612,9 @@ impl ::protobuf::Message for LogsResponse {
         }
         if self.time != 0 {
             os.write_int64(3, self.time)?;
+        }
+        if self.lost_output != 0 {
+            os.write_uint64(4, self.lost_output)?;
         }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
@@ -6599,6 +6636,7 @@ impl ::protobuf::Message for LogsResponse {
         self.stderr = false;
         self.data.clear();
         self.time = 0;
+        self.lost_output = 0;
         self.special_fields.clear();
     }
 
@@ -6607,6 +6645,7 @@ impl ::protobuf::Message for LogsResponse {
             stderr: false,
             data: ::std::vec::Vec::new(),
             time: 0,
+            lost_output: 0,
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance

@@ -294,6 +294,8 @@ pub mod import_images_request {
         pub path: ::std::string::String,
         // @@protoc_insertion_point(field:caisson.v1.ImportImagesRequest.Source.name)
         pub name: ::std::string::String,
+        // @@protoc_insertion_point(field:caisson.v1.ImportImagesRequest.Source.images_only)
+        pub images_only: bool,
         // special fields
         // @@protoc_insertion_point(special_field:caisson.v1.ImportImagesRequest.Source.special_fields)
         pub special_fields: ::protobuf::SpecialFields,
@@ -327,6 +329,9 @@ pub mod import_images_request {
                     18 => {
                         self.name = is.read_string()?;
                     },
+                    24 => {
+                        self.images_only = is.read_bool()?;
+                    },
                     tag => {
                         ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                     },
@@ -345,6 +350,9 @@ pub mod import_images_request {
             if !self.name.is_empty() {
                 my_size += ::protobuf::rt::string_size(2, &self.name);
             }
+            if self.images_only != false {
+                my_size += 1 + 1;
+            }
             my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
             self.special_fields.cached_size().set(my_size as u32);
             my_size
@@ -356,6 +364,9 @@ pub mod import_images_request {
             }
             if !self.name.is_empty() {
                 os.write_string(2, &self.name)?;
+            }
+            if self.images_only != false {
+                os.write_bool(3, self.images_only)?;
             }
             os.write_unknown_fields(self.special_fields.unknown_fields())?;
             ::std::result::Result::Ok(())
@@ -376,6 +387,7 @@ pub mod import_images_request {
         fn clear(&mut self) {
             self.path.clear();
             self.name.clear();
+            self.images_only = false;
             self.special_fields.clear();
         }
 
@@ -383,6 +395,7 @@ pub mod import_images_request {
             static instance: Source = Source {
                 path: ::std::string::String::new(),
                 name: ::std::string::String::new(),
+                images_only: false,
                 special_fields: ::protobuf::SpecialFields::new(),
             };
             &instance

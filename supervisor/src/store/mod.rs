@@ -87,6 +87,8 @@ pub struct ImportOptions {
     pub name: Option<Reference>,
     /// The archive is a root file system, whatever it looks like.
     pub root_filesystem: bool,
+    /// A root file system is refused.
+    pub images_only: bool,
 }
 
 /// How far an import is.

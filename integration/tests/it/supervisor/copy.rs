@@ -9,7 +9,10 @@ use std::process::Command;
 use integration::runtime::{Running, finish};
 use integration::store::{Header, Tar};
 use integration::supervisor::{IMAGE, Supervisor};
-use integration::{place, require};
+use integration::{host, place, require};
+use nix::sys::signal::Signal;
+
+use super::images::{has_file_in, has_files_without_names};
 
 /// A container that runs, and one that never did.
 fn two(supervisor: &Supervisor) -> [&'static str; 2] {
@@ -527,6 +530,136 @@ fn a_client_that_leaves_ends_a_copy() {
         supervisor.says(&["start", "ended"]);
         assert_eq!(workers(&supervisor), 0);
         supervisor.says(&["stop", "-t", "0", "ended"]);
+    }
+}
+
+/// What a tree of a container's has that a copy which was cut off left.
+fn parts(root: &Path) -> Vec<String> {
+    let names = fs::read_dir(root.join("srv")).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.contains("caisson")).collect()
+}
+
+/// A copy into /srv of a container that stays in the middle of a file, by a process that has begun with it.
+fn unfinished(supervisor: &Supervisor, name: &str) -> Running {
+    let mut copy = supervisor.start(&["cp", "-", &format!("{name}:/srv")]);
+    // More than all that is on the way can hold.
+    let begin = Tar::new().header(&Header {
+        size: 100 << 20,
+        ..Header::new(b'0', "file")
+    });
+    let mut stdin = copy.stdin.take().unwrap();
+    stdin.write_all(&begin.bytes()[..512]).unwrap();
+    stdin.write_all(&vec![b'x'; 16 << 20]).unwrap();
+    copy.stdin = Some(stdin);
+    copy
+}
+
+#[test]
+fn nothing_is_left_of_a_file_whose_copy_was_cut_off() {
+    require!(containers, busybox);
+    cut_off("host");
+}
+
+#[test]
+fn nor_in_a_user_namespace() {
+    require!(containers, busybox, id_mapped_mounts);
+    cut_off("auto");
+}
+
+#[track_caller]
+fn cut_off(users: &str) {
+    let supervisor = Supervisor::new();
+    let flags = ["--userns", users, "--name"];
+    supervisor.detached(&[&flags[..], &["runs"]].concat(), "sleep 1000");
+    let command = ["stopped", IMAGE, "sleep", "1000"];
+    supervisor.says(&[&["create"], &flags[..], &command].concat());
+    let roots = ["runs", "stopped"].map(|name| match name {
+        "runs" => format!("/proc/{}/root", supervisor.field(name, "{{.State.Pid}}")),
+        _ => supervisor.field(name, "{{.GraphDriver.Data.UpperDir}}"),
+    });
+    let roots = roots.map(std::path::PathBuf::from);
+    // Made by a copy that is complete.
+    supervisor.says(&["cp", "/proc/self/status", "stopped:/srv/status"]);
+    for name in ["runs", "stopped"] {
+        let copy = unfinished(&supervisor, name);
+        copy.signal(Signal::SIGKILL);
+        copy.wait_for_exit();
+    }
+    // It waits for the copy; of the other one, the process is waited for.
+    supervisor.says(&["start", "stopped"]);
+    supervisor.says(&["stop", "-t", "0", "stopped"]);
+    while workers(&supervisor) > 0 {
+        supervisor.says(&["ps", "-q"]);
+    }
+    for root in &roots {
+        assert_eq!(parts(root), [""; 0]);
+    }
+    // The daemon's end gives nobody time to clean up.
+    let copies = ["runs", "stopped"].map(|name| unfinished(&supervisor, name));
+    let daemon = supervisor.pid();
+    let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children")).unwrap();
+    supervisor.crash();
+    for child in children.split_whitespace() {
+        host::await_end(child.parse().unwrap());
+    }
+    for copy in copies {
+        copy.wait().failure();
+    }
+    // In a tree whose ids are ours.
+    let plain = supervisor.detached(&[], "sleep 1000");
+    let plain = format!(
+        "/proc/{}/root/srv",
+        supervisor.field(&plain, "{{.State.Pid}}")
+    );
+    let without_names = has_files_without_names(Path::new(&plain));
+    for (name, root) in ["runs", "stopped"].iter().zip(&roots) {
+        if without_names {
+            assert_eq!(parts(root), [""; 0], "{name}");
+        }
+        assert_eq!(
+            read(&supervisor, &format!("{name}:/srv/file")),
+            "from the image\n"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_left_here_of_a_file_whose_copy_was_cut_off() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "head -c 100000000 /dev/zero | tr '\\0' x >/srv/big; echo ready; sleep 1000";
+    let id = supervisor.detached(&[], script);
+    let mut log = supervisor.start(&["logs", "-f", &id]);
+    assert_eq!(log.stdout.line(), "ready");
+    let here = supervisor.scratch.dir("here");
+    if !has_files_without_names(&here) {
+        return;
+    }
+    let to = here.display().to_string();
+    loop {
+        let copy = supervisor.start(&["cp", &format!("{id}:/srv/big"), &to]);
+        let begun = loop {
+            if has_file_in(&copy, &here) {
+                break true;
+            }
+            if copy.has_ended() {
+                break false;
+            }
+            std::thread::yield_now();
+        };
+        copy.signal(Signal::SIGKILL);
+        copy.wait_for_exit();
+        let left: Vec<_> = fs::read_dir(&here)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        if begun && left.is_empty() {
+            break;
+        }
+        // It was faster than we.
+        assert!(left.iter().all(|path| path.ends_with("big")), "{left:?}");
+        fs::remove_file(here.join("big")).unwrap();
     }
 }
 

@@ -195,7 +195,7 @@ fn a_daemon_that_cannot_open_its_store_answers_nobody_and_says_why() {
     let open = supervisor.scratch.path().join("root/ingests");
     // As soon as it has the database open, it makes an ingest.
     let held = || std::fs::read_dir(&open).is_ok_and(|mut found| found.next().is_some());
-    stdin.write_all(&[0; 70_000]).unwrap();
+    stdin.write_all(&[b'x'; 70_000]).unwrap();
     while !held() {
         assert!(std::path::Path::new(&format!("/proc/{}", holder.pid())).exists());
     }

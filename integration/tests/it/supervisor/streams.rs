@@ -1,11 +1,14 @@
 //! Streams: attached and logged, exact, and on a terminal.
 
 use std::io::Write as _;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt as _;
 
+use integration::place::Scratch;
 use integration::require;
 use integration::runtime::finish;
 use integration::supervisor::{IMAGE, Supervisor};
+use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -401,5 +404,72 @@ fn an_exec_goes_on_without_its_client() {
         assert_eq!(client.stdout.line(), "ready");
         client.signal(nix::sys::signal::Signal::SIGKILL);
         assert_eq!(supervisor.says(&["exec", &id, "cat", "/tmp/told"]), "over");
+    }
+}
+
+/// A small file system. It goes after the supervisor whose root is on it.
+struct Small(Scratch);
+
+impl Small {
+    fn new(options: &str) -> Small {
+        let scratch = Scratch::new();
+        let none = MsFlags::empty();
+        mount(
+            Some("small"),
+            scratch.path(),
+            Some("tmpfs"),
+            none,
+            Some(options),
+        )
+        .unwrap();
+        Small(scratch)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        umount(self.0.path()).ok(); // A directory that cannot be removed tells.
+    }
+}
+
+#[test]
+fn what_a_full_disk_does_not_take_of_the_output_is_told() {
+    require!(containers, busybox);
+    let small = Small::new("size=40m");
+    let supervisor = Supervisor::without_image();
+    symlink(small.0.path(), supervisor.scratch.path().join("root")).unwrap();
+    supervisor.import();
+    // What is written last comes through again; what was torn before it spoils nothing.
+    let script = "echo first; read x; dd if=/dev/zero of=/fill bs=4k 2>/dev/null;
+                  yes | head -c 200000; rm /fill; echo last; exit $x";
+    for (word, code) in [("0", 125), ("3", 3)] {
+        let name = &format!("code-{word}");
+        let run = ["run", "--name", name, "-i", IMAGE, "sh", "-c", script];
+        let mut client = supervisor.start(&run);
+        assert_eq!(client.stdout.line(), "first");
+        let mut stdin = client.stdin.take().unwrap();
+        writeln!(stdin, "{word}").unwrap();
+        let stdout = client.stdout.rest();
+        let finished = client.wait();
+        assert_eq!(finished.code(), code, "{}", finished.stderr);
+        let lost = |stderr: &str| -> usize {
+            let number = stderr
+                .strip_prefix("caissonctl: ")
+                .and_then(|text| text.split_once(" bytes of output are lost"));
+            let (number, _) = number.unwrap_or_else(|| panic!("{stderr}"));
+            number.parse().unwrap()
+        };
+        let missing = lost(&finished.stderr);
+        // A pipe may have held the rest.
+        assert!(missing > 100_000, "{}", finished.stderr);
+        let rest = stdout.strip_suffix("last\n").unwrap();
+        assert!(rest.trim_matches(['y', '\n']).is_empty(), "{rest}");
+        assert_eq!(rest.len() + missing, 200_000);
+        let logs = supervisor.ctl(&["logs", name]).success();
+        assert_eq!(lost(&logs.stderr), missing);
+        assert_eq!(logs.stdout, format!("first\n{rest}last\n"));
+        let said = std::fs::read_to_string(supervisor.state.join("caissond.log")).unwrap();
+        let warning = format!("{missing} bytes of output could not be written");
+        assert!(said.contains(&warning), "{said}");
     }
 }

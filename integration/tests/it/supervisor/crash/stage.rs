@@ -366,10 +366,10 @@ impl Stage {
         assert!(!done || self.parts().is_empty(), "{:?}", self.parts());
     }
 
-    /// Archives that are not complete.
+    /// Files that are not complete: where those without names can be, one that was about to be renamed.
     fn parts(&self) -> Vec<PathBuf> {
         let scratch = self.supervisor.scratch.path();
-        let is_part = |name: &String| name.starts_with("saved.tar.");
+        let is_part = |name: &String| name.starts_with(".caisson-");
         let parts = names(scratch).into_iter().filter(is_part);
         parts.map(|name| scratch.join(name)).collect()
     }

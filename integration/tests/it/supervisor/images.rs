@@ -1,0 +1,184 @@
+//! Images that come in, go out and take room, through the client.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use integration::runtime::{Finished, Running};
+use integration::store::{Tar, saved};
+use integration::supervisor::{IMAGE, Supervisor};
+use integration::{place, require};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// What the client has open for writing in a directory.
+pub(super) fn has_file_in(client: &Running, directory: &Path) -> bool {
+    let fds = fs::read_dir(format!("/proc/{}/fd", client.pid()));
+    let links = fds
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|fd| fs::read_link(fd.path()).ok());
+    // The directory itself is open, too.
+    links
+        .into_iter()
+        .any(|link| link.starts_with(directory) && link != directory)
+}
+
+/// Whether files of a directory can be without a name.
+pub(super) fn has_files_without_names(directory: &Path) -> bool {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = fs::OpenOptions::new();
+    options.write(true).custom_flags(libc::O_TMPFILE);
+    options.open(directory).is_ok()
+}
+
+fn feed(supervisor: &Supervisor, args: &[&str], bytes: &[u8]) -> Finished {
+    let mut client = supervisor.start(args);
+    // One that refuses what it sees does not wait for the rest.
+    client.stdin.as_mut().unwrap().write_all(bytes).ok();
+    client.wait()
+}
+
+#[test]
+fn what_holds_no_image_is_not_loaded_as_one() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    let rootfs = Tar::new().directory("etc/").file("etc/motd", b"hello\n");
+    let (empty, root) = (Tar::new().bytes(), Tar::new().directory("./").bytes());
+    let nothing = [&b""[..], &empty, &root];
+    for bytes in nothing {
+        feed(&supervisor, &["load"], bytes)
+            .failure()
+            .says("there is no image in the archive: it is empty");
+        feed(&supervisor, &["image", "import", "-", "none"], bytes)
+            .failure()
+            .says("the archive is empty");
+    }
+    supervisor
+        .ctl(&["load", "-i", "/dev/null"])
+        .failure()
+        .says("no image in the archive");
+    feed(&supervisor, &["load"], &rootfs.bytes())
+        .failure()
+        .says("`image import`");
+    for (bytes, name) in [
+        (&b"\xfd7zXZ\0\0\x04\xe6"[..], "xz"),
+        (b"BZh91AY&SY\0", "bzip2"),
+    ] {
+        for args in [&["load"][..], &["image", "import", "-", "none"]] {
+            feed(&supervisor, args, bytes)
+                .failure()
+                .says(&format!("compressed with {name}, which is not supported"));
+        }
+    }
+    assert_eq!(supervisor.says(&["images", "-q"]), "");
+    let image = saved("whole:1", &[rootfs]);
+    feed(&supervisor, &["load"], &image).success();
+    assert_eq!(
+        supervisor.says(&["images", "--format", "{{.Repository}}"]),
+        "whole"
+    );
+}
+
+#[test]
+fn what_an_archive_says_is_no_order_to_the_users_terminal() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    let garbage = b"\x1b]0;title\x07\x1b[2J".repeat(100);
+    let named = Tar::new().file("\x1b[2J", b"").file("../\x1b[2J", b"");
+    for bytes in [garbage, named.bytes()] {
+        let said = feed(&supervisor, &["image", "import", "-", "none"], &bytes).failure();
+        assert!(!said.stderr.contains('\x1b'), "{:?}", said.stderr);
+    }
+    // A table's cells are others' words, too.
+    supervisor.import();
+    let create = ["create", "--label", "a=\x1b[2J", IMAGE, "echo", "\x1b[2J"];
+    supervisor.says(&create);
+    let table = supervisor.says(&["ps", "-a", "--no-trunc"]);
+    assert!(
+        table.contains("\\u{1b}[2J") && !table.contains('\x1b'),
+        "{table:?}"
+    );
+}
+
+#[test]
+fn what_images_share_is_counted_once_and_what_is_reclaimable_can_be_reclaimed() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let shared = Tar::new().file("shared", &[b'x'; 3_000_000]);
+    for name in ["one", "two"] {
+        let own = Tar::new().file(name, &[b'y'; 100_000]);
+        let archive = saved(&format!("{name}:1"), &[shared.clone(), own]);
+        feed(&supervisor, &["load"], &archive).success();
+    }
+    supervisor.says(&["create", "--name", "user", IMAGE, "true"]);
+    let images = || {
+        let format = "{{.Type}} {{.TotalCount}} {{.Size}} {{.Reclaimable}}";
+        let table = supervisor.says(&["system", "df", "--format", format]);
+        let line = table.lines().find(|line| line.starts_with("Images "));
+        let words = line.unwrap().split(' ').skip(1).map(str::to_owned);
+        words.collect::<Vec<_>>()
+    };
+    let objects = supervisor.says(&["system", "df", "-v", "--format", "json"]);
+    let objects = objects
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let layers = objects.filter(|object| object["Kind"] == "layer").count();
+    assert_eq!(layers, 4);
+    let before = images();
+    assert_eq!(before[0], "3");
+    // Files and blobs of both: the shared layer is there once.
+    assert_eq!(before[2], "6.4MB", "{before:?}");
+    let pruned = supervisor.says(&["image", "prune", "-a", "-f"]);
+    let reclaimed = pruned.lines().last().unwrap();
+    assert!(reclaimed.ends_with(&format!(" {}", before[2])), "{pruned}");
+    let after = images();
+    assert_eq!((&*after[0], &*after[2]), ("1", "0B"));
+    let megabytes = |size: &str| {
+        let number = size.strip_suffix("MB").expect("megabytes");
+        number.parse::<f64>().unwrap()
+    };
+    let gone = megabytes(&before[1]) - megabytes(&after[1]);
+    assert!((gone - 6.4).abs() < 0.11, "{before:?} {after:?}");
+}
+
+#[test]
+fn an_archive_has_its_name_when_it_is_complete_and_nothing_is_left_of_another() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let directory = supervisor.scratch.dir("out");
+    let path = directory.join("archive").display().to_string();
+    let names = || -> Vec<_> {
+        let entries = fs::read_dir(&directory).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect()
+    };
+    supervisor
+        .ctl(&["save", "-o", &path, "no-such"])
+        .failure()
+        .says("no such image");
+    assert!(names().is_empty());
+    // Over what is there, too, and by a name without a directory.
+    supervisor.says(&["save", "-o", &path, IMAGE]);
+    let first = fs::read(&path).unwrap();
+    place::write(Path::new(&path), "old");
+    let mut command = supervisor.command(&["save", "-o", "archive", IMAGE]);
+    command.current_dir(&directory);
+    integration::runtime::finish(command).success();
+    assert!(fs::read(&path).unwrap() == first);
+    assert_eq!(names(), ["archive"]);
+    if !has_files_without_names(&directory) {
+        return;
+    }
+    let daemon = nix::unistd::Pid::from_raw(supervisor.pid());
+    nix::sys::signal::kill(daemon, Signal::SIGSTOP).unwrap();
+    let client = supervisor.start(&["save", "-o", &path, IMAGE]);
+    while !has_file_in(&client, &directory) {
+        assert!(!client.has_ended(), "it should wait for the daemon");
+        std::thread::yield_now();
+    }
+    client.signal(Signal::SIGKILL);
+    client.wait_for_exit();
+    nix::sys::signal::kill(daemon, Signal::SIGCONT).unwrap();
+    assert_eq!(names(), ["archive"]);
+}
