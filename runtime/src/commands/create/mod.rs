@@ -192,7 +192,6 @@ fn construct(
     let plan = make_plan(prepared, state, group)?;
     context.log_plan(&plan);
     state.namespaces = own_namespaces(&prepared.spec);
-    state.joined_pids = joins_pids(&prepared.spec);
     directory.save_config(&prepared.config)?;
     if let Some(bytes) = plan.steps.iter().find_map(filter_bytes) {
         directory.save_seccomp(&bytes)?;
@@ -299,7 +298,7 @@ fn initial_state(prepared: &Prepared<'_>) -> State {
             .into_iter()
             .collect(),
         namespaces: 0,
-        joined_pids: false,
+        joined_pids: joins_pids(&prepared.spec),
         no_new_keyring: prepared.request.no_new_keyring,
         cgroup: serde_json::Value::Null,
         resources: None,
