@@ -71,6 +71,12 @@ impl Store {
             }
         }
         operation.finish(|_| Ok(()))?;
+        // What was removed meanwhile, and its row first, is not missing.
+        let still = self.read()?;
+        verdict.damage.retain(|damage| {
+            let key = damage.object.to_string();
+            still.blobs.contains_key(&key) || still.layers.contains_key(&key)
+        });
         Ok(verdict)
     }
 
