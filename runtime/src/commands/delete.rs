@@ -15,6 +15,9 @@ use nix::mount::{MntFlags, umount2};
 use oci_spec::runtime::Spec;
 use std::collections::BTreeMap;
 
+/// How long a killed process may take to end, with the container's lock held.
+const PATIENCE_MS: u16 = 10_000;
+
 /// The `delete` command. With `force`, a container that does not exist is one that is deleted.
 pub(super) fn run(context: &Context<'_>, id: &ContainerId, force: bool) -> Result<()> {
     context.trace.begin("read the container");
@@ -168,7 +171,11 @@ fn kill_init(init: Option<Init>) -> Result<()> {
         Err(Errno::ESRCH) => return Ok(()),
         other => other.context(|| format!("kill process {}", init.pid))?,
     }
-    start::await_end(&pidfd).context(|| format!("wait for process {}", init.pid))?;
+    let ended = start::await_end(&pidfd, PATIENCE_MS.into());
+    if !ended.context(|| format!("wait for process {}", init.pid))? {
+        // As runc says it, after as long.
+        return Err(Error::new(Kind::System, "container init still running"));
+    }
     // Ours only after `run`; otherwise ECHILD, and its parent's business.
     signal::wait_pidfd(&pidfd).ok();
     Ok(())

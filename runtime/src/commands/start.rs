@@ -95,7 +95,8 @@ fn await_program(
                     message => {
                         let error = failure(message, spec);
                         // It has said why it ends, and does.
-                        await_end(pidfd).context(|| "wait for the container's process")?;
+                        await_end(pidfd, PollTimeout::NONE)
+                            .context(|| "wait for the container's process")?;
                         return Err(error);
                     }
                 },
@@ -164,17 +165,17 @@ pub(super) fn poststart(
     run().inspect_err(|_| {
         // Either fails only if it is gone already.
         pidfd_send_signal(pidfd, libc::SIGKILL).ok();
-        await_end(pidfd).ok();
+        await_end(pidfd, PollTimeout::NONE).ok();
     })
 }
 
-/// Waits until a process has ended that was killed.
-pub(super) fn await_end(pidfd: &OwnedFd) -> crate::sys::Result<()> {
+/// Waits until a process has ended that was killed; false if that takes longer, as that of one which waits in the kernel for a dead server may.
+pub(super) fn await_end(pidfd: &OwnedFd, limit: PollTimeout) -> crate::sys::Result<bool> {
     loop {
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::NONE) {
+        match poll(&mut fds, limit) {
             Err(Errno::EINTR) => {}
-            other => return other.map(drop),
+            ready => return ready.map(|count| count > 0),
         }
     }
 }
