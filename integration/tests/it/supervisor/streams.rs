@@ -306,13 +306,14 @@ fn with_an_init_too_a_terminal_is_the_programs() {
     let supervisor = Supervisor::new();
     let mut shell = supervisor.on_terminal(&["run", "-it", "--rm", "--init", IMAGE, "sh"]);
     shell.terminal.output.until("/ # ");
-    shell.terminal.write("cat\r");
-    shell.terminal.output.until("cat");
+    // What is typed before cat runs, the shell would keep for itself.
+    shell.terminal.write("echo $((40+2)); cat\r");
+    shell.terminal.output.until("42\r\n");
     shell.terminal.write("hello\r");
     shell.terminal.output.until("hello\r\nhello");
     // The keys, too, are for who is in the foreground.
     shell.terminal.write("\x03");
-    shell.terminal.output.until("^C");
+    shell.terminal.output.until("^C\r\n/ # ");
     shell.terminal.write("exit 7\r");
     assert_eq!(shell.wait().code(), Some(7));
 }
