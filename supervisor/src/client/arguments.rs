@@ -149,7 +149,7 @@ pub(super) struct Options {
     /// json-file or none
     #[arg(long, default_value = "json-file", value_name = "DRIVER")]
     log_driver: String,
-    /// max-size=BYTES, max-file=COUNT
+    /// max-size=BYTES (10m), max-file=COUNT (5): what is older goes
     #[arg(long, value_name = "NAME=VALUE")]
     log_opt: Vec<String>,
     /// An OCI runtime, or a shim: io.containerd.NAME.VERSION
