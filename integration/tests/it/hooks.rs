@@ -319,6 +319,32 @@ fn a_failing_start_container_hook_fails_start() {
 }
 
 #[test]
+fn a_poststart_hook_may_be_a_command_for_its_container() {
+    require!(containers);
+    beyond!(
+        a_poststart_hook_may_be_a_command_for_its_container,
+        [runc("runs poststart hooks at create")]
+    );
+    let mut bundle = Bundle::new();
+    let runtime = &bundle.runtime;
+    let script = format!(
+        "id=$(grep -o '\"id\": *\"[^\"]*\"' | cut -d'\"' -f4); exec {} --root {} pause \"$id\"",
+        runtime.binary.display(),
+        runtime.root.display()
+    );
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+    bundle
+        .config
+        .set("/hooks/poststart", hook)
+        .probe(&["pause"]);
+    let mut container = bundle.create();
+    container.start().success();
+    assert_eq!(container.status(), "paused");
+    container.call("resume", &[]).success();
+    container.delete_by_force().success();
+}
+
+#[test]
 fn a_failing_poststart_hook_fails_start_and_kills_the_container() {
     require!(containers);
     beyond!(

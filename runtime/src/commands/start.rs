@@ -43,9 +43,9 @@ pub(super) fn run(context: &Context<'_>, id: &ContainerId) -> Result<()> {
         .take_fifo()?
         .ok_or_else(|| wrong_state("cannot start an already running container"))?;
     await_program(context, &fifo, &pidfd, &spec).context(story)?;
-    poststart(context, &spec, &state, &pidfd).context(story)?;
-    // It may take long, or never come: others must be able to delete the container.
+    // What comes now may take long, or never end, and hooks may be commands for this container: others must be able to change it.
     drop(directory);
+    poststart(context, &spec, &state, &pidfd).context(story)?;
     context.await_ready(notify, init.pid, &pidfd);
     Ok(())
 }
