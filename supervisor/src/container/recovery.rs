@@ -148,9 +148,15 @@ impl Supervisor {
         let run = Run::new(shim);
         let mut state = state;
         if bundle::is_frozen(&directory) {
-            // The daemon was killed while it made an image.
-            self.thaw(container, &run.shim).await?;
+            // The daemon was killed while it made an image, or was about to: then there is nobody to wake up, which is an error.
+            let woken = self.thaw(container, &run.shim).await;
             state = run.shim.state(ANSWER).await?;
+            if matches!(
+                state.status.enum_value_or_default(),
+                Task::PAUSED | Task::PAUSING
+            ) {
+                woken?;
+            }
         }
         match state.status.enum_value_or_default() {
             Task::RUNNING | Task::PAUSED | Task::PAUSING => {

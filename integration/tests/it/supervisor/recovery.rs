@@ -166,6 +166,19 @@ fn a_shim_that_does_not_answer_keeps_its_container_and_holds_up_nobody_else() {
     assert_eq!(supervisor.field("stuck", "{{.State.Pid}}"), pid.to_string());
 }
 
+#[test]
+fn a_container_that_was_about_to_be_frozen_for_an_image_runs_on() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let id = supervisor.detached(&[], "sleep 1000");
+    supervisor.crash();
+    // The mark is there before the freezing, so that nobody stays frozen.
+    let bundle = supervisor.state.join("bundles").join(&id);
+    std::fs::write(bundle.join("frozen"), "").unwrap();
+    assert_eq!(supervisor.says(&["exec", &id, "echo", "here"]), "here");
+    assert!(!bundle.join("frozen").exists());
+}
+
 /// The parent of a container's first process.
 #[track_caller]
 fn shim_of(pid: i32) -> i32 {
