@@ -174,7 +174,7 @@ fn a_container_that_was_about_to_be_frozen_for_an_image_runs_on() {
     supervisor.crash();
     // The mark is there before the freezing, so that nobody stays frozen.
     let bundle = supervisor.state.join("bundles").join(&id);
-    std::fs::write(bundle.join("frozen"), "").unwrap();
+    std::fs::File::create_new(bundle.join("frozen")).unwrap();
     assert_eq!(supervisor.says(&["exec", &id, "echo", "here"]), "here");
     assert!(!bundle.join("frozen").exists());
 }
