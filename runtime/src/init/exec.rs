@@ -163,7 +163,7 @@ impl Init {
             err.as_ref(),
         ];
         for file in files.into_iter().flatten() {
-            fs::close(file.as_fd())?;
+            process::close(file.as_raw_fd())?;
         }
         Ok(())
     }

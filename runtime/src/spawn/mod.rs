@@ -22,12 +22,12 @@ use crate::plan::{Exec, Plan};
 use crate::report::{Context, Error, Kind, Result};
 use crate::resctrl::Group;
 use crate::sys::mount::fs_magic;
-use crate::sys::process::{Cloned, set_affinity, set_dumpable, setns};
+use crate::sys::process::{Cloned, close, set_affinity, set_dumpable, setns};
 use crate::sys::{Errno, fs, socket};
 use crate::trace::Trace;
 use birth::{Home, clone, clone_error};
 use id_maps::write_host_file;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// What a process is cloned with, apart from its plan.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Chil
             // First of all: while init holds the parent's end, the parent's death is no end of file.
             drop(parent_sync);
             if let Some(lock) = around.lock {
-                fs::close(lock).ok(); // it is open
+                close(lock.as_raw_fd()).ok(); // it is open
             }
             run_child(&mut plan, files)
         }

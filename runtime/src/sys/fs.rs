@@ -332,12 +332,6 @@ pub(crate) fn for_each_entry(
     }
 }
 
-/// close(2) of a descriptor whose owner is the other process: in a child, which has a copy of it and of the value that owns it, and never drops that.
-pub(crate) fn close(fd: BorrowedFd<'_>) -> Result<()> {
-    // SAFETY: takes no pointers; the owner in this process is leaked, as init ends in execve or _exit.
-    Errno::result(unsafe { libc::close(fd.as_raw_fd()) }).map(drop)
-}
-
 /// fcntl(F_DUPFD_CLOEXEC) of a descriptor that is known by its number only, because the caller of this program has left it open.
 pub(crate) fn duplicate(number: c_int) -> Result<OwnedFd> {
     // SAFETY: takes no pointers.

@@ -167,9 +167,9 @@ pub(crate) fn close_range(first: u32, last: u32) -> Result<()> {
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
-/// close(2) of a descriptor known by its number, whose owner in this process is leaked: init ends in execve or _exit.
+/// close(2) by number: in a child, which has copies of descriptors and of the values that own them, and never drops those.
 pub(crate) fn close(fd: i32) -> Result<()> {
-    // SAFETY: takes no pointers; see above.
+    // SAFETY: takes no pointers; the owner in this process is leaked, as init ends in execve or _exit.
     Errno::result(unsafe { libc::close(fd) }).map(drop)
 }
 
