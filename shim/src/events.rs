@@ -2,7 +2,7 @@
 //! for as long as the shim lives. Publishing never waits.
 //!
 //! Runs in the serving shim. Connects when there is something to say, to the address of TTRPC_ADDRESS; wakes by itself only while
-//! something waits.
+//! something waits, and tries again at once when a client comes to the shim: it mostly is the containerd that was away.
 //!
 //! * Order: one event is on its way at a time, and the next goes only when it has been taken.
 //! * Doubles: only if the connection or the answer was lost on the way, where nobody can know; it has its old timestamp then.
@@ -22,7 +22,7 @@ use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::timestamp::Timestamp;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use ttrpc::Code;
 use ttrpc::r#async::Client;
 use ttrpc::r#async::transport::Socket;
@@ -73,7 +73,8 @@ type Waiting = VecDeque<(Event, SystemTime)>;
 
 impl Spool {
     /// Starts the task that forwards. `address` is a path, or `unix://` and a path; empty if nobody listens: events go nowhere then.
-    pub(crate) fn new(address: &str, namespace: &str) -> Self {
+    /// `clients` is told when one comes.
+    pub(crate) fn new(address: &str, namespace: &str, clients: watch::Sender<()>) -> Self {
         let left = (!address.is_empty()).then(|| watch::Sender::new(0));
         let spool = Self {
             waiting: Arc::default(),
@@ -86,6 +87,7 @@ impl Spool {
                 namespace.to_owned(),
                 spool.waiting.clone(),
                 left,
+                clients,
             ));
         }
         spool
@@ -136,24 +138,31 @@ async fn forward(
     namespace: String,
     waiting: Arc<Mutex<Waiting>>,
     left: watch::Sender<usize>,
+    clients: watch::Sender<()>,
 ) {
-    let mut more = left.subscribe();
+    let (mut more, mut come) = (left.subscribe(), clients.subscribe());
     let mut connection = None;
-    // The sender is ours, so this is for ever.
+    // The senders are ours, so this is for ever.
     while more.wait_for(|left| *left > 0).await.is_ok() {
         let next = lock(&waiting).pop_front();
         // No event is as large as protobuf's limit.
         if let Some(request) = next.and_then(|(event, at)| request(event, at, &namespace).ok()) {
-            deliver(&address, &mut connection, &request).await;
+            deliver(&address, &mut connection, &request, &mut come).await;
         }
         left.send_modify(|left| *left -= 1);
     }
 }
 
 /// Until it has been taken or refused.
-async fn deliver(address: &Path, connection: &mut Option<EventsClient>, request: &ForwardRequest) {
+async fn deliver(
+    address: &Path,
+    connection: &mut Option<EventsClient>,
+    request: &ForwardRequest,
+    come: &mut watch::Receiver<()>,
+) {
     let (mut pause, longest) = PAUSE;
     loop {
+        come.borrow_and_update();
         let had_connection = connection.is_some();
         match send(address, connection, request).await {
             Ok(()) => return,
@@ -164,8 +173,10 @@ async fn deliver(address: &Path, connection: &mut Option<EventsClient>, request:
             Err(_) if had_connection => *connection = None,
             Err(_) => {
                 *connection = None;
-                sleep(pause).await;
-                pause = longest.min(pause * 2);
+                pause = match timeout(pause, come.changed()).await {
+                    Ok(_) => PAUSE.0,
+                    Err(_) => longest.min(pause * 2),
+                };
             }
         }
     }
@@ -343,7 +354,7 @@ mod tests {
         let scratch = Scratch::new();
         let taken = Arc::default();
         let mut server = scratch.serve(&taken).await;
-        let spool = Spool::new(&scratch.address(), "k8s.io");
+        let spool = Spool::new(&scratch.address(), "k8s.io", watch::Sender::default());
         let create = TaskCreate {
             container_id: "c".to_owned(),
             pid: 7,
@@ -377,7 +388,7 @@ mod tests {
     {
         let scratch = Scratch::new();
         let taken = Arc::default();
-        let spool = Spool::new(&scratch.address(), "ns");
+        let spool = Spool::new(&scratch.address(), "ns", watch::Sender::default());
         (0..100).for_each(|status| spool.publish(exit(status)));
         assert!(
             !spool.flushed(Duration::from_millis(100)).await,
@@ -404,7 +415,7 @@ mod tests {
         let scratch = Scratch::new();
         let taken = Arc::new(Taken::default());
         let mut server = scratch.serve(&taken).await;
-        let spool = Spool::new(&scratch.address(), "ns");
+        let spool = Spool::new(&scratch.address(), "ns", watch::Sender::default());
         *taken.code.lock().unwrap() = Code::UNAVAILABLE;
         taken.refusals.store(3, Ordering::Relaxed);
         (0..5).for_each(|status| spool.publish(exit(status)));
@@ -425,14 +436,29 @@ mod tests {
         let backlog = nix::sys::socket::Backlog::new(0).unwrap();
         nix::sys::socket::listen(&listener, backlog).unwrap();
         let _first = std::os::unix::net::UnixStream::connect(scratch.0.join("s")).unwrap();
-        let spool = Spool::new(&scratch.address(), "ns");
+        let spool = Spool::new(&scratch.address(), "ns", watch::Sender::default());
         spool.publish(exit(0));
         assert!(!spool.flushed(Duration::from_millis(100)).await);
     }
 
     #[tokio::test]
+    async fn a_client_of_the_shim_has_waiting_events_tried_again_at_once() {
+        let scratch = Scratch::new();
+        let taken = Arc::default();
+        let clients = watch::Sender::default();
+        let spool = Spool::new(&scratch.address(), "ns", clients.clone());
+        spool.publish(exit(0));
+        // Long enough for pauses to have become longer than what is waited below.
+        assert!(!spool.flushed(Duration::from_secs(4)).await);
+        let mut server = scratch.serve(&taken).await;
+        clients.send_replace(());
+        assert!(spool.flushed(Duration::from_secs(2)).await);
+        server.shutdown().await.unwrap();
+    }
+
+    #[tokio::test]
     async fn without_an_address_nothing_waits() {
-        let spool = Spool::new("", "ns");
+        let spool = Spool::new("", "ns", watch::Sender::default());
         spool.publish(exit(0));
         assert!(spool.flushed(Duration::ZERO).await);
     }

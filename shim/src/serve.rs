@@ -51,8 +51,8 @@ pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<()> {
 async fn serve(invocation: &Invocation, listener: StdListener, path: &Path) -> anyhow::Result<()> {
     let reaper = Reaper::new()?;
     let address = std::env::var("TTRPC_ADDRESS").unwrap_or_default();
-    let spool = Spool::new(&address, &invocation.namespace);
     let changes = watch::Sender::new(());
+    let spool = Spool::new(&address, &invocation.namespace, changes.clone());
     let open = Open::new(changes.clone());
     let shim = Shim {
         namespace: invocation.namespace.clone(),
