@@ -27,8 +27,8 @@ make_payload() {
         mkdir "$tree"
         cp -a "$@" "$tree"
     fi
-    # Room for file system tables and for what the command writes.
-    size=$(($(du -sm "$tree" | cut -f 1) * 5 / 4 + 128))
+    # Room for file system tables and for what the command writes: the file is sparse, so plenty.
+    size=$(($(du -sm "$tree" | cut -f 1) * 3 + 128))
     truncate -s "${size}M" "$run/payload"
     mke2fs -q -t ext4 -O ^has_journal -m 0 -d "$tree" "$run/payload"
 }
