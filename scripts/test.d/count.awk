@@ -1,4 +1,4 @@
-# Counts tests in logs of libtest. Prints the names of those that were skipped in every log they are in, then
+# Counts tests in logs of libtest, and claims in that of the demo. Prints the names of those that were skipped in every log they are in, then
 # 'N passed, N failed, N skipped'. A log whose last line tells of a failure that is no test's counts as one failed.
 
 /^skipped: .* \[[^ ]*\]$/ {
@@ -14,6 +14,11 @@
     failed++
     failed_in[FILENAME]++
     worked[$2] = 1
+}
+/^true: / { passed++ }
+/^NOT TRUE: / {
+    failed++
+    failed_in[FILENAME]++
 }
 /^run ended with status [1-9]/ && !failed_in[FILENAME] { failed++ }
 END {
