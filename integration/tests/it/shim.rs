@@ -430,6 +430,8 @@ fn all_processes_are_listed_with_the_names_of_execs() {
 fn after_the_death_of_the_shim_delete_cleans_up() {
     require!(containers);
     let (shim, id, pid) = running("5");
+    // What it writes after that has no reader, and would end it.
+    assert_eq!(shim.line(&id), "ready");
     shim.crash();
     assert!(host::alive(pid), "the container does not die with its shim");
     let ended = shim.clean_up();

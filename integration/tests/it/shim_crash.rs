@@ -462,12 +462,14 @@ fn await_handler(shim: &Shim) {
     let handles = || {
         // It waits for one, or works on one and blocks the others.
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        // crun's start is done before this is the container's program, and crun blocks signals, too.
+        let is_probe = status.starts_with("Name:\tprobe\n");
         let blocked = status
             .lines()
             .find_map(|line| line.strip_prefix("SigBlk:\t"));
         let blocked = blocked.and_then(|mask| u64::from_str_radix(mask, 16).ok());
-        blocked.is_some_and(|mask| mask & 1 << 14 != 0)
-            || waiting::call(pid).as_deref() == Some("rt_sigtimedwait")
+        let blocks = blocked.is_some_and(|mask| mask & 1 << 14 != 0);
+        is_probe && (blocks || waiting::call(pid).as_deref() == Some("rt_sigtimedwait"))
     };
     await_(&handles);
 }
