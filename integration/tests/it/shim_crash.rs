@@ -79,6 +79,8 @@ fn whoever_is_killed_whenever_nothing_is_left_and_one_true_end_is_told() {
     let cells = cells.filter(|(phase, victim)| match victim {
         Runtime => is_caisson,
         Victim::Shim => is_caisson || !calls.contains(phase),
+        // crun's start opens the fifo of an init that is gone, and waits for ever.
+        Init => !(peer::is("crun") && *phase == Start),
         _ => true,
     });
     let only = std::env::var("ONLY").unwrap_or_default();

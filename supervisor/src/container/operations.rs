@@ -153,11 +153,11 @@ impl Supervisor {
         Ok(())
     }
 
-    /// The exit code, when it does not run any more.
+    /// The exit code, when it does not run any more, and that is on the disk.
     pub(crate) async fn wait(&self, container: &Arc<Container>) -> Result<i32> {
         let mut changed = container.changed.subscribe();
         while matches!(container.status(), Status::STARTING) && changed.changed().await.is_ok() {}
-        if let Some(run) = container.run().filter(|_| container.is_alive()) {
+        if let Some(run) = container.run() {
             let mut ended = run.ended.subscribe();
             let ended = ended.wait_for(Option::is_some).await;
             if let Ok(code) = ended.map(|code| code.unwrap_or_default()) {

@@ -122,6 +122,8 @@ impl Supervisor {
         match self.make(container, &ready, size).await {
             Ok(pid) => Ok(pid),
             Err(fault) => {
+                // It will not end, as it never ran.
+                lock(&container.run).take();
                 self.clear(&container.id, &ready.launch).await;
                 Err(fault)
             }
