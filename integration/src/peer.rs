@@ -93,6 +93,11 @@ pub const fn crun_from(version: &'static str, what: &'static str) -> Fault {
     crun(what).from(version)
 }
 
+/// A fault of crun from the first of these versions on, and before the second.
+pub const fn crun_between(version: &'static str, fixed: &'static str, what: &'static str) -> Fault {
+    crun_from(version, what).before(fixed)
+}
+
 /// A race in crun, which does not show on every run.
 pub const fn crun_race(what: &'static str) -> Fault {
     crun(what).race()

@@ -279,7 +279,7 @@ pub fn criu() -> Missing {
     // CRIU would run under it as well, and so would what it restores.
     no_filter()?;
     if peer::is("crun") {
-        return Err("crun wants CRIU as a library".to_owned());
+        return Err(format!("{OF_THE_RUNTIME} wants CRIU as a library"));
     }
     checked(&["check"])
 }

@@ -73,7 +73,10 @@ fn hooks_get_the_state_on_standard_input() {
     require!(containers);
     beyond!(
         hooks_get_the_state_on_standard_input,
-        [crun("says that the bundle is / to startContainer hooks")]
+        [
+            crun_before("1.21", "says that the bundle is / to startContainer hooks"),
+            crun_from("1.28", "says that the bundle is / to startContainer hooks")
+        ]
     );
     let mut bundle = with_notes();
     bundle

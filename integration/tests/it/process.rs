@@ -224,7 +224,10 @@ fn a_resource_limit_given_twice_is_refused() {
     require!(containers);
     beyond!(
         a_resource_limit_given_twice_is_refused,
-        [runc("applies the last one")]
+        [
+            runc("applies the last one"),
+            crun_between("1.21", "1.28", "applies the last one")
+        ]
     );
     let mut bundle = Bundle::new();
     let limit = |n: u32| json!({ "type": "RLIMIT_NOFILE", "soft": n, "hard": n });

@@ -70,7 +70,7 @@ fn more_ids_are_mapped_with_newuidmap_and_newgidmap() {
     require!(unprivileged_user, subordinate_ids);
     beyond!(
         more_ids_are_mapped_with_newuidmap_and_newgidmap,
-        [crun_before("1.28", "runs as root what exec adds")]
+        [crun_before("1.21", "runs as root what exec adds")]
     );
     let mut bundle = Bundle::of_user();
     bundle.map_subordinates();

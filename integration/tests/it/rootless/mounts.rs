@@ -38,7 +38,7 @@ fn a_listed_device_is_bound_if_it_is_the_hosts() {
     beyond!(
         a_listed_device_is_bound_if_it_is_the_hosts,
         [crun_before(
-            "1.28",
+            "1.21",
             "wants to make it in the host's mount namespace"
         )]
     );
