@@ -15,7 +15,8 @@ run_suite() {
     case $where in
         native) "$scripts/test.d/isolated" pure "$own/inside" native "$tree_dir/tree" "$logs/program" "$suite" "$runtime" "${only[@]}" ;;
         vm)
-            "$scripts/vm" --peers sid --init "$init" --cpus 1 --timeout 14000 --payload "$tree_dir/tree" --payload "$logs/program" --payload "$own" -- \
+            # Nine tests want a second CPU.
+            "$scripts/vm" --peers sid --init "$init" --cpus 2 --timeout 14000 --payload "$tree_dir/tree" --payload "$logs/program" --payload "$own" -- \
                 /payload/conformance.d/inside vm /payload/tree /payload/program "$suite" "$runtime" "${only[@]}"
             ;;
     esac </dev/null >"$file.part" || status=$?

@@ -74,6 +74,8 @@ machine() {
                 fi
             else
                 mapfile -t only < <(skipped native)
+                # With controllers, the shim has more to tell.
+                only+=(shim)
             fi
         fi
     fi

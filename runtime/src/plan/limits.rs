@@ -98,6 +98,7 @@ pub(crate) fn draft(resources: &LinuxResources, faults: &mut Faults) -> Limits {
     for (key, value) in resources.unified().iter().flat_map(by_name) {
         faults.keep_in(format!("unified[{key:?}]"), limits.unified(key, value));
     }
+    limits.leave_out_weight_of_idle();
     limits
 }
 
@@ -264,12 +265,7 @@ impl Limits {
             self.set("cpu.idle", idle.to_string(), absent);
         }
         if let Some(shares) = cpu.shares().filter(|s| *s != 0) {
-            if idle == Some(1) {
-                // An idle group has a fixed weight, and the kernel refuses to set another.
-                self.warnings.push("linux.resources.cpu.shares has no effect on an idle cgroup (cpu.idle is 1), ignoring".to_owned());
-            } else {
-                self.set("cpu.weight", cpu_weight(shares).to_string(), Absent::Fail);
-            }
+            self.set("cpu.weight", cpu_weight(shares).to_string(), Absent::Fail);
         }
 
         let quota = cpu.quota().filter(|q| *q != 0);
@@ -305,6 +301,21 @@ impl Limits {
         }
         if cpu.realtime_period().is_some_and(|n| n != 0) {
             self.ignored("cpu.realtimePeriod");
+        }
+    }
+
+    /// An idle group has a fixed weight, and the kernel refuses to set another.
+    fn leave_out_weight_of_idle(&mut self) {
+        let idles = |write: &Write| write.file == "cpu.idle" && write.value.trim() == "1";
+        if !self.writes.iter().any(idles) {
+            return;
+        }
+        let all = self.writes.len();
+        self.writes.retain(|write| write.file != "cpu.weight");
+        if self.writes.len() < all {
+            // The first words are runc's.
+            let text = "unable to apply both cpu.weight and cpu.idle: a cgroup that is idle (cpu.idle is 1) has no weight, ignoring cpu.weight";
+            self.warnings.push(text.to_owned());
         }
     }
 
@@ -619,9 +630,13 @@ mod tests {
         let limits = plan(r#"{"cpu":{"idle":1,"shares":512}}"#).unwrap();
         assert_eq!(limits.writes.len(), 1);
         assert!(
-            limits.warnings[0].contains("cpu.shares"),
+            limits.warnings[0].contains("ignoring cpu.weight"),
             "{:?}",
             limits.warnings
+        );
+        assert_eq!(
+            writes(r#"{"unified":{"cpu.idle":"1","cpu.weight":"8"}}"#),
+            ["cpu.idle=1"]
         );
         assert_eq!(
             writes(r#"{"cpu":{"idle":0,"shares":512}}"#),
