@@ -394,6 +394,28 @@ fn hooks_of_the_runtime_run_at_a_restore_too() {
 }
 
 #[test]
+fn poststop_hooks_run_once_the_container_is_saved_and_gone() {
+    require!(criu);
+    let mut bundle = counter();
+    let notes = bundle.scratch.path().join("notes");
+    let program = place::probe().display().to_string();
+    let hook = serde_json::json!([{ "path": program, "args": ["hook", "note", notes, "ran"] }]);
+    bundle.config.set("/hooks/poststop", hook);
+    let container = running(&mut bundle);
+    let images = images(&bundle, "images");
+    let left = ["--image-path", images.as_str(), "--leave-running"];
+    container.checkpoint(&left).success();
+    assert!(!notes.exists(), "it goes on");
+    let id = container.id.clone();
+    container.checkpoint_away(&["--image-path", &images]);
+    let note: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(notes).unwrap()).unwrap();
+    let state: serde_json::Value = serde_json::from_str(note["stdin"].as_str().unwrap()).unwrap();
+    assert_eq!(state["id"], id.as_str());
+    assert_eq!(state["status"], "stopped");
+}
+
+#[test]
 fn what_is_to_be_masked_and_came_after_the_dump_is_masked_too() {
     require!(criu);
     beyond!(
