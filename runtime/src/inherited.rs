@@ -5,7 +5,7 @@
 //! with it the host (the way out of CVE-2024-21626). What init does with those to be passed on is [`crate::init`]'s.
 
 use crate::report::{Context, Error, Kind, Result};
-use crate::sys::{Errno, process};
+use crate::sys::{Errno, fs, process};
 
 /// How many descriptors from 3 on, without a gap, the caller left open.
 #[derive(Clone, Copy, Debug)]
@@ -33,24 +33,22 @@ impl Inherited {
     /// Keeps all of them, those behind a gap too, from the programs that this command runs: hooks above all. Not before this program
     /// has executed itself anew for the last time.
     pub(crate) fn keep_from_hooks() -> Result<()> {
-        match process::cloexec_from(3) {
+        let marked = match process::cloexec_from(3) {
             // KERNEL(5.11): drop this.
             Err(Errno::EINVAL | Errno::ENOSYS) => each_cloexec(),
-            other => other.context(|| "mark inherited file descriptors close-on-exec"),
-        }
+            other => other,
+        };
+        marked.context(|| "mark inherited file descriptors close-on-exec")
     }
 }
 
-fn each_cloexec() -> Result<()> {
-    let story = || "mark inherited file descriptors close-on-exec";
-    for entry in std::fs::read_dir("/proc/self/fd").context(story)? {
-        let name = entry.context(story)?.file_name();
-        let number = name.to_str().and_then(|name| name.parse::<i32>().ok());
-        if let Some(number) = number.filter(|number| *number >= 3) {
-            process::set_cloexec(number).context(story)?;
-        }
-    }
-    Ok(())
+fn each_cloexec() -> crate::sys::Result<()> {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+    let directory = fs::open(fs::CWD, c"/proc/self/fd", flags)?;
+    fs::for_each_descriptor(&directory, |number| match number {
+        ..3 => Ok(()),
+        _ => process::set_cloexec(number),
+    })
 }
 
 #[cfg(test)]

@@ -394,6 +394,56 @@ fn hooks_of_the_runtime_run_at_a_restore_too() {
 }
 
 #[test]
+fn poststop_hooks_run_once_the_container_is_saved_and_gone() {
+    require!(criu);
+    let mut bundle = counter();
+    let notes = bundle.scratch.path().join("notes");
+    let program = place::probe().display().to_string();
+    let hook = serde_json::json!([{ "path": program, "args": ["hook", "note", notes, "ran"] }]);
+    bundle.config.set("/hooks/poststop", hook);
+    let container = running(&mut bundle);
+    let images = images(&bundle, "images");
+    let left = ["--image-path", images.as_str(), "--leave-running"];
+    container.checkpoint(&left).success();
+    assert!(!notes.exists(), "it goes on");
+    let id = container.id.clone();
+    container.checkpoint_away(&["--image-path", &images]);
+    let note: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(notes).unwrap()).unwrap();
+    let state: serde_json::Value = serde_json::from_str(note["stdin"].as_str().unwrap()).unwrap();
+    assert_eq!(state["id"], id.as_str());
+    assert_eq!(state["status"], "stopped");
+}
+
+#[test]
+fn what_is_to_be_masked_and_came_after_the_dump_is_masked_too() {
+    require!(criu);
+    beyond!(
+        what_is_to_be_masked_and_came_after_the_dump_is_masked_too,
+        [runc("has CRIU mount what was there, and nothing else")]
+    );
+    let mut bundle = counter();
+    bundle.file("old", "hidden\n");
+    let paths = serde_json::json!(["/old", "/new", "/newer", "/directory", "/none"]);
+    bundle.config.set("/linux/maskedPaths", paths);
+    let container = running(&mut bundle);
+    let images = images(&bundle, "images");
+    let id = container.id.clone();
+    container.checkpoint_away(&["--image-path", &images]);
+    bundle.file("new", "hidden\n");
+    bundle.file("newer", "hidden\n");
+    bundle.file("directory/file", "hidden\n");
+    let mut restored = restore(&bundle, &images, &id);
+    counts(&mut restored, 1..=1);
+    let questions = ["cat=/old", "cat=/new", "cat=/newer", "ls=/directory"];
+    let seen = restored.exec_report(&[], &questions);
+    for file in ["/old", "/new", "/newer"] {
+        assert!(seen.files[file].is_empty(), "{file}");
+    }
+    assert!(seen.lists["/directory"].is_empty());
+}
+
+#[test]
 fn an_overlay_root_is_assembled_again() {
     require!(criu);
     beyond!(

@@ -10,6 +10,7 @@ use integration::{Bundle, Kind, Seen, beyond, host, require};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{Pid, mkfifo};
 use serde_json::{Value, json};
 use std::fs;
@@ -75,6 +76,54 @@ mod cve_2019_5736_the_runtimes_own_file {
         assert!(seen.contains("exe ok"), "{seen}");
         for outcome in ["write ok", "unlock ok"] {
             assert!(!seen.contains(outcome), "{seen}");
+        }
+    }
+
+    #[test]
+    fn is_read_only_in_every_command_that_enters_a_container() {
+        require!(containers);
+        // Others have no such commands, and would leave us waiting for them.
+        if !integration::peer::is("caisson") {
+            return;
+        }
+        let mut bundle = Bundle::new();
+        let container = bundle.pause();
+        let fifo = bundle.scratch.path().join("fifo");
+        let config = bundle.path().join("config.json");
+        for path in [&fifo, &config] {
+            fs::remove_file(path).ok();
+            mkfifo(path, Mode::S_IRWXU).unwrap();
+        }
+        let [file, place] = [&fifo, &bundle.path()].map(|path| path.display().to_string());
+        let images = bundle.scratch.dir("images").display().to_string();
+        let commands: [(&[&str], &Path); 6] = [
+            (&["create", "--bundle", &place, "unborn"], &config),
+            (&["run", "--bundle", &place, "unborn"], &config),
+            (
+                &[
+                    "restore",
+                    "--bundle",
+                    &place,
+                    "--image-path",
+                    &images,
+                    "unborn",
+                ],
+                &config,
+            ),
+            (&["exec", "--process", &file, &container.id], &fifo),
+            (&["mounts", "add", &container.id, &file], &fifo),
+            (&["mounts", "remove", &container.id, &file], &fifo),
+        ];
+        for (words, waits_for) in commands {
+            let running = bundle.runtime.start(words);
+            // Until it opens it too.
+            let writer = fs::File::options().write(true).open(waits_for).unwrap();
+            let exe = format!("/proc/{}/exe", running.pid());
+            let flags = statvfs(Path::new(&exe)).unwrap().flags();
+            let in_memory = fs::read_link(&exe).unwrap().starts_with("/memfd:");
+            drop(writer);
+            running.wait().failure();
+            assert!(flags.contains(FsFlags::ST_RDONLY) || in_memory, "{words:?}");
         }
     }
 

@@ -166,6 +166,11 @@ fn exec_has_the_configured_umask() {
     bundle.config.set("/process/user/umask", 0o027);
     let container = bundle.pause();
     assert_eq!(container.exec_report(&[], &[]).umask, 0o027);
+    // A file that says nothing of it.
+    let process =
+        json!({ "user": { "uid": 0, "gid": 0 }, "args": ["/bin/probe", "report"], "cwd": "/" });
+    let finished = exec_process(&container, &bundle, &process).success();
+    assert_eq!(integration::bundle::seen(&finished).umask, 0o027);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `hooks`: which run when, where, with what, and what their failure does.
 
-use integration::place::probe;
-use integration::{Bundle, Seen, beyond, host, require};
+use integration::place::{probe, unique};
+use integration::{Bundle, Container, Seen, beyond, host, require};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -329,19 +329,47 @@ fn a_poststart_hook_may_be_a_command_for_its_container() {
         [runc("runs poststart hooks at create")]
     );
     let mut bundle = Bundle::new();
+    poststart_command(&mut bundle, "pause \"$id\"");
+    let mut container = bundle.create();
+    container.start().success();
+    paused_by_a_hook(&mut container);
+}
+
+#[test]
+fn a_poststart_hook_of_run_may_be_a_command_for_its_container() {
+    require!(containers);
+    beyond!(
+        a_poststart_hook_of_run_may_be_a_command_for_its_container,
+        [runc("runs poststart hooks at create")]
+    );
+    let mut bundle = Bundle::new();
+    poststart_command(&mut bundle, "pause \"$id\"");
+    bundle.save();
+    let container = Container::run_detached(&bundle.runtime, &bundle.path(), &[], &unique("long"));
+    paused_by_a_hook(&mut container.unwrap());
+    poststart_command(&mut bundle, "delete --force \"$id\"");
+    let id = unique("short");
+    assert_eq!(bundle.call("run", &[], &id).code(), 137);
+    bundle.assert_gone(&id);
+}
+
+/// The hook is a command of the runtime for `$id`, its container.
+fn poststart_command(bundle: &mut Bundle, command: &str) {
     let runtime = &bundle.runtime;
     let script = format!(
-        "id=$(grep -o '\"id\": *\"[^\"]*\"' | cut -d'\"' -f4); exec {} --root {} pause \"$id\"",
+        "id=$(grep -o '\"id\": *\"[^\"]*\"' | cut -d'\"' -f4); exec {} --root {} {command}",
         runtime.binary.display(),
         runtime.root.display()
     );
-    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 60 }]);
     bundle
         .config
         .set("/hooks/poststart", hook)
         .probe(&["pause"]);
-    let mut container = bundle.create();
-    container.start().success();
+}
+
+#[track_caller]
+fn paused_by_a_hook(container: &mut Container) {
     assert_eq!(container.status(), "paused");
     container.call("resume", &[]).success();
     container.delete_by_force().success();

@@ -166,18 +166,24 @@ fn links_of_the_container_lead_a_later_mount_to_what_is_in_it() {
     let outside = bundle.scratch.dir("outside");
     symlink(&outside, bundle.rootfs().join("absolute")).unwrap();
     symlink("../../../../../..", bundle.rootfs().join("up")).unwrap();
+    symlink("/end", bundle.rootfs().join("last")).unwrap();
+    bundle.dir("end");
     let container = bundle.pause();
     let mounts = json!([
         { "destination": "/absolute/new", "source": "tmpfs", "type": "tmpfs" },
         { "destination": "/up/new", "source": "tmpfs", "type": "tmpfs" },
+        { "destination": "/last", "source": "tmpfs", "type": "tmpfs" },
     ]);
     change(&bundle, "add", &container.id, &mounts).success();
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     let inside = format!(
-        "grep -c -e ' {}/new ' -e ' /new ' /proc/1/mounts",
+        "grep -c -e ' {}/new ' -e ' /new ' -e ' /end ' /proc/1/mounts",
         outside.display()
     );
-    assert_eq!(said(&container, &inside), "2");
+    assert_eq!(said(&container, &inside), "3");
+    // The same way back.
+    change(&bundle, "remove", &container.id, &mounts).success();
+    assert_eq!(said(&container, &format!("{inside} || true")), "0");
 }
 
 #[test]

@@ -580,6 +580,37 @@ fn cached_files_make_room_for_a_lower_memory_limit() {
     assert_eq!(state.3, "running");
 }
 
+#[test]
+fn an_update_that_is_killed_leaves_no_limit_but_its_own() {
+    require!(containers, controller("memory"), no_filter);
+    beyond!(
+        an_update_that_is_killed_leaves_no_limit_but_its_own,
+        [
+            runc("sets the limit, and the kernel kills the container"),
+            crun("sets the limit, and the kernel kills the container")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    let container = eater(&mut bundle);
+    let mut runtime = bundle.runtime.clone();
+    let program = integration::place::crash().display().to_string();
+    let update = ["update", "--memory", "24m", &container.id];
+    // At each of its calls, until there are no more.
+    for call in 1.. {
+        let call = call.to_string();
+        runtime.wrapper = [&program, "command", "command", &call, "--"]
+            .map(Into::into)
+            .to_vec();
+        let killed = runtime.call(&update).code() == 137;
+        assert_eq!(file_of(&container, "memory.high"), "max", "call {call}");
+        if !killed {
+            assert!(call != "1", "killed nobody");
+            break;
+        }
+    }
+    assert_eq!(container.status(), "running");
+}
+
 fn resources() -> Value {
     json!({
         "devices": [{ "allow": false, "access": "rwm" }],

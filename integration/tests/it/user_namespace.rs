@@ -1,6 +1,8 @@
 //! Containers in a user namespace of their own, made by root.
 
+use integration::place::unique;
 use integration::{Bundle, Kind, beyond, host, require};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 #[test]
@@ -219,6 +221,59 @@ fn the_parked_process_cannot_be_traced_from_inside() {
         0,
         "a process that is not dumpable belongs to root in /proc"
     );
+}
+
+#[test]
+fn who_wanted_the_command_to_end_with_him_is_obeyed() {
+    require!(containers, userns, program("setpriv"));
+    let mut bundle = mapped();
+    let shared = bundle.scratch.dir("shared");
+    bundle.dir("shared");
+    bundle
+        .config
+        .bind(&shared, "/shared", &["ro"])
+        .probe(&["count"]);
+    // It looks, with other ids, for what the container's root can reach, and the kernel forgets the signal then.
+    let script = "setpriv --pdeathsig TERM -- \"$@\"; true";
+    let wrapper = ["/bin/sh", "-c", script, "sh"].map(Into::into);
+    bundle.runtime.wrapper.extend(wrapper);
+    let id = unique("orphan");
+    let mut running = bundle.start("run", &[], &id);
+    assert_eq!(running.stdout.line(), "ready");
+    running.signal(Signal::SIGKILL);
+    // The command passes the signal on, the program ends by it, and the command after that.
+    running.stdout.rest();
+    running.wait_for_exit();
+    bundle.runtime.wrapper.clear();
+    bundle.assert_gone(&id);
+}
+
+#[test]
+fn without_pivot_what_is_locked_of_the_host_is_covered() {
+    require!(containers, userns);
+    beyond!(
+        without_pivot_what_is_locked_of_the_host_is_covered,
+        [runc("leaves /proc as it is"), crun("leaves /proc as it is")]
+    );
+    let mut bundle = mapped();
+    // What it leaves behind stays in the root that the container leaves, where nobody else can look.
+    let script = "exec </dev/null >/dev/null 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; sleep 1000 &";
+    let hook =
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] }]);
+    bundle
+        .config
+        .set("/hooks/createContainer", hook)
+        .probe(&["pause"]);
+    let container = bundle.create_with(&["--no-pivot"]).unwrap();
+    let processes = host::cgroup_file(&container.cgroup(), "cgroup.procs");
+    let init = container.pid.to_string();
+    let left = processes.lines().find(|pid| *pid != init).unwrap();
+    let root = format!("/proc/{left}/root");
+    assert!(std::fs::read_dir(format!("{root}/usr")).unwrap().count() > 0);
+    for place in ["proc", "sys"] {
+        let entries = std::fs::read_dir(format!("{root}/{place}")).unwrap();
+        assert_eq!(entries.count(), 0, "{place}");
+    }
 }
 
 fn mapped() -> Bundle {

@@ -103,55 +103,65 @@ impl Cgroup {
     }
 
     /// Gets the group's memory below a limit before that is set: the kernel would reclaim too, but kill processes for what it cannot
-    /// reclaim. Sets the limit while memory.high still keeps the processes from taking what was freed.
+    /// reclaim. memory.high stays as it is: lowered for the moment, it would slow the container down for good if this command is killed.
     fn make_room(&self, limit: u64) -> Result<()> {
         let Some(in_use) = self.memory_in_use()?.filter(|in_use| *in_use > limit) else {
             return Ok(());
         };
+        match self.reclaim(limit, in_use) {
+            Err(error) if error.errno() == Some(Errno::ENOENT) => self.squeeze(limit),
+            Ok(in_use) => self.check_room(limit, in_use),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn check_room(&self, limit: u64, in_use: u64) -> Result<()> {
+        if in_use <= limit {
+            return Ok(());
+        }
+        let story = format!(
+            "rejecting memory limit {limit} <= usage {in_use} of cgroup '/{}', of which no more can be reclaimed: \
+             processes would be killed (--force sets it nevertheless)",
+            self.path
+        );
+        Err(Error::new(Kind::State, story))
+    }
+
+    /// Reclaims for as long as it helps, and returns what is in use then, but for what processes took while as much as asked for was
+    /// reclaimed: that can be reclaimed likewise, and is as soon as the limit is in force.
+    fn reclaim(&self, limit: u64, mut in_use: u64) -> Result<u64> {
+        while in_use > limit {
+            let written = files::write(&self.dir, "memory.reclaim", &(in_use - limit).to_string());
+            let after = self.memory_in_use()?.unwrap_or_default();
+            match written {
+                Ok(()) if after >= in_use => return Ok(limit),
+                // Less was reclaimed than asked for.
+                Err(Errno::EAGAIN) if after >= in_use => return Ok(after),
+                Ok(()) | Err(Errno::EAGAIN) => in_use = after,
+                Err(errno) => return Err(self.write_error("memory.reclaim", "", errno)),
+            }
+        }
+        Ok(in_use)
+    }
+
+    /// KERNEL(5.19): drop this. Has memory.high reclaim, and sets the limit while it still keeps the processes from taking what was freed. Whoever kills
+    /// this command meanwhile leaves it lowered.
+    fn squeeze(&self, limit: u64) -> Result<()> {
         let high = self.read("memory.high")?;
-        // One that is lower already keeps them so, and is not to be loosened.
+        // One that is lower already is not to be loosened.
         let lower = high.trim_end().parse().is_ok_and(|high: u64| high < limit);
         if !lower {
             self.write("memory.high", &limit.to_string())?;
         }
-        let reclaimed = self.reclaim(limit, in_use).and_then(|in_use| {
-            if in_use <= limit {
-                return self.write("memory.max", &limit.to_string());
-            }
-            let story = format!(
-                "rejecting memory limit {limit} <= usage {in_use} of cgroup '/{}', of which no more can be reclaimed: \
-                 processes would be killed (--force sets it nevertheless)",
-                self.path
-            );
-            Err(Error::new(Kind::State, story))
-        });
+        let squeezed = self
+            .memory_in_use()
+            .and_then(|in_use| self.check_room(limit, in_use.unwrap_or_default()))
+            .and_then(|()| self.write("memory.max", &limit.to_string()));
         let restored = match lower {
             true => Ok(()),
             false => self.write("memory.high", high.trim_end()),
         };
-        reclaimed.and(restored)
-    }
-
-    /// Reclaims for as long as it helps, and returns what is in use then.
-    fn reclaim(&self, limit: u64, mut in_use: u64) -> Result<u64> {
-        loop {
-            let now = self.memory_in_use()?.unwrap_or_default();
-            if now <= limit {
-                return Ok(now);
-            }
-            match files::write(&self.dir, "memory.reclaim", &(now - limit).to_string()) {
-                // Less was reclaimed than asked for.
-                Ok(()) | Err(Errno::EAGAIN) => {}
-                // KERNEL(5.19): drop this. Setting memory.high has reclaimed what it could.
-                Err(Errno::ENOENT) => return Ok(now),
-                Err(errno) => return Err(self.write_error("memory.reclaim", "", errno)),
-            }
-            let after = self.memory_in_use()?.unwrap_or_default();
-            if after >= in_use {
-                return Ok(after);
-            }
-            in_use = after;
-        }
+        squeezed.and(restored)
     }
 }
 

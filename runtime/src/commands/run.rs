@@ -85,7 +85,6 @@ fn begin(context: &Context<'_>, mut created: Created) -> Result<Begun> {
             let warn = |text| context.log.alert(text);
             context.trace.begin("start");
             created.child.start(&created.host, &warn)?;
-            start::poststart(context, &created.spec, &created.state, &created.child.pidfd)?;
             Ok(notify)
         });
     let Created {
@@ -95,7 +94,13 @@ fn begin(context: &Context<'_>, mut created: Created) -> Result<Begun> {
         child,
         ..
     } = created;
-    match started {
+    // As in `start`: hooks may be commands for this container.
+    drop(directory);
+    let begun = started.and_then(|notify| {
+        start::poststart(context, &spec, &state, &child.pidfd)?;
+        Ok(notify)
+    });
+    match begun {
         Ok(notify) => Ok(Begun {
             state,
             spec,
@@ -105,12 +110,10 @@ fn begin(context: &Context<'_>, mut created: Created) -> Result<Begun> {
         Err(error) => {
             child.kill();
             let error = error.context(context.failed("run", "run", state.id.as_str()));
-            Err(
-                match delete::destroy(context, directory, &state, Some(&spec)) {
-                    Ok(()) => error,
-                    Err(second) => error.and(&second.context("remove it")),
-                },
-            )
+            Err(match delete::remove_ended(context, &state, &spec) {
+                Ok(()) => error,
+                Err(second) => error.and(&second.context("remove it")),
+            })
         }
     }
 }

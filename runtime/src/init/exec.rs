@@ -233,18 +233,11 @@ pub(super) fn close_but(proc: &OwnedFd, first: u32, keep: &[BorrowedFd<'_>]) -> 
 
 fn close_listed(proc: &OwnedFd, first: u32, keep: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let directory = fs::open(proc, c"self/fd", libc::O_RDONLY | libc::O_DIRECTORY)?;
-    let own = directory.as_raw_fd();
-    let mut buffer = [0; 4096];
-    fs::for_each_entry(&directory, &mut buffer, |name| {
-        let number = name.to_str().ok().and_then(|name| name.parse::<i32>().ok());
-        let stays = |number: i32| {
-            number < first.cast_signed()
-                || number == own
-                || keep.iter().any(|fd| fd.as_raw_fd() == number)
-        };
-        match number.filter(|number| !stays(*number)) {
-            Some(number) => process::close(number),
-            None => Ok(()),
+    fs::for_each_descriptor(&directory, |number| {
+        let kept = keep.iter().any(|fd| fd.as_raw_fd() == number);
+        match number < first.cast_signed() || kept {
+            true => Ok(()),
+            false => process::close(number),
         }
     })
 }

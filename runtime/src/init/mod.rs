@@ -353,6 +353,10 @@ impl Init {
                 let root = self.root.as_ref().ok_or(Errno::ENOENT)?;
                 self.masks.cover(root, path, &self.files)?;
             }
+            Step::MaskedAgain(path) => {
+                let root = self.root.as_ref().ok_or(Errno::ENOENT)?;
+                self.masks.cover_again(root, path, &self.files)?;
+            }
             _ => return self.apply_to_process(step),
         }
         Ok(())

@@ -245,6 +245,15 @@ impl Masks {
         Ok(())
     }
 
+    /// Makes what covers a path read-only, and covers it if nothing does.
+    pub(crate) fn cover_again(&mut self, root: &Root, path: &CStr, files: &Files) -> Done {
+        match restrict(root, path, libc::MOUNT_ATTR_RDONLY, files) {
+            // No mount begins there.
+            Err(fail) if fail.errno == Errno::EINVAL => self.cover(root, path, files),
+            done => done,
+        }
+    }
+
     /// Covers a directory with an empty read-only one, anything else with the null device. What does not exist needs no mask.
     pub(crate) fn cover(&mut self, root: &Root, path: &CStr, files: &Files) -> Done {
         let target = match root.open(path, libc::O_PATH) {

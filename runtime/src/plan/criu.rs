@@ -44,14 +44,16 @@ const KEPT: u64 = libc::MOUNT_ATTR_RDONLY
     | libc::MOUNT_ATTR_NOSYMFOLLOW;
 
 /// Plans a process that restricts mounts of a restored container, which does not run yet. Of several mounts of one file CRIU gives its attributes
-/// to one only: the others would be writable. None: there is nothing to restrict.
+/// to one only: the others would be writable. And it masks what was there when it saved: a file system or a kernel may have more by now. None: there
+/// is nothing to restrict.
 pub(crate) fn restrict(spec: &Spec, options: &Outside<'_>) -> Result<Option<Plan>> {
     let join = Join {
         slot: Slot(0),
         flags: libc::CLONE_NEWNS as u64,
         path: "of the restored container".to_owned(),
     };
-    let mut steps = vec![Step::Join(join), Step::UseRoot];
+    // The first of them while the host's /dev is there.
+    let mut steps = vec![Step::MaskSources, Step::Join(join), Step::UseRoot];
     let before = steps.len();
     for external in externals(spec, options)? {
         if external.attributes != 0 {
@@ -62,10 +64,7 @@ pub(crate) fn restrict(spec: &Spec, options: &Outside<'_>) -> Result<Option<Plan
         }
     }
     for masked in masked(spec) {
-        steps.push(Step::Restrict {
-            path: c_path(&masked)?,
-            attributes: libc::MOUNT_ATTR_RDONLY,
-        });
+        steps.push(Step::MaskedAgain(c_path(&masked)?));
     }
     if steps.len() == before {
         return Ok(None);

@@ -266,6 +266,8 @@ pub(crate) enum Step {
         path: CString,
         attributes: u64,
     },
+    /// Makes the mask of a path read-only; masks what has none.
+    MaskedAgain(CString),
     /// Has the program keep this descriptor of the parent's.
     Pass(i32),
     /// Opens a directory in the mount namespace that this process is in, in place of a descriptor of the parent's, and has the program keep it.

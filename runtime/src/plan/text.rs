@@ -77,7 +77,9 @@ impl Step {
             Step::Selinux(label) => write!(f, "apply SELinux label {label:?}"),
             Step::Sysctl { name, value, .. } => write!(f, "set sysctl {name} to {value:?}"),
             Step::ReadonlyPath(path) => write!(f, "make {} read-only", path.to_string_lossy()),
-            Step::MaskedPath(path) => write!(f, "mask {}", path.to_string_lossy()),
+            Step::MaskedPath(path) | Step::MaskedAgain(path) => {
+                write!(f, "mask {}", path.to_string_lossy())
+            }
             Step::NoNewPrivileges => write!(f, "set no_new_privs"),
             Step::Scheduler(attr) => write!(f, "set the scheduler (policy {})", attr.policy),
             Step::IoPriority(value) => write!(f, "set the io priority {value:#x}"),

@@ -332,6 +332,21 @@ pub(crate) fn for_each_entry(
     }
 }
 
+/// Every open descriptor of this process by its number, but for the one by which they are listed: `directory`, which is self/fd of a procfs.
+/// Allocates nothing.
+pub(crate) fn for_each_descriptor(
+    directory: &OwnedFd,
+    mut visit: impl FnMut(c_int) -> Result<()>,
+) -> Result<()> {
+    let own = directory.as_raw_fd();
+    for_each_entry(directory, &mut [0; 4096], |name| {
+        let number = name.to_str().ok().and_then(|name| name.parse().ok());
+        number
+            .filter(|number| *number != own)
+            .map_or(Ok(()), &mut visit)
+    })
+}
+
 /// fcntl(F_DUPFD_CLOEXEC) of a descriptor that is known by its number only, because the caller of this program has left it open.
 pub(crate) fn duplicate(number: c_int) -> Result<OwnedFd> {
     // SAFETY: takes no pointers.
