@@ -13,6 +13,7 @@ use super::{print, say, table, view};
 use crate::container::{text_of, time_of};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers as api;
+use crate::protos::system::ListVolumesRequest;
 use crate::records::now;
 
 /// How many containers something is done to at once.
@@ -316,7 +317,11 @@ async fn inspect(daemon: &Daemon, asked: Inspect) -> Result<u8> {
             .await
             .map_err(Fault::from)
         {
-            Ok(response) => found.push(view::inspect(response.container.get_or_default())),
+            Ok(response) => {
+                let container = response.container.get_or_default();
+                let context = context(daemon, container).await?;
+                found.push(view::inspect(container, &context));
+            }
             Err(fault) if fault.kind == Kind::NotFound => {
                 match super::images::inspected(daemon, name).await {
                     Ok(image) => found.push(image),
@@ -333,6 +338,22 @@ async fn inspect(daemon: &Daemon, asked: Inspect) -> Result<u8> {
     }
     show(&found, asked.format.as_deref())?;
     Ok(code)
+}
+
+/// What else is to be known of a container to show all of it.
+async fn context(daemon: &Daemon, container: &api::Container) -> Result<view::Context> {
+    let image = match super::images::inspected(daemon, &container.image_id).await {
+        Ok(mut image) => image["Config"].take(),
+        Err(fault) if fault.kind == Kind::NotFound => Value::Null,
+        Err(fault) => return Err(fault),
+    };
+    let request = ListVolumesRequest::default();
+    let volumes = daemon.volumes.list(patient(), &request).await?.volumes;
+    let volumes = volumes.into_iter();
+    Ok(view::Context {
+        image,
+        volumes: volumes.map(|volume| (volume.name, volume.path)).collect(),
+    })
 }
 
 /// An array, or each by a template.

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use integration::require;
 use integration::supervisor::{IMAGE, Supervisor};
+use serde_json::{Value, json};
 
 #[test]
 fn a_process_is_who_it_was_asked_to_be() {
@@ -460,4 +461,49 @@ fn namespaces_of_another_container_or_of_the_host_are_joined() {
     supervisor.says(&["rm", "-f", "shared"]);
     let refused = ["run", "--rm", "--ipc", "container:shared", IMAGE, "true"];
     supervisor.ctl(&refused).failure().says("no such container");
+}
+
+#[test]
+fn inspect_shows_what_the_image_adds_and_where_volumes_are() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let changes = [
+        "ENV A=image B=image",
+        "USER web",
+        "WORKDIR /srv",
+        "CMD [\"sleep\", \"7\"]",
+        "EXPOSE 80",
+        "STOPSIGNAL SIGUSR1",
+        "LABEL tier=front",
+    ];
+    supervisor.says(&["create", "--name", "base", IMAGE, "true"]);
+    let mut commit = vec!["commit"];
+    changes
+        .iter()
+        .for_each(|change| commit.extend(["-c", change]));
+    commit.extend(["base", "rich:1"]);
+    supervisor.says(&commit);
+    supervisor.says(&["create", "--name", "plain", "rich:1"]);
+    let shown = |name: &str, field: &str| {
+        let text = supervisor.field(name, &format!("{{{{json .Config.{field}}}}}"));
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    assert_eq!(shown("plain", "Env"), json!(["A=image", "B=image"]));
+    assert_eq!(shown("plain", "Cmd"), json!(["sleep", "7"]));
+    assert_eq!(shown("plain", "Entrypoint"), Value::Null);
+    assert_eq!(shown("plain", "User"), "web");
+    assert_eq!(shown("plain", "WorkingDir"), "/srv");
+    assert_eq!(shown("plain", "StopSignal"), "SIGUSR1");
+    assert_eq!(shown("plain", "ExposedPorts"), json!({ "80/tcp": {} }));
+    assert_eq!(shown("plain", "Labels"), json!({ "tier": "front" }));
+    let flags = ["-e", "A=own", "-e", "C=own", "-u", "7", "-v", "data:/data"];
+    let own = ["create", "--name", "own", "--entrypoint", "sh"];
+    supervisor.says(&[&own[..], &flags, &["rich:1", "-c", "true"]].concat());
+    assert_eq!(shown("own", "Env"), json!(["A=own", "B=image", "C=own"]));
+    assert_eq!(shown("own", "Cmd"), json!(["-c", "true"]));
+    assert_eq!(shown("own", "Entrypoint"), json!(["sh"]));
+    assert_eq!(shown("own", "User"), "7");
+    let path = supervisor.says(&["volume", "inspect", "data", "--format", "{{.Mountpoint}}"]);
+    let mounts = "{{range .Mounts}}{{.Name}} {{.Source}}{{end}}";
+    assert_eq!(supervisor.field("own", mounts), format!("data {path}"));
 }
