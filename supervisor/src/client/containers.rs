@@ -74,10 +74,7 @@ async fn remove(daemon: &Daemon, asked: &super::cli::Rm) -> Result<u8> {
             volumes: asked.volumes,
             ..Default::default()
         };
-        match done(daemon.containers.remove(patient(), &request).await) {
-            Err(fault) if asked.force && fault.kind == Kind::NotFound => Ok(()),
-            removed => removed,
-        }
+        done(daemon.containers.remove(patient(), &request).await)
     })
     .await
 }

@@ -507,3 +507,60 @@ fn inspect_shows_what_the_image_adds_and_where_volumes_are() {
     let mounts = "{{range .Mounts}}{{.Name}} {{.Source}}{{end}}";
     assert_eq!(supervisor.field("own", mounts), format!("data {path}"));
 }
+
+#[test]
+fn what_makes_no_sense_is_refused_in_one_line() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let long = "x".repeat(65);
+    for (flags, why) in [
+        (&["--restart", "always:3"][..], "only on-failure"),
+        (
+            &["-v", "a:/data", "-v", "b:/data/"],
+            "duplicate mount point",
+        ),
+        (
+            &["-v", "a:/data", "--tmpfs", "/data"],
+            "duplicate mount point",
+        ),
+        (&["-h", "two words"], "host name"),
+        (&["-h", ".x"], "host name"),
+        (&["-h", &long], "host name"),
+        (&["--mount", "type=bind,\"source=/a"], "quote"),
+        (&["--no-such-option"], "(see 'caissonctl create --help')"),
+        (&["--stop-timeout", "x"], "(see 'caissonctl create --help')"),
+    ] {
+        let flags: Vec<String> = flags.iter().map(|word| (*word).to_owned()).collect();
+        let mut words = vec!["create"];
+        words.extend(flags.iter().map(String::as_str));
+        words.extend([IMAGE, "true"]);
+        let refused = supervisor.ctl(&words);
+        assert_eq!(
+            (refused.code(), refused.stderr.lines().count()),
+            (125, 1),
+            "{refused}"
+        );
+        refused.says(why);
+    }
+    supervisor
+        .ctl(&["image", "tag"])
+        .failure()
+        .says("(see 'caissonctl image tag --help')");
+    assert_eq!(supervisor.says(&["ps", "-aq"]), "");
+    let here = supervisor.scratch.path().join("a,b");
+    std::fs::create_dir(&here).unwrap();
+    let mount = format!("type=bind,\"source={}\",target=/here", here.display());
+    supervisor.says(&[
+        "run",
+        "--rm",
+        "--mount",
+        &mount,
+        IMAGE,
+        "touch",
+        "/here/file",
+    ]);
+    assert!(here.join("file").exists());
+    let forced = supervisor.ctl(&["rm", "-f", "nosuch"]);
+    assert_eq!((forced.code(), &*forced.stdout), (1, ""), "{forced}");
+    forced.says("no such container");
+}
