@@ -22,6 +22,15 @@ pub(super) struct Options {
     /// The container's name
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(super) name: String,
+    /// Write the container's id into a new file
+    #[arg(long, value_name = "FILE")]
+    pub(super) cidfile: Option<PathBuf>,
+    /// missing or never: images come out of archives, and there is nowhere to pull them from
+    #[arg(long, default_value = "missing", value_name = "WHEN")]
+    pub(super) pull: String,
+    /// The volumes and bind mounts of another container, too
+    #[arg(long, value_name = "CONTAINER[:ro]")]
+    pub(super) volumes_from: Vec<String>,
     /// Keep standard input open
     #[arg(long, short)]
     pub(super) interactive: bool,
@@ -247,6 +256,7 @@ pub(super) struct Limits {
 
 impl Options {
     pub(super) fn config(&self, image: &str, command: &[String]) -> Result<Config> {
+        self.check_pull()?;
         let mut mounts = vec![];
         for word in &self.volume {
             mounts.push(volume(word)?);
@@ -313,6 +323,16 @@ impl Options {
             annotations: pairs(&self.annotation)?,
             ..Config::default()
         })
+    }
+
+    fn check_pull(&self) -> Result<()> {
+        if !matches!(self.pull.as_str(), "missing" | "never") {
+            return Err(Fault::new(format!(
+                "--pull {}: no image can be pulled, there are no registries: leave it out, or import the image from an archive",
+                self.pull
+            )));
+        }
+        Ok(())
     }
 
     fn log(&self) -> Result<LogOptions> {

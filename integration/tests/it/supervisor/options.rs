@@ -564,3 +564,55 @@ fn what_makes_no_sense_is_refused_in_one_line() {
     assert_eq!((forced.code(), &*forced.stdout), (1, ""), "{forced}");
     forced.says("no such container");
 }
+
+#[test]
+fn an_id_is_written_down_and_volumes_are_those_of_another() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let file = supervisor.scratch.path().join("id");
+    let cidfile = format!("--cidfile={}", file.display());
+    supervisor
+        .ctl(&["create", &cidfile, "no-such-image"])
+        .failure();
+    assert!(!file.exists());
+    let make = [
+        "create",
+        &cidfile,
+        "--pull=never",
+        "--name",
+        "one",
+        "-v",
+        "data:/data",
+        IMAGE,
+    ];
+    let id = supervisor.says(&[&make[..], &["true"]].concat());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), id);
+    supervisor
+        .ctl(&["create", &cidfile, IMAGE])
+        .failure()
+        .says("File exists");
+    supervisor
+        .ctl(&["create", "--pull=always", IMAGE])
+        .failure()
+        .says("no registries");
+    let run = |from: &str, script: &str| {
+        supervisor.ctl(&[
+            "run",
+            "--rm",
+            "--volumes-from",
+            from,
+            IMAGE,
+            "sh",
+            "-c",
+            script,
+        ])
+    };
+    run("one", "echo word >/data/file").success();
+    let read = run("one:ro", "cat /data/file; ! touch /data/file").success();
+    assert_eq!(
+        read.stdout,
+        "word
+"
+    );
+    run("one:xy", "true").failure().says("CONTAINER:ro");
+}
