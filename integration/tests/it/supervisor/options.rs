@@ -616,3 +616,17 @@ fn an_id_is_written_down_and_volumes_are_those_of_another() {
     );
     run("one:xy", "true").failure().says("CONTAINER:ro");
 }
+
+#[test]
+fn a_daemon_is_the_same_whoever_started_it() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::without_image();
+    let line = "umask 077; ulimit -Sn 300; SECRET=1 $ctl version";
+    integration::runtime::finish(supervisor.in_shell(line)).success();
+    supervisor.import();
+    let environment = std::fs::read(format!("/proc/{}/environ", supervisor.pid())).unwrap();
+    assert!(!String::from_utf8(environment).unwrap().contains("SECRET"));
+    let script = "ulimit -Sn; cat /etc/hostname >/dev/null && echo read";
+    let seen = supervisor.says(&["run", "--rm", "--user", "web", IMAGE, "sh", "-c", script]);
+    assert_eq!(seen, "1024\nread");
+}
