@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::time::{Duration, interval};
 
 use super::arguments::policy;
-use super::cli::{Command, Inspect, Logs, Ps, Stats, Update};
+use super::cli::{Command, InspectAny, Logs, Ps, Stats, Update};
 use super::connection::{Daemon, patient};
 use super::{print, say, table, view};
 use crate::container::{text_of, time_of};
@@ -45,7 +45,7 @@ pub(super) async fn run(daemon: &Daemon, command: Command) -> Result<u8> {
         Command::Ps(asked) => ps(daemon, asked).await,
         Command::Inspect(asked) => inspect(daemon, asked).await,
         Command::Logs(asked) => logs(daemon, asked).await,
-        Command::Top { container } => top(daemon, container).await,
+        Command::Top { container, options } => top(daemon, container, &options).await,
         Command::Stats(asked) => stats(daemon, asked).await,
         Command::Diff { container } => diff(daemon, container).await,
         Command::Commit(asked) => commit(daemon, asked).await,
@@ -192,6 +192,7 @@ async fn ps(daemon: &Daemon, asked: Ps) -> Result<u8> {
     // A state that is asked for is to be found.
     let all = asked.all
         || asked.latest
+        || asked.last.is_some()
         || asked
             .filter
             .iter()
@@ -212,8 +213,8 @@ async fn ps(daemon: &Daemon, asked: Ps) -> Result<u8> {
         .collect();
     let filters = filters?;
     containers.retain(|container| filters.iter().all(|filter| filter.matches(container)));
-    if asked.latest {
-        containers.truncate(1);
+    if let Some(last) = asked.latest.then_some(1).or(asked.last) {
+        containers.truncate(last);
     }
     if asked.quiet {
         let id = |container: &api::Container| {
@@ -300,10 +301,14 @@ impl Filter {
     }
 }
 
-async fn inspect(daemon: &Daemon, asked: Inspect) -> Result<u8> {
+async fn inspect(daemon: &Daemon, asked: InspectAny) -> Result<u8> {
     let mut found = vec![];
     let mut code = 0;
-    for name in &asked.names {
+    for name in &asked.inspect.names {
+        if asked.kind.as_deref() == Some("image") {
+            found.push(super::images::inspected(daemon, name).await?);
+            continue;
+        }
         let request = api::InspectContainerRequest {
             container: name.clone(),
             ..Default::default()
@@ -319,7 +324,7 @@ async fn inspect(daemon: &Daemon, asked: Inspect) -> Result<u8> {
                 let context = context(daemon, container).await?;
                 found.push(view::inspect(container, &context));
             }
-            Err(fault) if fault.kind == Kind::NotFound => {
+            Err(fault) if fault.kind == Kind::NotFound && asked.kind.is_none() => {
                 match super::images::inspected(daemon, name).await {
                     Ok(image) => found.push(image),
                     Err(_) => {
@@ -333,7 +338,7 @@ async fn inspect(daemon: &Daemon, asked: Inspect) -> Result<u8> {
             Err(fault) => return Err(fault),
         }
     }
-    show(&found, asked.format.as_deref())?;
+    show(&found, asked.inspect.format.as_deref())?;
     Ok(code)
 }
 
@@ -458,12 +463,15 @@ async fn logs(daemon: &Daemon, asked: Logs) -> Result<u8> {
     }
 }
 
-async fn top(daemon: &Daemon, container: String) -> Result<u8> {
+async fn top(daemon: &Daemon, container: String, options: &[String]) -> Result<u8> {
     let request = api::ProcessesRequest {
         container,
         ..Default::default()
     };
     let pids = daemon.containers.processes(patient(), &request).await?.pids;
+    if !options.is_empty() {
+        return top_as_asked(&pids, options);
+    }
     let list: Vec<String> = pids.iter().map(u32::to_string).collect();
     let output = std::process::Command::new("ps")
         .args([
@@ -490,6 +498,39 @@ async fn top(daemon: &Daemon, container: String) -> Result<u8> {
             )?)?;
         }
     }
+    Ok(0)
+}
+
+/// ps says what it says of all, and those of the container are picked by their pids.
+fn top_as_asked(pids: &[u32], options: &[String]) -> Result<u8> {
+    let shown = || format!("ps {}", options.join(" "));
+    let output = std::process::Command::new("ps").args(options).output();
+    let output = output.tried(|| format!("run {}", shown()))?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        let why = why.lines().find(|line| !line.trim().is_empty());
+        return Err(Fault::new(format!(
+            "{}: {}",
+            shown(),
+            why.unwrap_or("it failed")
+        )));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let header = text.lines().next().unwrap_or_default();
+    let column = header.split_whitespace().position(|word| word == "PID");
+    let column = column.ok_or_else(|| Fault::new(format!("{}: it shows no PID", shown())))?;
+    let ours = |line: &&str| {
+        let pid = line
+            .split_whitespace()
+            .nth(column)
+            .and_then(|word| word.parse().ok());
+        pid.is_some_and(|pid: u32| pids.contains(&pid))
+    };
+    let lines = text
+        .lines()
+        .take(1)
+        .chain(text.lines().skip(1).filter(ours));
+    print(&lines.map(|line| format!("{line}\n")).collect::<String>())?;
     Ok(0)
 }
 

@@ -618,6 +618,33 @@ fn an_id_is_written_down_and_volumes_are_those_of_another() {
 }
 
 #[test]
+fn verbs_have_the_options_of_dockers() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let id = supervisor.detached(&["--name", "one"], "sleep 1000");
+    supervisor.says(&["create", "--name", IMAGE, IMAGE, "true"]);
+    supervisor.says(&["create", "--name", "three", IMAGE, "true"]);
+    let names = ["ps", "-n", "2", "--format", "{{.Names}}"];
+    assert_eq!(supervisor.says(&names), format!("three\n{IMAGE}"));
+    let kind = |kind: &str| {
+        let found = supervisor.says(&["inspect", "--type", kind, "--format", "{{.Id}}", IMAGE]);
+        found.starts_with("sha256:")
+    };
+    assert!(kind("image") && !kind("container"));
+    supervisor
+        .ctl(&["inspect", "--type", "image", "one"])
+        .failure();
+    supervisor.says(&["logs", "--details", "one"]);
+    let processes = supervisor.says(&["top", "one", "-eo", "pid,args"]);
+    assert_eq!(processes.lines().count(), 2, "{processes}");
+    assert!(processes.contains("sleep 1000"), "{processes}");
+    supervisor
+        .ctl(&["top", &id, "-eo", "args"])
+        .failure()
+        .says("no PID");
+}
+
+#[test]
 fn a_daemon_is_the_same_whoever_started_it() {
     require!(containers, busybox);
     let supervisor = Supervisor::without_image();
