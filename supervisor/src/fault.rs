@@ -107,7 +107,11 @@ impl From<Fault> for ttrpc::Error {
 impl From<ttrpc::Error> for Fault {
     fn from(error: ttrpc::Error) -> Self {
         let ttrpc::Error::RpcStatus(status) = error else {
-            return Self::of(Kind::Unavailable, error.to_string());
+            // Ours or a shim's, at either end.
+            return Self::of(
+                Kind::Unavailable,
+                format!("the other end has ended before it answered ({error}): its log says why"),
+            );
         };
         let code = status.code();
         let kind = CODES.iter().find(|(_, known)| *known == code);

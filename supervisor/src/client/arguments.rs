@@ -22,6 +22,15 @@ pub(super) struct Options {
     /// The container's name
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(super) name: String,
+    /// Write the container's id into a new file
+    #[arg(long, value_name = "FILE")]
+    pub(super) cidfile: Option<PathBuf>,
+    /// missing or never: images come out of archives, and there is nowhere to pull them from
+    #[arg(long, default_value = "missing", value_name = "WHEN")]
+    pub(super) pull: String,
+    /// The volumes and bind mounts of another container, too
+    #[arg(long, value_name = "CONTAINER[:ro]")]
+    pub(super) volumes_from: Vec<String>,
     /// Keep standard input open
     #[arg(long, short)]
     pub(super) interactive: bool,
@@ -247,6 +256,7 @@ pub(super) struct Limits {
 
 impl Options {
     pub(super) fn config(&self, image: &str, command: &[String]) -> Result<Config> {
+        self.check_pull()?;
         let mut mounts = vec![];
         for word in &self.volume {
             mounts.push(volume(word)?);
@@ -313,6 +323,16 @@ impl Options {
             annotations: pairs(&self.annotation)?,
             ..Config::default()
         })
+    }
+
+    fn check_pull(&self) -> Result<()> {
+        if !matches!(self.pull.as_str(), "missing" | "never") {
+            return Err(Fault::new(format!(
+                "--pull {}: no image can be pulled, there are no registries: leave it out, or import the image from an archive",
+                self.pull
+            )));
+        }
+        Ok(())
     }
 
     fn log(&self) -> Result<LogOptions> {
@@ -536,7 +556,15 @@ fn ulimit(word: &str) -> Result<Ulimit> {
 }
 
 pub(super) fn policy(word: &str) -> Result<RestartPolicy> {
-    let (name, maximum) = word.split_once(':').unwrap_or((word, "0"));
+    let (name, limit) = match word.split_once(':') {
+        Some((name, limit)) => (name, Some(limit)),
+        None => (word, None),
+    };
+    if limit.is_some() && name != "on-failure" {
+        return Err(Fault::new(format!(
+            "restart policy '{word}': only on-failure takes a number of attempts"
+        )));
+    }
     let name = match name {
         "no" | "" => Name::NO,
         "on-failure" => Name::ON_FAILURE,
@@ -550,7 +578,7 @@ pub(super) fn policy(word: &str) -> Result<RestartPolicy> {
     };
     Ok(RestartPolicy {
         name: name.into(),
-        maximum: number("on-failure", maximum)?,
+        maximum: number("on-failure", limit.unwrap_or("0"))?,
         ..RestartPolicy::default()
     })
 }
@@ -618,13 +646,43 @@ fn volume(word: &str) -> Result<Mount> {
     Ok(mount)
 }
 
+/// Of one line of CSV: a field between quotes may have commas, and quotes that are doubled.
+fn fields(word: &str) -> Result<Vec<String>> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut rest = word.chars().peekable();
+    while let Some(character) = rest.next() {
+        let begun = fields.last().is_some_and(|field| !field.is_empty());
+        match character {
+            '"' if quoted && rest.next_if_eq(&'"').is_some() => {}
+            '"' if quoted || !begun => {
+                quoted = !quoted;
+                continue;
+            }
+            ',' if !quoted => {
+                fields.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        fields
+            .last_mut()
+            .into_iter()
+            .for_each(|field| field.push(character));
+    }
+    if quoted {
+        return Err(Fault::new(format!("mount '{word}': a quote has no end")));
+    }
+    Ok(fields)
+}
+
 fn mount(word: &str) -> Result<Mount> {
     let mut mount = Mount {
         kind: Kind::VOLUME.into(),
         ..Mount::default()
     };
-    for field in word.split(',') {
-        let (name, value) = field.split_once('=').unwrap_or((field, "true"));
+    for field in fields(word)? {
+        let (name, value) = field.split_once('=').unwrap_or((&field, "true"));
         match name {
             "type" => {
                 mount.kind = match value {
@@ -714,13 +772,16 @@ mod tests {
             ["size=1048576"]
         );
         assert!(mount("type=nonsense").is_err());
+        let made = mount("type=bind,\"source=/a,\"\"b\",dst=/c").unwrap();
+        assert_eq!((&*made.source, &*made.target), ("/a,\"b", "/c"));
+        assert!(mount("\"type=bind,source=/a").is_err());
     }
 
     #[test]
     fn policies_devices_and_limits() {
         let made = policy("on-failure:3").unwrap();
         assert_eq!((made.name, made.maximum), (Name::ON_FAILURE.into(), 3));
-        assert!(policy("sometimes").is_err());
+        assert!(policy("sometimes").is_err() && policy("always:3").is_err());
         assert_eq!(device("/dev/a:rw").access, "rw");
         assert_eq!(device("/dev/a:/dev/b:r").target, "/dev/b");
         assert_eq!(ulimit("nofile=1:unlimited").unwrap().hard, -1);

@@ -73,7 +73,7 @@ pub(super) enum Command {
     /// List containers
     Ps(Ps),
     /// Show all about containers or images, as JSON
-    Inspect(Inspect),
+    Inspect(InspectAny),
     /// Show what a container wrote
     Logs(Logs),
     /// Attach to a running container
@@ -81,7 +81,12 @@ pub(super) enum Command {
     /// Run another process in a container
     Exec(Exec),
     /// List the processes of a container
-    Top { container: String },
+    Top {
+        container: String,
+        /// For ps, which has to show pids
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Show what containers use
     Stats(Stats),
     /// List what a container has changed of its image's files
@@ -245,6 +250,9 @@ pub(super) struct Ps {
     /// The newest one, in any state
     #[arg(long, short)]
     pub(super) latest: bool,
+    /// So many of the newest ones, in any state
+    #[arg(long, short = 'n', value_name = "NUMBER")]
+    pub(super) last: Option<usize>,
     /// name=, id=, status=, label=, ancestor=, exited=, volume=
     #[arg(long, short, value_name = "FILTER")]
     pub(super) filter: Vec<String>,
@@ -260,6 +268,15 @@ pub(super) struct Inspect {
     pub(super) format: Option<String>,
     #[arg(required = true)]
     pub(super) names: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectAny {
+    /// container or image: only such are looked for
+    #[arg(long = "type", value_name = "KIND", value_parser = ["container", "image"])]
+    pub(super) kind: Option<String>,
+    #[command(flatten)]
+    pub(super) inspect: Inspect,
 }
 
 #[derive(Debug, Args)]
@@ -279,6 +296,9 @@ pub(super) struct Logs {
     /// With the times
     #[arg(long, short)]
     pub(super) timestamps: bool,
+    /// Nothing is added: no log driver keeps more
+    #[arg(long, hide = true)]
+    details: bool,
     pub(super) container: String,
 }
 

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 use tokio::net::UnixStream;
 use ttrpc::r#async::Client;
@@ -19,6 +21,9 @@ use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers_ttrpc::ContainersClient;
 use crate::protos::images_ttrpc::ImagesClient;
 use crate::protos::system_ttrpc::{SystemClient, VolumesClient};
+
+/// What the daemon that is started on demand has, and containers inherit: as in `caissond.service`.
+const DESCRIPTORS: (u64, u64) = (1024, 524_288);
 
 /// Where the daemon is, or is to be.
 #[derive(Clone, Debug)]
@@ -140,6 +145,18 @@ fn start(place: &Place, error: &std::io::Error) -> Result<()> {
         .arg(&place.root)
         .arg("--state")
         .arg(&place.state);
+    // Nor is it to be another one because of who was the first to need it.
+    let ours = std::env::vars_os()
+        .filter(|(name, _)| name == "PATH" || name.as_encoded_bytes().starts_with(b"CAISSON_"));
+    command.env_clear().envs(ours);
+    umask(Mode::from_bits_truncate(0o022));
+    let limit = Resource::RLIMIT_NOFILE;
+    let (soft, hard) = DESCRIPTORS;
+    if setrlimit(limit, soft, hard).is_err() {
+        // Without the right to raise the hard one.
+        let changed = getrlimit(limit).and_then(|(_, own)| setrlimit(limit, soft.min(own), own));
+        changed.tried(|| "set the limit of descriptors for the daemon".into())?;
+    }
     // Its own process group: what a terminal sends us is not for it.
     command
         .process_group(0)

@@ -7,12 +7,13 @@ use serde_json::Value;
 use tokio::time::{Duration, interval};
 
 use super::arguments::policy;
-use super::cli::{Command, Inspect, Logs, Ps, Stats, Update};
+use super::cli::{Command, InspectAny, Logs, Ps, Stats, Update};
 use super::connection::{Daemon, patient};
 use super::{print, say, table, view};
 use crate::container::{text_of, time_of};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers as api;
+use crate::protos::system::ListVolumesRequest;
 use crate::records::now;
 
 /// How many containers something is done to at once.
@@ -44,7 +45,7 @@ pub(super) async fn run(daemon: &Daemon, command: Command) -> Result<u8> {
         Command::Ps(asked) => ps(daemon, asked).await,
         Command::Inspect(asked) => inspect(daemon, asked).await,
         Command::Logs(asked) => logs(daemon, asked).await,
-        Command::Top { container } => top(daemon, container).await,
+        Command::Top { container, options } => top(daemon, container, &options).await,
         Command::Stats(asked) => stats(daemon, asked).await,
         Command::Diff { container } => diff(daemon, container).await,
         Command::Commit(asked) => commit(daemon, asked).await,
@@ -73,10 +74,7 @@ async fn remove(daemon: &Daemon, asked: &super::cli::Rm) -> Result<u8> {
             volumes: asked.volumes,
             ..Default::default()
         };
-        match done(daemon.containers.remove(patient(), &request).await) {
-            Err(fault) if asked.force && fault.kind == Kind::NotFound => Ok(()),
-            removed => removed,
-        }
+        done(daemon.containers.remove(patient(), &request).await)
     })
     .await
 }
@@ -194,6 +192,7 @@ async fn ps(daemon: &Daemon, asked: Ps) -> Result<u8> {
     // A state that is asked for is to be found.
     let all = asked.all
         || asked.latest
+        || asked.last.is_some()
         || asked
             .filter
             .iter()
@@ -214,8 +213,8 @@ async fn ps(daemon: &Daemon, asked: Ps) -> Result<u8> {
         .collect();
     let filters = filters?;
     containers.retain(|container| filters.iter().all(|filter| filter.matches(container)));
-    if asked.latest {
-        containers.truncate(1);
+    if let Some(last) = asked.latest.then_some(1).or(asked.last) {
+        containers.truncate(last);
     }
     if asked.quiet {
         let id = |container: &api::Container| {
@@ -302,10 +301,14 @@ impl Filter {
     }
 }
 
-async fn inspect(daemon: &Daemon, asked: Inspect) -> Result<u8> {
+async fn inspect(daemon: &Daemon, asked: InspectAny) -> Result<u8> {
     let mut found = vec![];
     let mut code = 0;
-    for name in &asked.names {
+    for name in &asked.inspect.names {
+        if asked.kind.as_deref() == Some("image") {
+            found.push(super::images::inspected(daemon, name).await?);
+            continue;
+        }
         let request = api::InspectContainerRequest {
             container: name.clone(),
             ..Default::default()
@@ -316,8 +319,12 @@ async fn inspect(daemon: &Daemon, asked: Inspect) -> Result<u8> {
             .await
             .map_err(Fault::from)
         {
-            Ok(response) => found.push(view::inspect(response.container.get_or_default())),
-            Err(fault) if fault.kind == Kind::NotFound => {
+            Ok(response) => {
+                let container = response.container.get_or_default();
+                let context = context(daemon, container).await?;
+                found.push(view::inspect(container, &context));
+            }
+            Err(fault) if fault.kind == Kind::NotFound && asked.kind.is_none() => {
                 match super::images::inspected(daemon, name).await {
                     Ok(image) => found.push(image),
                     Err(_) => {
@@ -331,8 +338,24 @@ async fn inspect(daemon: &Daemon, asked: Inspect) -> Result<u8> {
             Err(fault) => return Err(fault),
         }
     }
-    show(&found, asked.format.as_deref())?;
+    show(&found, asked.inspect.format.as_deref())?;
     Ok(code)
+}
+
+/// What else is to be known of a container to show all of it.
+async fn context(daemon: &Daemon, container: &api::Container) -> Result<view::Context> {
+    let image = match super::images::inspected(daemon, &container.image_id).await {
+        Ok(mut image) => image["Config"].take(),
+        Err(fault) if fault.kind == Kind::NotFound => Value::Null,
+        Err(fault) => return Err(fault),
+    };
+    let request = ListVolumesRequest::default();
+    let volumes = daemon.volumes.list(patient(), &request).await?.volumes;
+    let volumes = volumes.into_iter();
+    Ok(view::Context {
+        image,
+        volumes: volumes.map(|volume| (volume.name, volume.path)).collect(),
+    })
 }
 
 /// An array, or each by a template.
@@ -440,12 +463,15 @@ async fn logs(daemon: &Daemon, asked: Logs) -> Result<u8> {
     }
 }
 
-async fn top(daemon: &Daemon, container: String) -> Result<u8> {
+async fn top(daemon: &Daemon, container: String, options: &[String]) -> Result<u8> {
     let request = api::ProcessesRequest {
         container,
         ..Default::default()
     };
     let pids = daemon.containers.processes(patient(), &request).await?.pids;
+    if !options.is_empty() {
+        return top_as_asked(&pids, options);
+    }
     let list: Vec<String> = pids.iter().map(u32::to_string).collect();
     let output = std::process::Command::new("ps")
         .args([
@@ -472,6 +498,39 @@ async fn top(daemon: &Daemon, container: String) -> Result<u8> {
             )?)?;
         }
     }
+    Ok(0)
+}
+
+/// ps says what it says of all, and those of the container are picked by their pids.
+fn top_as_asked(pids: &[u32], options: &[String]) -> Result<u8> {
+    let shown = || format!("ps {}", options.join(" "));
+    let output = std::process::Command::new("ps").args(options).output();
+    let output = output.tried(|| format!("run {}", shown()))?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        let why = why.lines().find(|line| !line.trim().is_empty());
+        return Err(Fault::new(format!(
+            "{}: {}",
+            shown(),
+            why.unwrap_or("it failed")
+        )));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let header = text.lines().next().unwrap_or_default();
+    let column = header.split_whitespace().position(|word| word == "PID");
+    let column = column.ok_or_else(|| Fault::new(format!("{}: it shows no PID", shown())))?;
+    let ours = |line: &&str| {
+        let pid = line
+            .split_whitespace()
+            .nth(column)
+            .and_then(|word| word.parse().ok());
+        pid.is_some_and(|pid: u32| pids.contains(&pid))
+    };
+    let lines = text
+        .lines()
+        .take(1)
+        .chain(text.lines().skip(1).filter(ours));
+    print(&lines.map(|line| format!("{line}\n")).collect::<String>())?;
     Ok(0)
 }
 

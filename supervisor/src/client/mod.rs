@@ -29,7 +29,8 @@ mod view;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::error::ErrorKind;
+use clap::{Command, CommandFactory as _, Parser as _};
 
 use crate::fault::{Fault, Kind, Result};
 
@@ -45,9 +46,7 @@ pub(crate) fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse_from(line) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help goes to standard output, errors do not; neither can be told about when it fails.
-            error.print().ok();
-            return ExitCode::from(if error.use_stderr() { REFUSED } else { 0 });
+            return refuse(&root, &error);
         }
     };
     let runs_processes = cli.command.runs_processes();
@@ -75,6 +74,35 @@ pub(crate) fn main() -> ExitCode {
             })
         }
     }
+}
+
+/// Help and the like go to standard output, an error is one line.
+fn refuse(root: &Command, error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Nobody can be told about it when this fails.
+        error.print().ok();
+        return ExitCode::from(if error.use_stderr() { REFUSED } else { 0 });
+    }
+    let mut path = vec![root.get_name()];
+    let mut command = root;
+    for word in std::env::args().skip(1) {
+        if let Some(inner) = command.find_subcommand(word) {
+            path.push(inner.get_name());
+            command = inner;
+        } else if !command.has_subcommands() {
+            break;
+        }
+    }
+    let whole = error.render().to_string();
+    let lines = whole.lines().map(str::trim);
+    let text: Vec<&str> = lines
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .filter(|line| !line.is_empty())
+        .map(|line| line.trim_start_matches("error: "))
+        .collect();
+    let (text, path) = (text.join(" "), path.join(" "));
+    say(&Fault::new(format!("{text} (see '{path} --help')")));
+    ExitCode::from(REFUSED)
 }
 
 /// One line, and what could be done.

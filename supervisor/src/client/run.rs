@@ -1,18 +1,20 @@
 //! `run`, `create`, `start`, `attach` and `exec`: processes, and what is attached to them.
 
+use std::io::Write as _;
+
 use tokio::sync::mpsc;
 use ttrpc::r#async::CSReceiver;
 
-use super::arguments::environment;
+use super::arguments::{Options, environment};
 use super::cli::{Attach, Attached, Create, Exec, Run, Start};
 use super::connection::{Daemon, patient};
 use super::process::{self, Ends, Over, lost};
 use super::{print, terminal};
-use crate::fault::{Fault, Kind, Result};
+use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers::{
     AttachRequest, AttachResponse, Config, CreateContainerRequest, ExecRequest,
-    InspectContainerRequest, KillContainerRequest, StartContainerRequest, attach_request,
-    attach_response, exec_request,
+    InspectContainerRequest, KillContainerRequest, Mount, StartContainerRequest, attach_request,
+    attach_response, exec_request, mount,
 };
 
 /// The program was started, and the user left.
@@ -30,8 +32,8 @@ pub(super) async fn run(daemon: &Daemon, arguments: Run) -> Result<u8> {
             "the input device is not a terminal: leave out -t",
         ));
     }
-    let (interactive, name) = (config.interactive, arguments.create.options.name.clone());
-    let id = made(daemon, name, config).await?;
+    let interactive = config.interactive;
+    let id = made(daemon, &arguments.create.options, config).await?;
     if arguments.detach {
         start_one(daemon, &id).await?;
         print(&format!("{id}\n"))?;
@@ -52,12 +54,61 @@ pub(super) async fn create(daemon: &Daemon, arguments: Create) -> Result<u8> {
         .create
         .options
         .config(&arguments.create.image, &arguments.create.command)?;
-    let id = made(daemon, arguments.create.options.name, config).await?;
+    let id = made(daemon, &arguments.create.options, config).await?;
     print(&format!("{id}\n"))?;
     Ok(0)
 }
 
-async fn made(daemon: &Daemon, name: String, config: Config) -> Result<String> {
+/// Makes it, and writes its id down if that is wanted: into a file that was not there.
+async fn made(daemon: &Daemon, options: &Options, mut config: Config) -> Result<String> {
+    add_mounts_of(daemon, &options.volumes_from, &mut config).await?;
+    let name = options.name.clone();
+    let Some(path) = &options.cidfile else {
+        return create_one(daemon, name, config).await;
+    };
+    let mut file = std::fs::File::create_new(path).tried(|| format!("make {}", path.display()))?;
+    match create_one(daemon, name, config).await {
+        Ok(id) => {
+            file.write_all(id.as_bytes())
+                .tried(|| format!("write {}", path.display()))?;
+            Ok(id)
+        }
+        Err(fault) => {
+            // What could not be made is to be reported; an empty file would be in the way of the next attempt.
+            std::fs::remove_file(path).ok();
+            Err(fault)
+        }
+    }
+}
+
+/// What the container says itself of a place counts.
+async fn add_mounts_of(daemon: &Daemon, others: &[String], config: &mut Config) -> Result<()> {
+    for word in others {
+        let (name, mode) = word.split_once(':').unwrap_or((word, "rw"));
+        if !matches!(mode, "ro" | "rw") {
+            return Err(Fault::new(format!(
+                "volumes from '{word}': it is CONTAINER, CONTAINER:ro or CONTAINER:rw"
+            )));
+        }
+        let request = InspectContainerRequest {
+            container: name.into(),
+            ..Default::default()
+        };
+        let other = daemon.containers.inspect(patient(), &request).await?;
+        for mount in &other.container.config.mounts {
+            let there = |one: &Mount| one.target == mount.target;
+            if mount.kind == mount::Kind::TMPFS.into() || config.mounts.iter().any(there) {
+                continue;
+            }
+            let mut mount = mount.clone();
+            mount.read_only |= mode == "ro";
+            config.mounts.push(mount);
+        }
+    }
+    Ok(())
+}
+
+async fn create_one(daemon: &Daemon, name: String, config: Config) -> Result<String> {
     let image = config.image.clone();
     let request = CreateContainerRequest {
         name,

@@ -1,5 +1,7 @@
 //! What the daemon says of containers → JSON with the names that Docker has for its parts, for lists and for `inspect`. Pure.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 
 use super::table::{duration, short};
@@ -7,6 +9,7 @@ use crate::container::text_of;
 use crate::protos::containers::{
     Config, Container, Mount, State, mount::Kind, restart_policy::Name, state::Status,
 };
+use crate::spec::set;
 
 pub(super) fn status_word(state: &State) -> &'static str {
     match state.status.enum_value_or_default() {
@@ -89,8 +92,17 @@ fn network(config: &Config) -> &str {
     }
 }
 
+/// What the daemon says of other things that a container has.
+#[derive(Debug, Default)]
+pub(super) struct Context {
+    /// The image's configuration; null if the image has gone.
+    pub(super) image: Value,
+    /// Where volumes are, by name.
+    pub(super) volumes: HashMap<String, String>,
+}
+
 /// As `docker inspect` has it, where there is something to say.
-pub(super) fn inspect(container: &Container) -> Value {
+pub(super) fn inspect(container: &Container, context: &Context) -> Value {
     let (config, state) = (
         container.config.get_or_default(),
         container.state.get_or_default(),
@@ -117,28 +129,61 @@ pub(super) fn inspect(container: &Container) -> Value {
         "LogPath": container.log_path,
         "Name": format!("/{}", container.name),
         "RestartCount": state.restarts,
-        "Mounts": config.mounts.iter().map(mount).collect::<Vec<_>>(),
+        "Mounts": config.mounts.iter().map(|one| mount(one, context)).collect::<Vec<_>>(),
         "GraphDriver": { "Name": "overlay", "Data": { "UpperDir": container.upper } },
         "HostConfig": host_config(container),
-        "Config": {
-            "Hostname": if config.hostname.is_empty() { &container.id[..container.id.len().min(12)] } else { &*config.hostname },
-            "User": config.user,
-            "Tty": config.terminal,
-            "OpenStdin": config.interactive,
-            "Env": config.env,
-            "Cmd": config.command,
-            "Entrypoint": if config.replace_entrypoint { json!(config.entrypoint) } else { Value::Null },
-            "Image": config.image,
-            "WorkingDir": config.working_dir,
-            "Labels": container.labels,
-            "StopSignal": config.stop_signal,
-            "StopTimeout": config.stop_timeout,
-        },
+        "Config": effective(container, &context.image),
         "NetworkSettings": { "Networks": { network(config): {} } },
     })
 }
 
-fn mount(mount: &Mount) -> Value {
+/// What was asked for, and what the image has where nothing was.
+fn effective(container: &Container, image: &Value) -> Value {
+    let config = container.config.get_or_default();
+    let or_image = |own: &str, name: &str| {
+        let of_image = || image[name].as_str().unwrap_or_default().to_owned();
+        if own.is_empty() {
+            of_image()
+        } else {
+            own.to_owned()
+        }
+    };
+    // An entrypoint of its own drops the image's command too.
+    let (entrypoint, default) = if config.replace_entrypoint {
+        (json!(config.entrypoint), Value::Null)
+    } else {
+        (image["Entrypoint"].clone(), image["Cmd"].clone())
+    };
+    let command = if config.command.is_empty() {
+        default
+    } else {
+        json!(config.command)
+    };
+    let mut env = vec![];
+    let of_image = image["Env"].as_array().into_iter().flatten();
+    let of_image = of_image.filter_map(Value::as_str);
+    for variable in of_image.chain(config.env.iter().map(String::as_str)) {
+        set(&mut env, variable);
+    }
+    json!({
+        "Hostname": if config.hostname.is_empty() { &container.id[..container.id.len().min(12)] } else { &*config.hostname },
+        "User": or_image(&config.user, "User"),
+        "Tty": config.terminal,
+        "OpenStdin": config.interactive,
+        "Env": env,
+        "Cmd": command,
+        "Entrypoint": entrypoint,
+        "Image": config.image,
+        "WorkingDir": or_image(&config.working_dir, "WorkingDir"),
+        "ExposedPorts": image["ExposedPorts"],
+        "Volumes": image["Volumes"],
+        "Labels": container.labels,
+        "StopSignal": or_image(&config.stop_signal, "StopSignal"),
+        "StopTimeout": config.stop_timeout,
+    })
+}
+
+fn mount(mount: &Mount, context: &Context) -> Value {
     let kind = match mount.kind.enum_value_or_default() {
         Kind::BIND => "bind",
         Kind::VOLUME => "volume",
@@ -149,6 +194,8 @@ fn mount(mount: &Mount) -> Value {
     });
     if kind == "volume" {
         shown["Name"] = json!(mount.source);
+        shown["Driver"] = json!("local");
+        shown["Source"] = json!(context.volumes.get(&mount.source));
     }
     shown
 }

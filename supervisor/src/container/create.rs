@@ -301,6 +301,8 @@ fn check(config: &Config, defaults: &Defaults) -> Result<()> {
             "max-file cannot be more than {MOST_FILES}"
         )));
     }
+    check_hostname(&config.hostname)?;
+    check_targets(&config.mounts)?;
     match config.network.as_str() {
         "" | "none" | "host" => {}
         other if other.starts_with("container:") => {}
@@ -336,6 +338,34 @@ fn check(config: &Config, defaults: &Defaults) -> Result<()> {
         ));
     }
     signal(&config.stop_signal).map(drop)
+}
+
+/// What the kernel, /etc/hosts and /etc/hostname take.
+fn check_hostname(name: &str) -> Result<()> {
+    const LONGEST: usize = 64;
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let fine = name.len() <= LONGEST && name.bytes().all(known) && !name.starts_with(['-', '.']);
+    fine.then_some(()).ok_or_else(|| {
+        Fault::new(format!(
+            "the host name '{name}' is invalid: up to {LONGEST} of [a-zA-Z0-9_.-], not beginning with '-' or '.'"
+        ))
+    })
+}
+
+/// Of two mounts on one place, one could not be seen.
+fn check_targets(mounts: &[Mount]) -> Result<()> {
+    for (at, mount) in mounts.iter().enumerate() {
+        if mounts[..at]
+            .iter()
+            .any(|other| same_path(&other.target, &mount.target))
+        {
+            return Err(Fault::new(format!(
+                "duplicate mount point: {}: only one thing can be mounted there",
+                mount.target
+            )));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn same_path(one: &str, other: &str) -> bool {

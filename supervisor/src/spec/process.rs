@@ -150,7 +150,7 @@ fn sets(is_root: bool, bounding: &[String]) -> Value {
 }
 
 /// `NAME=value` takes the place of what is there; a name alone takes it away.
-pub(super) fn set(env: &mut Vec<String>, variable: &str) {
+pub(crate) fn set(env: &mut Vec<String>, variable: &str) {
     let name = variable.split('=').next().unwrap_or_default();
     let same = |other: &String| other.split('=').next() == Some(name);
     let at = env.iter().position(same);

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use integration::require;
 use integration::supervisor::{IMAGE, Supervisor};
+use serde_json::{Value, json};
 
 #[test]
 fn a_process_is_who_it_was_asked_to_be() {
@@ -460,4 +461,199 @@ fn namespaces_of_another_container_or_of_the_host_are_joined() {
     supervisor.says(&["rm", "-f", "shared"]);
     let refused = ["run", "--rm", "--ipc", "container:shared", IMAGE, "true"];
     supervisor.ctl(&refused).failure().says("no such container");
+}
+
+#[test]
+fn inspect_shows_what_the_image_adds_and_where_volumes_are() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let changes = [
+        "ENV A=image B=image",
+        "USER web",
+        "WORKDIR /srv",
+        "CMD [\"sleep\", \"7\"]",
+        "EXPOSE 80",
+        "STOPSIGNAL SIGUSR1",
+        "LABEL tier=front",
+    ];
+    supervisor.says(&["create", "--name", "base", IMAGE, "true"]);
+    let mut commit = vec!["commit"];
+    changes
+        .iter()
+        .for_each(|change| commit.extend(["-c", change]));
+    commit.extend(["base", "rich:1"]);
+    supervisor.says(&commit);
+    supervisor.says(&["create", "--name", "plain", "rich:1"]);
+    let shown = |name: &str, field: &str| {
+        let text = supervisor.field(name, &format!("{{{{json .Config.{field}}}}}"));
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    assert_eq!(shown("plain", "Env"), json!(["A=image", "B=image"]));
+    assert_eq!(shown("plain", "Cmd"), json!(["sleep", "7"]));
+    assert_eq!(shown("plain", "Entrypoint"), Value::Null);
+    assert_eq!(shown("plain", "User"), "web");
+    assert_eq!(shown("plain", "WorkingDir"), "/srv");
+    assert_eq!(shown("plain", "StopSignal"), "SIGUSR1");
+    assert_eq!(shown("plain", "ExposedPorts"), json!({ "80/tcp": {} }));
+    assert_eq!(shown("plain", "Labels"), json!({ "tier": "front" }));
+    let flags = ["-e", "A=own", "-e", "C=own", "-u", "7", "-v", "data:/data"];
+    let own = ["create", "--name", "own", "--entrypoint", "sh"];
+    supervisor.says(&[&own[..], &flags, &["rich:1", "-c", "true"]].concat());
+    assert_eq!(shown("own", "Env"), json!(["A=own", "B=image", "C=own"]));
+    assert_eq!(shown("own", "Cmd"), json!(["-c", "true"]));
+    assert_eq!(shown("own", "Entrypoint"), json!(["sh"]));
+    assert_eq!(shown("own", "User"), "7");
+    let path = supervisor.says(&["volume", "inspect", "data", "--format", "{{.Mountpoint}}"]);
+    let mounts = "{{range .Mounts}}{{.Name}} {{.Source}}{{end}}";
+    assert_eq!(supervisor.field("own", mounts), format!("data {path}"));
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_in_one_line() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let long = "x".repeat(65);
+    for (flags, why) in [
+        (&["--restart", "always:3"][..], "only on-failure"),
+        (
+            &["-v", "a:/data", "-v", "b:/data/"],
+            "duplicate mount point",
+        ),
+        (
+            &["-v", "a:/data", "--tmpfs", "/data"],
+            "duplicate mount point",
+        ),
+        (&["-h", "two words"], "host name"),
+        (&["-h", ".x"], "host name"),
+        (&["-h", &long], "host name"),
+        (&["--mount", "type=bind,\"source=/a"], "quote"),
+        (&["--no-such-option"], "(see 'caissonctl create --help')"),
+        (&["--stop-timeout", "x"], "(see 'caissonctl create --help')"),
+    ] {
+        let flags: Vec<String> = flags.iter().map(|word| (*word).to_owned()).collect();
+        let mut words = vec!["create"];
+        words.extend(flags.iter().map(String::as_str));
+        words.extend([IMAGE, "true"]);
+        let refused = supervisor.ctl(&words);
+        assert_eq!(
+            (refused.code(), refused.stderr.lines().count()),
+            (125, 1),
+            "{refused}"
+        );
+        refused.says(why);
+    }
+    supervisor
+        .ctl(&["image", "tag"])
+        .failure()
+        .says("(see 'caissonctl image tag --help')");
+    assert_eq!(supervisor.says(&["ps", "-aq"]), "");
+    let here = supervisor.scratch.path().join("a,b");
+    std::fs::create_dir(&here).unwrap();
+    let mount = format!("type=bind,\"source={}\",target=/here", here.display());
+    supervisor.says(&[
+        "run",
+        "--rm",
+        "--mount",
+        &mount,
+        IMAGE,
+        "touch",
+        "/here/file",
+    ]);
+    assert!(here.join("file").exists());
+    let forced = supervisor.ctl(&["rm", "-f", "nosuch"]);
+    assert_eq!((forced.code(), &*forced.stdout), (1, ""), "{forced}");
+    forced.says("no such container");
+}
+
+#[test]
+fn an_id_is_written_down_and_volumes_are_those_of_another() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let file = supervisor.scratch.path().join("id");
+    let cidfile = format!("--cidfile={}", file.display());
+    supervisor
+        .ctl(&["create", &cidfile, "no-such-image"])
+        .failure();
+    assert!(!file.exists());
+    let make = [
+        "create",
+        &cidfile,
+        "--pull=never",
+        "--name",
+        "one",
+        "-v",
+        "data:/data",
+        IMAGE,
+    ];
+    let id = supervisor.says(&[&make[..], &["true"]].concat());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), id);
+    supervisor
+        .ctl(&["create", &cidfile, IMAGE])
+        .failure()
+        .says("File exists");
+    supervisor
+        .ctl(&["create", "--pull=always", IMAGE])
+        .failure()
+        .says("no registries");
+    let run = |from: &str, script: &str| {
+        supervisor.ctl(&[
+            "run",
+            "--rm",
+            "--volumes-from",
+            from,
+            IMAGE,
+            "sh",
+            "-c",
+            script,
+        ])
+    };
+    run("one", "echo word >/data/file").success();
+    let read = run("one:ro", "cat /data/file; ! touch /data/file").success();
+    assert_eq!(
+        read.stdout,
+        "word
+"
+    );
+    run("one:xy", "true").failure().says("CONTAINER:ro");
+}
+
+#[test]
+fn verbs_have_the_options_of_dockers() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let id = supervisor.detached(&["--name", "one"], "sleep 1000");
+    supervisor.says(&["create", "--name", IMAGE, IMAGE, "true"]);
+    supervisor.says(&["create", "--name", "three", IMAGE, "true"]);
+    let names = ["ps", "-n", "2", "--format", "{{.Names}}"];
+    assert_eq!(supervisor.says(&names), format!("three\n{IMAGE}"));
+    let kind = |kind: &str| {
+        let found = supervisor.says(&["inspect", "--type", kind, "--format", "{{.Id}}", IMAGE]);
+        found.starts_with("sha256:")
+    };
+    assert!(kind("image") && !kind("container"));
+    supervisor
+        .ctl(&["inspect", "--type", "image", "one"])
+        .failure();
+    supervisor.says(&["logs", "--details", "one"]);
+    let processes = supervisor.says(&["top", "one", "-eo", "pid,args"]);
+    assert_eq!(processes.lines().count(), 2, "{processes}");
+    assert!(processes.contains("sleep 1000"), "{processes}");
+    supervisor
+        .ctl(&["top", &id, "-eo", "args"])
+        .failure()
+        .says("no PID");
+}
+
+#[test]
+fn a_daemon_is_the_same_whoever_started_it() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::without_image();
+    let line = "umask 077; ulimit -Sn 300; SECRET=1 $ctl version";
+    integration::runtime::finish(supervisor.in_shell(line)).success();
+    supervisor.import();
+    let environment = std::fs::read(format!("/proc/{}/environ", supervisor.pid())).unwrap();
+    assert!(!String::from_utf8(environment).unwrap().contains("SECRET"));
+    let script = "ulimit -Sn; cat /etc/hostname >/dev/null && echo read";
+    let seen = supervisor.says(&["run", "--rm", "--user", "web", IMAGE, "sh", "-c", script]);
+    assert_eq!(seen, "1024\nread");
 }
