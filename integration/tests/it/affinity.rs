@@ -14,7 +14,7 @@ fn exec_runs_on_the_final_cpus_of_its_document() {
     beyond!(
         exec_runs_on_the_final_cpus_of_its_document,
         [
-            runc_before("1.3", "knows no affinity"),
+            runc_race_before("1.3", "knows no affinity"),
             crun_before("1.18", "knows no affinity")
         ]
     );
@@ -42,7 +42,7 @@ fn exec_runs_on_the_final_cpus_of_the_config_and_the_container_does_not() {
     beyond!(
         exec_runs_on_the_final_cpus_of_the_config_and_the_container_does_not,
         [
-            runc_before("1.3", "knows no affinity"),
+            runc_race_before("1.3", "knows no affinity"),
             // With one CPU it passes whatever happens.
             crun_race("moves the container as well, or knows no affinity")
         ]
@@ -98,8 +98,8 @@ fn what_the_caller_is_limited_to_is_no_limit_of_the_container() {
     beyond!(
         what_the_caller_is_limited_to_is_no_limit_of_the_container,
         [
-            runc_before("1.3", "leaves the caller's limit"),
-            crun_before("1.21", "leaves the caller's limit")
+            runc_race_before("1.3", "leaves the caller's limit"),
+            crun_race("leaves the caller's limit")
         ]
     );
     let all = cpus();
@@ -121,7 +121,7 @@ fn exclusive_cpus_of_the_container_are_for_exec() {
     beyond!(
         exclusive_cpus_of_the_container_are_for_exec,
         [
-            runc_before("1.3", "knows no affinity"),
+            runc_race_before("1.3", "knows no affinity"),
             crun_before("1.18", "knows no affinity")
         ]
     );

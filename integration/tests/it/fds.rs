@@ -31,7 +31,7 @@ fn a_container_that_waits_for_its_start_keeps_no_file_of_the_host_open() {
     let what = "keeps directories of the host open, which are close-on-exec";
     beyond!(
         a_container_that_waits_for_its_start_keeps_no_file_of_the_host_open,
-        [crun(what), runc_before("1.3.0", what)]
+        [crun(what), runc_before("1.1.15", what)]
     );
     let mut bundle = Bundle::new();
     let directory = bundle.scratch.dir("open");
