@@ -111,6 +111,15 @@ pub fn criu() -> Option<PathBuf> {
     program.parent().map(Path::to_owned)
 }
 
+/// The archive of a real image: in the directory that `IMAGES` names, or in one beside this program.
+pub fn image(name: &str) -> Option<PathBuf> {
+    let archive = format!("{name}.tar");
+    match env::var_os("IMAGES") {
+        Some(directory) => Some(Path::new(&directory).join(archive)).filter(|path| path.is_file()),
+        None => beside(&format!("images/{archive}")),
+    }
+}
+
 /// Gives a tree to another user.
 #[track_caller]
 pub fn give(path: &Path, uid: u32, gid: u32) {

@@ -303,6 +303,12 @@ fn checked(question: &[&str]) -> Missing {
     }
 }
 
+/// A real image, made by scripts/test.d/images.
+pub fn image(name: &str) -> Missing {
+    let missing = || format!("no images/{name}.tar beside this program, and IMAGES is not set");
+    place::image(name).map(drop).ok_or_else(missing)
+}
+
 /// A file or directory of the host.
 pub fn path(path: &str) -> Missing {
     if Path::new(path).exists() {

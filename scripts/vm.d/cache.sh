@@ -39,5 +39,6 @@ sources_of() {
         build_engines) echo host.sh engines.sh ;;
         build_tree) echo host.sh ../conformance.d/{tree.sh,packages,prepare,tap.go} ;;
         build_criu) echo host.sh criu.sh ;;
+        build_real) echo host.sh real.sh enter real/{build,install,Containerfile.web,Containerfile.database,database,nginx.conf,serve.py} ;;
     esac
 }

@@ -10,6 +10,7 @@ mod images;
 mod metrics;
 mod options;
 mod power;
+mod real;
 mod recovery;
 mod removal;
 mod streams;
