@@ -191,6 +191,23 @@ fn kill_of_a_created_container_ends_it() {
 }
 
 #[test]
+fn what_asks_a_created_container_to_end_is_obeyed_from_the_moment_that_there_is_one() {
+    require!(containers);
+    beyond!(
+        what_asks_a_created_container_to_end_is_obeyed_from_the_moment_that_there_is_one,
+        [crun("spares the first process of a pid namespace")]
+    );
+    let bundle = Bundle::new();
+    // It was not, for a moment after create.
+    for signal in ["TERM", "INT", "QUIT", "HUP"].repeat(5) {
+        let mut container = bundle.create();
+        container.kill(signal).success();
+        container.wait();
+        assert_eq!(container.status(), "stopped", "{signal}");
+    }
+}
+
+#[test]
 fn what_outlives_the_init_of_a_container_without_a_pid_namespace_can_be_killed() {
     require!(containers);
     beyond!(

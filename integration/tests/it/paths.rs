@@ -1,7 +1,9 @@
 //! The root itself, and the paths that are hidden or made read-only.
 
-use integration::{Bundle, Kind, beyond, require};
+use integration::{Bundle, Kind, beyond, host, require};
+use nix::mount::{MsFlags, mount};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -356,6 +358,34 @@ fn recursive_propagation_reaches_the_mounts_below_the_root() {
         let found = bundle.report(&[]).mounted("/data").propagation.join(" ");
         assert_eq!(found.contains("shared:"), shared, "{value}: {found:?}");
     }
+}
+
+#[test]
+fn what_masks_a_file_is_no_peer_of_the_hosts() {
+    require!(containers);
+    // Who mounts over it would mount over the host's /dev/null.
+    host::in_own_mounts(|| {
+        let (none, shared) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_SHARED);
+        mount(none, "/", none, shared, none).unwrap();
+        let mut of_host = BTreeSet::new();
+        for mount in host::mounts() {
+            of_host.extend(mount.propagation);
+        }
+        assert!(!of_host.is_empty());
+        for value in ["shared", "rshared"] {
+            let mut bundle = Bundle::new();
+            bundle
+                .config
+                .set("/linux/rootfsPropagation", value)
+                .set("/linux/maskedPaths", json!(["/proc/timer_list"]));
+            let seen = bundle.report(&[]);
+            let mask = &seen.mounted("/proc/timer_list").propagation;
+            assert!(
+                !mask.iter().any(|tag| of_host.contains(tag)),
+                "{value}: {mask:?}"
+            );
+        }
+    });
 }
 
 #[test]

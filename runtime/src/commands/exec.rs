@@ -190,7 +190,7 @@ fn process(context: &Context<'_>, request: &cli::Exec, config: &Spec) -> Result<
     }
 }
 
-/// A process document without these fields has the container's, as with runc.
+/// A process document without these fields has the container's, as with runc. Not so noNewPrivileges: what is written in Go leaves out a `false`.
 fn inherit(mut process: Process, own: &Process) -> Process {
     let empty = |text: &Option<String>| text.as_deref().is_none_or(str::is_empty);
     if process.capabilities().is_none() {
@@ -201,9 +201,6 @@ fn inherit(mut process: Process, own: &Process) -> Process {
     }
     if empty(process.selinux_label()) {
         process.set_selinux_label(own.selinux_label().clone());
-    }
-    if process.no_new_privileges().is_none() {
-        process.set_no_new_privileges(own.no_new_privileges());
     }
     if process.rlimits().as_ref().is_none_or(Vec::is_empty) {
         process.set_rlimits(own.rlimits().clone());

@@ -103,10 +103,8 @@ impl Init {
         Err(if by_path { Errno::ENOENT } else { failure }).at(Op::Resolve)
     }
 
-    /// Opens the start fifo for writing: it blocks until `start` opens it for reading. From then on, failures go there. Until the program
-    /// runs, `kill` ends the container even without SIGKILL, as with runc.
+    /// Opens the start fifo for writing: it blocks until `start` opens it for reading. From then on, failures go there.
     pub(crate) fn await_start(&mut self) -> Done {
-        signal::end_at_term()?;
         let fifo = self.files.fifo.as_ref().ok_or(Errno::EBADF)?;
         let path = Digits::fd_path(fifo.as_fd());
         self.fifo = Some(fs::open_follow(

@@ -304,6 +304,7 @@ impl Init {
             Step::Reopen { path, number } => exec::reopen(path, *number)?,
             Step::Converse(number) => exec::converse(*number)?,
             Step::ResetSignals => Init::reset_signals()?,
+            Step::EndAtSignals => crate::sys::signal::end_when_asked()?,
             Step::Exec => self.execute(exec)?,
             Step::Hook(call) => {
                 let umask = (call.kind == "createContainer").then_some(self.umask);

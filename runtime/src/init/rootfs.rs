@@ -225,7 +225,9 @@ impl Mask {
             set: libc::MOUNT_ATTR_RDONLY,
             ..MountAttr::default()
         };
-        mount::place(files, &self.mount, target, &[(readonly, false)], &[])?;
+        // Its peer, if the host's is shared and `rootfsPropagation` lets it be, would be mounted over with it.
+        let private = (libc::MS_PRIVATE, false);
+        mount::place(files, &self.mount, target, &[(readonly, false)], &[private])?;
         self.attached = true;
         Ok(())
     }

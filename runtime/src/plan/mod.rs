@@ -259,6 +259,8 @@ pub(crate) enum Step {
     LookUp,
     /// Closes the container's root, which nothing needs any more.
     CloseRoot,
+    /// Has signals that ask for an end be obeyed until the program runs.
+    EndAtSignals,
     /// Opens the start fifo for writing, which blocks until `start` opens it.
     AwaitStart,
     /// Sets attributes (`MOUNT_ATTR_*`) of the mount at a path; where nothing is, none.

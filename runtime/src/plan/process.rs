@@ -159,6 +159,10 @@ pub(crate) fn tail(tail: Tail<'_>, steps: &mut Vec<Step>, faults: &mut Faults) -
     // A path of the container's is walked here, and as the program is executed: nothing of the host's may be there to begin at.
     steps.push(Step::LookUp);
     steps.push(Step::ResetSignals);
+    if !tail.before_exec.is_empty() {
+        // Before anybody is told that there is a container to be ended, and before a filter that might refuse it.
+        steps.push(Step::EndAtSignals);
+    }
     confine_last(late, tail.before_exec, steps);
     steps.push(Step::Exec);
     rlimits

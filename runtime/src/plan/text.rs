@@ -112,6 +112,7 @@ impl Step {
             Step::Home { uid } => write!(f, "find the home directory of user {uid}"),
             Step::LookUp => write!(f, "look the program up"),
             Step::CloseRoot => write!(f, "close the container's root"),
+            Step::EndAtSignals => write!(f, "obey signals that ask for an end"),
             Step::AwaitStart => write!(f, "wait for the start command"),
             Step::Restrict { path, .. } => {
                 write!(f, "set attributes of mount {}", path.to_string_lossy())

@@ -249,7 +249,9 @@ fn amend_process(process: &mut Map<String, Value>, warnings: &mut Vec<String>) -
             continue;
         };
         names.retain(|name| {
-            let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
+            // Letter by letter, as in runc; oci-spec takes `kill` for CAP_KILL, and a container would have what it has not with runc.
+            let parsed = serde_json::from_value::<Capability>(name.clone());
+            let known = parsed.is_ok_and(|cap| name.as_str() == Some(&format!("CAP_{cap}")));
             if !known {
                 warnings.push(format!("unknown capability {name} in {set}, ignoring"));
             }
@@ -265,7 +267,7 @@ mod tests {
 
     #[test]
     fn unknown_capabilities_are_left_out_with_a_warning() {
-        let text = br#"{"ociVersion":"1.0.2","process":{"cwd":"/","capabilities":{"bounding":["CAP_CHOWN","CAP_TIME_TRAVEL"]}}}"#;
+        let text = br#"{"ociVersion":"1.0.2","process":{"cwd":"/","capabilities":{"bounding":["CAP_CHOWN","CAP_TIME_TRAVEL","KILL","cap_sys_admin"]}}}"#;
         let parsed = parse(text).unwrap();
         let process = parsed.value.process().as_ref().unwrap();
         let bounding = process
@@ -278,7 +280,8 @@ mod tests {
         assert_eq!(bounding.len(), 1);
         assert_eq!(
             parsed.warnings,
-            [r#"unknown capability "CAP_TIME_TRAVEL" in bounding, ignoring"#]
+            ["CAP_TIME_TRAVEL", "KILL", "cap_sys_admin"]
+                .map(|name| format!("unknown capability {name:?} in bounding, ignoring"))
         );
         assert_eq!(process.user().uid(), 0);
     }

@@ -71,19 +71,21 @@ pub(crate) fn reset() -> Result<()> {
     SigSet::empty().thread_set_mask()
 }
 
-/// Has SIGTERM end this process as it would without a handler: the first process of a pid namespace is spared otherwise.
-pub(crate) fn end_at_term() -> Result<()> {
+/// Has the signals that end what runc waits with end this process, as they would without a handler: the first process of a pid namespace is
+/// spared otherwise.
+pub(crate) fn end_when_asked() -> Result<()> {
     extern "C" fn end(number: c_int) {
         super::process::exit(128 + number)
     }
     let handler = end as extern "C" fn(c_int);
-    // SAFETY: the handler is a function of the type that signals call, and makes one system call.
-    let ret = unsafe { libc::signal(libc::SIGTERM, handler as libc::sighandler_t) };
-    if ret == libc::SIG_ERR {
-        Err(Errno::last())
-    } else {
-        Ok(())
+    for number in [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
+        // SAFETY: the handler is a function of the type that signals call, and makes one system call.
+        let ret = unsafe { libc::signal(number, handler as libc::sighandler_t) };
+        if ret == libc::SIG_ERR {
+            return Err(Errno::last());
+        }
     }
+    Ok(())
 }
 
 /// What a signal means, as strsignal(3) says it, in lower case as runc's errors have it: `bad system call`.
