@@ -135,6 +135,11 @@ impl Cgroup {
         }
     }
 
+    /// Whether systemd made it.
+    pub(crate) fn is_of_unit(&self) -> bool {
+        self.unit.is_some()
+    }
+
     /// What `open` needs.
     pub(crate) fn save(&self) -> Saved {
         Saved {

@@ -46,7 +46,10 @@ fn change(
         return Err(Error::new(Kind::Unsupported, text));
     };
     let class = class(request)?;
-    let update = plan::update::update(&current(directory, state)?, given, request.force)?;
+    let mut update = plan::update::update(&current(directory, state)?, given, request.force)?;
+    if cgroup.is_of_unit() {
+        plan::systemd::round(&mut update.limits);
+    }
     let mut updated = cgroup.update(&update)?;
     let warnings = std::mem::take(&mut updated.warnings);
     let former = state.resources.replace(update.resources.clone());

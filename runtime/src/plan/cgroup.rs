@@ -100,6 +100,7 @@ pub(crate) fn draft(request: &Request<'_>, faults: &mut Faults) -> Option<Cgroup
     let (id, path) = (request.id, request.cgroups_path);
     let place = match request.driver {
         Driver::Systemd => {
+            systemd::round(&mut limits);
             let unit = systemd::unit(id, path, request.rootless, &limits, request.annotations);
             let subgroup = faults.keep_in("annotations", named(request, SUBGROUP))?;
             unit.map(|unit| Place::Unit(Unit { subgroup, ..unit }))

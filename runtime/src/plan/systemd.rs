@@ -219,6 +219,22 @@ fn io_weight_for_bfq(weight: u64) -> u64 {
     }
 }
 
+/// Rounds the quota as systemd does, which would write it so at its next look: it knows whole percents of a CPU.
+pub(crate) fn round(limits: &mut Limits) {
+    for write in limits.writes.iter_mut().filter(|w| w.file == "cpu.max") {
+        if let [
+            ("CPUQuotaPeriodUSec", Value::Uint64(period)),
+            (_, Value::Uint64(per_second)),
+        ] = bandwidth(&write.value)[..]
+            && per_second != u64::MAX
+            && write.value.contains(' ')
+        {
+            let quota = u128::from(per_second) * u128::from(period) / 1_000_000;
+            write.value = format!("{quota} {period}");
+        }
+    }
+}
+
 /// `quota period`, in microseconds.
 fn bandwidth(value: &str) -> Vec<(&'static str, Value)> {
     const SECOND: u64 = 1_000_000;
@@ -484,6 +500,21 @@ mod tests {
                     ("CPUQuotaPeriodUSec", period)
                 ])
             );
+        }
+    }
+
+    #[test]
+    fn a_quota_is_written_as_systemd_rounds_it() {
+        for (given, rounded) in [
+            ("500000 900000", "504000 900000"),
+            ("30000 50000", "30000 50000"),
+            ("max 50000", "max 50000"),
+            ("500000", "500000"),
+        ] {
+            let json = format!(r#"{{"unified":{{"cpu.max":"{given}"}}}}"#);
+            let mut limits = limits(&serde_json::from_str(&json).unwrap()).unwrap();
+            round(&mut limits);
+            assert_eq!(limits.writes[0].value, rounded);
         }
     }
 

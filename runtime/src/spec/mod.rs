@@ -5,6 +5,7 @@
 //! the first one fails.
 
 mod field;
+mod names;
 
 use crate::report::{Context, Error, Result};
 use oci_spec::runtime::{
@@ -72,8 +73,8 @@ pub(crate) fn parse_process(text: &[u8]) -> Result<Parsed<Process>> {
 
 /// Parses the text of a `linux.resources` object, as `update --resources` takes it.
 pub(crate) fn parse_resources(text: &[u8]) -> Result<LinuxResources> {
-    let parsed = serde_json::from_slice(text);
-    let mut resources: LinuxResources = parsed.map_err(|e| wrong(text, &e))?;
+    let parsed: Parsed<LinuxResources> = parse_amended(text, |_, _| Ok(()))?;
+    let mut resources = parsed.value;
     drop_unsaid_pids_limit(&mut resources, text, "/pids/limit");
     find_page_sizes(&mut resources, text, "/hugepageLimits");
     Ok(resources)
@@ -128,23 +129,47 @@ fn parse_amended<T: DeserializeOwned>(
 ) -> Result<Parsed<T>> {
     let mut warnings = Vec::new();
     let first = match serde_json::from_slice(text) {
-        Ok(value) => return Ok(Parsed { value, warnings }),
-        Err(error) => wrong(text, &error),
+        Ok(value) if !has_other_capabilities(text) && !names::begin_with_capitals(text) => {
+            return Ok(Parsed { value, warnings });
+        }
+        Ok(_) => None,
+        Err(error) => Some(wrong(text, &error)),
     };
     let Ok(Value::Object(mut document)) = serde_json::from_slice(text) else {
-        return Err(first);
+        return Err(first.unwrap_or_else(|| Error::invalid("expected an object")));
     };
+    names::respell(&mut document);
     amend(&mut document, &mut warnings)?;
     // As text again: to read these types from a `Value` too would add a quarter of a megabyte of code for a rare case.
-    let text = serde_json::to_vec(&document).unwrap_or_default();
-    match serde_json::from_slice(&text) {
+    let amended = serde_json::to_vec(&document).unwrap_or_default();
+    match serde_json::from_slice(&amended) {
         Ok(value) => Ok(Parsed { value, warnings }),
         // What was amended may have been the first to be found, and is not what is wrong.
-        Err(error) => match wrong(&text, &error) {
-            again if again.field() == first.field() => Err(first),
-            again => Err(again),
-        },
+        Err(error) => Err(match (wrong(&amended, &error), first) {
+            (again, Some(first)) if again.field() == first.field() => first,
+            (again, _) => again,
+        }),
     }
+}
+
+/// Whether something among the capabilities is written otherwise than the kernel's names are: oci-spec takes `kill` for CAP_KILL, and a container
+/// would have what it has not with runc. Looks at the text alone, for which there is no need to parse it twice.
+fn has_other_capabilities(text: &[u8]) -> bool {
+    const KEY: &[u8] = b"\"capabilities\"";
+    let Some(at) = text.windows(KEY.len()).position(|part| part == KEY) else {
+        return false;
+    };
+    let sets = text[at + KEY.len()..].split(|byte| *byte == b'}').next();
+    let mut parts = sets.unwrap_or_default().split(|byte| *byte == b'"').skip(1);
+    while let (Some(word), Some(behind)) = (parts.next(), parts.next()) {
+        let is_key = behind.trim_ascii_start().starts_with(b":");
+        let is_upper = |byte: &u8| !byte.is_ascii_lowercase();
+        let is_kernels = word.starts_with(b"CAP_") && word.iter().all(is_upper);
+        if !is_key && !is_kernels {
+            return true;
+        }
+    }
+    false
 }
 
 /// Names the field, which the parser does not.
@@ -264,6 +289,27 @@ fn amend_process(process: &mut Map<String, Value>, warnings: &mut Vec<String>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn capabilities_have_the_kernels_names() {
+        let parse = |names: &str| {
+            let text = format!(
+                r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","capabilities":{{"effective" : [{names}]}}}}}}"#
+            );
+            let parsed = parse(text.as_bytes()).unwrap();
+            let process = parsed.value.process().clone().unwrap();
+            let effective = process.capabilities().clone().unwrap().effective().clone();
+            (effective.unwrap_or_default().len(), parsed.warnings.len())
+        };
+        assert_eq!(parse(r#""CAP_CHOWN", "CAP_KILL""#), (2, 0));
+        for other in ["KILL", "cap_kill", "CAP_kill"] {
+            assert_eq!(
+                parse(&format!(r#""CAP_CHOWN","{other}""#)),
+                (1, 1),
+                "{other}"
+            );
+        }
+    }
 
     #[test]
     fn unknown_capabilities_are_left_out_with_a_warning() {

@@ -84,7 +84,7 @@ pub(in super::super) const BUILDAH: &[Operation] = &[
     operation("build", "$build -t built $files", 0, "uid=1000"),
     seldom(
         "build with limits",
-        "$build --memory 64m --memory-swap 64m --cpu-shares 512 --ulimit nofile=100:200 --shm-size 1m --cap-drop all -f $files/Limits $files",
+        "$build --memory 64m --memory-swap 64m --cpu-shares 2 --ulimit nofile=100:200 --shm-size 1m --cap-drop all -f $files/Limits $files",
         0,
         "67108864",
     ),
