@@ -375,6 +375,18 @@ fn a_process_file_without_capabilities_gives_the_containers() {
 }
 
 #[test]
+fn a_process_file_without_new_privileges_has_none() {
+    require!(containers);
+    // What is written in Go leaves a `false` out.
+    let mut bundle = Bundle::new();
+    bundle.config.set("/process/noNewPrivileges", true);
+    let container = bundle.pause();
+    let process = json!({ "args": ["/bin/probe", "report"], "cwd": "/" });
+    let seen = integration::bundle::seen(&exec_process(&container, &bundle, &process).success());
+    assert!(!*seen.no_new_privs);
+}
+
+#[test]
 fn exec_has_the_containers_oom_score_adjustment() {
     require!(containers);
     beyond!(

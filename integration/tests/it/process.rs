@@ -238,6 +238,18 @@ fn a_resource_limit_given_twice_is_refused() {
 }
 
 #[test]
+fn names_may_be_as_go_has_them() {
+    require!(containers);
+    beyond!(
+        names_may_be_as_go_has_them,
+        [crun("does not know such fields")]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.set("/process/OOMScoreAdj", 334);
+    assert_eq!(*bundle.report(&[]).oom_score_adj, 334);
+}
+
+#[test]
 fn the_oom_score_adjustment_is_as_configured_or_stays() {
     require!(containers);
     let mut bundle = Bundle::new();
