@@ -191,24 +191,40 @@ pub(super) fn begin_with_capitals(text: &[u8]) -> bool {
     false
 }
 
-/// Spells the names of a document and of all below it as the specification does.
+/// Spells the names of a document and of all below it as the specification does. What is there under both spellings is merged, as by Go; where both
+/// say something, the one in capitals wins, which somebody has added.
 pub(super) fn respell(document: &mut Map<String, Value>) {
-    let spelled = |(name, value): (String, Value)| {
-        let capital = name.starts_with(|c: char| c.is_ascii_uppercase());
-        let known = NAMES.iter().filter(|_| capital);
-        match known
-            .into_iter()
-            .find(|known| known.eq_ignore_ascii_case(&name))
-        {
-            Some(known) => ((*known).to_owned(), value),
-            None => (name, value),
+    let mut others = Vec::new();
+    for (name, mut value) in std::mem::take(document) {
+        let known = specified(&name);
+        if !FREE.contains(&known.unwrap_or(&name)) {
+            respell_below(&mut value);
         }
-    };
-    *document = std::mem::take(document).into_iter().map(spelled).collect();
-    for (name, value) in document {
-        if !FREE.contains(&name.as_str()) {
-            respell_below(value);
+        match known {
+            Some(known) => others.push((known, value)),
+            None => drop(document.insert(name, value)),
         }
+    }
+    for (known, value) in others {
+        merge(document.entry(known).or_insert(Value::Null), value);
+    }
+}
+
+/// The specification's spelling of a name that begins with a capital.
+fn specified(name: &str) -> Option<&'static str> {
+    let mut known = NAMES.iter().copied();
+    name.starts_with(|c: char| c.is_ascii_uppercase())
+        .then(|| known.find(|known| known.eq_ignore_ascii_case(name)))?
+}
+
+fn merge(into: &mut Value, value: Value) {
+    match (into, value) {
+        (Value::Object(fields), Value::Object(others)) => {
+            for (name, value) in others {
+                merge(fields.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (into, value) => *into = value,
     }
 }
 
@@ -242,15 +258,15 @@ mod tests {
     #[test]
     fn they_are_spelled_as_specified_but_where_they_are_free() {
         let mut document = serde_json::json!({
-            "Linux": { "resources": { "CPU": { "Cpus": "0" }, "Unified": { "Memory.Max": "1" } } },
-            "annotations": { "Name": "x" },
+            "Linux": { "resources": { "cpu": { "mems": "1" }, "CPU": { "Cpus": "0" }, "Unified": { "Memory.Max": "1" } } },
+            "Annotations": { "Name": "x" },
             "mounts": [{ "Source": "/a", "Unheard": 1 }]
         });
         respell(document.as_object_mut().unwrap());
         assert_eq!(
             document,
             serde_json::json!({
-                "linux": { "resources": { "cpu": { "cpus": "0" }, "unified": { "Memory.Max": "1" } } },
+                "linux": { "resources": { "cpu": { "cpus": "0", "mems": "1" }, "unified": { "Memory.Max": "1" } } },
                 "annotations": { "Name": "x" },
                 "mounts": [{ "source": "/a", "Unheard": 1 }]
             })
