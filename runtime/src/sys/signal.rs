@@ -37,9 +37,9 @@ pub(crate) fn ignore(number: i32) -> Result<()> {
     dispose(number, libc::SIG_IGN)
 }
 
-/// `disposition`: SIG_DFL or SIG_IGN.
+/// `disposition`: SIG_DFL, SIG_IGN or the handler of [`end_when_asked`].
 fn dispose(number: i32, disposition: libc::sighandler_t) -> Result<()> {
-    // SAFETY: neither of the two installs a handler.
+    // SAFETY: the first two install no handler; the third is a function of the type that signals call, and makes one system call.
     let ret = unsafe { libc::signal(number, disposition) };
     if ret == libc::SIG_ERR {
         Err(Errno::last())
@@ -78,14 +78,10 @@ pub(crate) fn end_when_asked() -> Result<()> {
         super::process::exit(128 + number)
     }
     let handler = end as extern "C" fn(c_int);
-    for number in [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
-        // SAFETY: the handler is a function of the type that signals call, and makes one system call.
-        let ret = unsafe { libc::signal(number, handler as libc::sighandler_t) };
-        if ret == libc::SIG_ERR {
-            return Err(Errno::last());
-        }
-    }
-    Ok(())
+    let asking = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
+    asking
+        .into_iter()
+        .try_for_each(|number| dispose(number, handler as libc::sighandler_t))
 }
 
 /// What a signal means, as strsignal(3) says it, in lower case as runc's errors have it: `bad system call`.

@@ -648,28 +648,17 @@ fn volume(word: &str) -> Result<Mount> {
 
 /// Of one line of CSV: a field between quotes may have commas, and quotes that are doubled.
 fn fields(word: &str) -> Result<Vec<String>> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
+    let (mut fields, mut field, mut quoted) = (vec![], String::new(), false);
     let mut rest = word.chars().peekable();
     while let Some(character) = rest.next() {
-        let begun = fields.last().is_some_and(|field| !field.is_empty());
         match character {
-            '"' if quoted && rest.next_if_eq(&'"').is_some() => {}
-            '"' if quoted || !begun => {
-                quoted = !quoted;
-                continue;
-            }
-            ',' if !quoted => {
-                fields.push(String::new());
-                continue;
-            }
-            _ => {}
+            '"' if quoted && rest.next_if_eq(&'"').is_some() => field.push('"'),
+            '"' if quoted || field.is_empty() => quoted = !quoted,
+            ',' if !quoted => fields.push(std::mem::take(&mut field)),
+            other => field.push(other),
         }
-        fields
-            .last_mut()
-            .into_iter()
-            .for_each(|field| field.push(character));
     }
+    fields.push(field);
     if quoted {
         return Err(Fault::new(format!("mount '{word}': a quote has no end")));
     }
