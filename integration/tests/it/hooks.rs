@@ -107,6 +107,20 @@ fn hooks_get_the_state_on_standard_input() {
 }
 
 #[test]
+fn poststop_hooks_are_told_no_pid() {
+    require!(containers);
+    beyond!(poststop_hooks_are_told_no_pid, [crun("says that it is 0")]);
+    let mut bundle = with_notes();
+    hook(&mut bundle, "poststop", &[]);
+    bundle.config.probe(&["exit", "0"]);
+    bundle.run().success();
+    let [note] = &notes(&bundle)[..] else {
+        panic!("the hook ran not once");
+    };
+    assert_eq!(note.state.get("pid"), None, "{}", note.state);
+}
+
+#[test]
 fn the_state_that_hooks_get_has_the_status_of_the_moment() {
     require!(containers);
     beyond!(

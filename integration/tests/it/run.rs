@@ -115,6 +115,38 @@ fn run_forwards_signals_to_the_container() {
 }
 
 #[test]
+fn a_command_that_waits_for_its_document_can_be_interrupted() {
+    require!(containers);
+    beyond!(
+        a_command_that_waits_for_its_document_can_be_interrupted,
+        [crun("blocks all signals before it reads")]
+    );
+    let mut bundle = Bundle::new();
+    let paused = bundle.pause();
+    let fifo = bundle.dir("waits").join("config.json");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let (path, never) = (fifo.to_str().unwrap(), unique("never"));
+    let of_bundle = [
+        "run",
+        "--bundle",
+        fifo.parent().unwrap().to_str().unwrap(),
+        &never,
+    ];
+    let of_process = ["exec", "--process", path, &paused.id];
+    for args in [&of_bundle[..], &of_process] {
+        let running = bundle.runtime.start(args);
+        // Opened once the command has it open.
+        let writer = fs::OpenOptions::new().write(true).open(&fifo).unwrap();
+        running.signal(Signal::SIGTERM);
+        let status = running.wait_for_exit();
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        assert_eq!(signal, Some(Signal::SIGTERM as i32), "{args:?}");
+        drop(writer);
+    }
+    bundle.assert_gone(&never);
+}
+
+#[test]
 fn run_keeps_the_container_if_asked() {
     require!(containers);
     beyond!(

@@ -190,7 +190,7 @@ pub(super) fn run_poststop(context: &Context<'_>, spec: &Spec, state: &State) {
     context.trace.begin("run the poststop hooks");
     let warn = |text| context.log.alert(text);
     let run = || {
-        let text = hook_state(state, Status::Stopped, "0")?;
+        let text = hook_state(state, Status::Stopped, None)?;
         // They run in any case: they take down what create has set up.
         let manner = hook_manner(&state.annotations, None, &warn).or_else(|error| {
             context.log.warn(format!("{error}, ignoring"));

@@ -21,12 +21,10 @@ const STOPPED: &str = "cannot exec in a stopped container: container not running
 /// The `exec` command. Returns the process's exit status, or 0 if it is detached.
 pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
     let story = || context.failed("exec", "exec in", request.id.as_str());
-    if request.detach {
-        exec(context, request).context(story)?;
+    let (child, signals) = exec(context, request).context(story)?;
+    let Some(signals) = signals else {
         return Ok(0);
-    }
-    let signals = Signals::block()?;
-    let child = exec(context, request).context(story)?;
+    };
     context.trace.begin("wait");
     context.write_trace();
     foreground::wait(
@@ -40,7 +38,8 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Exec) -> Result<u8> {
     )
 }
 
-fn exec(context: &Context<'_>, request: &cli::Exec) -> Result<Child> {
+/// The process and, in the foreground, the signals for it.
+fn exec(context: &Context<'_>, request: &cli::Exec) -> Result<(Child, Option<Signals>)> {
     let directory = context.root.directory(&request.id)?;
     let state = directory.load()?;
     exec_in(context, request, &directory, &state).map_err(|error| explain(error, &state))
@@ -51,7 +50,7 @@ fn exec_in(
     request: &cli::Exec,
     directory: &Directory,
     state: &State,
-) -> Result<Child> {
+) -> Result<(Child, Option<Signals>)> {
     context.trace.begin("read the container");
     let (pidfd, status) = running(context, request, directory, state)?;
     let config = spec::parse(&directory.config()?)?.value;
@@ -88,6 +87,8 @@ fn exec_in(
     context.log_plan(&plan);
     let cgroup = cgroup(context, request, state)?;
     let resctrl = Group::saved(&state.resctrl)?.filter(Group::exists);
+    // Not before all is read: the process's document can be a pipe whose writer never comes, and until then a signal is for us.
+    let signals = (!request.detach).then(Signals::block).transpose()?;
     let mut child = spawn::spawn(
         plan,
         spawn::Surroundings {
@@ -113,7 +114,7 @@ fn exec_in(
             None => Ok(()),
         });
     written.inspect_err(|_| child.kill())?;
-    Ok(child)
+    Ok((child, signals))
 }
 
 /// No lock keeps the container from ending meanwhile, which shows in whatever comes next. A process that is ending has no namespaces any

@@ -284,28 +284,28 @@ fn saved_cgroup(state: &State) -> Result<Option<Saved>> {
     })
 }
 
-/// The state as hooks read it on their standard input, with this status and pid (runtime-spec, runtime.md "State").
-fn hook_state(state: &State, status: Status, pid: &str) -> Result<Vec<u8>> {
+/// The state as hooks read it on their standard input, with this status and pid, if there still is a process (runtime-spec, runtime.md "State").
+fn hook_state(state: &State, status: Status, pid: Option<&str>) -> Result<Vec<u8>> {
     #[derive(serde::Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Hooked<'a> {
         oci_version: &'a str,
         id: &'a str,
         status: String,
-        pid: &'a serde_json::value::RawValue,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pid: Option<Box<serde_json::value::RawValue>>,
         bundle: &'a std::path::Path,
         #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
         annotations: &'a std::collections::BTreeMap<String, String>,
     }
     let wrong =
         |e: serde_json::Error| Error::new(Kind::System, format!("write the state for hooks: {e}"));
-    let pid: Box<serde_json::value::RawValue> =
-        serde_json::value::RawValue::from_string(pid.to_owned()).map_err(wrong)?;
+    let pid = pid.map(|pid| serde_json::value::RawValue::from_string(pid.to_owned()));
     let hooked = Hooked {
         oci_version: &state.oci_version,
         id: state.id.as_str(),
         status: status.to_string(),
-        pid: &pid,
+        pid: pid.transpose().map_err(wrong)?,
         bundle: &state.bundle,
         annotations: &state.annotations,
     };
@@ -315,7 +315,7 @@ fn hook_state(state: &State, status: Status, pid: &str) -> Result<Vec<u8>> {
 /// The same in front of and behind the pid, where that is not known yet.
 fn state_around_pid(state: &State, status: Status) -> Result<[Vec<u8>; 2]> {
     const MARK: &str = "-7777777";
-    let text = hook_state(state, status, MARK)?;
+    let text = hook_state(state, status, Some(MARK))?;
     let mark = format!("\"pid\":{MARK}");
     let at = text.windows(mark.len()).position(|w| w == mark.as_bytes());
     let at = at.ok_or_else(|| Error::new(Kind::System, "no pid in the state for hooks"))?

@@ -3,19 +3,17 @@
 use super::create::{self, Mode, Restored};
 use super::{Context, delete};
 use crate::cli;
-use crate::foreground::{self, Signals};
+use crate::foreground;
 use crate::report::Result;
 use std::os::fd::AsFd;
 
 /// The `restore` command. Returns the container's exit status.
 pub(super) fn run(context: &Context<'_>, request: &cli::Restore) -> Result<u8> {
-    if request.detach {
-        create::restore(context, request, Mode::Detached)?;
-        return Ok(0);
-    }
-    // Before the container exists, so that no signal for it is lost.
-    let signals = Signals::block()?;
-    if !request.no_subreaper {
+    let mode = match request.detach {
+        true => Mode::Detached,
+        false => Mode::Foreground,
+    };
+    if mode == Mode::Foreground && !request.no_subreaper {
         foreground::become_subreaper()?;
     }
     let Restored {
@@ -24,7 +22,11 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Restore) -> Result<u8> {
         pid,
         pidfd,
         terminal,
-    } = create::restore(context, request, Mode::Foreground)?;
+        signals,
+    } = create::restore(context, request, mode)?;
+    let Some(signals) = signals else {
+        return Ok(0);
+    };
     let child = foreground::Child {
         pid,
         pidfd: pidfd.as_fd(),

@@ -13,32 +13,35 @@ use std::os::fd::AsFd;
 
 /// The `run` command. Returns the container's exit status.
 pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
+    let mode = match request.detach {
+        true => Mode::Detached,
+        false => Mode::Foreground,
+    };
     if request.create.dry_run.is_some() {
-        let mode = match request.detach {
-            true => Mode::Detached,
-            false => Mode::Foreground,
-        };
         return create::outline(context, &request.create, mode).map(|()| 0);
     }
-    if request.detach {
-        let created = create::create(context, &request.create, Mode::Detached)?;
-        let begun = begin(context, created)?;
+    if mode == Mode::Foreground && !request.no_subreaper {
+        foreground::become_subreaper()?;
+    }
+    let created = create::create(context, &request.create, mode)?;
+    let mut begun = begin(context, created)?;
+    let Some(signals) = begun.signals.take() else {
         let Begun { notify, child, .. } = begun;
         context.await_ready(notify, child.pid, &child.pidfd);
         return Ok(0);
-    }
-    // Before the container exists, so that no signal for it is lost.
-    let signals = Signals::block()?;
-    if !request.no_subreaper {
-        foreground::become_subreaper()?;
-    }
-    let created = create::create(context, &request.create, Mode::Foreground)?;
+    };
+    stay(context, request, &signals, begun)
+}
+
+/// Stays with the container until it has ended, and removes it.
+fn stay(context: &Context<'_>, request: &cli::Run, signals: &Signals, begun: Begun) -> Result<u8> {
     let Begun {
         state,
         spec,
         child,
         notify,
-    } = begin(context, created)?;
+        ..
+    } = begun;
     let mut relay = || match notify.as_ref().map(|notify| notify.relay(child.pid)) {
         Some(Ok(None)) => true,
         Some(Err(error)) => {
@@ -51,7 +54,7 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
     context.trace.begin("wait");
     context.write_trace();
     let status = foreground::wait(
-        &signals,
+        signals,
         foreground::Child {
             pid: child.pid,
             pidfd: child.pidfd.as_fd(),
@@ -75,6 +78,8 @@ struct Begun {
     spec: Spec,
     child: Child,
     notify: Option<NotifySocket>,
+    /// In the foreground.
+    signals: Option<Signals>,
 }
 
 /// Starts the container and lets other commands at it. What cannot be started is removed.
@@ -92,6 +97,7 @@ fn begin(context: &Context<'_>, mut created: Created) -> Result<Begun> {
         state,
         spec,
         child,
+        signals,
         ..
     } = created;
     // As in `start`: hooks may be commands for this container.
@@ -106,6 +112,7 @@ fn begin(context: &Context<'_>, mut created: Created) -> Result<Begun> {
             spec,
             child,
             notify,
+            signals,
         }),
         Err(error) => {
             child.kill();

@@ -156,7 +156,7 @@ pub(super) fn poststart(
     }
     context.trace.begin("run the poststart hooks");
     let pid = state.pid().unwrap_or_default().to_string();
-    let text = hook_state(state, Status::Running, &pid)?;
+    let text = hook_state(state, Status::Running, Some(&pid))?;
     let warn = |text| context.log.alert(text);
     let run = || {
         let manner = hook_manner(&state.annotations, None, &warn)?;

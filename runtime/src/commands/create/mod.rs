@@ -14,6 +14,7 @@ use super::{
 };
 use crate::cgroup::{self, Cgroup};
 use crate::cli::{self, DryRun};
+use crate::foreground::Signals;
 use crate::hooks::Kind as HookKind;
 use crate::host::Host;
 use crate::notify_socket;
@@ -43,6 +44,14 @@ pub(super) enum Mode {
     Foreground,
 }
 
+impl Mode {
+    /// Takes the signals for the container, if this command will stay with it. To be called when all is read and nothing is made: a config
+    /// can be a pipe whose writer never comes, and until then a signal is for this command.
+    fn take_signals(self) -> Result<Option<Signals>> {
+        (self == Mode::Foreground).then(Signals::block).transpose()
+    }
+}
+
 /// A container that waits to be started.
 #[derive(Debug)]
 pub(super) struct Created {
@@ -51,6 +60,8 @@ pub(super) struct Created {
     pub(super) spec: Spec,
     pub(super) child: Child,
     pub(super) host: Host,
+    /// In the foreground.
+    pub(super) signals: Option<Signals>,
 }
 
 /// The `create` command.
@@ -67,6 +78,7 @@ pub(super) fn create(context: &Context<'_>, request: &cli::Create, mode: Mode) -
     context.trace.begin("read the bundle");
     let failed = || failed(context, request, mode);
     let mut prepared = prepare(context, request, mode).context(failed)?;
+    let signals = mode.take_signals()?;
     context.trace.begin("make the container's directory");
     let directory = context.root.create(&request.id)?;
     let mut state = initial_state(&prepared);
@@ -82,6 +94,7 @@ pub(super) fn create(context: &Context<'_>, request: &cli::Create, mode: Mode) -
             spec: prepared.spec,
             child,
             host: prepared.host,
+            signals,
         }),
         Err(error) => {
             take_back(context, made, directory, &prepared.spec, &state);
@@ -263,7 +276,7 @@ fn explain(error: Error, cgroup: Option<&Cgroup>) -> Error {
 
 fn run_hooks(spec: &Spec, state: &State, pid: i32, warn: &dyn Fn(String)) -> Result<()> {
     let manner = hook_manner(&state.annotations, Some(&state.bundle), warn)?;
-    let text = hook_state(state, Status::Creating, &pid.to_string())?;
+    let text = hook_state(state, Status::Creating, Some(&pid.to_string()))?;
     for kind in [HookKind::Prestart, HookKind::CreateRuntime] {
         crate::hooks::run_all(kind, hooks(spec, kind), &text, &manner)?;
     }

@@ -10,7 +10,7 @@ use crate::commands::criu::{self, DESCRIPTORS, Directories, Place, Program};
 use crate::commands::{Context, pid_file};
 use crate::criu::Criu;
 use crate::criu::wire::{Message, Notify, Type, opts};
-use crate::foreground::Terminal;
+use crate::foreground::{Signals, Terminal};
 use crate::host::Host;
 use crate::plan::Plan;
 use crate::plan::criu::{Foreign, check, externals, foreign};
@@ -38,6 +38,8 @@ pub(in crate::commands) struct Restored {
     pub(in crate::commands) pidfd: OwnedFd,
     /// The pty's master, if the process has a terminal and no console socket was given.
     pub(in crate::commands) terminal: Option<Terminal>,
+    /// In the foreground.
+    pub(in crate::commands) signals: Option<Signals>,
 }
 
 /// Restores a container. What fails leaves nothing behind.
@@ -51,6 +53,7 @@ pub(in crate::commands) fn restore(
     criu::warn_if_rootless(context, &prepared.host);
     let program = Program::find().context(story)?;
     let directories = Directories::open(&request.images, LOG).context(story)?;
+    let signals = mode.take_signals()?;
     let directory = context.root.create(&request.create.id)?;
     let mut state = initial_state(&prepared);
     let mut made = Made {
@@ -74,6 +77,7 @@ pub(in crate::commands) fn restore(
             pid,
             pidfd,
             terminal: job.terminal,
+            signals,
         }),
         Err(error) => {
             // Of a container without a cgroup nobody else would: CRIU may have let its processes go.
