@@ -141,6 +141,14 @@ fn the_usual_file_systems_are_mounted_in_a_user_namespace() {
 }
 
 #[test]
+fn message_queues_are_those_of_the_containers_root() {
+    require!(containers, userns);
+    let seen = mapped().report(&["stat=/dev/mqueue", "stat=/dev/shm"]);
+    assert_eq!(seen.stat("/dev/mqueue").uid, 0);
+    assert_eq!(seen.stat("/dev/shm").uid, 0);
+}
+
+#[test]
 fn a_user_that_is_not_mapped_is_refused() {
     require!(containers, userns);
     let mut bundle = mapped();

@@ -199,8 +199,8 @@ fn enter(
     steps.push(Step::NotDumpable);
     steps.extend(std::mem::take(&mut ns.joins).into_iter().map(Step::Join));
     steps.extend(layers);
-    if ns.new & libc::CLONE_NEWCGROUP as u64 != 0 {
-        steps.push(Step::Unshare(libc::CLONE_NEWCGROUP as u64));
+    if ns.unshared != 0 {
+        steps.push(Step::Unshare(ns.unshared));
     }
     steps.extend(options.delegates.then_some(Step::Ask(Request::Delegate)));
     steps.push(Step::NewSession);

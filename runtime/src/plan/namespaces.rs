@@ -21,6 +21,8 @@ pub(crate) struct Namespaces {
     /// Those that it joins.
     pub(crate) joined: u64,
     pub(crate) birth: Birth,
+    /// `CLONE_NEW*` of those of the new ones that init makes for itself, after it has joined others and become root.
+    pub(crate) unshared: u64,
     /// Joined by init itself, in this order.
     pub(crate) joins: Vec<Join>,
     pub(crate) opens: Vec<Open>,
@@ -149,10 +151,13 @@ fn path_of<'a>(entry: &'a LinuxNamespace, others: &Namespaces) -> Result<Option<
 fn settle(ns: &mut Namespaces, offsets: Option<CString>, host: &Host) {
     let user = libc::CLONE_NEWUSER as u64;
     let pid = libc::CLONE_NEWPID as u64;
-    // The cgroup namespace is made by init, which by then is in its cgroup: the root of a new one is its creator's cgroup.
-    ns.birth.flags = ns.new & !(libc::CLONE_NEWCGROUP as u64);
     let joins_user = ns.joined & user != 0;
     let makes_user = ns.new & user != 0;
+    // The root of a new cgroup namespace is its creator's cgroup, in which init is by then. The mqueue file system of a new IPC namespace
+    // belongs to its creator, who is root of the container only when ids are mapped: /dev/mqueue would be nobody's.
+    let ipc = if makes_user { libc::CLONE_NEWIPC } else { 0 };
+    ns.unshared = ns.new & (libc::CLONE_NEWCGROUP | ipc) as u64;
+    ns.birth.flags = ns.new & !ns.unshared;
     if host.may_return_to_pid_namespace() && !joins_user {
         // The parent can enter the pid namespace for its children.
         if let Some(at) = ns.joins.iter().position(|join| join.flags == pid) {
