@@ -86,8 +86,9 @@ machine() {
 skipped() { sed -nE 's/^skipped: .* \[([^ ]+)\]$/\1/p' "$logs/$1" | sort -u; }
 
 # run_with_systemd KERNEL PEERS [TEST-ARG]...: all that wants systemd, in one machine: its boot takes long. But the engines out of Podman's house
-# take a third of the time, and have another, so that two machines are busy until the end.
+# and those on our own shim take a third of the time each, and have others, so that two machines are busy until the end.
 podman=(engines::podman engines::a_pod_of_podman engines::buildah)
+shim=(engines::shim engines::cri)
 run_with_systemd() {
     local kernel=$1 peers=$2 name
     shift 2
@@ -95,8 +96,9 @@ run_with_systemd() {
         if [[ -n $systemd ]]; then set -- systemd:: lifecycle:: groups::; fi
         if [[ -n $engines ]]; then
             beside run "vm-podman-$kernel" boot systemd "$kernel" "$peers" "${podman[@]}"
+            beside run "vm-shim-$kernel" boot systemd "$kernel" "$peers" "${shim[@]}"
             set -- "$@" engines::
-            for name in "${podman[@]}"; do set -- "$@" --skip "$name"; done
+            for name in "${podman[@]}" "${shim[@]}"; do set -- "$@" --skip "$name"; done
         fi
     fi
     beside run "vm-systemd-$kernel" boot systemd "$kernel" "$peers" "$@" "${left_out[@]}"
