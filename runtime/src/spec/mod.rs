@@ -61,7 +61,6 @@ pub(crate) fn parse(text: &[u8]) -> Result<Parsed<Spec>> {
     let linux = parsed.value.linux_mut().as_mut();
     if let Some(resources) = linux.and_then(|linux| linux.resources_mut().as_mut()) {
         drop_unsaid_pids_limit(resources, text, "/linux/resources/pids/limit");
-        find_page_sizes(resources, text, "/linux/resources/hugepageLimits");
     }
     Ok(parsed)
 }
@@ -76,7 +75,6 @@ pub(crate) fn parse_resources(text: &[u8]) -> Result<LinuxResources> {
     let parsed: Parsed<LinuxResources> = parse_amended(text, |_, _| Ok(()))?;
     let mut resources = parsed.value;
     drop_unsaid_pids_limit(&mut resources, text, "/pids/limit");
-    find_page_sizes(&mut resources, text, "/hugepageLimits");
     Ok(resources)
 }
 
@@ -104,34 +102,13 @@ fn drop_unsaid_pids_limit(resources: &mut LinuxResources, text: &[u8], pointer: 
     }
 }
 
-/// Go takes the names of fields in any case, and what was written for runc says `pagesize`: runc's own tests do.
-fn find_page_sizes(resources: &mut LinuxResources, text: &[u8], pointer: &str) {
-    let Some(limits) = resources.hugepage_limits_mut() else {
-        return;
-    };
-    if limits.iter().all(|limit| !limit.page_size().is_empty()) {
-        return;
-    }
-    let document: Value = serde_json::from_slice(text).unwrap_or_default();
-    let fields = document.pointer(pointer).and_then(Value::as_array);
-    for (limit, fields) in limits.iter_mut().zip(fields.into_iter().flatten()) {
-        for (name, size) in fields.as_object().into_iter().flatten() {
-            if let (true, Some(size)) = (name.eq_ignore_ascii_case("pageSize"), size.as_str()) {
-                limit.set_page_size(size.to_owned());
-            }
-        }
-    }
-}
-
 fn parse_amended<T: DeserializeOwned>(
     text: &[u8],
     amend: impl FnOnce(&mut Map<String, Value>, &mut Vec<String>) -> Result<()>,
 ) -> Result<Parsed<T>> {
     let mut warnings = Vec::new();
     let first = match serde_json::from_slice(text) {
-        Ok(value) if !has_other_capabilities(text) && !names::begin_with_capitals(text) => {
-            return Ok(Parsed { value, warnings });
-        }
+        Ok(value) if !names::are_others(text) => return Ok(Parsed { value, warnings }),
         Ok(_) => None,
         Err(error) => Some(wrong(text, &error)),
     };
@@ -150,26 +127,6 @@ fn parse_amended<T: DeserializeOwned>(
             (again, _) => again,
         }),
     }
-}
-
-/// Whether something among the capabilities is written otherwise than the kernel's names are: oci-spec takes `kill` for CAP_KILL, and a container
-/// would have what it has not with runc. Looks at the text alone, for which there is no need to parse it twice.
-fn has_other_capabilities(text: &[u8]) -> bool {
-    const KEY: &[u8] = b"\"capabilities\"";
-    let Some(at) = text.windows(KEY.len()).position(|part| part == KEY) else {
-        return false;
-    };
-    let sets = text[at + KEY.len()..].split(|byte| *byte == b'}').next();
-    let mut parts = sets.unwrap_or_default().split(|byte| *byte == b'"').skip(1);
-    while let (Some(word), Some(behind)) = (parts.next(), parts.next()) {
-        let is_key = behind.trim_ascii_start().starts_with(b":");
-        let is_upper = |byte: &u8| !byte.is_ascii_lowercase();
-        let is_kernels = word.starts_with(b"CAP_") && word.iter().all(is_upper);
-        if !is_key && !is_kernels {
-            return true;
-        }
-    }
-    false
 }
 
 /// Names the field, which the parser does not.

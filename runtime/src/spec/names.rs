@@ -1,7 +1,8 @@
 //! Names of fields as the specification spells them. Go takes them in any case, so that runc takes `"CPU": {"Cpus": "0"}` for a limit; left as it
-//! is, it would be a field that nobody knows, and no limit.
+//! is, it would be a field that nobody knows, and no limit. And names of capabilities that are not the kernel's, of which oci-spec takes some.
 //!
-//! Pure. What is looked for are names that begin with a capital, as those of Go's own fields do: none of the specification's does.
+//! Pure. What is looked for are names that begin with a capital, as those of Go's own fields do, none of the specification's does; and
+//! `pagesize`, which runc's own tests say.
 
 use serde_json::{Map, Value};
 
@@ -162,33 +163,51 @@ const NAMES: &[&str] = &[
 /// Whose names are not the specification's.
 const FREE: &[&str] = &["annotations", "netDevices", "sysctl", "unified"];
 
-/// Whether the text has a name that begins with a capital.
-pub(super) fn begin_with_capitals(text: &[u8]) -> bool {
-    let mut rest = text.iter().copied().enumerate();
-    while let Some((_, byte)) = rest.next() {
-        if byte != b'"' {
-            continue;
+/// The lists of capabilities.
+const SETS: &[&[u8]] = &[
+    b"ambient",
+    b"bounding",
+    b"effective",
+    b"inheritable",
+    b"permitted",
+];
+
+/// Whether the text has a name of a field in another spelling than the specification's, or a capability by another than the kernel's name:
+/// oci-spec takes `kill` for CAP_KILL, and a container would have what it has not with runc. Of the text alone there is no need to parse it twice.
+pub(super) fn are_others(text: &[u8]) -> bool {
+    let mut name: &[u8] = b"";
+    strings(text).any(|(word, is_name)| {
+        if is_name {
+            name = word;
+            return is_other(word);
         }
-        let Some((first, initial)) = rest.next().filter(|(_, byte)| *byte != b'"') else {
-            continue;
-        };
-        let mut last = initial;
-        let mut escaped = initial == b'\\';
-        let mut end = first;
-        for (at, byte) in rest.by_ref() {
-            (end, last) = (at, byte);
-            if byte == b'"' && !escaped {
-                break;
-            }
-            escaped = byte == b'\\' && !escaped;
-        }
-        let behind = text[end..].get(1..).unwrap_or_default();
-        let is_name = last == b'"' && behind.trim_ascii_start().starts_with(b":");
-        if is_name && initial.is_ascii_uppercase() {
-            return true;
-        }
-    }
-    false
+        SETS.contains(&name) && !is_kernels(word)
+    })
+}
+
+fn is_other(name: &[u8]) -> bool {
+    name.first().is_some_and(u8::is_ascii_uppercase) || name == b"pagesize"
+}
+
+fn is_kernels(capability: &[u8]) -> bool {
+    capability.starts_with(b"CAP_") && !capability.iter().any(u8::is_ascii_lowercase)
+}
+
+/// The strings of a JSON text as they are written, each with whether it is the name of a field.
+fn strings(text: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let begin = rest.iter().position(|byte| *byte == b'"')? + 1;
+        let mut escaped = false;
+        let length = rest[begin..].iter().position(|byte| {
+            let ends = *byte == b'"' && !escaped;
+            escaped = *byte == b'\\' && !escaped;
+            ends
+        })?;
+        let (word, behind) = rest[begin..].split_at(length);
+        rest = &behind[1..];
+        Some((word, rest.trim_ascii_start().starts_with(b":")))
+    })
 }
 
 /// Spells the names of a document and of all below it as the specification does. What is there under both spellings is merged, as by Go; where both
@@ -210,11 +229,10 @@ pub(super) fn respell(document: &mut Map<String, Value>) {
     }
 }
 
-/// The specification's spelling of a name that begins with a capital.
+/// The specification's spelling of a name in another.
 fn specified(name: &str) -> Option<&'static str> {
     let mut known = NAMES.iter().copied();
-    name.starts_with(|c: char| c.is_ascii_uppercase())
-        .then(|| known.find(|known| known.eq_ignore_ascii_case(name)))?
+    is_other(name.as_bytes()).then(|| known.find(|known| known.eq_ignore_ascii_case(name)))?
 }
 
 fn merge(into: &mut Value, value: Value) {
@@ -249,9 +267,17 @@ mod tests {
             ),
             (r#"{"env":["A=\\"],"linux" : {"CPU" : {}}}"#, true),
             (r#"{"a":"\"","Cpus":1}"#, true),
-            (r#""Open"#, false),
+            (r#"[{"pagesize":"2MB"}]"#, true),
+            (r#"{"pageSize":"pagesize"}"#, false),
+            (r#"{"Open"#, false),
+            (r#"{"ambient":["CAP_KILL", "kill"]}"#, true),
+            (
+                r#"{"permitted":[],"env":["cap_kill"],"effective":["CAP_X"]}"#,
+                false,
+            ),
+            (r#"{"effective":["CAP_kILL"]}"#, true),
         ] {
-            assert_eq!(begin_with_capitals(text.as_bytes()), found, "{text}");
+            assert_eq!(are_others(text.as_bytes()), found, "{text}");
         }
     }
 
