@@ -53,7 +53,7 @@ mod cve_2019_5736_the_runtimes_own_file {
                 runc_race(
                     "is no program of a root without its libraries if it is linked with some"
                 ),
-                crun(
+                crun_race(
                     "is no program of a root without its libraries, so that nothing can be caught"
                 )
             ]

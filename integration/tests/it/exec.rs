@@ -156,10 +156,7 @@ fn exec_has_the_configured_umask() {
         exec_has_the_configured_umask,
         [
             runc_before("1.2", "sets 022"),
-            crun_before(
-                "1.21",
-                "ignores the configured process unless a process file is given"
-            )
+            crun("ignores what is configured, some versions only if a process file is given")
         ]
     );
     let mut bundle = Bundle::new();

@@ -363,6 +363,13 @@ fn recursive_propagation_reaches_the_mounts_below_the_root() {
 #[test]
 fn what_masks_a_file_is_no_peer_of_the_hosts() {
     require!(containers);
+    beyond!(
+        what_masks_a_file_is_no_peer_of_the_hosts,
+        [crun_before(
+            "1.28",
+            "binds the host's /dev/null as its peer"
+        )]
+    );
     // Who mounts over it would mount over the host's /dev/null.
     host::in_own_mounts(|| {
         let (none, shared) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_SHARED);

@@ -586,8 +586,8 @@ fn an_update_that_is_killed_leaves_no_limit_but_its_own() {
     beyond!(
         an_update_that_is_killed_leaves_no_limit_but_its_own,
         [
-            runc("sets the limit, and the kernel kills the container"),
-            crun("sets the limit, and the kernel kills the container")
+            runc_race("sets the limit, and the kernel kills the container"),
+            crun_race("sets the limit, and the kernel kills the container")
         ]
     );
     let mut bundle = Bundle::new();
