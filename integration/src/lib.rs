@@ -53,3 +53,11 @@ pub use config::Config;
 pub use container::Container;
 pub use runtime::{Finished, Runtime};
 pub use seen::{Kind, Seen};
+
+/// How many of something a test has: many if the environment says `MANY`, or else few, which cost little time.
+pub fn many(few: usize, many: usize) -> usize {
+    match std::env::var_os("MANY") {
+        Some(_) => many,
+        None => few,
+    }
+}

@@ -3,7 +3,7 @@
 //! `MANY=1` has the leak tests go on for longer.
 
 use integration::shim::Shim;
-use integration::{Bundle, place, require};
+use integration::{Bundle, many, place, require};
 use serde_json::json;
 use std::time::Duration;
 
@@ -90,13 +90,6 @@ fn a_pod_without_a_pause_container_costs_its_shim_no_more() {
     let before = shim.switches();
     std::thread::park_timeout(IDLE);
     assert_eq!(shim.switches() - before, 0);
-}
-
-fn many(few: usize, many: usize) -> usize {
-    match std::env::var_os("MANY") {
-        Some(_) => many,
-        None => few,
-    }
 }
 
 /// What of a shim must not grow: threads, all descriptors, those for containers and commands, and children.

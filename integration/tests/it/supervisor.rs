@@ -5,6 +5,7 @@ mod commit;
 mod copy;
 mod crash;
 mod cut_off;
+mod density;
 mod full;
 mod images;
 mod metrics;
