@@ -477,7 +477,9 @@ fn reason(error: &str) -> String {
     let (_, reason) = error
         .split_once("unable to start container process: ")
         .unwrap();
-    reason.to_owned()
+    // runc's from 1.2 on.
+    let stage = "error during container init: ";
+    reason.strip_prefix(stage).unwrap_or(reason).to_owned()
 }
 
 fn text(value: &Value) -> String {
