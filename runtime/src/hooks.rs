@@ -6,7 +6,8 @@
 //! A hook gets the environment its entry states and nothing else, no blocked signals, and none of our descriptors: they are
 //! close-on-exec, those that we were started with too.
 //! It stays in our process group, so that Ctrl-C reaches a hook that hangs. It may ignore its input, write without end and leave
-//! children behind that hold its output open: only its own death ends the wait.
+//! children behind that hold its output open: only its own death ends the wait. If we die, it does, but for a poststop hook, which cleans
+//! up, and which nobody would run again.
 
 use crate::report::{Context, Error, Kind as ErrorKind, Result};
 use crate::sys::{self, Errno, signal};
@@ -55,6 +56,8 @@ pub(crate) struct Manner<'a> {
     /// How long a hook without a timeout may run before `warn` is told.
     pub(crate) warn_after: Option<Duration>,
     pub(crate) warn: &'a dyn Fn(String),
+    /// The pidfd of the process that hooks of the creation are for: without it, there is nothing for them to do.
+    pub(crate) creates: Option<OwnedFd>,
 }
 
 /// A file that hooks write to.
@@ -110,7 +113,8 @@ pub(crate) fn run_one(
             "{kind} hook #{index} ({path}) is still running and has no timeout, waiting"
         ));
     };
-    run(hook, state_json, manner, &warn).context(|| format!("error running {kind} hook #{index}"))
+    run(kind, hook, state_json, manner, &warn)
+        .context(|| format!("error running {kind} hook #{index}"))
 }
 
 /// How long a hook may run, if there is a limit.
@@ -125,17 +129,26 @@ pub(crate) fn timeout(hook: &Hook) -> Result<Option<Duration>> {
     }
 }
 
-fn run(hook: &Hook, state_json: &[u8], manner: &Manner<'_>, warn: &dyn Fn()) -> Result<()> {
+fn run(
+    kind: Kind,
+    hook: &Hook,
+    state_json: &[u8],
+    manner: &Manner<'_>,
+    warn: &dyn Fn(),
+) -> Result<()> {
     let timeout = timeout(hook)?;
     let path = hook.path().display();
-    let command = command(hook, manner);
-    let mut child = command?.spawn().context(|| format!("exec {path}"))?;
+    let mut command = command(hook, manner)?;
+    if kind != Kind::Poststop {
+        sys::signal::end_child_with_us(&mut command);
+    }
+    let mut child = command.spawn().context(|| format!("exec {path}"))?;
     let alarm = match (timeout, manner.warn_after) {
         (None, Some(after)) => Some((after, warn)),
         _ => None,
     };
     let watched = Watch::new(&mut child, state_json).and_then(|mut watch| {
-        let end = watch.until_end(&mut child, timeout, alarm)?;
+        let end = watch.until_end(&mut child, timeout, alarm, manner.creates.as_ref())?;
         Ok((end, watch))
     });
     match watched {
@@ -211,6 +224,8 @@ fn command(hook: &Hook, manner: &Manner<'_>) -> Result<Command> {
 enum End {
     Exited(ExitStatus),
     TimedOut(Duration),
+    /// The container's process was first.
+    Forsaken,
 }
 
 impl fmt::Display for End {
@@ -221,6 +236,9 @@ impl fmt::Display for End {
                 "hook ran past specified timeout of {:.1}s",
                 timeout.as_secs_f64()
             ),
+            End::Forsaken => {
+                f.write_str("the container's process has ended, and the hook was killed")
+            }
             End::Exited(status) => {
                 match (status.code(), status.signal()) {
                     (Some(code), _) => write!(f, "exit status {code}")?,
@@ -273,6 +291,7 @@ impl<'a> Watch<'a> {
         child: &mut Child,
         timeout: Option<Duration>,
         alarm: Option<(Duration, &dyn Fn())>,
+        container: Option<&OwnedFd>,
     ) -> Result<End> {
         // A time beyond what the clock can hold is none.
         let begun = Instant::now();
@@ -284,26 +303,29 @@ impl<'a> Watch<'a> {
                 ring();
             }
             let next = deadline.map(|(at, _)| at).or(alarm.map(|(at, _)| at));
-            if self.wait(next)? {
+            let [hook_ended, container_ended] = self.wait(next, container)?;
+            if hook_ended {
                 break End::Exited(child.wait().context(|| "wait")?);
             }
             self.stdout.read_some()?;
             self.stderr.read_some()?;
-            if let Some((at, timeout)) = deadline
-                && Instant::now() >= at
-            {
-                child.kill().context(|| "kill")?;
-                child.wait().context(|| "wait")?;
-                break End::TimedOut(timeout);
-            }
+            let late = deadline.filter(|(at, _)| Instant::now() >= *at);
+            let end = match late {
+                Some((_, timeout)) => End::TimedOut(timeout),
+                None if container_ended => End::Forsaken,
+                None => continue,
+            };
+            child.kill().context(|| "kill")?;
+            child.wait().context(|| "wait")?;
+            break end;
         };
         self.stdout.read_rest()?;
         self.stderr.read_rest()?;
         Ok(end)
     }
 
-    /// Waits until something can be done or `deadline` has passed. True once the hook is dead.
-    fn wait(&self, deadline: Option<Instant>) -> Result<bool> {
+    /// Waits until something can be done or `deadline` has passed. Says whether the hook is dead, and whether the container's process is.
+    fn wait(&self, deadline: Option<Instant>, container: Option<&OwnedFd>) -> Result<[bool; 2]> {
         let timeout = deadline.map_or(PollTimeout::NONE, |at| {
             // Rounded up, lest the last millisecond be spent in turning round.
             let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
@@ -323,11 +345,14 @@ impl<'a> Watch<'a> {
                     .map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)),
             );
         }
+        let last = fds.len();
+        fds.extend(container.map(|pidfd| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, timeout) {
-            Err(Errno::EINTR) => Ok(false),
-            other => other
-                .context(|| "poll")
-                .map(|_| fds[0].any().unwrap_or(false)),
+            Err(Errno::EINTR) => Ok([false; 2]),
+            other => other.context(|| "poll").map(|_| {
+                let has_ended = |at: usize| fds.get(at).and_then(PollFd::any).unwrap_or(false);
+                [0, last].map(has_ended)
+            }),
         }
     }
 
@@ -457,6 +482,7 @@ mod tests {
             outputs: [None, None],
             warn_after: None,
             warn: &|_| {},
+            creates: None,
         }
     }
 

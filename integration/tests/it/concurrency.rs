@@ -144,7 +144,7 @@ const HISTORIES: [&[&[&str]]; 4] = [
 ];
 
 /// What commands say that come too early or too late.
-const OUT_OF_TURN: [&str; 10] = [
+const OUT_OF_TURN: [&str; 11] = [
     "does not exist",
     "already exists",
     "container not running",
@@ -154,6 +154,7 @@ const OUT_OF_TURN: [&str; 10] = [
     "already running",
     "that is not stopped",
     "in a paused container",
+    "in the paused state",
     // Of an exec: with the container.
     "was killed by signal 9 during its set-up",
 ];
@@ -252,13 +253,7 @@ fn hooks_may_ask_for_the_state_of_their_container() {
     let mut bundle = Bundle::new();
     let id = unique("asking");
     let root = bundle.runtime.root.display().to_string();
-    for kind in [
-        "prestart",
-        "createRuntime",
-        "createContainer",
-        "poststart",
-        "poststop",
-    ] {
+    for kind in ["prestart", "createRuntime", "createContainer", "poststart"] {
         let hook = json!({ "path": runtime(), "args": ["caisson", "--root", root, "state", id], "timeout": 60 });
         bundle.config.push(&format!("/hooks/{kind}"), hook);
     }

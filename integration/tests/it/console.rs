@@ -316,6 +316,51 @@ fn exec_on_a_terminal_passes_the_exit_code_on() {
     assert_eq!(exec.wait().code(), Some(6));
 }
 
+#[test]
+fn exec_has_its_terminal_whatever_the_container_makes_of_ptmx() {
+    require!(containers);
+    beyond!(
+        exec_has_its_terminal_whatever_the_container_makes_of_ptmx,
+        [
+            runc_before("1.3.3", "opens /dev/ptmx"),
+            crun("opens /dev/ptmx")
+        ]
+    );
+    let mut bundle = Bundle::with_busybox();
+    bundle.config.privileged();
+    let container = bundle.pause();
+    let script = "rm /dev/ptmx; ln -s /etc/passwd /dev/ptmx";
+    container.exec(&[], &["/bin/sh", "-c", script]).success();
+    let arguments = ["exec", "-t", &container.id, "/bin/probe", "pause", "6"];
+    let mut exec = OnTerminal::start(container.runtime.command(&arguments), 30, 100);
+    exec.terminal.output.until("ready");
+    exec.signal(Signal::SIGTERM);
+    assert_eq!(exec.wait().code(), Some(6));
+}
+
+#[test]
+fn a_console_that_is_a_link_is_refused() {
+    require!(containers);
+    beyond!(
+        a_console_that_is_a_link_is_refused,
+        [
+            runc_before("1.3.3", "follows it"),
+            crun("follows or replaces it")
+        ]
+    );
+    let mut bundle = with_terminal();
+    bundle.config.unmount("/dev");
+    let (dev, victim) = (bundle.dir("dev"), bundle.file("victim", ""));
+    std::fs::write(&victim, "mine").unwrap();
+    std::os::unix::fs::symlink("/victim", dev.join("console")).unwrap();
+    let socket = socket(&bundle);
+    let flags = ["--console-socket", socket.path.to_str().unwrap()];
+    let Err(finished) = bundle.create_with(&flags) else {
+        panic!("the terminal is bound somewhere else");
+    };
+    finished.failure().says("symbolic links");
+}
+
 fn with_terminal() -> Bundle {
     let mut bundle = Bundle::new();
     bundle.config.set("/process/terminal", true);

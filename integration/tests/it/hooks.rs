@@ -2,9 +2,12 @@
 
 use integration::place::{probe, unique};
 use integration::{Bundle, Container, Seen, beyond, host, require};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 /// In the order of a container's life.
 const KINDS: [&str; 6] = [
@@ -104,6 +107,81 @@ fn hooks_get_the_state_on_standard_input() {
             assert_eq!(state["pid"], container.pid, "{label}");
         }
     }
+}
+
+#[test]
+fn a_poststop_hook_that_hangs_keeps_nothing_of_the_container() {
+    require!(containers);
+    beyond!(
+        a_poststop_hook_that_hangs_keeps_nothing_of_the_container,
+        [
+            runc_race("fails while another command removes the container"),
+            crun("keeps the state until its hooks have run")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    let announced = hanging(&mut bundle, "poststop");
+    let container = bundle.create();
+    for _ in 0..2 {
+        let delete = bundle.runtime.start(&["delete", "--force", &container.id]);
+        let hook = announced.pid();
+        assert_ne!(container.call("state", &[]).code(), 0);
+        // Nobody would run it again: it goes on without the command.
+        delete.signal(Signal::SIGKILL);
+        delete.wait_for_exit();
+        assert!(host::alive(hook));
+        bundle
+            .runtime
+            .call(&["delete", "--force", &container.id])
+            .success();
+        bundle.call("create", &[], &container.id).success();
+        kill(Pid::from_raw(hook), Signal::SIGKILL).unwrap();
+    }
+    let delete = bundle.runtime.start(&["delete", "--force", &container.id]);
+    kill(Pid::from_raw(announced.pid()), Signal::SIGKILL).unwrap();
+    delete.wait().success();
+}
+
+#[test]
+fn hooks_of_the_creation_end_with_the_command() {
+    require!(containers);
+    beyond!(
+        hooks_of_the_creation_end_with_the_command,
+        [runc("lets them go on"), crun("lets them go on")]
+    );
+    let mut bundle = Bundle::new();
+    let announced = hanging(&mut bundle, "createRuntime");
+    bundle.save();
+    let id = unique("killed");
+    let create = bundle.start("create", &[], &id);
+    let hook = Kept(announced.pid());
+    create.signal(Signal::SIGKILL);
+    create.wait_for_exit();
+    let ended = host::await_end(hook.0);
+    bundle.runtime.call(&["delete", "--force", &id]).success();
+    assert!(ended);
+}
+
+#[test]
+fn a_hook_of_the_creation_ends_with_the_containers_process() {
+    require!(containers);
+    // Others wait for the hook, and so would we.
+    if !integration::peer::is("caisson") {
+        return;
+    }
+    let mut bundle = Bundle::new();
+    let announced = hanging(&mut bundle, "createRuntime");
+    bundle.save();
+    let id = unique("killed");
+    let create = bundle.start("create", &[], &id);
+    let hook = announced.pid();
+    bundle.runtime.call(&["kill", &id, "KILL"]).success();
+    create
+        .wait()
+        .failure()
+        .says("error running createRuntime hook #0: the container's process has ended");
+    assert!(!host::alive(hook));
+    bundle.assert_gone(&id);
 }
 
 #[test]
@@ -682,4 +760,35 @@ fn notes(bundle: &Bundle) -> Vec<Note> {
         }
     };
     text.lines().map(parse).collect()
+}
+
+/// Where hooks that hang say who they are.
+struct Announced(PathBuf);
+
+impl Announced {
+    /// Waits for the next.
+    #[track_caller]
+    fn pid(&self) -> i32 {
+        let line = fs::read_to_string(&self.0).unwrap();
+        line.trim().parse().unwrap()
+    }
+}
+
+/// A hook that says its pid, and hangs.
+fn hanging(bundle: &mut Bundle, kind: &str) -> Announced {
+    let fifo = bundle.scratch.path().join("announced");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let script = "echo $$ >\"$0\"; exec sleep 1000";
+    let hook = json!({ "path": "/bin/sh", "args": ["sh", "-c", script, fifo], "env": ["PATH=/usr/bin:/bin"] });
+    bundle.config.push(&format!("/hooks/{kind}"), hook);
+    Announced(fifo)
+}
+
+/// A process that has ended after the test.
+struct Kept(i32);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        kill(Pid::from_raw(self.0), Signal::SIGKILL).ok(); // It should have.
+    }
 }

@@ -139,6 +139,24 @@ fn start_of_a_running_or_stopped_container_says_why_not() {
 }
 
 #[test]
+fn a_paused_container_is_not_started() {
+    require!(containers);
+    beyond!(
+        a_paused_container_is_not_started,
+        [crun("has it start once it is resumed")]
+    );
+    let bundle = Bundle::new();
+    let container = bundle.create();
+    container.call("pause", &[]).success();
+    container
+        .start()
+        .failure()
+        .says("cannot start a container in the paused state");
+    container.call("resume", &[]).success();
+    container.start().success();
+}
+
+#[test]
 fn a_container_that_died_before_start_cannot_be_started() {
     require!(containers);
     let bundle = Bundle::new();

@@ -7,6 +7,57 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 #[test]
+fn a_file_system_is_remounted_where_it_is() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let kept = bundle.file("kept", "kept");
+    bundle
+        .config
+        .mount("/data", "tmpfs", "tmpfs", &["mode=700"])
+        .bind(&kept, "/data/kept", &[])
+        .mount("/data", "tmpfs", "tmpfs", &["remount", "nosuid", "size=2m"])
+        .mount("/dev/shm", "tmpfs", "shm", &["remount", "ro"])
+        .mount("/proc", "proc", "proc", &["remount", "ro", "nosuid"]);
+    let seen = bundle.report(&["cat=/data/kept", "try=create:/dev/shm/x"]);
+    assert_eq!(*seen.files["/data/kept"], "kept");
+    assert_eq!(seen.tried("create:/dev/shm/x"), "EROFS");
+    for (target, options, of_superblock) in [
+        (
+            "/data",
+            &["rw", "nosuid"][..],
+            &["size=2048k", "mode=700"][..],
+        ),
+        ("/dev/shm", &["ro"], &["size=65536k"]),
+        ("/proc", &["ro", "nosuid"], &[]),
+    ] {
+        let all = seen.mounts.iter().filter(|mount| mount.target == target);
+        assert_eq!(all.count(), 1, "{target}");
+        let mount = seen.mounted(target);
+        assert!(mount.has(options), "{target}: {:?}", mount.options);
+        for option in of_superblock {
+            assert!(mount.super_options.contains(*option), "{target}: {option}");
+        }
+    }
+}
+
+#[test]
+fn what_is_bound_is_not_remounted_for_the_host_too() {
+    require!(containers, caisson);
+    let mut bundle = Bundle::new();
+    let source = bundle.dir("source");
+    for target in ["/data", "/other"] {
+        bundle
+            .config
+            .bind(&source, "/data", &[])
+            .mount(target, "ext4", "none", &["remount", "ro"]);
+        bundle
+            .create_fails()
+            .failure()
+            .says("remount: nothing is there that this config mounts");
+    }
+}
+
+#[test]
 fn the_default_mounts_are_there_with_their_options() {
     require!(containers);
     let seen = Bundle::new().report(&[]);

@@ -361,6 +361,24 @@ fn recursive_propagation_reaches_the_mounts_below_the_root() {
 }
 
 #[test]
+fn the_root_is_a_read_only_path_too() {
+    require!(containers);
+    beyond!(
+        the_root_is_a_read_only_path_too,
+        [crun(
+            "mounts a read-only copy over it, where the container never looks"
+        )]
+    );
+    let mut bundle = Bundle::new();
+    symlink("/", bundle.rootfs().join("link")).unwrap();
+    bundle.config.writable();
+    for path in ["/", "/link"] {
+        bundle.config.set("/linux/readonlyPaths", json!([path]));
+        assert_eq!(bundle.tries(&["create:/new"]), ["EROFS"], "{path}");
+    }
+}
+
+#[test]
 fn what_masks_a_file_is_no_peer_of_the_hosts() {
     require!(containers);
     beyond!(

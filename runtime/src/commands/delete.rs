@@ -116,8 +116,8 @@ fn planned_cgroup(context: &Context<'_>, directory: &Directory) -> Result<Option
     cgroup::made_after(&cgroup_plan(context, id, &spec, &context.host()?)?)
 }
 
-/// Kills what lives, removes the groups and mounts, runs the poststop hooks, if `spec` has any, and removes the directory, in this order: interrupted
-/// at any point, it can be repeated.
+/// Kills what lives and removes the groups, the mounts and the directory, in this order: interrupted at any point, it can be repeated. Then runs
+/// the poststop hooks, if `spec` has any, as the specification has it: the container is no more, and one that hangs keeps nothing of it.
 pub(super) fn destroy(
     context: &Context<'_>,
     directory: Locked,
@@ -134,11 +134,12 @@ pub(super) fn destroy(
         group.remove()?;
     }
     unmount_root(state)?;
+    context.trace.begin("remove the container's directory");
+    directory.remove()?;
     if let Some(spec) = spec {
         run_poststop(context, spec, state);
     }
-    context.trace.begin("remove the container's directory");
-    directory.remove()
+    Ok(())
 }
 
 /// Unmounts the root of a container without a mount namespace, and with it all that was mounted there: on the host. What is at the path is

@@ -344,6 +344,7 @@ fn hook_manner<'a>(
         outputs: [stdout?, stderr?],
         warn_after: hook_warn_after(annotations.get(HOOK_WARN_AFTER))?,
         warn,
+        creates: None,
     })
 }
 

@@ -27,7 +27,10 @@ pub(super) fn run(context: &Context<'_>, id: &ContainerId) -> Result<()> {
                 "cannot start a container that is still being created",
             ));
         }
-        Status::Running | Status::Paused => {
+        Status::Paused => {
+            return Err(wrong_state("cannot start a container in the paused state"));
+        }
+        Status::Running => {
             return Err(wrong_state("cannot start an already running container"));
         }
     }

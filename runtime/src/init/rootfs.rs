@@ -8,7 +8,7 @@ use crate::plan::Op;
 use crate::plan::rootfs::{Root as Planned, Source};
 use crate::sys::mount::{
     MountAttr, attach, clone_tree, detach, fsconfig_create, fsconfig_string, fsmount, fsopen,
-    mount as mount2,
+    is_root_of, mount as mount2,
 };
 use crate::sys::{Errno, fs};
 use std::ffi::CStr;
@@ -129,11 +129,15 @@ pub(crate) fn make_readonly(root: &Root, path: &CStr, files: &Files) -> Done {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
         other => other.at(Op::Resolve)?,
     };
-    let tree = clone_tree(&target, c"", true).at(Op::CloneSource)?;
     let attr = MountAttr {
         set: libc::MOUNT_ATTR_RDONLY,
         ..MountAttr::default()
     };
+    // What is mounted over the root is not what the container has as its root.
+    if is_root_of(&target, root).at(Op::Verify)? {
+        return mount::set_attributes(files, &target, &attr, false).at(Op::SetAttributes);
+    }
+    let tree = clone_tree(&target, c"", true).at(Op::CloneSource)?;
     mount::place(files, &tree, &target, &[(attr, false)], &[])
 }
 

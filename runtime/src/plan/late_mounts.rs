@@ -47,6 +47,10 @@ pub(crate) fn add(entry: &Mount, container: &Container<'_>) -> Result<Plan> {
         false => None,
     };
     let mut mount = mounts::plan(entry, &container.surroundings(joined))?;
+    if mount.is_remount() {
+        let text = "remount is for mounts that a container is created with";
+        return Err(Error::invalid(text).in_field("options"));
+    }
     match &mut mount.kind {
         Kind::Bind(bind) if bind.links.copy => {
             let text = "copy-symlink is for mounts that a container is created with";

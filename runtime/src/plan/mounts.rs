@@ -95,7 +95,7 @@ pub(crate) struct Filesystem {
     pub(crate) source: CString,
     /// Parameters for fsconfig(2), in the order of the words.
     pub(crate) params: Vec<(CString, Option<CString>)>,
-    /// For mount(2), where a parameter is longer than fsconfig takes (255 bytes): the `MS_*` flags and the joined parameters.
+    /// For mount(2), where a parameter is longer than fsconfig takes (255 bytes), and for a remount: the `MS_*` flags and the joined parameters.
     pub(crate) legacy: Option<(u64, CString)>,
     /// tmpfs only: copy what is below the destination into the new file system.
     pub(crate) copy_up: bool,
@@ -119,6 +119,7 @@ struct Words {
     ms_flags: u64,
     data: Vec<String>,
     copy_up: bool,
+    remount: bool,
     id_map: Option<idmap::Word>,
     links: Links,
 }
@@ -236,6 +237,7 @@ pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) 
         && (fstype == "tmpfs" || target == Path::new("/dev"));
     if late_readonly {
         words.set &= !MOUNT_ATTR_RDONLY;
+        words.ms_flags &= !libc::MS_RDONLY;
         words.superblock.retain(|word| *word != "ro");
     }
     if cgroup && around.cgroup_path.is_none() {
@@ -250,7 +252,7 @@ pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) 
     let (recursive, propagation) = (words.recursive, std::mem::take(&mut words.propagation));
     let kind = if is_bind {
         bind(entry, &words, id_map, around)?
-    } else if cgroup {
+    } else if cgroup && !words.remount {
         cgroup_kind(entry, fstype, around)?
     } else {
         Kind::Filesystem(filesystem(entry, fstype, words, around)?)
@@ -440,8 +442,9 @@ fn filesystem(
     let too_long = params
         .iter()
         .any(|(_, value)| value.as_ref().is_some_and(|v| v.as_bytes().len() > 255));
-    let legacy = if too_long {
-        Some((words.ms_flags, c_string(data.join(","))?))
+    let remount = if words.remount { libc::MS_REMOUNT } else { 0 };
+    let legacy = if too_long || words.remount {
+        Some((words.ms_flags | remount, c_string(data.join(","))?))
     } else {
         None
     };
@@ -524,8 +527,7 @@ fn effect(word: &str) -> Option<Effect> {
         "nomand" => Superblock("nomand", 0),
         "lazytime" => Superblock("lazytime", MS_LAZYTIME),
         "nolazytime" => Superblock("nolazytime", 0),
-        "defaults" | "silent" | "loud" | "iversion" | "noiversion" | "acl" | "noacl"
-        | "remount" => Nothing,
+        "defaults" | "silent" | "loud" | "iversion" | "noiversion" | "acl" | "noacl" => Nothing,
         "shared" => Propagation(libc::MS_SHARED, false),
         "rshared" => Propagation(libc::MS_SHARED, true),
         "slave" => Propagation(libc::MS_SLAVE, false),
@@ -648,6 +650,7 @@ fn parse(options: &[String]) -> Result<Words> {
         match word.as_str() {
             "bind" => words.bind = true,
             "rbind" => (words.bind, words.recursive_bind) = (true, true),
+            "remount" => words.remount = true,
             "tmpcopyup" => words.copy_up = true,
             "copy-symlink" => words.links.copy = true,
             "src-nofollow" => words.links.keep_source = true,
@@ -724,6 +727,17 @@ impl Words {
 }
 
 impl Mount {
+    /// Whether it changes a file system that is mounted there by then. A bind is made anew in any case.
+    pub(crate) fn is_remount(&self) -> bool {
+        match &self.kind {
+            Kind::Filesystem(filesystem) => {
+                let flags = filesystem.legacy.as_ref().map(|(flags, _)| flags);
+                flags.is_some_and(|flags| flags & libc::MS_REMOUNT != 0)
+            }
+            _ => false,
+        }
+    }
+
     /// What is mounted where, and how.
     pub(crate) fn places(&self) -> String {
         let source = match &self.kind {

@@ -71,7 +71,7 @@ impl Child {
             match message {
                 Some(Message::Ask(Request::Start)) => return Ok(()),
                 Some(Message::Ask(request @ (Request::Hooks | Request::Delegate))) => {
-                    serve(request, self.pid)?;
+                    serve(request, self.pid).map_err(|error| self.explain(error))?;
                 }
                 Some(Message::Ask(Request::NetDevices)) => {
                     self.moved = Some(network::move_devices(&self.net_devices, self.pid)?);
@@ -291,6 +291,15 @@ impl Child {
             Kind::System,
             "the container's process sent what it should not",
         )
+    }
+
+    /// What failed for want of init is said to be so.
+    fn explain(&self, error: Error) -> Error {
+        let mut end = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut end, PollTimeout::ZERO) {
+            Ok(1..) => self.died().and(&error),
+            _ => error,
+        }
     }
 
     /// Init ended without a word: its status, and what the kernel counted, say why.

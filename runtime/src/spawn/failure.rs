@@ -35,6 +35,10 @@ pub(super) fn failed(failure: &Failure, steps: &[Step], program: &str) -> Error 
                 _ => step.to_string(),
             };
             let mut story = with_op(what, op);
+            // What setuid(2) and setgroups(2) say of an id that has no mapping.
+            if matches!(step, Step::Ids { .. } | Step::Groups(_)) && errno == Errno::EINVAL {
+                story += " (not mapped in the container's user namespace)";
+            }
             // A plan without a program starts none.
             if !program.is_empty() {
                 story = format!("{IN_INIT}: {story}");

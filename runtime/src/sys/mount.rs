@@ -183,23 +183,27 @@ pub(crate) fn pivot_root_here() -> Result<()> {
         .map(drop)
 }
 
-/// statx(2): the id of the mount that a path is on (kernel 5.8).
+/// The id of the mount that a path is on.
 pub(crate) fn mount_id(path: &Path) -> Result<u64> {
-    path.with_nix_path(|path| {
-        let mut buf = std::mem::MaybeUninit::<libc::statx>::zeroed();
-        // SAFETY: the path is NUL-terminated; `buf` has room for a statx.
-        Errno::result(unsafe {
-            libc::statx(
-                libc::AT_FDCWD,
-                path.as_ptr(),
-                0,
-                libc::STATX_MNT_ID,
-                buf.as_mut_ptr(),
-            )
-        })?;
-        // SAFETY: the kernel filled it, and every bit pattern of it is valid.
-        Ok(unsafe { buf.assume_init() }.stx_mnt_id)
-    })?
+    let here = super::fs::CWD;
+    path.with_nix_path(|path| Ok(statx(here, path, 0)?.stx_mnt_id))?
+}
+
+/// Whether a descriptor is of the root of the mount that another is on (STATX_ATTR_MOUNT_ROOT: kernel 5.8).
+pub(crate) fn is_root_of(fd: impl AsFd, mount: impl AsFd) -> Result<bool> {
+    let seen = statx(fd, c"", libc::AT_EMPTY_PATH)?;
+    let is_root = seen.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0;
+    Ok(is_root && seen.stx_mnt_id == statx(mount, c"", libc::AT_EMPTY_PATH)?.stx_mnt_id)
+}
+
+/// statx(2), for the id of the mount (kernel 5.8).
+fn statx(dir: impl AsFd, path: &CStr, at: c_int) -> Result<libc::statx> {
+    let mut buf = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let (fd, mask) = (dir.as_fd().as_raw_fd(), libc::STATX_MNT_ID);
+    // SAFETY: the path is NUL-terminated; `buf` has room for a statx.
+    Errno::result(unsafe { libc::statx(fd, path.as_ptr(), at, mask, buf.as_mut_ptr()) })?;
+    // SAFETY: the kernel filled it, and every bit pattern of it is valid.
+    Ok(unsafe { buf.assume_init() })
 }
 
 /// fstatfs(2): the file system's magic number (`PROC_SUPER_MAGIC`, …).

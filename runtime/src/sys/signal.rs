@@ -93,6 +93,21 @@ pub(crate) fn meaning(number: i32) -> String {
     text.to_string_lossy().to_lowercase()
 }
 
+/// Makes the process that `command` starts end with us.
+pub(crate) fn end_child_with_us(command: &mut Command) {
+    let us = std::process::id();
+    let follow = move || {
+        super::process::set_parent_death_signal(libc::SIGKILL)?;
+        match std::os::unix::process::parent_id() == us {
+            true => Ok(()),
+            // Ended before that was said.
+            false => Err(std::io::Error::from(Errno::ESRCH)),
+        }
+    };
+    // SAFETY: between fork and exec the closure makes two system calls; it takes no lock and allocates nothing.
+    unsafe { command.pre_exec(follow) };
+}
+
 /// Makes the process that `command` starts begin with no signal blocked; it would inherit our mask. Not for init: this allocates.
 pub(crate) fn unblock_in_child(command: &mut Command) {
     let unblock = || {

@@ -26,6 +26,7 @@ use crate::resctrl::Group;
 use crate::spawn::{self, Child};
 use crate::state::{Init, Locked, OCI_VERSION, State, Status};
 use crate::sys::mount::mount_id;
+use crate::sys::process::pidfd_open;
 use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid};
 use oci_spec::runtime::Spec;
@@ -275,7 +276,9 @@ fn explain(error: Error, cgroup: Option<&Cgroup>) -> Error {
 }
 
 fn run_hooks(spec: &Spec, state: &State, pid: i32, warn: &dyn Fn(String)) -> Result<()> {
-    let manner = hook_manner(&state.annotations, Some(&state.bundle), warn)?;
+    let mut manner = hook_manner(&state.annotations, Some(&state.bundle), warn)?;
+    // Not reaped by anybody but us.
+    manner.creates = Some(pidfd_open(pid).context(|| "open the container's process")?);
     let text = hook_state(state, Status::Creating, Some(&pid.to_string()))?;
     for kind in [HookKind::Prestart, HookKind::CreateRuntime] {
         crate::hooks::run_all(kind, hooks(spec, kind), &text, &manner)?;
@@ -427,11 +430,11 @@ fn take_back(context: &Context<'_>, made: Made, directory: Locked, spec: &Spec, 
         "unmount the root of the failed container",
         super::delete::unmount_root(state),
     );
-    if had_child {
-        super::delete::run_poststop(context, spec, state);
-    }
     warn(
         "remove the directory of the failed container",
         directory.remove(),
     );
+    if had_child {
+        super::delete::run_poststop(context, spec, state);
+    }
 }
