@@ -221,11 +221,7 @@ mod paths {
         require!(containers);
         beyond!(
             of_cgroups_do_not_leave_the_hierarchy,
-            [
-                // Not where the root group has controllers for its children, and takes no process.
-                runc_race_before("1.2", "only warns of a group with processes in it"),
-                crun("follows .. out of the hierarchy, and fails there")
-            ]
+            [crun("follows .. out of the hierarchy, and fails there")]
         );
         let mut bundle = Bundle::new();
         for (path, place) in [
@@ -242,6 +238,10 @@ mod paths {
                 cgroup_of(container.pid),
                 hierarchy().join(place.replace("NAME", &name))
             );
+        }
+        // Others have been seen to give the machine itself the limits and the device filter of a container.
+        if !integration::peer::is("caisson") {
+            return;
         }
         for path in ["/", "..", "/..", "/a/..", "/../.."] {
             bundle.config.set("/linux/cgroupsPath", path);

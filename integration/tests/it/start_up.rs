@@ -188,7 +188,10 @@ fn a_variable_without_an_equals_sign_is_refused() {
     require!(containers);
     beyond!(
         a_variable_without_an_equals_sign_is_refused,
-        [runc_from("1.2", "does not say which"), crun("passes it on")]
+        [
+            runc_from("1.1.15", "does not say which"),
+            crun("passes it on")
+        ]
     );
     let mut bundle = Bundle::new();
     bundle.config.env("NOVALUE");
@@ -398,7 +401,7 @@ fn a_directory_is_no_program() {
     beyond!(
         a_directory_is_no_program,
         [
-            runc_before("1.2", "says permission denied"),
+            runc_before("1.1.15", "says permission denied"),
             crun("fails only at start")
         ]
     );
