@@ -1,5 +1,6 @@
 //! The verbs of containers that attach to nothing: requests for each that was named, and lists.
 
+use std::collections::HashMap;
 use std::io::{self, Write as _};
 
 use futures_util::future::try_join_all;
@@ -321,7 +322,10 @@ async fn inspect(daemon: &Daemon, asked: InspectAny) -> Result<u8> {
         {
             Ok(response) => {
                 let container = response.container.get_or_default();
-                let context = context(daemon, container).await?;
+                let context = view::Context {
+                    effective: response.effective.clone().unwrap_or_default(),
+                    volumes: paths_of_volumes(daemon).await?,
+                };
                 found.push(view::inspect(container, &context));
             }
             Err(fault) if fault.kind == Kind::NotFound && asked.kind.is_none() => {
@@ -342,20 +346,11 @@ async fn inspect(daemon: &Daemon, asked: InspectAny) -> Result<u8> {
     Ok(code)
 }
 
-/// What else is to be known of a container to show all of it.
-async fn context(daemon: &Daemon, container: &api::Container) -> Result<view::Context> {
-    let image = match super::images::inspected(daemon, &container.image_id).await {
-        Ok(mut image) => image["Config"].take(),
-        Err(fault) if fault.kind == Kind::NotFound => Value::Null,
-        Err(fault) => return Err(fault),
-    };
+async fn paths_of_volumes(daemon: &Daemon) -> Result<HashMap<String, String>> {
     let request = ListVolumesRequest::default();
     let volumes = daemon.volumes.list(patient(), &request).await?.volumes;
     let volumes = volumes.into_iter();
-    Ok(view::Context {
-        image,
-        volumes: volumes.map(|volume| (volume.name, volume.path)).collect(),
-    })
+    Ok(volumes.map(|volume| (volume.name, volume.path)).collect())
 }
 
 /// An array, or each by a template.
@@ -535,7 +530,7 @@ fn top_as_asked(pids: &[u32], options: &[String]) -> Result<u8> {
 }
 
 async fn stats(daemon: &Daemon, asked: Stats) -> Result<u8> {
-    let mut before = std::collections::HashMap::new();
+    let mut before = HashMap::new();
     let mut ticks = interval(Duration::from_secs(1));
     // A share of time needs two looks.
     for round in 0_u64.. {

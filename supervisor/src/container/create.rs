@@ -425,6 +425,7 @@ pub(crate) fn defaults(image: &Image) -> Defaults {
         working_dir: config.working_dir().clone().unwrap_or_default(),
         stop_signal: config.stop_signal().clone().unwrap_or_default(),
         volumes: config.volumes().clone().unwrap_or_default(),
+        ports: config.exposed_ports().clone().unwrap_or_default(),
         labels: config
             .labels()
             .clone()

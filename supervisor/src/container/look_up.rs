@@ -8,19 +8,26 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
 
-use super::create::same_path;
+use super::create::{defaults, of_image, same_path};
 use super::layers::Layers;
 use super::{Supervisor, bundle};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::layer::Snapshot;
-use crate::protos::containers::{Container as Record, Throttle, mount::Kind};
-use crate::spec::{Accounts, Bind, Defaults, Found, Joined, Node, Rate, Rates, User};
+use crate::protos::containers::{Container as Record, Effective, Throttle, mount::Kind};
+use crate::spec::{self, Accounts, Bind, Defaults, Found, Joined, Node, Rate, Rates, User};
 use crate::store::Store;
 
 /// The word of a bind mount whose ids are mapped, as those of a volume are without it.
 const ID_MAPPED: &str = "idmap";
 
 impl Supervisor {
+    /// What its configuration and its image say together.
+    pub(crate) fn effective(&self, record: &Record) -> Result<Effective> {
+        let image = self.store.image(&record.image_id);
+        let image = image.map_err(|error| of_image(&error))?;
+        Ok(effective(record, &defaults(&image)))
+    }
+
     pub(super) fn look_up(
         &self,
         record: &Record,
@@ -28,20 +35,9 @@ impl Supervisor {
         snapshot: &Snapshot,
     ) -> Result<Found> {
         let config = record.config.get_or_default();
-        let words = if config.user.is_empty() {
-            &image.user
-        } else {
-            &config.user
-        };
-        let hostname = if config.hostname.is_empty() {
-            match config.network.as_str() {
-                "host" => own_hostname(),
-                _ => record.id[..12].to_owned(),
-            }
-        } else {
-            config.hostname.clone()
-        };
-        let user = user(snapshot, words, &config.groups)?;
+        let effective = effective(record, image);
+        let hostname = effective.hostname;
+        let user = user(snapshot, &effective.user, &config.groups)?;
         for id in [user.uid, user.gid].iter().chain(&user.groups) {
             super::ids::has(record, *id)?;
         }
@@ -235,6 +231,18 @@ impl Supervisor {
         }
         Ok(binds)
     }
+}
+
+fn effective(record: &Record, image: &Defaults) -> Effective {
+    let config = record.config.get_or_default();
+    let mut effective = spec::effective(config, image);
+    if effective.hostname.is_empty() {
+        effective.hostname = match config.network.as_str() {
+            "host" => own_hostname(),
+            _ => record.id[..12].to_owned(),
+        };
+    }
+    effective
 }
 
 /// Where a container's files are.

@@ -7,7 +7,7 @@ use ttrpc::Result as Reply;
 use ttrpc::r#async::{ServerStream, ServerStreamSender, TtrpcContext};
 
 use super::detached;
-use crate::container::{self, Container, Follower, From, Supervisor};
+use crate::container::{self, Container, Follower, From, Supervisor, blocking};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::containers as api;
 use crate::protos::containers_ttrpc::Containers;
@@ -206,9 +206,13 @@ impl Containers for Service {
         _: &TtrpcContext,
         request: api::InspectContainerRequest,
     ) -> Reply<api::InspectContainerResponse> {
-        let container = self.found(&request.container).await?;
+        let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
+        let record = container.record();
+        let of = record.clone();
+        let effective = blocking(move || supervisor.effective(&of)).await?;
         Ok(api::InspectContainerResponse {
-            container: Some(container.record()).into(),
+            container: Some(record).into(),
+            effective: Some(effective).into(),
             ..Default::default()
         })
     }

@@ -2258,6 +2258,200 @@ impl ::protobuf::Message for Container {
     }
 }
 
+// @@protoc_insertion_point(message:caisson.v1.Effective)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct Effective {
+    // message fields
+    // @@protoc_insertion_point(field:caisson.v1.Effective.entrypoint)
+    pub entrypoint: ::std::vec::Vec<::std::string::String>,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.command)
+    pub command: ::std::vec::Vec<::std::string::String>,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.env)
+    pub env: ::std::vec::Vec<::std::string::String>,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.user)
+    pub user: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.working_dir)
+    pub working_dir: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.stop_signal)
+    pub stop_signal: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.hostname)
+    pub hostname: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.exposed_ports)
+    pub exposed_ports: ::std::vec::Vec<::std::string::String>,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.volumes)
+    pub volumes: ::std::vec::Vec<::std::string::String>,
+    // special fields
+    // @@protoc_insertion_point(special_field:caisson.v1.Effective.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a Effective {
+    fn default() -> &'a Effective {
+        <Effective as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl Effective {
+    pub fn new() -> Effective {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for Effective {
+    const NAME: &'static str = "Effective";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.entrypoint.push(is.read_string()?);
+                },
+                18 => {
+                    self.command.push(is.read_string()?);
+                },
+                26 => {
+                    self.env.push(is.read_string()?);
+                },
+                34 => {
+                    self.user = is.read_string()?;
+                },
+                42 => {
+                    self.working_dir = is.read_string()?;
+                },
+                50 => {
+                    self.stop_signal = is.read_string()?;
+                },
+                58 => {
+                    self.hostname = is.read_string()?;
+                },
+                66 => {
+                    self.exposed_ports.push(is.read_string()?);
+                },
+                74 => {
+                    self.volumes.push(is.read_string()?);
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        for value in &self.entrypoint {
+            my_size += ::protobuf::rt::string_size(1, &value);
+        };
+        for value in &self.command {
+            my_size += ::protobuf::rt::string_size(2, &value);
+        };
+        for value in &self.env {
+            my_size += ::protobuf::rt::string_size(3, &value);
+        };
+        if !self.user.is_empty() {
+            my_size += ::protobuf::rt::string_size(4, &self.user);
+        }
+        if !self.working_dir.is_empty() {
+            my_size += ::protobuf::rt::string_size(5, &self.working_dir);
+        }
+        if !self.stop_signal.is_empty() {
+            my_size += ::protobuf::rt::string_size(6, &self.stop_signal);
+        }
+        if !self.hostname.is_empty() {
+            my_size += ::protobuf::rt::string_size(7, &self.hostname);
+        }
+        for value in &self.exposed_ports {
+            my_size += ::protobuf::rt::string_size(8, &value);
+        };
+        for value in &self.volumes {
+            my_size += ::protobuf::rt::string_size(9, &value);
+        };
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        for v in &self.entrypoint {
+            os.write_string(1, &v)?;
+        };
+        for v in &self.command {
+            os.write_string(2, &v)?;
+        };
+        for v in &self.env {
+            os.write_string(3, &v)?;
+        };
+        if !self.user.is_empty() {
+            os.write_string(4, &self.user)?;
+        }
+        if !self.working_dir.is_empty() {
+            os.write_string(5, &self.working_dir)?;
+        }
+        if !self.stop_signal.is_empty() {
+            os.write_string(6, &self.stop_signal)?;
+        }
+        if !self.hostname.is_empty() {
+            os.write_string(7, &self.hostname)?;
+        }
+        for v in &self.exposed_ports {
+            os.write_string(8, &v)?;
+        };
+        for v in &self.volumes {
+            os.write_string(9, &v)?;
+        };
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> Effective {
+        Effective::new()
+    }
+
+    fn clear(&mut self) {
+        self.entrypoint.clear();
+        self.command.clear();
+        self.env.clear();
+        self.user.clear();
+        self.working_dir.clear();
+        self.stop_signal.clear();
+        self.hostname.clear();
+        self.exposed_ports.clear();
+        self.volumes.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static Effective {
+        static instance: Effective = Effective {
+            entrypoint: ::std::vec::Vec::new(),
+            command: ::std::vec::Vec::new(),
+            env: ::std::vec::Vec::new(),
+            user: ::std::string::String::new(),
+            working_dir: ::std::string::String::new(),
+            stop_signal: ::std::string::String::new(),
+            hostname: ::std::string::String::new(),
+            exposed_ports: ::std::vec::Vec::new(),
+            volumes: ::std::vec::Vec::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
+    }
+}
+
 // @@protoc_insertion_point(message:caisson.v1.Ids)
 #[derive(PartialEq,Clone,Default,Debug)]
 pub struct Ids {
@@ -6296,6 +6490,8 @@ pub struct InspectContainerResponse {
     // message fields
     // @@protoc_insertion_point(field:caisson.v1.InspectContainerResponse.container)
     pub container: ::protobuf::MessageField<Container>,
+    // @@protoc_insertion_point(field:caisson.v1.InspectContainerResponse.effective)
+    pub effective: ::protobuf::MessageField<Effective>,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.InspectContainerResponse.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -6326,6 +6522,9 @@ impl ::protobuf::Message for InspectContainerResponse {
                 10 => {
                     ::protobuf::rt::read_singular_message_into_field(is, &mut self.container)?;
                 },
+                18 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.effective)?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -6342,6 +6541,10 @@ impl ::protobuf::Message for InspectContainerResponse {
             let len = v.compute_size();
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
         }
+        if let Some(v) = self.effective.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -6350,6 +6553,9 @@ impl ::protobuf::Message for InspectContainerResponse {
     fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
         if let Some(v) = self.container.as_ref() {
             ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
+        }
+        if let Some(v) = self.effective.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(2, v, os)?;
         }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
@@ -6369,12 +6575,14 @@ impl ::protobuf::Message for InspectContainerResponse {
 
     fn clear(&mut self) {
         self.container.clear();
+        self.effective.clear();
         self.special_fields.clear();
     }
 
     fn default_instance() -> &'static InspectContainerResponse {
         static instance: InspectContainerResponse = InspectContainerResponse {
             container: ::protobuf::MessageField::none(),
+            effective: ::protobuf::MessageField::none(),
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance

@@ -20,7 +20,7 @@ use crate::protos::containers::{Config, Ids};
 pub(crate) use capabilities::all as all_capabilities;
 pub(crate) use linux::Joined;
 pub(crate) use mounts::{Bind, shm_size};
-pub(crate) use process::{Exec, exec, pid_one, set};
+pub(crate) use process::{Exec, effective, exec, pid_one};
 pub(crate) use resources::{Rate, Rates, resources};
 pub(crate) use user::{Accounts, User};
 
@@ -34,6 +34,7 @@ pub(crate) struct Defaults {
     pub(crate) working_dir: String,
     pub(crate) stop_signal: String,
     pub(crate) volumes: Vec<String>,
+    pub(crate) ports: Vec<String>,
     pub(crate) labels: BTreeMap<String, String>,
 }
 
