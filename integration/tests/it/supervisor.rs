@@ -5,6 +5,7 @@ mod commit;
 mod copy;
 mod crash;
 mod cut_off;
+mod everyday;
 mod full;
 mod images;
 mod metrics;

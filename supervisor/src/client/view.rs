@@ -153,6 +153,7 @@ fn effective(container: &Container, effective: &Effective) -> Value {
     };
     json!({
         "Hostname": effective.hostname,
+        "Domainname": config.domainname,
         "User": effective.user,
         "Tty": config.terminal,
         "OpenStdin": config.interactive,
@@ -231,6 +232,10 @@ fn host_config(container: &Container) -> Value {
         "PidMode": config.pid_mode,
         "IpcMode": if config.ipc_mode.is_empty() { "private" } else { &*config.ipc_mode },
         "UsernsMode": config.userns,
+        "UTSMode": config.uts_mode,
+        "CgroupnsMode": if config.cgroupns_mode.is_empty() { "private" } else { &*config.cgroupns_mode },
+        "OomScoreAdj": config.oom_score_adj,
+        "DeviceCgroupRules": config.device_cgroup_rules,
         "IDMappings": id_maps(container),
         "RestartPolicy": { "Name": name, "MaximumRetryCount": policy.maximum },
         "AutoRemove": config.auto_remove,
@@ -260,5 +265,7 @@ fn host_config(container: &Container) -> Value {
         "Sysctls": config.sysctls,
         "ExtraHosts": config.extra_hosts,
         "Dns": config.dns,
+        "DnsSearch": config.dns_search,
+        "DnsOptions": config.dns_options,
     })
 }

@@ -90,6 +90,12 @@ pub(super) fn process(
             "the working directory '{cwd}' is invalid, it needs to be an absolute path"
         )));
     }
+    if !(-1000..=1000).contains(&config.oom_score_adj) {
+        return Err(Fault::new(format!(
+            "invalid value {}, range for OOM score adj is [-1000, 1000]",
+            config.oom_score_adj
+        )));
+    }
     let rlimits: Result<Vec<Value>> = config.ulimits.iter().map(rlimit).collect();
     let mut process = json!({
         "terminal": config.terminal,
@@ -99,7 +105,7 @@ pub(super) fn process(
         "user": identity(&found.user),
         "capabilities": sets(found.user.uid == 0, capabilities),
         "noNewPrivileges": security.no_new_privileges,
-        "oomScoreAdj": 0,
+        "oomScoreAdj": config.oom_score_adj,
         "rlimits": rlimits?,
     });
     if found.apparmor
