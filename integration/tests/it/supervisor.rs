@@ -6,6 +6,7 @@ mod copy;
 mod crash;
 mod cut_off;
 mod everyday;
+mod export;
 mod full;
 mod images;
 mod metrics;

@@ -93,6 +93,8 @@ pub(super) enum Command {
     Diff { container: String },
     /// Copy files between a container and here
     Cp(Cp),
+    /// Write a container's root file system into an archive
+    Export(Export),
     /// Make an image of a container: its image, and what it has changed
     Commit(Commit),
     /// List images
@@ -365,6 +367,15 @@ pub(super) struct Cp {
     pub(super) target: OsString,
 }
 
+/// As it is at that moment, running or not. Volumes and other mounts are not in it. image import takes it.
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    /// A file; otherwise, standard output
+    #[arg(long, short)]
+    pub(super) output: Option<PathBuf>,
+    pub(super) container: String,
+}
+
 /// Volumes and other mounts are not in it.
 #[derive(Debug, Args)]
 pub(super) struct Commit {
@@ -622,6 +633,7 @@ impl Cli {
             Command::Attach(arguments) => run::attach(daemon, arguments).await,
             Command::Exec(arguments) => run::exec(daemon, arguments).await,
             Command::Cp(arguments) => copy::copy(daemon, arguments).await,
+            Command::Export(arguments) => copy::export(daemon, arguments).await,
             Command::Images(arguments) => images::list(daemon, arguments).await,
             Command::Rmi(arguments) => images::remove(daemon, arguments).await,
             Command::Tag { image, name } => images::tag(daemon, image, name).await,

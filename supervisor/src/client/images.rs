@@ -1,10 +1,6 @@
 //! The verbs of images.
 
-use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write};
-use std::os::fd::AsFd as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -15,13 +11,12 @@ use super::cli::{History, ImageCommand, Images, Load, Prune, Rmi, Save};
 use super::connection::{Daemon, patient};
 use super::containers::show;
 use super::process::lost;
-use super::{print, table};
+use super::{output, print, table};
 use crate::chunks::CHUNK;
 use crate::container::text_of;
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::images as api;
 use crate::records::now;
-use crate::whole::{self, Whole};
 
 /// How far the sender may be ahead.
 const WINDOW: u64 = 4 << 20;
@@ -233,43 +228,15 @@ impl Progress {
 }
 
 pub(super) async fn save(daemon: &Daemon, asked: Save) -> Result<u8> {
-    let Some(path) = &asked.output else {
-        if io::stdout().is_terminal() {
-            return Err(Fault::new(
-                "an archive is nothing for a terminal: use -o FILE, or redirect",
-            ));
-        }
-        return write_archive(daemon, asked.images, &mut io::stdout()).await;
-    };
-    if path.exists() && !path.is_file() {
-        let file = File::options().write(true).open(path);
-        let mut file = file.tried(|| format!("open {}", path.display()))?;
-        return write_archive(daemon, asked.images, &mut file).await;
-    }
-    let what = || format!("write {}", path.display());
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let name = path.file_name().map(OsStr::as_bytes);
-    let name = name.ok_or_else(|| Fault::new(format!("'{}' is no file", path.display())))?;
-    let directory = File::open(parent.unwrap_or(Path::new("."))).tried(what)?;
-    let descriptors = whole::descriptors();
-    let descriptors = descriptors.as_ref().map(|fd| fd.as_fd());
-    let mode = rustix::fs::Mode::from_raw_mode(0o666);
-    let mut whole = Whole::begin(directory.as_fd(), descriptors, mode).tried(what)?;
-    write_archive(daemon, asked.images, &mut whole.file).await?;
-    // With its name: its images may be removed next.
-    whole.file.sync_all().tried(what)?;
-    whole.end(name).tried(what)?;
-    directory.sync_all().tried(what)?;
+    let output = asked.output.as_deref();
+    output::archive(output, async |target| {
+        write_archive(daemon, asked.images, target).await
+    })
+    .await?;
     Ok(0)
 }
 
-async fn write_archive(
-    daemon: &Daemon,
-    images: Vec<String>,
-    target: &mut impl Write,
-) -> Result<u8> {
+async fn write_archive(daemon: &Daemon, images: Vec<String>, target: &mut dyn Write) -> Result<()> {
     let (sender, mut receiver) = daemon.images.export(patient()).await?.split();
     let names = api::export_images_request::Names {
         names: images,
@@ -299,8 +266,7 @@ async fn write_archive(
             })
             .await?;
     }
-    target.flush().tried(|| "write the archive".into())?;
-    Ok(0)
+    target.flush().tried(|| "write the archive".into())
 }
 
 pub(super) async fn list(daemon: &Daemon, asked: Images) -> Result<u8> {

@@ -19,6 +19,7 @@ mod images;
 mod line;
 #[cfg(test)]
 mod manual;
+mod output;
 mod process;
 mod run;
 mod system;
