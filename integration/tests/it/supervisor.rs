@@ -9,6 +9,7 @@ mod everyday;
 mod export;
 mod full;
 mod images;
+mod lists;
 mod metrics;
 mod options;
 mod power;

@@ -11,7 +11,7 @@ use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
 use super::arguments::Options;
 use super::connection::{Daemon, Place};
-use super::{complete, containers, copy, images, run, system};
+use super::{complete, containers, copy, images, lists, run, system};
 use crate::fault::Result;
 use crate::host::STATE;
 use crate::store::ROOT;
@@ -46,6 +46,53 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    #[command(flatten)]
+    Verb(Verb),
+    /// List images
+    Images(Images),
+    /// Remove images
+    Rmi(Rmi),
+    /// Give an image another name
+    Tag { image: String, name: String },
+    /// Take images out of an archive
+    Load(Load),
+    /// Put images into an archive
+    Save(Save),
+    /// Show how an image was made
+    History(History),
+    /// Take a root file system out of an archive, as an image
+    Import(Import),
+    /// Show all about containers, images or volumes, as JSON
+    Inspect(InspectAny),
+    /// Containers
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    /// Images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Volumes
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// The daemon and its disk
+    #[command(subcommand)]
+    System(SystemCommand),
+    /// Show what happens
+    Events(Events),
+    /// Show what the daemon has
+    Info(Formatted),
+    /// Show the versions of client and daemon
+    Version(Formatted),
+    /// What may stand in the place of the last word, for shells
+    #[command(hide = true)]
+    Complete {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+}
+
+// What is said of it would become that of all commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
     /// Make a container and start it
     Run(Run),
     /// Make a container, not running yet
@@ -59,6 +106,7 @@ pub(super) enum Command {
     /// Send a signal to containers
     Kill(Kill),
     /// Remove containers
+    #[command(alias = "remove")]
     Rm(Rm),
     /// Wait until containers have ended, and print their exit codes
     Wait(Names),
@@ -72,8 +120,6 @@ pub(super) enum Command {
     Update(Update),
     /// List containers
     Ps(Ps),
-    /// Show all about containers or images, as JSON
-    Inspect(InspectAny),
     /// Show what a container wrote
     Logs(Logs),
     /// Attach to a running container
@@ -97,38 +143,22 @@ pub(super) enum Command {
     Export(Export),
     /// Make an image of a container: its image, and what it has changed
     Commit(Commit),
-    /// List images
-    Images(Images),
-    /// Remove images
-    Rmi(Rmi),
-    /// Give an image another name
-    Tag { image: String, name: String },
-    /// Take images out of an archive
-    Load(Load),
-    /// Put images into an archive
-    Save(Save),
-    /// Show how an image was made
-    History(History),
-    /// Images
-    #[command(subcommand)]
-    Image(ImageCommand),
-    /// Volumes
-    #[command(subcommand)]
-    Volume(VolumeCommand),
-    /// The daemon and its disk
-    #[command(subcommand)]
-    System(SystemCommand),
-    /// Show what happens
-    Events(Events),
-    /// Show what the daemon has
-    Info(Formatted),
-    /// Show the versions of client and daemon
-    Version(Formatted),
-    /// What may stand in the place of the last word, for shells
-    #[command(hide = true)]
-    Complete {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ContainerCommand {
+    #[command(flatten)]
+    Verb(Verb),
+    /// List containers
+    #[command(alias = "list")]
+    Ls(Ps),
+    /// Show all about containers, as JSON
+    Inspect(InspectContainers),
+    /// Remove all containers that have ended
+    Prune {
+        /// Do not ask
+        #[arg(long, short)]
+        force: bool,
     },
 }
 
@@ -255,7 +285,10 @@ pub(super) struct Ps {
     /// So many of the newest ones, in any state
     #[arg(long, short = 'n', value_name = "NUMBER")]
     pub(super) last: Option<usize>,
-    /// name=, id=, status=, label=, ancestor=, exited=, volume=
+    /// With what they take of the disk
+    #[arg(long, short)]
+    pub(super) size: bool,
+    /// name=, id=, status=, label=, ancestor=, exited=, volume=, network=, before=, since=
     #[arg(long, short, value_name = "FILTER")]
     pub(super) filter: Vec<String>,
     /// json, or a template: '{{.ID}} {{.Names}}'
@@ -273,12 +306,21 @@ pub(super) struct Inspect {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct InspectAny {
-    /// container or image: only such are looked for
-    #[arg(long = "type", value_name = "KIND", value_parser = ["container", "image"])]
-    pub(super) kind: Option<String>,
+pub(super) struct InspectContainers {
+    /// With what they take of the disk
+    #[arg(long, short)]
+    pub(super) size: bool,
     #[command(flatten)]
     pub(super) inspect: Inspect,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectAny {
+    /// container, image or volume: only such are looked for
+    #[arg(long = "type", value_name = "KIND", value_parser = ["container", "image", "volume"])]
+    pub(super) kind: Option<String>,
+    #[command(flatten)]
+    pub(super) containers: InspectContainers,
 }
 
 #[derive(Debug, Args)]
@@ -419,6 +461,9 @@ pub(super) struct Formatted {
 
 #[derive(Debug, Args)]
 pub(super) struct Images {
+    /// All are shown in any case
+    #[arg(long, short, hide = true)]
+    all: bool,
     /// Only ids
     #[arg(long, short)]
     pub(super) quiet: bool,
@@ -431,7 +476,10 @@ pub(super) struct Images {
     /// json, or a template
     #[arg(long, value_name = "FORMAT")]
     pub(super) format: Option<String>,
-    /// Only those of this name
+    /// reference=PATTERN, dangling=, label=, before=IMAGE, since=IMAGE, until=TIME
+    #[arg(long, short, value_name = "FILTER")]
+    pub(super) filter: Vec<String>,
+    /// Only those of this name, which may be a pattern
     pub(super) name: Option<String>,
 }
 
@@ -476,7 +524,13 @@ pub(super) struct Save {
 
 #[derive(Debug, Args)]
 pub(super) struct History {
-    /// Whole commands
+    /// Only ids
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+    /// Sizes and times as people read them
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) human: bool,
+    /// Whole ids and commands
     #[arg(long)]
     pub(super) no_trunc: bool,
     /// json, or a template
@@ -494,7 +548,12 @@ pub(super) enum ImageCommand {
     /// List images
     #[command(alias = "list")]
     Ls(Images),
+    /// Take images out of an archive
+    Load(Load),
+    /// Put images into an archive
+    Save(Save),
     /// Remove images
+    #[command(alias = "remove")]
     Rm(Rmi),
     /// Show all about images, as JSON
     Inspect(Inspect),
@@ -543,6 +602,9 @@ pub(super) enum VolumeCommand {
         /// Only names
         #[arg(long, short)]
         quiet: bool,
+        /// name=, label=, dangling=, driver=
+        #[arg(long, short, value_name = "FILTER")]
+        filter: Vec<String>,
         /// json, or a template
         #[arg(long, value_name = "FORMAT")]
         format: Option<String>,
@@ -550,7 +612,11 @@ pub(super) enum VolumeCommand {
     /// Show all about volumes, as JSON
     Inspect(Inspect),
     /// Remove volumes
+    #[command(alias = "remove")]
     Rm {
+        /// Those that are not there are no error
+        #[arg(long, short)]
+        force: bool,
         #[arg(required = true)]
         volumes: Vec<String>,
     },
@@ -605,7 +671,10 @@ pub(super) struct Events {
 impl Command {
     /// Its exit code is that of a process.
     pub(super) fn runs_processes(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Create(_) | Self::Exec(_))
+        let (Self::Verb(verb) | Self::Container(ContainerCommand::Verb(verb))) = self else {
+            return false;
+        };
+        matches!(verb, Verb::Run(_) | Verb::Create(_) | Verb::Exec(_))
     }
 }
 
@@ -627,13 +696,10 @@ impl Cli {
         let daemon = Daemon::connect(&place).await?;
         let daemon = &daemon;
         match self.command {
-            Command::Run(arguments) => run::run(daemon, arguments).await,
-            Command::Create(arguments) => run::create(daemon, arguments).await,
-            Command::Start(arguments) => run::start(daemon, arguments).await,
-            Command::Attach(arguments) => run::attach(daemon, arguments).await,
-            Command::Exec(arguments) => run::exec(daemon, arguments).await,
-            Command::Cp(arguments) => copy::copy(daemon, arguments).await,
-            Command::Export(arguments) => copy::export(daemon, arguments).await,
+            Command::Verb(verb) => verb.run(daemon).await,
+            Command::Container(command) => command.run(daemon).await,
+            Command::Inspect(arguments) => lists::inspect(daemon, arguments).await,
+            Command::Import(arguments) => images::import_rootfs(daemon, arguments).await,
             Command::Images(arguments) => images::list(daemon, arguments).await,
             Command::Rmi(arguments) => images::remove(daemon, arguments).await,
             Command::Tag { image, name } => images::tag(daemon, image, name).await,
@@ -646,6 +712,37 @@ impl Cli {
             Command::Events(arguments) => system::events(daemon, arguments).await,
             Command::Info(arguments) => system::info(daemon, arguments).await,
             Command::Version(arguments) => system::version(daemon, arguments).await,
+            // Taken above.
+            Command::Complete { .. } => Ok(0),
+        }
+    }
+}
+
+impl ContainerCommand {
+    async fn run(self, daemon: &Daemon) -> Result<u8> {
+        match self {
+            Self::Verb(verb) => verb.run(daemon).await,
+            Self::Ls(arguments) => lists::ps(daemon, arguments).await,
+            Self::Inspect(containers) => {
+                let kind = Some("container".to_owned());
+                lists::inspect(daemon, InspectAny { kind, containers }).await
+            }
+            Self::Prune { force } => system::prune_containers(daemon, force).await,
+        }
+    }
+}
+
+impl Verb {
+    async fn run(self, daemon: &Daemon) -> Result<u8> {
+        match self {
+            Self::Run(arguments) => run::run(daemon, arguments).await,
+            Self::Create(arguments) => run::create(daemon, arguments).await,
+            Self::Start(arguments) => run::start(daemon, arguments).await,
+            Self::Attach(arguments) => run::attach(daemon, arguments).await,
+            Self::Exec(arguments) => run::exec(daemon, arguments).await,
+            Self::Cp(arguments) => copy::copy(daemon, arguments).await,
+            Self::Export(arguments) => copy::export(daemon, arguments).await,
+            Self::Ps(arguments) => lists::ps(daemon, arguments).await,
             other => containers::run(daemon, other).await,
         }
     }

@@ -14,9 +14,11 @@ mod complete;
 mod connection;
 mod containers;
 mod copy;
+mod filter;
 mod format;
 mod images;
 mod line;
+mod lists;
 #[cfg(test)]
 mod manual;
 mod output;

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::table::{duration, short};
+use super::table::{decimal, duration, short};
 use crate::container::text_of;
 use crate::protos::containers::{
-    Config, Container, Effective, Mount, State, mount::Kind, restart_policy::Name, state::Status,
+    Config, Container, ContainerSize, Effective, Mount, State, mount::Kind, restart_policy::Name,
+    state::Status,
 };
 
 pub(super) fn status_word(state: &State) -> &'static str {
@@ -40,6 +41,12 @@ pub(super) fn status(state: &State, now: i64) -> String {
         ),
         Status::REMOVING => "Removal In Progress".into(),
     }
+}
+
+/// "2MB (virtual 80MB)": of its own, and with its image.
+pub(super) fn size(size: &ContainerSize) -> String {
+    let whole = decimal(size.written + size.image);
+    format!("{} (virtual {whole})", decimal(size.written))
 }
 
 /// A line of `ps`.
@@ -83,7 +90,7 @@ pub(super) fn row(container: &Container, now: i64, whole: bool) -> Value {
     })
 }
 
-fn network(config: &Config) -> &str {
+pub(super) fn network(config: &Config) -> &str {
     if config.network.is_empty() {
         "none"
     } else {

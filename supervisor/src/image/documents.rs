@@ -182,9 +182,13 @@ pub(super) fn make_config(diff_id: Digest, created: &str) -> Result<Vec<u8>> {
     }))?)
 }
 
-/// Seconds since the epoch in RFC 3339.
-pub(super) fn time(seconds: u64) -> String {
-    format!("{}Z", date_and_time(seconds.cast_signed()))
+/// Nanoseconds since the epoch in RFC 3339: images of one second have an order, too.
+pub(super) fn time(nanoseconds: i64) -> String {
+    let (seconds, rest) = (
+        nanoseconds.div_euclid(1_000_000_000),
+        nanoseconds.rem_euclid(1_000_000_000),
+    );
+    format!("{}.{rest:09}Z", date_and_time(seconds))
 }
 
 #[cfg(test)]
@@ -195,13 +199,13 @@ mod tests {
     #[test]
     fn time_is_that_of_the_calendar() {
         for (seconds, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_709_251_200, "2024-03-01T00:00:00Z"),
-            (1_798_761_599, "2026-12-31T23:59:59Z"),
+            (0, "1970-01-01T00:00:00.000000007Z"),
+            (951_782_399, "2000-02-28T23:59:59.000000007Z"),
+            (951_782_400, "2000-02-29T00:00:00.000000007Z"),
+            (1_709_251_200, "2024-03-01T00:00:00.000000007Z"),
+            (1_798_761_599, "2026-12-31T23:59:59.000000007Z"),
         ] {
-            assert_eq!(time(seconds), text);
+            assert_eq!(time(seconds * 1_000_000_000 + 7), text);
         }
     }
 

@@ -367,7 +367,7 @@ fn root_filesystem(
     let mut whole = io::Cursor::new(start.clone()).chain(archive);
     let (blob, size) = ingest(operation, &mut whole, None, None, &mut Steps::new(progress))?;
     let diff_id = operation.unpack_unknown(&blob)?;
-    let config = documents::make_config(diff_id, &documents::time(now()))?;
+    let config = documents::make_config(diff_id, &documents::time(crate::records::now()))?;
     let config = ingest_bytes(operation, &config)?;
     let layers = [layer(blob, size, &start)];
     let (manifest, _) = ingest_bytes(operation, &documents::make_manifest(config, &layers)?)?;

@@ -41,6 +41,7 @@ use redb::{Durability, WriteTransaction};
 use crate::digest::Digest;
 use crate::image::Reference;
 
+pub(crate) use collect::taken;
 use database::Database;
 pub(crate) use operation::Operation;
 pub use refusal::{Kind, Refusal};
