@@ -172,6 +172,11 @@ async fn wait(daemon: &Daemon, names: &[String]) -> Result<u8> {
 async fn update(daemon: &Daemon, asked: Update) -> Result<u8> {
     let restart = asked.restart.as_deref().map(policy).transpose()?;
     let resources = asked.limits.resources()?;
+    if restart.is_none() && resources == api::Resources::default() {
+        return Err(Fault::new(
+            "nothing is said that could be changed (see 'caissonctl update --help')",
+        ));
+    }
     let request = |name: &str| api::UpdateContainerRequest {
         container: name.into(),
         resources: (resources != api::Resources::default())

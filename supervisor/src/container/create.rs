@@ -306,13 +306,23 @@ fn check(config: &Config, defaults: &Defaults) -> Result<()> {
     check_targets(&config.mounts)?;
     check_modes(config)?;
     Mode::parse(&config.userns)?;
-    let policy = config.restart.name.enum_value();
-    if config.auto_remove && policy != Ok(Name::NO) {
+    check_policy(config)?;
+    signal(&config.stop_signal).map(drop)
+}
+
+pub(super) fn check_policy(config: &Config) -> Result<()> {
+    let name = config.restart.name.enum_value();
+    if config.auto_remove && name != Ok(Name::NO) {
         return Err(Fault::new(
             "a container that is removed at its end cannot have a restart policy",
         ));
     }
-    signal(&config.stop_signal).map(drop)
+    if config.restart.maximum != 0 && name != Ok(Name::ON_FAILURE) {
+        return Err(Fault::new(
+            "only the restart policy on-failure takes a number of attempts",
+        ));
+    }
+    Ok(())
 }
 
 /// Whose namespaces it is in.

@@ -209,6 +209,10 @@ impl Supervisor {
     ) -> Result<()> {
         let _operation = container.operation.lock().await;
         let mut config = container.config();
+        if let Some(policy) = policy {
+            config.restart = Some(policy).into();
+            super::create::check_policy(&config)?;
+        }
         if let Some(limits) = limits {
             let all = config.resources.mut_or_insert_default();
             merge(all, limits);
@@ -227,9 +231,6 @@ impl Supervisor {
             if let Ok(shim) = container.shim() {
                 shim.update(resources.to_string()).await?;
             }
-        }
-        if let Some(policy) = policy {
-            config.restart = Some(policy).into();
         }
         self.note(container, Some("update"), &[], |record| {
             record.config = Some(config).into()

@@ -154,3 +154,71 @@ fn names_are_found_as_was_asked_for() {
             .says(flag.rsplit(['=', ':']).next().unwrap());
     }
 }
+
+#[test]
+fn lines_of_a_log_are_counted_as_they_were_meant() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "echo first; printf one; read go; echo two; echo last";
+    let mut client = supervisor.start(&["run", "-i", "--name", "box", IMAGE, "sh", "-c", script]);
+    // What comes after this is another write of the same line.
+    assert_eq!(client.stdout.until("one"), "first\none");
+    client.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    client.wait().success();
+    let tail = |lines: &str| supervisor.says(&["logs", "--tail", lines, "box"]);
+    assert_eq!(tail("1"), "last");
+    assert_eq!(tail("2"), "onetwo\nlast");
+    assert_eq!(tail("3"), "first\nonetwo\nlast");
+    assert_eq!(tail("0"), "");
+    for all in ["all", "-1", "9"] {
+        assert_eq!(tail(all), tail("3"));
+    }
+    supervisor
+        .ctl(&["logs", "-n", "some", "box"])
+        .failure()
+        .says("'some' is no number of lines");
+}
+
+#[test]
+fn an_update_that_makes_no_sense_changes_nothing() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let flags = ["--name", "box", "--restart", "on-failure:2"];
+    supervisor.detached(&flags, "sleep 1000");
+    supervisor.detached(&["--name", "short", "--rm"], "sleep 1000");
+    for (flags, container, why) in [
+        (&["--restart", "always:3"][..], "box", "only on-failure"),
+        (&["--restart", "unless-stopped:1"], "box", "only on-failure"),
+        (&["--restart", "on-failure:x"], "box", "no number"),
+        (&["--restart", "on-failure:-1"], "box", "no number"),
+        (&["--restart", "sometimes"], "box", "'sometimes'"),
+        (&["--restart", "always"], "short", "removed at its end"),
+        (&["--memory", "much"], "box", "'much' is no size"),
+        (&["--memory", "1"], "box", "memory"),
+        (&["--cpus", "many"], "box", "'many'"),
+        (&["--cpus", "-1"], "box", ""),
+        (
+            &["--pids-limit", "x"],
+            "box",
+            "(see 'caissonctl update --help')",
+        ),
+        (&[], "box", "nothing is said"),
+        (&["--restart", "always"], "none", "no such container"),
+    ] {
+        let refused = supervisor.ctl(&[&["update"], flags, &[container]].concat());
+        let refused = refused.failure();
+        assert_eq!(refused.stderr.lines().count(), 1, "{refused}");
+        refused.says(why);
+    }
+    let policy = |name: &str| {
+        let template =
+            "{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}}";
+        supervisor.field(name, template)
+    };
+    assert_eq!(
+        (policy("box"), policy("short")),
+        ("on-failure 2".into(), "no 0".into())
+    );
+    supervisor.says(&["update", "--restart", "always", "box"]);
+    assert_eq!(policy("box"), "always 0");
+}
