@@ -303,14 +303,6 @@ pub(super) struct Limits {
 impl Options {
     pub(super) fn config(&self, image: &str, command: &[String]) -> Result<Config> {
         self.check_pull()?;
-        let mut mounts = vec![];
-        for word in &self.volume {
-            mounts.push(volume(word)?);
-        }
-        for word in &self.mount {
-            mounts.push(mount(word)?);
-        }
-        mounts.extend(self.tmpfs.iter().map(|word| tmpfs(word)));
         let mut labels = HashMap::new();
         for line in lines_of(&self.label_file)?.iter().chain(&self.label) {
             let (name, value) = line.split_once('=').unwrap_or((line, ""));
@@ -334,7 +326,7 @@ impl Options {
             interactive: self.interactive,
             hostname: self.hostname.clone(),
             labels,
-            mounts,
+            mounts: self.mounts()?,
             network: self.network.clone(),
             resources: MessageField::some(self.limits.resources()?),
             cap_add: words(&self.cap_add),
@@ -376,6 +368,13 @@ impl Options {
             annotations: pairs(&self.annotation)?,
             ..Config::default()
         })
+    }
+
+    fn mounts(&self) -> Result<Vec<Mount>> {
+        let volumes = self.volume.iter().map(|word| volume(word));
+        let mounts = self.mount.iter().map(|word| mount(word));
+        let tmpfs = self.tmpfs.iter().map(|word| Ok(tmpfs(word)));
+        volumes.chain(mounts).chain(tmpfs).collect()
     }
 
     fn check_pull(&self) -> Result<()> {

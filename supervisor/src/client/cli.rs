@@ -47,7 +47,7 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     #[command(flatten)]
-    Verb(Verb),
+    Verb(Box<Verb>),
     /// List images
     Images(Images),
     /// Remove images
@@ -148,7 +148,7 @@ pub(super) enum Verb {
 #[derive(Debug, Subcommand)]
 pub(super) enum ContainerCommand {
     #[command(flatten)]
-    Verb(Verb),
+    Verb(Box<Verb>),
     /// List containers
     #[command(alias = "list")]
     Ls(Ps),
@@ -329,7 +329,7 @@ pub(super) struct Logs {
     #[arg(long, short)]
     pub(super) follow: bool,
     /// So many lines from the end, or all
-    #[arg(long, short = 'n', default_value = "all")]
+    #[arg(long, short = 'n', default_value = "all", allow_hyphen_values = true)]
     pub(super) tail: String,
     /// What was written since a time (2026-11-26T08:00:00Z), or so long ago (10m)
     #[arg(long, value_name = "TIME")]
@@ -674,7 +674,7 @@ impl Command {
         let (Self::Verb(verb) | Self::Container(ContainerCommand::Verb(verb))) = self else {
             return false;
         };
-        matches!(verb, Verb::Run(_) | Verb::Create(_) | Verb::Exec(_))
+        matches!(**verb, Verb::Run(_) | Verb::Create(_) | Verb::Exec(_))
     }
 }
 

@@ -201,7 +201,7 @@ mod tests {
         let words = for_clap(&root, line.split(' ').map(OsString::from));
         let line = [OsString::from("caissonctl")].into_iter().chain(words);
         match Cli::try_parse_from(line).unwrap().command {
-            Said::Verb(verb) | Said::Container(ContainerCommand::Verb(verb)) => verb,
+            Said::Verb(verb) | Said::Container(ContainerCommand::Verb(verb)) => *verb,
             other => panic!("{other:?}"),
         }
     }

@@ -203,6 +203,24 @@ fn id_maps(container: &Container) -> Value {
     }
 }
 
+fn binds(config: &Config) -> Vec<String> {
+    let mounts = config.mounts.iter();
+    let binds = mounts.filter(|mount| mount.kind != Kind::TMPFS.into());
+    let word = |mount: &Mount| {
+        let mode = if mount.read_only { ":ro" } else { "" };
+        format!("{}:{}{mode}", mount.source, mount.target)
+    };
+    binds.map(word).collect()
+}
+
+fn tmpfs(config: &Config) -> Map<String, Value> {
+    let mounts = config.mounts.iter();
+    let tmpfs = mounts.filter(|mount| mount.kind == Kind::TMPFS.into());
+    tmpfs
+        .map(|mount| (mount.target.clone(), json!(mount.options.join(","))))
+        .collect()
+}
+
 fn host_config(container: &Container) -> Value {
     let config = container.config.get_or_default();
     let limits = config.resources.get_or_default();
@@ -213,28 +231,9 @@ fn host_config(container: &Container) -> Value {
         Name::ALWAYS => "always",
         Name::UNLESS_STOPPED => "unless-stopped",
     };
-    let binds: Vec<String> = config
-        .mounts
-        .iter()
-        .filter(|mount| mount.kind != Kind::TMPFS.into())
-        .map(|mount| {
-            format!(
-                "{}:{}{}",
-                mount.source,
-                mount.target,
-                if mount.read_only { ":ro" } else { "" }
-            )
-        })
-        .collect();
-    let tmpfs: Map<String, Value> = config
-        .mounts
-        .iter()
-        .filter(|mount| mount.kind == Kind::TMPFS.into())
-        .map(|mount| (mount.target.clone(), json!(mount.options.join(","))))
-        .collect();
     json!({
-        "Binds": binds,
-        "Tmpfs": tmpfs,
+        "Binds": binds(config),
+        "Tmpfs": tmpfs(config),
         "NetworkMode": network(config),
         "PidMode": config.pid_mode,
         "IpcMode": if config.ipc_mode.is_empty() { "private" } else { &*config.ipc_mode },

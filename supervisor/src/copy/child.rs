@@ -59,6 +59,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     let root: OwnedFd = File::open("/").context("open the root")?.into();
     let ids = ids.map(|ids| ids.size);
     let owned = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
+    let out = || {
+        let archive = owned(stdout.as_fd()).context("open the archive")?;
+        Ok::<_, anyhow::Error>(BufWriter::with_capacity(BUFFER, archive))
+    };
     match task {
         Task::In {
             path,
@@ -84,32 +88,24 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
             }
             .run(archive, directory, descriptors)
         }
-        Task::Out { path, follow } => {
-            let archive = owned(stdout.as_fd()).context("open the archive")?;
-            let archive = BufWriter::with_capacity(BUFFER, archive);
-            pack(root.as_fd(), archive, &path, follow, ids)
-        }
+        Task::Out { path, follow } => pack(root.as_fd(), out()?, &path, follow, ids),
         Task::Root => {
-            let archive = owned(stdout.as_fd()).context("open the archive")?;
-            let mut archive = BufWriter::with_capacity(BUFFER, archive);
+            let mut archive = out()?;
             let source = Source {
                 name: vec![],
                 directory: true,
                 contents: true,
             };
             begin(&mut archive, &source)?;
-            let mut packer = Packer::new(archive).with_ids(ids);
-            packer.directory(&root, b"")?;
-            packer.finish().map(drop)
+            all(Packer::new(archive).with_ids(ids), &root)
         }
-        Task::Layer { left_out } => {
-            let archive = owned(stdout.as_fd()).context("open the archive")?;
-            let archive = BufWriter::with_capacity(BUFFER, archive);
-            let mut packer = Packer::of_layer(archive, left_out).with_ids(ids);
-            packer.directory(&root, b"")?;
-            packer.finish().map(drop)
-        }
+        Task::Layer { left_out } => all(Packer::of_layer(out()?, left_out).with_ids(ids), &root),
     }
+}
+
+fn all(mut packer: Packer<impl Write>, root: &OwnedFd) -> Result<()> {
+    packer.directory(root, b"")?;
+    packer.finish().map(drop)
 }
 
 /// Says what comes.

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use integration::require;
 use integration::runtime::finish;
 use integration::supervisor::{IMAGE, Supervisor};
+use integration::{place, require};
 
 /// Of a file or directory in an archive, a line of tar's; none if it is not there.
 fn listed(archive: &str, path: &str) -> Option<String> {
@@ -100,7 +100,7 @@ fn a_container_that_changes_everything_all_the_time_is_exported_all_the_same() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
     let outside = supervisor.scratch.dir("outside");
-    fs::write(outside.join("secret"), "of the host").unwrap();
+    place::write(&outside.join("secret"), "of the host");
     let script = format!(
         "mkdir -p /srv/x/y {outside}; ln -s {outside} /srv/link; echo ready
         while :; do mkdir -p /srv/a/b/c; ln -s /etc /srv/a/l; echo >/srv/a/b/f; mv /srv/x /srv/away; mv /srv/link /srv/x

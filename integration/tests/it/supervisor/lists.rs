@@ -1,8 +1,6 @@
 //! What there is of containers, images and volumes: lists, their conditions, and `inspect`.
 
 use std::collections::BTreeSet;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
 
 use integration::require;
 use integration::supervisor::{IMAGE, Supervisor};
@@ -168,9 +166,7 @@ fn what_a_container_takes_is_counted_if_that_is_asked_for() {
     };
     let before = own();
     assert!(before.1 > before.0);
-    let file = supervisor.scratch.path().join("file");
-    std::fs::write(&file, vec![b'x'; 3 << 20]).unwrap();
-    std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    let file = supervisor.scratch.file("file", "x".repeat(3 << 20));
     supervisor.says(&["cp", file.to_str().unwrap(), "box:/file"]);
     let after = own();
     assert!(after.0 >= before.0 + (3 << 20), "{before:?} {after:?}");
