@@ -508,6 +508,12 @@ pub(super) struct Import {
     pub(super) file: PathBuf,
     /// The image's name, instead of that in the archive
     pub(super) name: Option<String>,
+    /// An instruction of a Dockerfile, for a root file system: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR
+    #[arg(long, short, value_name = "INSTRUCTION")]
+    pub(super) change: Vec<String>,
+    /// What the image's history says of it, for a root file system
+    #[arg(long, short, default_value = "", hide_default_value = true)]
+    pub(super) message: String,
     /// Only names
     #[arg(long, short)]
     pub(super) quiet: bool,

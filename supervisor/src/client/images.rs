@@ -49,21 +49,29 @@ pub(super) async fn image(daemon: &Daemon, command: ImageCommand) -> Result<u8> 
 
 pub(super) async fn load(daemon: &Daemon, asked: Load) -> Result<u8> {
     let file = asked.input.unwrap_or_else(|| PathBuf::from("-"));
-    import(daemon, &file, String::new(), true, asked.quiet).await
+    let source = api::import_images_request::Source {
+        images_only: true,
+        ..Default::default()
+    };
+    import(daemon, &file, source, asked.quiet).await
 }
 
 /// Of whatever kind it is.
 pub(super) async fn import_rootfs(daemon: &Daemon, asked: Import) -> Result<u8> {
-    let name = asked.name.unwrap_or_default();
-    import(daemon, &asked.file, name, false, asked.quiet).await
+    let source = api::import_images_request::Source {
+        name: asked.name.unwrap_or_default(),
+        changes: asked.change,
+        message: asked.message,
+        ..Default::default()
+    };
+    import(daemon, &asked.file, source, asked.quiet).await
 }
 
 /// A file is read by the daemon; standard input goes there.
 async fn import(
     daemon: &Daemon,
     file: &Path,
-    name: String,
-    images_only: bool,
+    mut source: api::import_images_request::Source,
     quiet: bool,
 ) -> Result<u8> {
     let streamed = file == Path::new("-");
@@ -72,21 +80,11 @@ async fn import(
             "there is no archive on standard input: it is a terminal",
         ));
     }
-    let path = if streamed {
-        String::new()
-    } else {
-        std::path::absolute(file)
-            .tried(|| file.display().to_string())?
-            .display()
-            .to_string()
-    };
+    if !streamed {
+        let path = std::path::absolute(file).tried(|| file.display().to_string())?;
+        source.path = path.display().to_string();
+    }
     let (sender, mut receiver) = daemon.images.import(patient()).await?.split();
-    let source = api::import_images_request::Source {
-        path,
-        name,
-        images_only,
-        ..Default::default()
-    };
     sender
         .send(&request(api::import_images_request::Of::Source(source)))
         .await?;

@@ -120,6 +120,40 @@ fn a_container_that_changes_everything_all_the_time_is_exported_all_the_same() {
 }
 
 #[test]
+fn what_an_archive_does_not_say_of_a_root_file_system_can_be_said() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.says(&["create", "--name", "box", IMAGE, "true"]);
+    let (archive, image) = (
+        supervisor.scratch.name("box.tar"),
+        supervisor.scratch.name("image.tar"),
+    );
+    supervisor.says(&["export", "-o", &archive, "box"]);
+    let said = [
+        "-c",
+        "CMD [\"sh\", \"-c\", \"id -u; echo $A\"]",
+        "-c",
+        "ENV A=1",
+    ];
+    let more = [
+        "--change", "USER web", "-m", "of a box", &archive, "again:1",
+    ];
+    supervisor.says(&[&["import"], &said[..], &more].concat());
+    assert_eq!(supervisor.says(&["run", "--rm", "again:1"]), "33\n1");
+    let history = ["history", "--format", "{{.Comment}}", "again:1"];
+    assert_eq!(supervisor.says(&history), "of a box");
+    supervisor.says(&["save", "-o", &image, "again:1"]);
+    for (words, why) in [
+        (["-c", "NONSENSE x", &archive, "odd"], "NONSENSE"),
+        (["-c", "USER web", &image, "odd"], "holds images"),
+    ] {
+        let refused = supervisor.ctl(&[&["image", "import"], &words[..]].concat());
+        refused.failure().says(why);
+    }
+    assert_eq!(supervisor.says(&["images", "-q", "odd"]), "");
+}
+
+#[test]
 fn an_export_that_cannot_be_leaves_no_file() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
