@@ -90,7 +90,7 @@ fn import(store: &Store, words: &mut Words<'_>) -> Result<()> {
             .map(str::parse::<Reference>)
             .transpose()?,
         root_filesystem: words.flag("--rootfs"),
-        images_only: false,
+        ..ImportOptions::default()
     };
     let path = PathBuf::from(words.required()?);
     let mut archive: Box<dyn io::Read>;

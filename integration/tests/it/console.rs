@@ -350,8 +350,8 @@ fn a_console_that_is_a_link_is_refused() {
     );
     let mut bundle = with_terminal();
     bundle.config.unmount("/dev");
-    let (dev, victim) = (bundle.dir("dev"), bundle.file("victim", ""));
-    std::fs::write(&victim, "mine").unwrap();
+    let dev = bundle.dir("dev");
+    bundle.file("victim", "mine");
     std::os::unix::fs::symlink("/victim", dev.join("console")).unwrap();
     let socket = socket(&bundle);
     let flags = ["--console-socket", socket.path.to_str().unwrap()];

@@ -31,6 +31,9 @@ pub(super) struct Options {
     /// The volumes and bind mounts of another container, too
     #[arg(long, value_name = "CONTAINER[:ro]")]
     pub(super) volumes_from: Vec<String>,
+    /// Only to these streams: stdin, stdout, stderr
+    #[arg(long, short, value_name = "STREAM", ignore_case = true, value_parser = ["stdin", "stdout", "stderr"])]
+    pub(super) attach: Vec<String>,
     /// Keep standard input open
     #[arg(long, short)]
     pub(super) interactive: bool,
@@ -73,6 +76,14 @@ pub(super) struct Options {
         value_name = "NAME"
     )]
     hostname: String,
+    /// The NIS domain name in it
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "NAME"
+    )]
+    domainname: String,
     /// What it is found by later
     #[arg(long, short, value_name = "NAME=VALUE")]
     label: Vec<String>,
@@ -103,12 +114,29 @@ pub(super) struct Options {
     /// host; auto or auto:size=N for ids of its own on the host, which are 0 and so on inside; container:NAME
     #[arg(long, default_value = "", hide_default_value = true)]
     userns: String,
+    /// host
+    #[arg(long, default_value = "", hide_default_value = true)]
+    uts: String,
+    /// private or host
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "MODE"
+    )]
+    cgroupns: String,
     /// A line of its /etc/hosts
     #[arg(long, value_name = "NAME:ADDRESS")]
     add_host: Vec<String>,
     /// A server of its /etc/resolv.conf
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<String>,
+    /// A domain in which its names are looked for; . for none
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<String>,
+    /// An option of its /etc/resolv.conf: ndots:2
+    #[arg(long, alias = "dns-opt", value_name = "OPTION")]
+    dns_option: Vec<String>,
     #[command(flatten)]
     limits: Limits,
     /// Room in /dev/shm
@@ -132,12 +160,24 @@ pub(super) struct Options {
     /// SOURCE[:TARGET[:rwm]]
     #[arg(long)]
     device: Vec<String>,
+    /// Devices that it may use if it makes their nodes: 'c 10:* rwm'
+    #[arg(long, value_name = "RULE")]
+    device_cgroup_rule: Vec<String>,
     /// NAME=SOFT[:HARD]
     #[arg(long)]
     ulimit: Vec<String>,
     /// A parameter of the kernel, of its namespaces
     #[arg(long, value_name = "NAME=VALUE")]
     sysctl: Vec<String>,
+    /// How soon the kernel takes its processes for want of memory: -1000 to 1000
+    #[arg(
+        long,
+        default_value_t = 0,
+        hide_default_value = true,
+        value_name = "NUMBER",
+        allow_hyphen_values = true
+    )]
+    oom_score_adj: i32,
     /// An init as process 1, which passes signals on and reaps
     #[arg(long)]
     init: bool,
@@ -164,6 +204,12 @@ pub(super) struct Options {
     /// An OCI runtime, or a shim: io.containerd.NAME.VERSION
     #[arg(long, default_value = "", hide_default_value = true)]
     runtime: String,
+    /// There are none in any case
+    #[arg(long, hide = true)]
+    no_healthcheck: bool,
+    /// Nothing is said in any case
+    #[arg(long, short, hide = true)]
+    quiet: bool,
 }
 
 /// What `update` changes too.
@@ -257,14 +303,6 @@ pub(super) struct Limits {
 impl Options {
     pub(super) fn config(&self, image: &str, command: &[String]) -> Result<Config> {
         self.check_pull()?;
-        let mut mounts = vec![];
-        for word in &self.volume {
-            mounts.push(volume(word)?);
-        }
-        for word in &self.mount {
-            mounts.push(mount(word)?);
-        }
-        mounts.extend(self.tmpfs.iter().map(|word| tmpfs(word)));
         let mut labels = HashMap::new();
         for line in lines_of(&self.label_file)?.iter().chain(&self.label) {
             let (name, value) = line.split_once('=').unwrap_or((line, ""));
@@ -288,7 +326,7 @@ impl Options {
             interactive: self.interactive,
             hostname: self.hostname.clone(),
             labels,
-            mounts,
+            mounts: self.mounts()?,
             network: self.network.clone(),
             resources: MessageField::some(self.limits.resources()?),
             cap_add: words(&self.cap_add),
@@ -320,9 +358,23 @@ impl Options {
             shm_size: size(self.shm_size.as_deref())?.cast_unsigned(),
             extra_hosts: self.add_host.clone(),
             dns: self.dns.clone(),
+            dns_search: self.dns_search.clone(),
+            dns_options: self.dns_option.clone(),
+            uts_mode: self.uts.clone(),
+            cgroupns_mode: self.cgroupns.clone(),
+            domainname: self.domainname.clone(),
+            oom_score_adj: self.oom_score_adj,
+            device_cgroup_rules: self.device_cgroup_rule.clone(),
             annotations: pairs(&self.annotation)?,
             ..Config::default()
         })
+    }
+
+    fn mounts(&self) -> Result<Vec<Mount>> {
+        let volumes = self.volume.iter().map(|word| volume(word));
+        let mounts = self.mount.iter().map(|word| mount(word));
+        let tmpfs = self.tmpfs.iter().map(|word| Ok(tmpfs(word)));
+        volumes.chain(mounts).chain(tmpfs).collect()
     }
 
     fn check_pull(&self) -> Result<()> {

@@ -11,7 +11,7 @@ use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
 use super::arguments::Options;
 use super::connection::{Daemon, Place};
-use super::{complete, containers, copy, images, run, system};
+use super::{complete, containers, copy, images, lists, run, system};
 use crate::fault::Result;
 use crate::host::STATE;
 use crate::store::ROOT;
@@ -46,55 +46,8 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a container and start it
-    Run(Run),
-    /// Make a container, not running yet
-    Create(Create),
-    /// Start containers
-    Start(Start),
-    /// Stop containers: the stop signal, and SIGKILL after a timeout
-    Stop(Stop),
-    /// Stop containers and start them again
-    Restart(Stop),
-    /// Send a signal to containers
-    Kill(Kill),
-    /// Remove containers
-    Rm(Rm),
-    /// Wait until containers have ended, and print their exit codes
-    Wait(Names),
-    /// Freeze all processes of containers
-    Pause(Names),
-    /// Wake them up again
-    Unpause(Names),
-    /// Give a container another name
-    Rename { container: String, name: String },
-    /// Change limits and the restart policy of containers
-    Update(Update),
-    /// List containers
-    Ps(Ps),
-    /// Show all about containers or images, as JSON
-    Inspect(InspectAny),
-    /// Show what a container wrote
-    Logs(Logs),
-    /// Attach to a running container
-    Attach(Attach),
-    /// Run another process in a container
-    Exec(Exec),
-    /// List the processes of a container
-    Top {
-        container: String,
-        /// For ps, which has to show pids
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        options: Vec<String>,
-    },
-    /// Show what containers use
-    Stats(Stats),
-    /// List what a container has changed of its image's files
-    Diff { container: String },
-    /// Copy files between a container and here
-    Cp(Cp),
-    /// Make an image of a container: its image, and what it has changed
-    Commit(Commit),
+    #[command(flatten)]
+    Verb(Box<Verb>),
     /// List images
     Images(Images),
     /// Remove images
@@ -107,6 +60,13 @@ pub(super) enum Command {
     Save(Save),
     /// Show how an image was made
     History(History),
+    /// Take a root file system out of an archive, as an image
+    Import(Import),
+    /// Show all about containers, images or volumes, as JSON
+    Inspect(InspectAny),
+    /// Containers
+    #[command(subcommand)]
+    Container(ContainerCommand),
     /// Images
     #[command(subcommand)]
     Image(ImageCommand),
@@ -127,6 +87,78 @@ pub(super) enum Command {
     Complete {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
+    },
+}
+
+// What is said of it would become that of all commands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Make a container and start it
+    Run(Run),
+    /// Make a container, not running yet
+    Create(Create),
+    /// Start containers
+    Start(Start),
+    /// Stop containers: the stop signal, and SIGKILL after a timeout
+    Stop(Stop),
+    /// Stop containers and start them again
+    Restart(Stop),
+    /// Send a signal to containers
+    Kill(Kill),
+    /// Remove containers
+    #[command(alias = "remove")]
+    Rm(Rm),
+    /// Wait until containers have ended, and print their exit codes
+    Wait(Names),
+    /// Freeze all processes of containers
+    Pause(Names),
+    /// Wake them up again
+    Unpause(Names),
+    /// Give a container another name
+    Rename { container: String, name: String },
+    /// Change limits and the restart policy of containers
+    Update(Update),
+    /// List containers
+    Ps(Ps),
+    /// Show what a container wrote
+    Logs(Logs),
+    /// Attach to a running container
+    Attach(Attach),
+    /// Run another process in a container
+    Exec(Exec),
+    /// List the processes of a container
+    Top {
+        container: String,
+        /// For ps, which has to show pids
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Show what containers use
+    Stats(Stats),
+    /// List what a container has changed of its image's files
+    Diff { container: String },
+    /// Copy files between a container and here
+    Cp(Cp),
+    /// Write a container's root file system into an archive
+    Export(Export),
+    /// Make an image of a container: its image, and what it has changed
+    Commit(Commit),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ContainerCommand {
+    #[command(flatten)]
+    Verb(Box<Verb>),
+    /// List containers
+    #[command(alias = "list")]
+    Ls(Ps),
+    /// Show all about containers, as JSON
+    Inspect(InspectContainers),
+    /// Remove all containers that have ended
+    Prune {
+        /// Do not ask
+        #[arg(long, short)]
+        force: bool,
     },
 }
 
@@ -253,7 +285,10 @@ pub(super) struct Ps {
     /// So many of the newest ones, in any state
     #[arg(long, short = 'n', value_name = "NUMBER")]
     pub(super) last: Option<usize>,
-    /// name=, id=, status=, label=, ancestor=, exited=, volume=
+    /// With what they take of the disk
+    #[arg(long, short)]
+    pub(super) size: bool,
+    /// name=, id=, status=, label=, ancestor=, exited=, volume=, network=, before=, since=
     #[arg(long, short, value_name = "FILTER")]
     pub(super) filter: Vec<String>,
     /// json, or a template: '{{.ID}} {{.Names}}'
@@ -271,12 +306,21 @@ pub(super) struct Inspect {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct InspectAny {
-    /// container or image: only such are looked for
-    #[arg(long = "type", value_name = "KIND", value_parser = ["container", "image"])]
-    pub(super) kind: Option<String>,
+pub(super) struct InspectContainers {
+    /// With what they take of the disk
+    #[arg(long, short)]
+    pub(super) size: bool,
     #[command(flatten)]
     pub(super) inspect: Inspect,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectAny {
+    /// container, image or volume: only such are looked for
+    #[arg(long = "type", value_name = "KIND", value_parser = ["container", "image", "volume"])]
+    pub(super) kind: Option<String>,
+    #[command(flatten)]
+    pub(super) containers: InspectContainers,
 }
 
 #[derive(Debug, Args)]
@@ -285,7 +329,7 @@ pub(super) struct Logs {
     #[arg(long, short)]
     pub(super) follow: bool,
     /// So many lines from the end, or all
-    #[arg(long, short = 'n', default_value = "all")]
+    #[arg(long, short = 'n', default_value = "all", allow_hyphen_values = true)]
     pub(super) tail: String,
     /// What was written since a time (2026-11-26T08:00:00Z), or so long ago (10m)
     #[arg(long, value_name = "TIME")]
@@ -365,6 +409,15 @@ pub(super) struct Cp {
     pub(super) target: OsString,
 }
 
+/// As it is at that moment, running or not. Volumes and other mounts are not in it. image import takes it.
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    /// A file; otherwise, standard output
+    #[arg(long, short)]
+    pub(super) output: Option<PathBuf>,
+    pub(super) container: String,
+}
+
 /// Volumes and other mounts are not in it.
 #[derive(Debug, Args)]
 pub(super) struct Commit {
@@ -408,6 +461,9 @@ pub(super) struct Formatted {
 
 #[derive(Debug, Args)]
 pub(super) struct Images {
+    /// All are shown in any case
+    #[arg(long, short, hide = true)]
+    all: bool,
     /// Only ids
     #[arg(long, short)]
     pub(super) quiet: bool,
@@ -420,7 +476,10 @@ pub(super) struct Images {
     /// json, or a template
     #[arg(long, value_name = "FORMAT")]
     pub(super) format: Option<String>,
-    /// Only those of this name
+    /// reference=PATTERN, dangling=, label=, before=IMAGE, since=IMAGE, until=TIME
+    #[arg(long, short, value_name = "FILTER")]
+    pub(super) filter: Vec<String>,
+    /// Only those of this name, which may be a pattern
     pub(super) name: Option<String>,
 }
 
@@ -449,6 +508,12 @@ pub(super) struct Import {
     pub(super) file: PathBuf,
     /// The image's name, instead of that in the archive
     pub(super) name: Option<String>,
+    /// An instruction of a Dockerfile, for a root file system: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR
+    #[arg(long, short, value_name = "INSTRUCTION")]
+    pub(super) change: Vec<String>,
+    /// What the image's history says of it, for a root file system
+    #[arg(long, short, default_value = "", hide_default_value = true)]
+    pub(super) message: String,
     /// Only names
     #[arg(long, short)]
     pub(super) quiet: bool,
@@ -465,7 +530,13 @@ pub(super) struct Save {
 
 #[derive(Debug, Args)]
 pub(super) struct History {
-    /// Whole commands
+    /// Only ids
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+    /// Sizes and times as people read them
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) human: bool,
+    /// Whole ids and commands
     #[arg(long)]
     pub(super) no_trunc: bool,
     /// json, or a template
@@ -483,7 +554,12 @@ pub(super) enum ImageCommand {
     /// List images
     #[command(alias = "list")]
     Ls(Images),
+    /// Take images out of an archive
+    Load(Load),
+    /// Put images into an archive
+    Save(Save),
     /// Remove images
+    #[command(alias = "remove")]
     Rm(Rmi),
     /// Show all about images, as JSON
     Inspect(Inspect),
@@ -532,6 +608,9 @@ pub(super) enum VolumeCommand {
         /// Only names
         #[arg(long, short)]
         quiet: bool,
+        /// name=, label=, dangling=, driver=
+        #[arg(long, short, value_name = "FILTER")]
+        filter: Vec<String>,
         /// json, or a template
         #[arg(long, value_name = "FORMAT")]
         format: Option<String>,
@@ -539,7 +618,11 @@ pub(super) enum VolumeCommand {
     /// Show all about volumes, as JSON
     Inspect(Inspect),
     /// Remove volumes
+    #[command(alias = "remove")]
     Rm {
+        /// Those that are not there are no error
+        #[arg(long, short)]
+        force: bool,
         #[arg(required = true)]
         volumes: Vec<String>,
     },
@@ -594,7 +677,10 @@ pub(super) struct Events {
 impl Command {
     /// Its exit code is that of a process.
     pub(super) fn runs_processes(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Create(_) | Self::Exec(_))
+        let (Self::Verb(verb) | Self::Container(ContainerCommand::Verb(verb))) = self else {
+            return false;
+        };
+        matches!(**verb, Verb::Run(_) | Verb::Create(_) | Verb::Exec(_))
     }
 }
 
@@ -616,12 +702,10 @@ impl Cli {
         let daemon = Daemon::connect(&place).await?;
         let daemon = &daemon;
         match self.command {
-            Command::Run(arguments) => run::run(daemon, arguments).await,
-            Command::Create(arguments) => run::create(daemon, arguments).await,
-            Command::Start(arguments) => run::start(daemon, arguments).await,
-            Command::Attach(arguments) => run::attach(daemon, arguments).await,
-            Command::Exec(arguments) => run::exec(daemon, arguments).await,
-            Command::Cp(arguments) => copy::copy(daemon, arguments).await,
+            Command::Verb(verb) => verb.run(daemon).await,
+            Command::Container(command) => command.run(daemon).await,
+            Command::Inspect(arguments) => lists::inspect(daemon, arguments).await,
+            Command::Import(arguments) => images::import_rootfs(daemon, arguments).await,
             Command::Images(arguments) => images::list(daemon, arguments).await,
             Command::Rmi(arguments) => images::remove(daemon, arguments).await,
             Command::Tag { image, name } => images::tag(daemon, image, name).await,
@@ -634,6 +718,37 @@ impl Cli {
             Command::Events(arguments) => system::events(daemon, arguments).await,
             Command::Info(arguments) => system::info(daemon, arguments).await,
             Command::Version(arguments) => system::version(daemon, arguments).await,
+            // Taken above.
+            Command::Complete { .. } => Ok(0),
+        }
+    }
+}
+
+impl ContainerCommand {
+    async fn run(self, daemon: &Daemon) -> Result<u8> {
+        match self {
+            Self::Verb(verb) => verb.run(daemon).await,
+            Self::Ls(arguments) => lists::ps(daemon, arguments).await,
+            Self::Inspect(containers) => {
+                let kind = Some("container".to_owned());
+                lists::inspect(daemon, InspectAny { kind, containers }).await
+            }
+            Self::Prune { force } => system::prune_containers(daemon, force).await,
+        }
+    }
+}
+
+impl Verb {
+    async fn run(self, daemon: &Daemon) -> Result<u8> {
+        match self {
+            Self::Run(arguments) => run::run(daemon, arguments).await,
+            Self::Create(arguments) => run::create(daemon, arguments).await,
+            Self::Start(arguments) => run::start(daemon, arguments).await,
+            Self::Attach(arguments) => run::attach(daemon, arguments).await,
+            Self::Exec(arguments) => run::exec(daemon, arguments).await,
+            Self::Cp(arguments) => copy::copy(daemon, arguments).await,
+            Self::Export(arguments) => copy::export(daemon, arguments).await,
+            Self::Ps(arguments) => lists::ps(daemon, arguments).await,
             other => containers::run(daemon, other).await,
         }
     }

@@ -20,11 +20,14 @@ use crate::protos::system::ListVolumesRequest;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Of options whose values are some of a few.
-const WORDS: [(&str, &[&str]); 8] = [
+const WORDS: [(&str, &[&str]); 11] = [
     ("network", &["none", "host", "container:"]),
     ("pid", &["host", "container:"]),
     ("ipc", &["private", "host"]),
     ("userns", &["host", "auto", "container:"]),
+    ("uts", &["host"]),
+    ("cgroupns", &["private", "host"]),
+    ("attach", &["stdin", "stdout", "stderr"]),
     ("restart", &["no", "on-failure", "always", "unless-stopped"]),
     ("log_driver", &["json-file", "none"]),
     ("signal", SIGNALS),

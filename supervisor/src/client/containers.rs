@@ -1,5 +1,6 @@
 //! The verbs of containers that attach to nothing: requests for each that was named, and lists.
 
+use std::collections::HashMap;
 use std::io::{self, Write as _};
 
 use futures_util::future::try_join_all;
@@ -7,48 +8,45 @@ use serde_json::Value;
 use tokio::time::{Duration, interval};
 
 use super::arguments::policy;
-use super::cli::{Command, InspectAny, Logs, Ps, Stats, Update};
+use super::cli::{Logs, Stats, Update, Verb};
 use super::connection::{Daemon, patient};
-use super::{print, say, table, view};
+use super::{print, say, table};
 use crate::container::{text_of, time_of};
-use crate::fault::{Fault, Kind, Result, Tried as _};
+use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::containers as api;
-use crate::protos::system::ListVolumesRequest;
 use crate::records::now;
 
 /// How many containers something is done to at once.
 const AT_ONCE: usize = 50;
 
-pub(super) async fn run(daemon: &Daemon, command: Command) -> Result<u8> {
-    match command {
-        Command::Stop(asked) => {
+pub(super) async fn run(daemon: &Daemon, verb: Verb) -> Result<u8> {
+    match verb {
+        Verb::Stop(asked) => {
             each_at_once(&asked.containers, async |name| {
                 let request = stopping(name, &asked);
                 done(daemon.containers.stop(patient(), &request).await)
             })
             .await
         }
-        Command::Restart(asked) => {
+        Verb::Restart(asked) => {
             each_at_once(&asked.containers, async |name| {
                 let request = stopping(name, &asked);
                 done(daemon.containers.restart(patient(), &request).await)
             })
             .await
         }
-        Command::Kill(asked) => kill(daemon, &asked).await,
-        Command::Rm(asked) => remove(daemon, &asked).await,
-        Command::Wait(asked) => wait(daemon, &asked.containers).await,
-        Command::Pause(asked) => pause(daemon, &asked.containers).await,
-        Command::Unpause(asked) => unpause(daemon, &asked.containers).await,
-        Command::Rename { container, name } => rename(daemon, container, name).await,
-        Command::Update(asked) => update(daemon, asked).await,
-        Command::Ps(asked) => ps(daemon, asked).await,
-        Command::Inspect(asked) => inspect(daemon, asked).await,
-        Command::Logs(asked) => logs(daemon, asked).await,
-        Command::Top { container, options } => top(daemon, container, &options).await,
-        Command::Stats(asked) => stats(daemon, asked).await,
-        Command::Diff { container } => diff(daemon, container).await,
-        Command::Commit(asked) => commit(daemon, asked).await,
+        Verb::Kill(asked) => kill(daemon, &asked).await,
+        Verb::Rm(asked) => remove(daemon, &asked).await,
+        Verb::Wait(asked) => wait(daemon, &asked.containers).await,
+        Verb::Pause(asked) => pause(daemon, &asked.containers).await,
+        Verb::Unpause(asked) => unpause(daemon, &asked.containers).await,
+        Verb::Rename { container, name } => rename(daemon, container, name).await,
+        Verb::Update(asked) => update(daemon, asked).await,
+        Verb::Logs(asked) => logs(daemon, asked).await,
+        Verb::Top { container, options } => top(daemon, container, &options).await,
+        Verb::Stats(asked) => stats(daemon, asked).await,
+        Verb::Diff { container } => diff(daemon, container).await,
+        Verb::Commit(asked) => commit(daemon, asked).await,
         // The other ones are taken before.
         _ => Err(Fault::unknown("no such command")),
     }
@@ -174,6 +172,11 @@ async fn wait(daemon: &Daemon, names: &[String]) -> Result<u8> {
 async fn update(daemon: &Daemon, asked: Update) -> Result<u8> {
     let restart = asked.restart.as_deref().map(policy).transpose()?;
     let resources = asked.limits.resources()?;
+    if restart.is_none() && resources == api::Resources::default() {
+        return Err(Fault::new(
+            "nothing is said that could be changed (see 'caissonctl update --help')",
+        ));
+    }
     let request = |name: &str| api::UpdateContainerRequest {
         container: name.into(),
         resources: (resources != api::Resources::default())
@@ -186,176 +189,6 @@ async fn update(daemon: &Daemon, asked: Update) -> Result<u8> {
         done(daemon.containers.update(patient(), &request(name)).await)
     })
     .await
-}
-
-async fn ps(daemon: &Daemon, asked: Ps) -> Result<u8> {
-    // A state that is asked for is to be found.
-    let all = asked.all
-        || asked.latest
-        || asked.last.is_some()
-        || asked
-            .filter
-            .iter()
-            .any(|filter| filter.starts_with("status=") || filter.starts_with("exited="));
-    let request = api::ListContainersRequest {
-        all,
-        ..Default::default()
-    };
-    let mut containers = daemon
-        .containers
-        .list(patient(), &request)
-        .await?
-        .containers;
-    let filters: Result<Vec<Filter>> = asked
-        .filter
-        .iter()
-        .map(|word| Filter::parse(word))
-        .collect();
-    let filters = filters?;
-    containers.retain(|container| filters.iter().all(|filter| filter.matches(container)));
-    if let Some(last) = asked.latest.then_some(1).or(asked.last) {
-        containers.truncate(last);
-    }
-    if asked.quiet {
-        let id = |container: &api::Container| {
-            if asked.no_trunc {
-                container.id.clone()
-            } else {
-                container.id[..12].to_owned()
-            }
-        };
-        print(
-            &containers
-                .iter()
-                .map(|container| id(container) + "\n")
-                .collect::<String>(),
-        )?;
-        return Ok(0);
-    }
-    let now = now();
-    let rows: Vec<Value> = containers
-        .iter()
-        .map(|container| view::row(container, now, asked.no_trunc))
-        .collect();
-    let columns = &[
-        ("CONTAINER ID", "ID"),
-        ("IMAGE", "Image"),
-        ("COMMAND", "Command"),
-        ("CREATED", "RunningFor"),
-        ("STATUS", "Status"),
-        ("NAMES", "Names"),
-    ];
-    print(&table::render(&rows, columns, asked.format.as_deref())?)?;
-    Ok(0)
-}
-
-/// A word of `--filter`.
-struct Filter {
-    name: String,
-    value: String,
-}
-
-impl Filter {
-    fn parse(word: &str) -> Result<Self> {
-        let (name, value) = word
-            .split_once('=')
-            .ok_or_else(|| Fault::new(format!("filter '{word}' is not NAME=VALUE")))?;
-        if ![
-            "name", "id", "status", "label", "ancestor", "exited", "volume",
-        ]
-        .contains(&name)
-        {
-            return Err(Fault::new(format!("no filter is called '{name}'")));
-        }
-        Ok(Self {
-            name: name.into(),
-            value: value.into(),
-        })
-    }
-
-    fn matches(&self, container: &api::Container) -> bool {
-        match self.name.as_str() {
-            "name" => container.name.contains(&self.value),
-            "id" => container.id.starts_with(&self.value),
-            "status" => view::status_word(&container.state) == self.value,
-            "exited" => {
-                view::status_word(&container.state) == "exited"
-                    && container.state.exit_code.to_string() == self.value
-            }
-            "ancestor" => {
-                container.config.image == self.value || container.image_id.contains(&self.value)
-            }
-            "volume" => container
-                .config
-                .mounts
-                .iter()
-                .any(|mount| mount.source == self.value || mount.target == self.value),
-            _ => match self.value.split_once('=') {
-                Some((name, value)) => container
-                    .labels
-                    .get(name)
-                    .is_some_and(|label| label == value),
-                None => container.labels.contains_key(&self.value),
-            },
-        }
-    }
-}
-
-async fn inspect(daemon: &Daemon, asked: InspectAny) -> Result<u8> {
-    let mut found = vec![];
-    let mut code = 0;
-    for name in &asked.inspect.names {
-        if asked.kind.as_deref() == Some("image") {
-            found.push(super::images::inspected(daemon, name).await?);
-            continue;
-        }
-        let request = api::InspectContainerRequest {
-            container: name.clone(),
-            ..Default::default()
-        };
-        match daemon
-            .containers
-            .inspect(patient(), &request)
-            .await
-            .map_err(Fault::from)
-        {
-            Ok(response) => {
-                let container = response.container.get_or_default();
-                let context = context(daemon, container).await?;
-                found.push(view::inspect(container, &context));
-            }
-            Err(fault) if fault.kind == Kind::NotFound && asked.kind.is_none() => {
-                match super::images::inspected(daemon, name).await {
-                    Ok(image) => found.push(image),
-                    Err(_) => {
-                        say(&Fault::not_found(format!(
-                            "no such container or image: {name}"
-                        )));
-                        code = 1;
-                    }
-                }
-            }
-            Err(fault) => return Err(fault),
-        }
-    }
-    show(&found, asked.inspect.format.as_deref())?;
-    Ok(code)
-}
-
-/// What else is to be known of a container to show all of it.
-async fn context(daemon: &Daemon, container: &api::Container) -> Result<view::Context> {
-    let image = match super::images::inspected(daemon, &container.image_id).await {
-        Ok(mut image) => image["Config"].take(),
-        Err(fault) if fault.kind == Kind::NotFound => Value::Null,
-        Err(fault) => return Err(fault),
-    };
-    let request = ListVolumesRequest::default();
-    let volumes = daemon.volumes.list(patient(), &request).await?.volumes;
-    let volumes = volumes.into_iter();
-    Ok(view::Context {
-        image,
-        volumes: volumes.map(|volume| (volume.name, volume.path)).collect(),
-    })
 }
 
 /// An array, or each by a template.
@@ -535,7 +368,7 @@ fn top_as_asked(pids: &[u32], options: &[String]) -> Result<u8> {
 }
 
 async fn stats(daemon: &Daemon, asked: Stats) -> Result<u8> {
-    let mut before = std::collections::HashMap::new();
+    let mut before = HashMap::new();
     let mut ticks = interval(Duration::from_secs(1));
     // A share of time needs two looks.
     for round in 0_u64.. {

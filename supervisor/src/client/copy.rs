@@ -13,8 +13,9 @@ use nix::unistd::{getegid, geteuid};
 use tokio::sync::{mpsc, watch};
 use ttrpc::r#async::{CSReceiver, CSSender};
 
-use super::cli::Cp;
+use super::cli::{Cp, Export};
 use super::connection::{Daemon, patient};
+use super::output;
 use super::process::lost;
 use crate::chunks::{CHUNK, Incoming, Outgoing};
 use crate::copy::find::{What, find};
@@ -221,6 +222,53 @@ fn pass_on(mut archive: Incoming) -> Result<()> {
             count => output.write_all(&buffer[..count]).tried(written)?,
         }
     }
+}
+
+/// All of its root file system.
+pub(super) async fn export(daemon: &Daemon, asked: Export) -> Result<u8> {
+    let from = api::copy_out_request::From {
+        container: asked.container,
+        root_file_system: true,
+        ..Default::default()
+    };
+    output::archive(asked.output.as_deref(), async |target| {
+        write_out(daemon, from, target).await
+    })
+    .await?;
+    Ok(0)
+}
+
+async fn write_out(
+    daemon: &Daemon,
+    from: api::copy_out_request::From,
+    target: &mut dyn Write,
+) -> Result<()> {
+    let (sender, mut receiver) = daemon.containers.copy_out(patient()).await?.split();
+    let request = |of| api::CopyOutRequest {
+        of: Some(of),
+        ..Default::default()
+    };
+    sender
+        .send(&request(api::copy_out_request::Of::From(from)))
+        .await?;
+    let mut taken = 0;
+    loop {
+        let response = match receiver.recv().await {
+            Ok(response) => response,
+            Err(ttrpc::Error::Eof) => break,
+            Err(error) => return Err(lost(error)),
+        };
+        if let Some(api::copy_out_response::Of::Data(data)) = response.of {
+            target
+                .write_all(&data)
+                .tried(|| "write the archive".into())?;
+            taken += data.len() as u64;
+            sender
+                .send(&request(api::copy_out_request::Of::Taken(taken)))
+                .await?;
+        }
+    }
+    target.flush().tried(|| "write the archive".into())
 }
 
 async fn copy_out(

@@ -1,37 +1,34 @@
 //! The verbs of images.
 
-use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write};
-use std::os::fd::AsFd as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::cli::{History, ImageCommand, Images, Load, Prune, Rmi, Save};
+use super::cli::{History, ImageCommand, Images, Import, Load, Prune, Rmi, Save};
 use super::connection::{Daemon, patient};
-use super::containers::show;
+use super::filter::{Filters, pattern};
+use super::lists::each;
 use super::process::lost;
-use super::{print, table};
+use super::{output, print, table};
 use crate::chunks::CHUNK;
 use crate::container::text_of;
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::images as api;
 use crate::records::now;
-use crate::whole::{self, Whole};
 
 /// How far the sender may be ahead.
 const WINDOW: u64 = 4 << 20;
+/// What `--filter` of `images` may name.
+const FILTERS: [&str; 6] = ["reference", "dangling", "label", "before", "since", "until"];
+/// An image without a name.
+const NONE: &str = "<none>:<none>";
 
 pub(super) async fn image(daemon: &Daemon, command: ImageCommand) -> Result<u8> {
     match command {
-        ImageCommand::Import(asked) => {
-            let name = asked.name.unwrap_or_default();
-            import(daemon, &asked.file, name, false, asked.quiet).await
-        }
+        ImageCommand::Import(asked) => import_rootfs(daemon, asked).await,
         ImageCommand::Export(asked) => save(daemon, asked).await,
         ImageCommand::Ls(asked) => list(daemon, asked).await,
         ImageCommand::Rm(asked) => remove(daemon, asked).await,
@@ -39,28 +36,42 @@ pub(super) async fn image(daemon: &Daemon, command: ImageCommand) -> Result<u8> 
         ImageCommand::History(asked) => history(daemon, asked).await,
         ImageCommand::Prune(asked) => prune(daemon, &asked).await,
         ImageCommand::Verify(asked) => verify(daemon, asked.images, asked.repair).await,
+        ImageCommand::Load(asked) => load(daemon, asked).await,
+        ImageCommand::Save(asked) => save(daemon, asked).await,
         ImageCommand::Inspect(asked) => {
-            let mut found = vec![];
-            for name in &asked.names {
-                found.push(inspected(daemon, name).await?);
-            }
-            show(&found, asked.format.as_deref())?;
-            Ok(0)
+            each(&asked.names, asked.format.as_deref(), async |name| {
+                inspected(daemon, name).await
+            })
+            .await
         }
     }
 }
 
 pub(super) async fn load(daemon: &Daemon, asked: Load) -> Result<u8> {
     let file = asked.input.unwrap_or_else(|| PathBuf::from("-"));
-    import(daemon, &file, String::new(), true, asked.quiet).await
+    let source = api::import_images_request::Source {
+        images_only: true,
+        ..Default::default()
+    };
+    import(daemon, &file, source, asked.quiet).await
+}
+
+/// Of whatever kind it is.
+pub(super) async fn import_rootfs(daemon: &Daemon, asked: Import) -> Result<u8> {
+    let source = api::import_images_request::Source {
+        name: asked.name.unwrap_or_default(),
+        changes: asked.change,
+        message: asked.message,
+        ..Default::default()
+    };
+    import(daemon, &asked.file, source, asked.quiet).await
 }
 
 /// A file is read by the daemon; standard input goes there.
 async fn import(
     daemon: &Daemon,
     file: &Path,
-    name: String,
-    images_only: bool,
+    mut source: api::import_images_request::Source,
     quiet: bool,
 ) -> Result<u8> {
     let streamed = file == Path::new("-");
@@ -69,21 +80,11 @@ async fn import(
             "there is no archive on standard input: it is a terminal",
         ));
     }
-    let path = if streamed {
-        String::new()
-    } else {
-        std::path::absolute(file)
-            .tried(|| file.display().to_string())?
-            .display()
-            .to_string()
-    };
+    if !streamed {
+        let path = std::path::absolute(file).tried(|| file.display().to_string())?;
+        source.path = path.display().to_string();
+    }
     let (sender, mut receiver) = daemon.images.import(patient()).await?.split();
-    let source = api::import_images_request::Source {
-        path,
-        name,
-        images_only,
-        ..Default::default()
-    };
     sender
         .send(&request(api::import_images_request::Of::Source(source)))
         .await?;
@@ -233,43 +234,15 @@ impl Progress {
 }
 
 pub(super) async fn save(daemon: &Daemon, asked: Save) -> Result<u8> {
-    let Some(path) = &asked.output else {
-        if io::stdout().is_terminal() {
-            return Err(Fault::new(
-                "an archive is nothing for a terminal: use -o FILE, or redirect",
-            ));
-        }
-        return write_archive(daemon, asked.images, &mut io::stdout()).await;
-    };
-    if path.exists() && !path.is_file() {
-        let file = File::options().write(true).open(path);
-        let mut file = file.tried(|| format!("open {}", path.display()))?;
-        return write_archive(daemon, asked.images, &mut file).await;
-    }
-    let what = || format!("write {}", path.display());
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let name = path.file_name().map(OsStr::as_bytes);
-    let name = name.ok_or_else(|| Fault::new(format!("'{}' is no file", path.display())))?;
-    let directory = File::open(parent.unwrap_or(Path::new("."))).tried(what)?;
-    let descriptors = whole::descriptors();
-    let descriptors = descriptors.as_ref().map(|fd| fd.as_fd());
-    let mode = rustix::fs::Mode::from_raw_mode(0o666);
-    let mut whole = Whole::begin(directory.as_fd(), descriptors, mode).tried(what)?;
-    write_archive(daemon, asked.images, &mut whole.file).await?;
-    // With its name: its images may be removed next.
-    whole.file.sync_all().tried(what)?;
-    whole.end(name).tried(what)?;
-    directory.sync_all().tried(what)?;
+    let output = asked.output.as_deref();
+    output::archive(output, async |target| {
+        write_archive(daemon, asked.images, target).await
+    })
+    .await?;
     Ok(0)
 }
 
-async fn write_archive(
-    daemon: &Daemon,
-    images: Vec<String>,
-    target: &mut impl Write,
-) -> Result<u8> {
+async fn write_archive(daemon: &Daemon, images: Vec<String>, target: &mut dyn Write) -> Result<()> {
     let (sender, mut receiver) = daemon.images.export(patient()).await?.split();
     let names = api::export_images_request::Names {
         names: images,
@@ -299,8 +272,7 @@ async fn write_archive(
             })
             .await?;
     }
-    target.flush().tried(|| "write the archive".into())?;
-    Ok(0)
+    target.flush().tried(|| "write the archive".into())
 }
 
 pub(super) async fn list(daemon: &Daemon, asked: Images) -> Result<u8> {
@@ -310,21 +282,17 @@ pub(super) async fn list(daemon: &Daemon, asked: Images) -> Result<u8> {
         .await?
         .images;
     images.sort_by_key(|image| std::cmp::Reverse(image.created_at));
+    let wanted = Wanted::new(daemon, &asked).await?;
     let mut rows = vec![];
-    for image in &images {
+    for image in images.iter().filter(|image| wanted.matches(image)) {
         let names = if image.names.is_empty() {
-            vec!["<none>:<none>".to_owned()]
+            vec![NONE.to_owned()]
         } else {
             image.names.clone()
         };
         for name in &names {
-            let row = row(image, name, asked.no_trunc);
-            let wanted = asked
-                .name
-                .as_ref()
-                .is_none_or(|wanted| name == wanted || row["Repository"] == **wanted);
-            if wanted {
-                rows.push(row);
+            if wanted.refers_to(name)? {
+                rows.push(row(image, name, asked.no_trunc));
             }
         }
     }
@@ -351,19 +319,85 @@ pub(super) async fn list(daemon: &Daemon, asked: Images) -> Result<u8> {
     Ok(0)
 }
 
-fn row(image: &api::Image, name: &str, whole: bool) -> Value {
-    let (repository, tag) = match name.rsplit_once(':') {
+/// Which images are to be listed.
+struct Wanted {
+    filters: Filters,
+    dangling: Option<bool>,
+    before: Option<i64>,
+    since: Option<i64>,
+}
+
+impl Wanted {
+    async fn new(daemon: &Daemon, asked: &Images) -> Result<Self> {
+        let mut filters = Filters::parse(&asked.filter, &FILTERS)?;
+        if let Some(name) = &asked.name {
+            filters.add("reference", name.clone());
+        }
+        let (mut before, mut since) = (None, None);
+        for name in filters.values("before") {
+            let time = found(daemon, name).await?.created_at;
+            before = Some(before.map_or(time, |other: i64| other.min(time)));
+        }
+        for word in filters.values("until") {
+            let time = super::containers::time(word)?;
+            before = Some(before.map_or(time, |other: i64| other.min(time)));
+        }
+        for name in filters.values("since") {
+            let time = found(daemon, name).await?.created_at;
+            since = Some(since.map_or(time, |other: i64| other.max(time)));
+        }
+        Ok(Self {
+            dangling: filters.truth("dangling")?,
+            filters,
+            before,
+            since,
+        })
+    }
+
+    fn matches(&self, image: &api::Image) -> bool {
+        let config: Value = serde_json::from_str(&image.config).unwrap_or_default();
+        let labels = config["config"]["Labels"].as_object().into_iter().flatten();
+        let labels = labels
+            .map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()));
+        self.dangling
+            .is_none_or(|dangling| dangling == image.names.is_empty())
+            && self.before.is_none_or(|time| image.created_at < time)
+            && self.since.is_none_or(|time| image.created_at > time)
+            && self.filters.labels(&labels.collect())
+    }
+
+    /// A pattern is for a name with its tag, or without.
+    fn refers_to(&self, name: &str) -> Result<bool> {
+        if !self.filters.has("reference") {
+            return Ok(true);
+        }
+        for wanted in self.filters.values("reference") {
+            let matches = pattern(wanted, name)? || pattern(wanted, split(name).0)?;
+            if matches && name != NONE {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Repository and tag.
+fn split(name: &str) -> (&str, &str) {
+    match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => (repository, tag),
         _ => (name, "<none>"),
-    };
-    let id = image.id.trim_start_matches("sha256:");
+    }
+}
+
+fn row(image: &api::Image, name: &str, whole: bool) -> Value {
+    let (repository, tag) = split(name);
     let created = if image.created_at == 0 {
         "N/A".to_owned()
     } else {
         format!("{} ago", table::duration(now() - image.created_at))
     };
     json!({
-        "ID": if whole { &image.id } else { &id[..id.len().min(12)] },
+        "ID": if whole { &image.id } else { short_id(&image.id) },
         "Repository": repository,
         "Tag": tag,
         "Digest": image.digest,
@@ -373,18 +407,18 @@ fn row(image: &api::Image, name: &str, whole: bool) -> Value {
     })
 }
 
-/// As `docker image inspect` has it, where there is something to say.
-pub(super) async fn inspected(daemon: &Daemon, name: &str) -> Result<Value> {
+pub(super) async fn found(daemon: &Daemon, name: &str) -> Result<api::Image> {
     let request = api::InspectImageRequest {
         image: name.into(),
         ..Default::default()
     };
-    let image = daemon
-        .images
-        .inspect(patient(), &request)
-        .await?
-        .image
-        .unwrap_or_default();
+    let answer = daemon.images.inspect(patient(), &request).await?;
+    Ok(answer.image.unwrap_or_default())
+}
+
+/// As `docker image inspect` has it, where there is something to say.
+pub(super) async fn inspected(daemon: &Daemon, name: &str) -> Result<Value> {
+    let image = found(daemon, name).await?;
     let config: Value = serde_json::from_str(&image.config).unwrap_or_default();
     Ok(json!({
         "Id": image.id,
@@ -448,34 +482,52 @@ pub(super) async fn tag(daemon: &Daemon, image: String, name: String) -> Result<
 }
 
 pub(super) async fn history(daemon: &Daemon, asked: History) -> Result<u8> {
+    let image = found(daemon, &asked.image).await?;
     let request = api::HistoryRequest {
-        image: asked.image,
+        image: image.id.clone(),
         ..Default::default()
     };
     let entries = daemon.images.history(patient(), &request).await?.entries;
-    let row = |entry: &api::history_response::Entry| {
-        let created = if entry.created_at == 0 {
-            "N/A".to_owned()
-        } else {
-            format!("{} ago", table::duration(now() - entry.created_at))
+    let row = |(number, entry): (usize, &api::history_response::Entry)| {
+        // The ids of images that it was made of are not known.
+        let id = match number {
+            0 if asked.no_trunc => &image.id,
+            0 => short_id(&image.id),
+            _ => "<missing>",
+        };
+        let created = match (entry.created_at, asked.human) {
+            (0, _) => "N/A".to_owned(),
+            (time, true) => format!("{} ago", table::duration(now() - time)),
+            (time, false) => text_of(time),
         };
         json!({
+            "ID": id,
             "CreatedSince": created,
             "CreatedAt": text_of(entry.created_at),
             "CreatedBy": if asked.no_trunc { entry.created_by.clone() } else { table::short(&entry.created_by, 45) },
-            "Size": table::decimal(entry.size),
+            "Size": if asked.human { table::decimal(entry.size) } else { entry.size.to_string() },
             "Comment": entry.comment,
         })
     };
-    let rows: Vec<Value> = entries.iter().map(row).collect();
+    let rows: Vec<Value> = entries.iter().enumerate().map(row).collect();
     let columns = &[
+        ("IMAGE", "ID"),
         ("CREATED", "CreatedSince"),
         ("CREATED BY", "CreatedBy"),
         ("SIZE", "Size"),
         ("COMMENT", "Comment"),
     ];
-    print(&table::render(&rows, columns, asked.format.as_deref())?)?;
+    let format = match asked.quiet {
+        true => Some("{{.ID}}"),
+        false => asked.format.as_deref(),
+    };
+    print(&table::render(&rows, columns, format)?)?;
     Ok(0)
+}
+
+fn short_id(id: &str) -> &str {
+    let id = id.trim_start_matches("sha256:");
+    &id[..id.len().min(12)]
 }
 
 pub(super) async fn prune(daemon: &Daemon, asked: &Prune) -> Result<u8> {

@@ -192,7 +192,7 @@ fn repeats(arg: &Arg) -> bool {
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
 
-    use super::super::cli::{Cli, Command as Verb};
+    use super::super::cli::{Cli, Command as Said, ContainerCommand, Verb};
     use super::*;
 
     fn parsed(line: &str) -> Verb {
@@ -200,7 +200,10 @@ mod tests {
         root.build();
         let words = for_clap(&root, line.split(' ').map(OsString::from));
         let line = [OsString::from("caissonctl")].into_iter().chain(words);
-        Cli::try_parse_from(line).unwrap().command
+        match Cli::try_parse_from(line).unwrap().command {
+            Said::Verb(verb) | Said::Container(ContainerCommand::Verb(verb)) => *verb,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -216,6 +219,7 @@ mod tests {
             ("run image sh -c x", &["sh", "-c", "x"]),
             ("run -- image -d", &["-d"]),
             ("run image", &[]),
+            ("container run --rm image -c x", &["-c", "x"]),
         ] {
             let Verb::Run(run) = parsed(line) else {
                 panic!("{line}");

@@ -22,7 +22,7 @@ fn the_manual_page_has_every_command_and_every_option() {
     root.build();
     let mut new = String::new();
     for command in shown(&root) {
-        describe(&mut new, command, &[]);
+        describe(&mut new, &root, command, &[]);
     }
     if std::env::var_os("MANUAL").is_some_and(|value| value == "write") {
         let mut open = fs::OpenOptions::new();
@@ -66,12 +66,27 @@ fn options(command: &Command) -> impl Iterator<Item = &Arg> {
     all.filter(|one| !one.is_positional() && !one.is_hide_set())
 }
 
-/// A command with its options, or those in it.
-fn describe(page: &mut String, command: &Command, path: &[&str]) {
+/// A command with its options, or those in it; of these only the names if they are commands of their own, too.
+fn describe(page: &mut String, root: &Command, command: &Command, path: &[&str]) {
     let path = [path, &[command.get_name()]].concat();
     if command.has_subcommands() {
-        for inner in shown(command) {
-            describe(page, inner, &path);
+        let known = |inner: &&Command| {
+            let same = root.find_subcommand(inner.get_name());
+            same.is_some_and(|same| text(same.get_about()) == text(inner.get_about()))
+        };
+        let (known, own): (Vec<_>, Vec<_>) = shown(command).partition(known);
+        if !known.is_empty() {
+            let names: Vec<_> = known.iter().map(|one| one.get_name()).collect();
+            // Strings take what is written to them.
+            writeln!(page, ".It Cm {} Ar command ...", path.join(" ")).ok();
+            let all = format!(
+                "What the command does without the word: {}",
+                names.join(", ")
+            );
+            writeln!(page, "{}", sentence(&all)).ok();
+        }
+        for inner in own {
+            describe(page, root, inner, &path);
         }
         return;
     }

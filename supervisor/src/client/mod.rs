@@ -14,11 +14,14 @@ mod complete;
 mod connection;
 mod containers;
 mod copy;
+mod filter;
 mod format;
 mod images;
 mod line;
+mod lists;
 #[cfg(test)]
 mod manual;
+mod output;
 mod process;
 mod run;
 mod system;

@@ -63,6 +63,9 @@ impl Carries for ExecRequest {
 /// What is attached of ours.
 pub(super) struct Ends<'a> {
     pub(super) stdin: bool,
+    /// Other output is taken and dropped.
+    pub(super) stdout: bool,
+    pub(super) stderr: bool,
     pub(super) detach_keys: &'a str,
     /// Signals that we get go to this one.
     pub(super) signals: Option<&'a mpsc::UnboundedSender<i32>>,
@@ -90,10 +93,11 @@ where
         .transpose()?;
     let (taken_sender, taken) = watch::channel(0);
     let told = Cell::new((0, 0));
-    let output = take_output(sender, receiver, &taken_sender);
+    let output = take_output(sender, receiver, &taken_sender, ends);
     let input = async {
         if ends.stdin {
-            give_input(sender, keys, taken, &told).await?;
+            let leaves = !ends.stdout && !ends.stderr;
+            give_input(sender, keys, taken, &told, leaves).await?;
             return Ok(Over::Detached);
         }
         std::future::pending::<Result<Over>>().await
@@ -126,6 +130,7 @@ async fn take_output<Q>(
     sender: &CSSender<Q>,
     receiver: &mut CSReceiver<AttachResponse>,
     taken: &watch::Sender<u64>,
+    ends: &Ends<'_>,
 ) -> Result<Over>
 where
     Q: Carries,
@@ -136,7 +141,7 @@ where
         let length = match receiver.recv().await.map_err(lost)?.of {
             Some(attach_response::Of::Stdout(data)) => {
                 let length = data.len() as u64;
-                if !write(false, data).await? {
+                if ends.stdout && !write(false, data).await? {
                     return Ok(Over::Unwanted);
                 }
                 length
@@ -144,7 +149,9 @@ where
             Some(attach_response::Of::Stderr(data)) => {
                 let length = data.len() as u64;
                 // What counts is standard output.
-                write(true, data).await?;
+                if ends.stderr {
+                    write(true, data).await?;
+                }
                 length
             }
             Some(attach_response::Of::Ended(ended)) => return Ok(Over::Ended(code(&ended))),
@@ -217,12 +224,13 @@ async fn write(is_stderr: bool, data: Vec<u8>) -> Result<bool> {
     written.tried(|| "write to standard output".into())
 }
 
-/// Comes back only when the user leaves.
+/// Comes back only when the user leaves, or at the end of input if he then does.
 async fn give_input<Q>(
     sender: &CSSender<Q>,
     mut keys: Option<DetachKeys>,
     mut taken: watch::Receiver<u64>,
     told: &Cell<(u32, u32)>,
+    leaves: bool,
 ) -> Result<()>
 where
     Q: Carries,
@@ -255,6 +263,9 @@ where
             // What is typed into a window of another size comes after that.
             tell_size(sender, told).await?;
         }
+        if length == 0 && leaves && taken.wait_for(|taken| *taken >= sent).await.is_err() {
+            return std::future::pending().await;
+        }
         sender
             .send(&Q::carry(Input {
                 of: Some(of),
@@ -262,6 +273,10 @@ where
             }))
             .await?;
         if length == 0 {
+            // The end is taken as soon as it is said once more how much that was in all.
+            if leaves && taken.changed().await.is_ok() {
+                return Ok(());
+            }
             return std::future::pending().await;
         }
         let least = sent.saturating_sub(WINDOW);

@@ -32,8 +32,20 @@ pub(super) async fn run(daemon: &Daemon, arguments: Run) -> Result<u8> {
             "the input device is not a terminal: leave out -t",
         ));
     }
-    let interactive = config.interactive;
+    let attach = &arguments.create.options.attach;
+    if arguments.detach && !attach.is_empty() {
+        return Err(Fault::new(
+            "conflicting options: cannot specify both --attach and --detach",
+        ));
+    }
+    let streams = Streams {
+        stdin: config.interactive,
+        ..Streams::of(attach)
+    };
     let id = made(daemon, &arguments.create.options, config).await?;
+    if !arguments.detach && !streams.stdout && !streams.stderr {
+        print(&format!("{id}\n"))?;
+    }
     if arguments.detach {
         start_one(daemon, &id).await?;
         print(&format!("{id}\n"))?;
@@ -42,11 +54,40 @@ pub(super) async fn run(daemon: &Daemon, arguments: Run) -> Result<u8> {
     let to = attach_request::To {
         container: id,
         start: true,
-        stdin: interactive,
         size: terminal::size().into(),
         ..Default::default()
     };
-    follow(daemon, to, &arguments.attached).await
+    follow(daemon, to, streams, &arguments.attached).await
+}
+
+/// What is attached of a container's.
+#[derive(Clone, Copy)]
+struct Streams {
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+}
+
+impl Streams {
+    /// As `--attach` has them; without it, all.
+    fn of(words: &[String]) -> Self {
+        let has = |name: &str| {
+            words.is_empty() || words.iter().any(|word| word.eq_ignore_ascii_case(name))
+        };
+        Self {
+            stdin: has("stdin"),
+            stdout: has("stdout"),
+            stderr: has("stderr"),
+        }
+    }
+
+    /// All, or all but input.
+    fn all(stdin: bool) -> Self {
+        Self {
+            stdin,
+            ..Self::of(&[])
+        }
+    }
 }
 
 pub(super) async fn create(daemon: &Daemon, arguments: Create) -> Result<u8> {
@@ -156,11 +197,11 @@ pub(super) async fn start(daemon: &Daemon, arguments: Start) -> Result<u8> {
         let to = attach_request::To {
             container: container.clone(),
             start: true,
-            stdin: arguments.interactive,
             size: terminal::size().into(),
             ..Default::default()
         };
-        return follow(daemon, to, &arguments.attached).await;
+        let streams = Streams::all(arguments.interactive);
+        return follow(daemon, to, streams, &arguments.attached).await;
     }
     super::containers::each(&arguments.containers, async |name| {
         start_one(daemon, name).await
@@ -181,16 +222,22 @@ pub(super) async fn attach(daemon: &Daemon, arguments: Attach) -> Result<u8> {
         .unwrap_or_default();
     let to = attach_request::To {
         container: container.id.clone(),
-        stdin: container.config.interactive && !arguments.no_stdin,
         size: terminal::size().into(),
         ..Default::default()
     };
-    follow(daemon, to, &arguments.attached).await
+    let streams = Streams::all(container.config.interactive && !arguments.no_stdin);
+    follow(daemon, to, streams, &arguments.attached).await
 }
 
 /// Until it ends, with its exit code, or until the user leaves.
-async fn follow(daemon: &Daemon, to: attach_request::To, attached: &Attached) -> Result<u8> {
-    let (stdin, container) = (to.stdin, to.container.clone());
+async fn follow(
+    daemon: &Daemon,
+    mut to: attach_request::To,
+    streams: Streams,
+    attached: &Attached,
+) -> Result<u8> {
+    to.stdin = streams.stdin;
+    let container = to.container.clone();
     let (sender, mut receiver) = daemon.containers.attach(patient()).await?.split();
     sender
         .send(&AttachRequest {
@@ -201,7 +248,9 @@ async fn follow(daemon: &Daemon, to: attach_request::To, attached: &Attached) ->
     let first = first(&mut receiver).await?;
     let (signals, mut caught) = mpsc::unbounded_channel();
     let ends = Ends {
-        stdin,
+        stdin: streams.stdin,
+        stdout: streams.stdout,
+        stderr: streams.stderr,
         detach_keys: &attached.detach_keys,
         signals: attached.sig_proxy.then_some(&signals),
     };
@@ -264,6 +313,8 @@ pub(super) async fn exec(daemon: &Daemon, arguments: Exec) -> Result<u8> {
     }
     let ends = Ends {
         stdin: arguments.interactive,
+        stdout: true,
+        stderr: true,
         detach_keys: &arguments.detach_keys,
         signals: None,
     };

@@ -1,5 +1,6 @@
 //! The verbs of volumes, of the daemon and its disk, and events.
 
+use std::collections::HashSet;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use serde_json::{Value, json};
@@ -7,11 +8,12 @@ use serde_json::{Value, json};
 use super::cli::{Events, Formatted, Prune, SystemCommand, VolumeCommand};
 use super::connection::{Daemon, patient};
 use super::containers::{each, show, time};
+use super::filter::{Filters, part};
 use super::format::Template;
 use super::process::lost;
 use super::{print, table};
 use crate::container::text_of;
-use crate::fault::{Fault, Result, Tried as _};
+use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers as of_containers;
 use crate::protos::system as api;
 
@@ -35,41 +37,42 @@ pub(super) fn confirmed(what: &str) -> Result<bool> {
 pub(super) async fn volume(daemon: &Daemon, command: VolumeCommand) -> Result<u8> {
     match command {
         VolumeCommand::Create { label, name } => create_volume(daemon, &label, name).await,
-        VolumeCommand::Ls { quiet, format } => volumes(daemon, quiet, format.as_deref()).await,
+        VolumeCommand::Ls {
+            quiet,
+            filter,
+            format,
+        } => volumes(daemon, quiet, &filter, format.as_deref()).await,
         VolumeCommand::Inspect(asked) => {
-            let mut found = vec![];
-            for name in asked.names {
-                let answer = daemon
-                    .volumes
-                    .inspect(
-                        patient(),
-                        &api::InspectVolumeRequest {
-                            name,
-                            ..Default::default()
-                        },
-                    )
-                    .await?;
-                found.push(shown(answer.volume.get_or_default(), &answer.containers));
-            }
-            show(&found, asked.format.as_deref())?;
-            Ok(0)
+            super::lists::each(&asked.names, asked.format.as_deref(), async |name| {
+                inspected(daemon, name).await
+            })
+            .await
         }
-        VolumeCommand::Rm { volumes } => {
+        VolumeCommand::Rm { force, volumes } => {
             let request = |name: &str| api::RemoveVolumeRequest {
                 name: name.into(),
                 ..Default::default()
             };
             each(&volumes, async |name| {
-                Ok(daemon
-                    .volumes
-                    .remove(patient(), &request(name))
-                    .await
-                    .map(drop)?)
+                let removed = daemon.volumes.remove(patient(), &request(name)).await;
+                match removed.map_err(Fault::from) {
+                    Err(fault) if !force || fault.kind != Kind::NotFound => Err(fault),
+                    _ => Ok(()),
+                }
             })
             .await
         }
         VolumeCommand::Prune(asked) => prune_volumes(daemon, &asked).await,
     }
+}
+
+pub(super) async fn inspected(daemon: &Daemon, name: &str) -> Result<Value> {
+    let request = api::InspectVolumeRequest {
+        name: name.into(),
+        ..Default::default()
+    };
+    let answer = daemon.volumes.inspect(patient(), &request).await?;
+    Ok(shown(answer.volume.get_or_default(), &answer.containers))
 }
 
 async fn create_volume(daemon: &Daemon, labels: &[String], name: Option<String>) -> Result<u8> {
@@ -88,9 +91,24 @@ async fn create_volume(daemon: &Daemon, labels: &[String], name: Option<String>)
     Ok(0)
 }
 
-async fn volumes(daemon: &Daemon, quiet: bool, format: Option<&str>) -> Result<u8> {
+async fn volumes(
+    daemon: &Daemon,
+    quiet: bool,
+    filter: &[String],
+    format: Option<&str>,
+) -> Result<u8> {
+    let filters = Filters::parse(filter, &["name", "label", "dangling", "driver"])?;
     let request = api::ListVolumesRequest::default();
-    let volumes = daemon.volumes.list(patient(), &request).await?.volumes;
+    let mut volumes = daemon.volumes.list(patient(), &request).await?.volumes;
+    volumes.retain(|volume| {
+        filters.any("name", |wanted| part(wanted, &volume.name))
+            && filters.any("driver", |wanted| wanted == "local")
+            && filters.labels(&volume.labels)
+    });
+    if let Some(dangling) = filters.truth("dangling")? {
+        let used = used_volumes(daemon).await?;
+        volumes.retain(|volume| dangling != used.contains(&volume.name));
+    }
     if quiet {
         let names = volumes.iter().map(|volume| format!("{}\n", volume.name));
         print(&names.collect::<String>())?;
@@ -100,6 +118,25 @@ async fn volumes(daemon: &Daemon, quiet: bool, format: Option<&str>) -> Result<u
     let columns = &[("DRIVER", "Driver"), ("VOLUME NAME", "Name")];
     print(&table::render(&rows, columns, format)?)?;
     Ok(0)
+}
+
+/// Those of containers, running or not.
+async fn used_volumes(daemon: &Daemon) -> Result<HashSet<String>> {
+    let containers = all_containers(daemon).await?;
+    let mounts = containers
+        .into_iter()
+        .flat_map(|container| container.config.unwrap_or_default().mounts);
+    let volumes = mounts.filter(|mount| mount.kind == of_containers::mount::Kind::VOLUME.into());
+    Ok(volumes.map(|mount| mount.source).collect())
+}
+
+async fn all_containers(daemon: &Daemon) -> Result<Vec<of_containers::Container>> {
+    let request = of_containers::ListContainersRequest {
+        all: true,
+        ..Default::default()
+    };
+    let answer = daemon.containers.list(patient(), &request).await?;
+    Ok(answer.containers)
 }
 
 fn shown(volume: &api::Volume, containers: &[String]) -> Value {
@@ -216,6 +253,33 @@ async fn df(daemon: &Daemon, verbose: bool, format: Option<&str>) -> Result<u8> 
     Ok(0)
 }
 
+pub(super) async fn prune_containers(daemon: &Daemon, force: bool) -> Result<u8> {
+    if force || confirmed("all ended containers")? {
+        remove_ended(daemon).await?;
+    }
+    Ok(0)
+}
+
+/// And those that never ran.
+async fn remove_ended(daemon: &Daemon) -> Result<()> {
+    for container in all_containers(daemon).await? {
+        let status = super::view::status_word(&container.state);
+        if !matches!(status, "exited" | "created") {
+            continue;
+        }
+        let request = of_containers::RemoveContainerRequest {
+            container: container.id.clone(),
+            ..Default::default()
+        };
+        let removed = daemon.containers.remove(patient(), &request).await;
+        match removed.map_err(Fault::from) {
+            Ok(_) => print(&format!("Deleted container: {}\n", container.id))?,
+            Err(fault) => super::say(&fault),
+        }
+    }
+    Ok(())
+}
+
 async fn prune(daemon: &Daemon, asked: &Prune, volumes: bool) -> Result<u8> {
     let images = if asked.all {
         "all images that no container uses"
@@ -230,36 +294,7 @@ async fn prune(daemon: &Daemon, asked: &Prune, volumes: bool) -> Result<u8> {
     if !asked.force && !confirmed(&format!("all ended containers, {images}{more}"))? {
         return Ok(0);
     }
-    let request = of_containers::ListContainersRequest {
-        all: true,
-        ..Default::default()
-    };
-    for container in daemon
-        .containers
-        .list(patient(), &request)
-        .await?
-        .containers
-    {
-        if !matches!(
-            super::view::status_word(&container.state),
-            "exited" | "created"
-        ) {
-            continue;
-        }
-        let request = of_containers::RemoveContainerRequest {
-            container: container.id.clone(),
-            ..Default::default()
-        };
-        match daemon
-            .containers
-            .remove(patient(), &request)
-            .await
-            .map_err(Fault::from)
-        {
-            Ok(_) => print(&format!("Deleted container: {}\n", container.id))?,
-            Err(fault) => super::say(&fault),
-        }
-    }
+    remove_ended(daemon).await?;
     let yes = Prune {
         all: asked.all,
         force: true,

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::table::{duration, short};
+use super::table::{decimal, duration, short};
 use crate::container::text_of;
 use crate::protos::containers::{
-    Config, Container, Mount, State, mount::Kind, restart_policy::Name, state::Status,
+    Config, Container, ContainerSize, Effective, Mount, State, mount::Kind, restart_policy::Name,
+    state::Status,
 };
-use crate::spec::set;
 
 pub(super) fn status_word(state: &State) -> &'static str {
     match state.status.enum_value_or_default() {
@@ -41,6 +41,12 @@ pub(super) fn status(state: &State, now: i64) -> String {
         ),
         Status::REMOVING => "Removal In Progress".into(),
     }
+}
+
+/// "2MB (virtual 80MB)": of its own, and with its image.
+pub(super) fn size(size: &ContainerSize) -> String {
+    let whole = decimal(size.written + size.image);
+    format!("{} (virtual {whole})", decimal(size.written))
 }
 
 /// A line of `ps`.
@@ -84,7 +90,7 @@ pub(super) fn row(container: &Container, now: i64, whole: bool) -> Value {
     })
 }
 
-fn network(config: &Config) -> &str {
+pub(super) fn network(config: &Config) -> &str {
     if config.network.is_empty() {
         "none"
     } else {
@@ -95,8 +101,7 @@ fn network(config: &Config) -> &str {
 /// What the daemon says of other things that a container has.
 #[derive(Debug, Default)]
 pub(super) struct Context {
-    /// The image's configuration; null if the image has gone.
-    pub(super) image: Value,
+    pub(super) effective: Effective,
     /// Where volumes are, by name.
     pub(super) volumes: HashMap<String, String>,
 }
@@ -132,53 +137,42 @@ pub(super) fn inspect(container: &Container, context: &Context) -> Value {
         "Mounts": config.mounts.iter().map(|one| mount(one, context)).collect::<Vec<_>>(),
         "GraphDriver": { "Name": "overlay", "Data": { "UpperDir": container.upper } },
         "HostConfig": host_config(container),
-        "Config": effective(container, &context.image),
+        "Config": effective(container, &context.effective),
         "NetworkSettings": { "Networks": { network(config): {} } },
     })
 }
 
-/// What was asked for, and what the image has where nothing was.
-fn effective(container: &Container, image: &Value) -> Value {
+fn effective(container: &Container, effective: &Effective) -> Value {
     let config = container.config.get_or_default();
-    let or_image = |own: &str, name: &str| {
-        let of_image = || image[name].as_str().unwrap_or_default().to_owned();
-        if own.is_empty() {
-            of_image()
+    // As Docker has what nothing was said about.
+    let words = |words: &[String]| match words {
+        [] => Value::Null,
+        words => json!(words),
+    };
+    let set = |names: &[String]| {
+        let empty = names.iter().map(|name| (name.clone(), json!({})));
+        let set: Map<String, Value> = empty.collect();
+        if set.is_empty() {
+            Value::Null
         } else {
-            own.to_owned()
+            json!(set)
         }
     };
-    // An entrypoint of its own drops the image's command too.
-    let (entrypoint, default) = if config.replace_entrypoint {
-        (json!(config.entrypoint), Value::Null)
-    } else {
-        (image["Entrypoint"].clone(), image["Cmd"].clone())
-    };
-    let command = if config.command.is_empty() {
-        default
-    } else {
-        json!(config.command)
-    };
-    let mut env = vec![];
-    let of_image = image["Env"].as_array().into_iter().flatten();
-    let of_image = of_image.filter_map(Value::as_str);
-    for variable in of_image.chain(config.env.iter().map(String::as_str)) {
-        set(&mut env, variable);
-    }
     json!({
-        "Hostname": if config.hostname.is_empty() { &container.id[..container.id.len().min(12)] } else { &*config.hostname },
-        "User": or_image(&config.user, "User"),
+        "Hostname": effective.hostname,
+        "Domainname": config.domainname,
+        "User": effective.user,
         "Tty": config.terminal,
         "OpenStdin": config.interactive,
-        "Env": env,
-        "Cmd": command,
-        "Entrypoint": entrypoint,
+        "Env": effective.env,
+        "Cmd": words(&effective.command),
+        "Entrypoint": words(&effective.entrypoint),
         "Image": config.image,
-        "WorkingDir": or_image(&config.working_dir, "WorkingDir"),
-        "ExposedPorts": image["ExposedPorts"],
-        "Volumes": image["Volumes"],
+        "WorkingDir": effective.working_dir,
+        "ExposedPorts": set(&effective.exposed_ports),
+        "Volumes": set(&effective.volumes),
         "Labels": container.labels,
-        "StopSignal": or_image(&config.stop_signal, "StopSignal"),
+        "StopSignal": effective.stop_signal,
         "StopTimeout": config.stop_timeout,
     })
 }
@@ -209,6 +203,24 @@ fn id_maps(container: &Container) -> Value {
     }
 }
 
+fn binds(config: &Config) -> Vec<String> {
+    let mounts = config.mounts.iter();
+    let binds = mounts.filter(|mount| mount.kind != Kind::TMPFS.into());
+    let word = |mount: &Mount| {
+        let mode = if mount.read_only { ":ro" } else { "" };
+        format!("{}:{}{mode}", mount.source, mount.target)
+    };
+    binds.map(word).collect()
+}
+
+fn tmpfs(config: &Config) -> Map<String, Value> {
+    let mounts = config.mounts.iter();
+    let tmpfs = mounts.filter(|mount| mount.kind == Kind::TMPFS.into());
+    tmpfs
+        .map(|mount| (mount.target.clone(), json!(mount.options.join(","))))
+        .collect()
+}
+
 fn host_config(container: &Container) -> Value {
     let config = container.config.get_or_default();
     let limits = config.resources.get_or_default();
@@ -219,32 +231,17 @@ fn host_config(container: &Container) -> Value {
         Name::ALWAYS => "always",
         Name::UNLESS_STOPPED => "unless-stopped",
     };
-    let binds: Vec<String> = config
-        .mounts
-        .iter()
-        .filter(|mount| mount.kind != Kind::TMPFS.into())
-        .map(|mount| {
-            format!(
-                "{}:{}{}",
-                mount.source,
-                mount.target,
-                if mount.read_only { ":ro" } else { "" }
-            )
-        })
-        .collect();
-    let tmpfs: Map<String, Value> = config
-        .mounts
-        .iter()
-        .filter(|mount| mount.kind == Kind::TMPFS.into())
-        .map(|mount| (mount.target.clone(), json!(mount.options.join(","))))
-        .collect();
     json!({
-        "Binds": binds,
-        "Tmpfs": tmpfs,
+        "Binds": binds(config),
+        "Tmpfs": tmpfs(config),
         "NetworkMode": network(config),
         "PidMode": config.pid_mode,
         "IpcMode": if config.ipc_mode.is_empty() { "private" } else { &*config.ipc_mode },
         "UsernsMode": config.userns,
+        "UTSMode": config.uts_mode,
+        "CgroupnsMode": if config.cgroupns_mode.is_empty() { "private" } else { &*config.cgroupns_mode },
+        "OomScoreAdj": config.oom_score_adj,
+        "DeviceCgroupRules": config.device_cgroup_rules,
         "IDMappings": id_maps(container),
         "RestartPolicy": { "Name": name, "MaximumRetryCount": policy.maximum },
         "AutoRemove": config.auto_remove,
@@ -274,5 +271,7 @@ fn host_config(container: &Container) -> Value {
         "Sysctls": config.sysctls,
         "ExtraHosts": config.extra_hosts,
         "Dns": config.dns,
+        "DnsSearch": config.dns_search,
+        "DnsOptions": config.dns_options,
     })
 }

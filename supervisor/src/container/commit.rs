@@ -16,7 +16,7 @@ use crate::copy::{Ids, Request, Root, Task};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::image::{Reference, Said, changes};
 use crate::lock::lock;
-use crate::protos::containers::{CommitRequest, Config, Container as Record, state::Status};
+use crate::protos::containers::{CommitRequest, Container as Record, Effective, state::Status};
 use crate::records::Change;
 use crate::shim::Shim;
 
@@ -91,7 +91,10 @@ impl Supervisor {
         let mut config = store
             .image_config(&base)
             .tried(|| "read the image".into())?;
-        merge(&mut config, record.config.get_or_default());
+        merge(&mut config, &self.effective(record)?);
+        for (name, value) in &record.config.labels {
+            changes::object(&mut config, "Labels").insert(name.clone(), json!(value));
+        }
         for change in &asked.changes {
             changes::apply(&mut config, change)
                 .map_err(|error| Fault::new(format!("{error:#}")))?;
@@ -134,33 +137,20 @@ fn only_mounted(record: &Record, lower: &Layers) -> Vec<String> {
         .collect()
 }
 
-/// What the container was told to be, as its image's own.
-fn merge(config: &mut Map<String, Value>, own: &Config) {
-    if own.replace_entrypoint {
-        changes::set(config, "Entrypoint", json!(own.entrypoint));
-        config.remove("Cmd");
-    }
-    if !own.command.is_empty() {
-        changes::set(config, "Cmd", json!(own.command));
-    }
-    for variable in &own.env {
-        if variable.contains('=') {
-            changes::env(config, variable);
-        } else if let Some(Value::Array(all)) = config.get_mut("Env") {
-            let name = format!("{variable}=");
-            all.retain(|other| !other.as_str().unwrap_or_default().starts_with(&name));
-        }
-    }
-    for (key, text) in [
-        ("User", &own.user),
-        ("WorkingDir", &own.working_dir),
-        ("StopSignal", &own.stop_signal),
+/// What the container is, as its image's own.
+fn merge(config: &mut Map<String, Value>, effective: &Effective) {
+    for (key, value) in [
+        ("Entrypoint", json!(effective.entrypoint)),
+        ("Cmd", json!(effective.command)),
+        ("Env", json!(effective.env)),
+        ("User", json!(effective.user)),
+        ("WorkingDir", json!(effective.working_dir)),
+        ("StopSignal", json!(effective.stop_signal)),
     ] {
-        if !text.is_empty() {
-            changes::set(config, key, json!(text));
+        if value == json!([]) || value == json!("") {
+            config.remove(key);
+        } else {
+            changes::set(config, key, value);
         }
-    }
-    for (name, value) in &own.labels {
-        changes::object(config, "Labels").insert(name.clone(), json!(value));
     }
 }

@@ -60,11 +60,15 @@ pub(crate) async fn copy_out(
         return Err(Fault::new("the first request does not say what to copy"));
     };
     let container = supervisor.found(&from.container).await?;
-    let (root, namespace, held) = supervisor.tree(&container).await?;
-    let task = Task::Out {
-        path: from.path,
-        follow: from.follow,
+    let task = match from.root_file_system {
+        true => Task::Root,
+        false => Task::Out {
+            path: from.path,
+            follow: from.follow,
+        },
     };
+    let alone = from.root_file_system;
+    let (root, namespace, held) = supervisor.tree(&container, alone).await?;
     let ids = Ids::of(&container.record());
     let Worker {
         process,
@@ -163,7 +167,7 @@ pub(crate) async fn copy_in(
         return Err(Fault::new("the first request does not say where to copy"));
     };
     let container = supervisor.found(&to.container).await?;
-    let (root, namespace, held) = supervisor.tree(&container).await?;
+    let (root, namespace, held) = supervisor.tree(&container, false).await?;
     let source = to.source.into_option().map(|source| Source {
         name: source.name,
         directory: source.directory,
@@ -229,10 +233,11 @@ async fn end(
 }
 
 impl Supervisor {
-    /// Where the container's files are, and what keeps them there.
+    /// Where the container's files are, and what keeps them there; `alone`, nothing is mounted in the root of one that does not run.
     async fn tree<'a>(
         self: &Arc<Self>,
         container: &'a Arc<Container>,
+        alone: bool,
     ) -> Result<(Root, Option<OwnedFd>, Held<'a>)> {
         let operation = container.operation.lock().await;
         if lock(&self.containers).get(&container.id).is_none() {
@@ -248,8 +253,11 @@ impl Supervisor {
         let (supervisor, record) = (self.clone(), container.record());
         let overlay = blocking(move || {
             let snapshot = snapshot(&supervisor.store, &record)?;
-            supervisor.fill_volumes(&record, &snapshot)?;
-            let binds = supervisor.binds(&record)?;
+            let mut binds = vec![];
+            if !alone {
+                supervisor.fill_volumes(&record, &snapshot)?;
+                binds = supervisor.binds(&record)?;
+            }
             let binds = binds.into_iter().map(|bind| Bind {
                 source: bind.source.into(),
                 target: bind.target,

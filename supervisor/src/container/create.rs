@@ -302,42 +302,66 @@ fn check(config: &Config, defaults: &Defaults) -> Result<()> {
         )));
     }
     check_hostname(&config.hostname)?;
+    check_hostname(&config.domainname)?;
     check_targets(&config.mounts)?;
-    match config.network.as_str() {
-        "" | "none" | "host" => {}
-        other if other.starts_with("container:") => {}
-        other => {
-            return Err(Fault::new(format!(
-                "no network is called '{other}': there are none, host and container:NAME"
-            )));
-        }
-    }
-    match config.ipc_mode.as_str() {
-        "" | "private" | "shareable" | "host" => {}
-        other if other.starts_with("container:") => {}
-        other => {
-            return Err(Fault::new(format!(
-                "no IPC mode is called '{other}': there are private, shareable, host and container:NAME"
-            )));
-        }
-    }
-    match config.pid_mode.as_str() {
-        "" | "private" | "host" => {}
-        other if other.starts_with("container:") => {}
-        other => {
-            return Err(Fault::new(format!(
-                "no PID mode is called '{other}': there are private, host and container:NAME"
-            )));
-        }
-    }
+    check_modes(config)?;
     Mode::parse(&config.userns)?;
-    let policy = config.restart.name.enum_value();
-    if config.auto_remove && policy != Ok(Name::NO) {
+    check_policy(config)?;
+    signal(&config.stop_signal).map(drop)
+}
+
+pub(super) fn check_policy(config: &Config) -> Result<()> {
+    let name = config.restart.name.enum_value();
+    if config.auto_remove && name != Ok(Name::NO) {
         return Err(Fault::new(
             "a container that is removed at its end cannot have a restart policy",
         ));
     }
-    signal(&config.stop_signal).map(drop)
+    if config.restart.maximum != 0 && name != Ok(Name::ON_FAILURE) {
+        return Err(Fault::new(
+            "only the restart policy on-failure takes a number of attempts",
+        ));
+    }
+    Ok(())
+}
+
+/// Whose namespaces it is in.
+fn check_modes(config: &Config) -> Result<()> {
+    for (what, mode, known, joins) in [
+        ("network", &config.network, &["none", "host"][..], true),
+        (
+            "IPC mode",
+            &config.ipc_mode,
+            &["private", "shareable", "host"],
+            true,
+        ),
+        ("PID mode", &config.pid_mode, &["private", "host"], true),
+        ("UTS mode", &config.uts_mode, &["host"], false),
+        (
+            "cgroup namespace mode",
+            &config.cgroupns_mode,
+            &["private", "host"],
+            false,
+        ),
+    ] {
+        let fine = mode.is_empty()
+            || known.contains(&mode.as_str())
+            || joins && mode.starts_with("container:");
+        if !fine {
+            let mut known = known.to_vec();
+            known.extend(joins.then_some("container:NAME"));
+            return Err(Fault::new(format!(
+                "no {what} is called '{mode}': there is {}",
+                known.join(", ")
+            )));
+        }
+    }
+    if config.uts_mode == "host" && !(config.hostname.is_empty() && config.domainname.is_empty()) {
+        return Err(Fault::new(
+            "conflicting options: hostname and the UTS mode: the host's is not to be renamed",
+        ));
+    }
+    Ok(())
 }
 
 /// What the kernel, /etc/hosts and /etc/hostname take.
@@ -425,6 +449,7 @@ pub(crate) fn defaults(image: &Image) -> Defaults {
         working_dir: config.working_dir().clone().unwrap_or_default(),
         stop_signal: config.stop_signal().clone().unwrap_or_default(),
         volumes: config.volumes().clone().unwrap_or_default(),
+        ports: config.exposed_ports().clone().unwrap_or_default(),
         labels: config
             .labels()
             .clone()

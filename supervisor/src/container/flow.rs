@@ -172,6 +172,7 @@ impl Inputs<'_> {
                     if fifo.take().is_some() {
                         self.shim.close_stdin(self.exec).await.ok();
                     }
+                    send(&self.sender, attach_response::Of::Taken(taken)).await?;
                     continue;
                 };
                 if let Some(fifo) = &mut fifo {

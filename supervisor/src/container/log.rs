@@ -244,11 +244,14 @@ impl Follower {
 
     /// To so many lines before the end.
     fn skip(&mut self, lines: u64) -> io::Result<()> {
-        let mut left = lines;
+        let (mut left, mut newest) = (lines, true);
         for index in (0..self.files.len()).rev() {
             let file = &mut self.files[index];
             let size = file.metadata()?.len();
-            if let Some((position, first)) = back(file, size, &mut left)? {
+            let found = back(file, size, &mut left, newest)?;
+            // Of one that has just been begun, the one before is the newest with anything in it.
+            newest &= size == 0;
+            if let Some((position, first)) = found {
                 file.seek(SeekFrom::Start(position))?;
                 self.ready.extend(first);
                 self.files.drain(..index);
@@ -260,9 +263,14 @@ impl Follower {
 }
 
 /// Where the records of the last `left` lines of a file begin, after a part of one that comes first. If it has fewer lines, `left` is how many
-/// it lacks.
-fn back(file: &File, size: u64, left: &mut u64) -> io::Result<Option<(u64, Option<Record>)>> {
-    if *left == 0 {
+/// it lacks; if it has just as many, the first of them may begin in the file before.
+fn back(
+    file: &File,
+    size: u64,
+    left: &mut u64,
+    newest: bool,
+) -> io::Result<Option<(u64, Option<Record>)>> {
+    if *left == 0 && newest {
         return Ok(Some((size, None)));
     }
     let mut end = size;
@@ -273,7 +281,7 @@ fn back(file: &File, size: u64, left: &mut u64) -> io::Result<Option<(u64, Optio
         if let Some(mut record) = parse(&line) {
             // What has no end is the begin of a line whose end was counted already, or the last line.
             let lines = record.data.iter().filter(|byte| **byte == b'\n').count() as u64;
-            let unfinished = u64::from(end == size && !record.data.ends_with(b"\n"));
+            let unfinished = u64::from(newest && end == size && !record.data.ends_with(b"\n"));
             if lines + unfinished > *left {
                 let mut skipped = lines + unfinished - *left;
                 let after = |byte: &u8| {
@@ -290,7 +298,7 @@ fn back(file: &File, size: u64, left: &mut u64) -> io::Result<Option<(u64, Optio
         }
         end = start;
     }
-    Ok((*left == 0).then_some((0, None)))
+    Ok(None)
 }
 
 /// Of the line that ends there, or of its last piece.
@@ -401,6 +409,41 @@ mod tests {
         assert_eq!(last(99), whole);
         assert!(last(0).is_empty());
         assert!(all(&inside, &mut open(From::End)).is_empty());
+    }
+
+    #[test]
+    fn a_line_that_was_written_in_parts_is_one_whatever_file_they_are_in() {
+        let scratch = Scratch::new("parts");
+        let part = |text: &str| {
+            let line = format!(
+                "{{\"log\":\"{text}\",\"stream\":\"stdout\",\"time\":\"2026-11-26T08:00:00Z\"}}\n"
+            );
+            scratch.write(line.as_bytes());
+        };
+        scratch.line("1");
+        part("2a");
+        scratch.rotate();
+        part("2b");
+        part("2c\\n");
+        scratch.line("3");
+        part("4");
+        let inside = inside();
+        let _inside = inside.enter();
+        let last = |lines| {
+            let open = Follower::open(&Watches::default(), &scratch.0, From::Begin).unwrap();
+            let follower = inside.block_on(open.last(lines));
+            all(&inside, &mut follower.unwrap()).join(" ")
+        };
+        assert_eq!(last(0), "");
+        assert_eq!(last(1), "4");
+        assert_eq!(last(2), "3 4");
+        assert_eq!(last(3), "2a 2b 2c 3 4");
+        assert_eq!(last(4), "1 2a 2b 2c 3 4");
+        assert_eq!(last(5), "1 2a 2b 2c 3 4");
+        // Nothing has been written since.
+        scratch.rotate();
+        scratch.write(b"");
+        assert_eq!((last(0), last(1)), (String::new(), "4".into()));
     }
 
     /// As shims of others do, who write what they get.

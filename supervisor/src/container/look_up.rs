@@ -8,19 +8,26 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
 
-use super::create::same_path;
+use super::create::{defaults, of_image, same_path};
 use super::layers::Layers;
 use super::{Supervisor, bundle};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::layer::Snapshot;
-use crate::protos::containers::{Container as Record, Throttle, mount::Kind};
-use crate::spec::{Accounts, Bind, Defaults, Found, Joined, Node, Rate, Rates, User};
+use crate::protos::containers::{Container as Record, Effective, Throttle, mount::Kind};
+use crate::spec::{self, Accounts, Bind, Defaults, Found, Joined, Node, Rate, Rates, User};
 use crate::store::Store;
 
 /// The word of a bind mount whose ids are mapped, as those of a volume are without it.
 const ID_MAPPED: &str = "idmap";
 
 impl Supervisor {
+    /// What its configuration and its image say together.
+    pub(crate) fn effective(&self, record: &Record) -> Result<Effective> {
+        let image = self.store.image(&record.image_id);
+        let image = image.map_err(|error| of_image(&error))?;
+        Ok(effective(record, &defaults(&image)))
+    }
+
     pub(super) fn look_up(
         &self,
         record: &Record,
@@ -28,20 +35,9 @@ impl Supervisor {
         snapshot: &Snapshot,
     ) -> Result<Found> {
         let config = record.config.get_or_default();
-        let words = if config.user.is_empty() {
-            &image.user
-        } else {
-            &config.user
-        };
-        let hostname = if config.hostname.is_empty() {
-            match config.network.as_str() {
-                "host" => own_hostname(),
-                _ => record.id[..12].to_owned(),
-            }
-        } else {
-            config.hostname.clone()
-        };
-        let user = user(snapshot, words, &config.groups)?;
+        let effective = effective(record, image);
+        let hostname = effective.hostname;
+        let user = user(snapshot, &effective.user, &config.groups)?;
         for id in [user.uid, user.gid].iter().chain(&user.groups) {
             super::ids::has(record, *id)?;
         }
@@ -99,7 +95,6 @@ impl Supervisor {
             pid: of(&config.pid_mode, "pid")?,
             ipc: of(&config.ipc_mode, "ipc")?,
             shm,
-            hostname: false,
         })
     }
 
@@ -182,27 +177,11 @@ impl Supervisor {
     /// hostname, hosts and resolv.conf, unless the configuration mounts others there.
     fn own_files(&self, record: &Record, hostname: &str) -> Result<Vec<Bind>> {
         let config = record.config.get_or_default();
-        let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n".to_owned();
-        if config.network == "host" {
-            hosts = fs::read_to_string("/etc/hosts").unwrap_or(hosts);
-        } else {
-            hosts.push_str(&format!("127.0.0.1\t{hostname}\n"));
-        }
-        for host in &config.extra_hosts {
-            let (name, address) = host
-                .split_once([':', '='])
-                .ok_or_else(|| Fault::new(format!("extra host '{host}' is not NAME:ADDRESS")))?;
-            hosts.push_str(&format!("{address}\t{name}\n"));
-        }
-        let resolv = if config.dns.is_empty() {
-            fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
-        } else {
-            config
-                .dns
-                .iter()
-                .map(|server| format!("nameserver {server}\n"))
-                .collect()
-        };
+        let of_host = |path: &str| fs::read_to_string(path).ok();
+        let theirs = of_host("/etc/hosts").filter(|_| config.network == "host");
+        let hosts = spec::hosts(config, hostname, theirs)?;
+        let servers = of_host("/etc/resolv.conf").unwrap_or_default();
+        let resolv = spec::resolv_conf(config, &servers);
         let directory = self.host.bundle(&record.id);
         let hostname = format!("{hostname}\n");
         let mut binds = vec![];
@@ -235,6 +214,18 @@ impl Supervisor {
         }
         Ok(binds)
     }
+}
+
+fn effective(record: &Record, image: &Defaults) -> Effective {
+    let config = record.config.get_or_default();
+    let mut effective = spec::effective(config, image);
+    if effective.hostname.is_empty() {
+        effective.hostname = match config.network == "host" || config.uts_mode == "host" {
+            true => own_hostname(),
+            false => record.id[..12].to_owned(),
+        };
+    }
+    effective
 }
 
 /// Where a container's files are.

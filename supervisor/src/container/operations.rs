@@ -28,18 +28,13 @@ impl Supervisor {
         if !self.keep_down(container).await? {
             return Ok(());
         }
-        let config = container.config();
-        let image = self.stop_signal(container);
-        let words = [word, &config.stop_signal, &image];
-        let word = words
-            .into_iter()
-            .find(|word| !word.is_empty())
-            .unwrap_or_default();
-        let number = match signal(word)? {
-            0 => SIGTERM,
-            number => number,
+        let number = match word {
+            "" => signal(&self.effective(&container.record())?.stop_signal)?,
+            word => signal(word)?,
         };
-        let patience = timeout.or(config.stop_timeout).unwrap_or(PATIENCE);
+        let number = if number == 0 { SIGTERM } else { number };
+        let own = container.config().stop_timeout;
+        let patience = timeout.or(own).unwrap_or(PATIENCE);
         let Some(run) = container.run() else {
             return Ok(());
         };
@@ -78,13 +73,6 @@ impl Supervisor {
             drop(container.operation.lock().await);
         }
         Ok(container.is_alive())
-    }
-
-    fn stop_signal(&self, container: &Container) -> String {
-        let image = self.store.image(&container.record().image_id);
-        image
-            .map(|image| super::create::defaults(&image).stop_signal)
-            .unwrap_or_default()
     }
 
     /// What is frozen has to wake up to hear a signal. A kill it hears all the same, and then it may have ended before it is to wake.
@@ -221,6 +209,10 @@ impl Supervisor {
     ) -> Result<()> {
         let _operation = container.operation.lock().await;
         let mut config = container.config();
+        if let Some(policy) = policy {
+            config.restart = Some(policy).into();
+            super::create::check_policy(&config)?;
+        }
         if let Some(limits) = limits {
             let all = config.resources.mut_or_insert_default();
             merge(all, limits);
@@ -239,9 +231,6 @@ impl Supervisor {
             if let Ok(shim) = container.shim() {
                 shim.update(resources.to_string()).await?;
             }
-        }
-        if let Some(policy) = policy {
-            config.restart = Some(policy).into();
         }
         self.note(container, Some("update"), &[], |record| {
             record.config = Some(config).into()

@@ -5,12 +5,12 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::create::blocking;
+use super::create::{blocking, of_image};
 use super::layers::Layers;
 use super::look_up::snapshot;
 use super::{Container, Supervisor};
 use crate::fault::{Fault, Result, Tried as _};
-use crate::protos::containers::{StatsResponse, diff_response};
+use crate::protos::containers::{Container as Record, ContainerSize, StatsResponse, diff_response};
 use crate::records::now;
 
 /// Where every container has something mounted.
@@ -48,6 +48,19 @@ impl Supervisor {
             tx_bytes,
             oom_kills: metrics.memory_events.oom_kill,
             ..StatsResponse::default()
+        })
+    }
+
+    /// On the disk, as far as it can be read: it changes meanwhile. Blocks.
+    pub(crate) fn size(&self, record: &Record) -> Result<ContainerSize> {
+        let image = self.store.image(&record.image_id);
+        let image = image.map_err(|error| of_image(&error))?;
+        let written = crate::store::taken(Path::new(&record.upper))
+            .tried(|| format!("count what container {} has written", record.name))?;
+        Ok(ContainerSize {
+            written,
+            image: image.size,
+            ..ContainerSize::default()
         })
     }
 

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::find::{What, find};
 use super::pack::Packer;
+use super::place::Access;
 use super::rules::{Named, Source};
 use super::unpack::{Owner, Unpacking};
 use super::{Request, Task, place, target};
@@ -44,7 +45,12 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     let descriptors = whole::descriptors();
     confine::apart(parent)?;
     let namespace = if reads { stdin.as_fd() } else { stdout.as_fd() };
-    place::enter(&root, ids.as_ref(), namespace, reads)?;
+    let access = match task {
+        Task::In { .. } => Access::Write,
+        Task::Out { .. } | Task::Layer { .. } => Access::Read,
+        Task::Root => Access::ReadAlone,
+    };
+    place::enter(&root, ids.as_ref(), namespace, access)?;
     if ids.is_some() {
         // Another identity is not held by what was said before.
         confine::guard(parent)?;
@@ -53,6 +59,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     let root: OwnedFd = File::open("/").context("open the root")?.into();
     let ids = ids.map(|ids| ids.size);
     let owned = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map(File::from);
+    let out = || {
+        let archive = owned(stdout.as_fd()).context("open the archive")?;
+        Ok::<_, anyhow::Error>(BufWriter::with_capacity(BUFFER, archive))
+    };
     match task {
         Task::In {
             path,
@@ -78,19 +88,29 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
             }
             .run(archive, directory, descriptors)
         }
-        Task::Out { path, follow } => {
-            let archive = owned(stdout.as_fd()).context("open the archive")?;
-            let archive = BufWriter::with_capacity(BUFFER, archive);
-            pack(root.as_fd(), archive, &path, follow, ids)
+        Task::Out { path, follow } => pack(root.as_fd(), out()?, &path, follow, ids),
+        Task::Root => {
+            let mut archive = out()?;
+            let source = Source {
+                name: vec![],
+                directory: true,
+                contents: true,
+            };
+            begin(&mut archive, &source)?;
+            all(Packer::new(archive).with_ids(ids), &root)
         }
-        Task::Layer { left_out } => {
-            let archive = owned(stdout.as_fd()).context("open the archive")?;
-            let archive = BufWriter::with_capacity(BUFFER, archive);
-            let mut packer = Packer::of_layer(archive, left_out).with_ids(ids);
-            packer.directory(&root, b"")?;
-            packer.finish().map(drop)
-        }
+        Task::Layer { left_out } => all(Packer::of_layer(out()?, left_out).with_ids(ids), &root),
     }
+}
+
+fn all(mut packer: Packer<impl Write>, root: &OwnedFd) -> Result<()> {
+    packer.directory(root, b"")?;
+    packer.finish().map(drop)
+}
+
+/// Says what comes.
+fn begin(archive: &mut impl Write, source: &Source) -> Result<()> {
+    writeln!(archive, "{}", serde_json::to_string(source)?).context("report")
 }
 
 /// Says what it is before it looks further.
@@ -113,9 +133,6 @@ fn pack(
         source.directory || !named.directory || matches!(found.what, What::Nothing),
         "'{shown}' is no directory"
     );
-    let begun = |archive: &mut dyn Write| -> Result<()> {
-        writeln!(archive, "{}", serde_json::to_string(&source)?).context("report")
-    };
     let top = match source.contents || source.name.is_empty() {
         true => b".",
         false => source.name.as_slice(),
@@ -123,13 +140,13 @@ fn pack(
     match &found.what {
         What::Nothing => bail!("there is no '{shown}' in the container"),
         What::Directory(directory) => {
-            begun(&mut archive)?;
+            begin(&mut archive, &source)?;
             let mut packer = Packer::new(archive).with_ids(ids);
             packer.directory(directory, top)?;
             packer.finish().map(drop)
         }
         What::Other => {
-            begun(&mut archive)?;
+            begin(&mut archive, &source)?;
             let mut packer = Packer::new(archive).with_ids(ids);
             packer.file(found.parent.as_fd(), &found.name, top)?;
             packer.finish().map(drop)

@@ -99,6 +99,8 @@ pub(crate) struct Bind {
 pub(crate) enum Task {
     /// Says what there is, a [`Source`] in one line of JSON, and writes an archive of it.
     Out { path: Vec<u8>, follow: bool },
+    /// The same of all of the root file system, with paths from there; nothing that is mounted in it.
+    Root,
     /// Reads an archive.
     In {
         path: Vec<u8>,

@@ -199,8 +199,12 @@ impl<W: Write> Packer<W> {
         } else {
             let mut entry = self.entry(stat, path, kind);
             if kind == Kind::Symlink {
-                let target = rustix::fs::readlinkat(dir, name, Vec::new());
-                entry.link = target.with_context(|| of(path))?.into_bytes();
+                match rustix::fs::readlinkat(dir, name, Vec::new()) {
+                    Ok(target) => entry.link = target.into_bytes(),
+                    // It has gone, or become something else.
+                    Err(Errno::NOENT | Errno::INVAL) => return Ok(()),
+                    Err(errno) => return Err(errno).with_context(|| of(path)),
+                }
             }
             if matches!(kind, Kind::Character | Kind::Block) {
                 let (major, minor) = (
@@ -317,7 +321,11 @@ fn beside(path: &[u8], name: &[u8]) -> Vec<u8> {
 fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<BTreeSet<Vec<u8>>> {
     let mut names = BTreeSet::new();
     for entry in rustix::fs::Dir::read_from(directory)? {
-        let entry = entry?;
+        let entry = match entry {
+            // The directory has been removed.
+            Err(Errno::NOENT) => break,
+            entry => entry?,
+        };
         let name = entry.file_name().to_bytes();
         if !matches!(name, b"." | b"..") {
             names.insert(name.to_vec());

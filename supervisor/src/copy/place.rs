@@ -25,12 +25,21 @@ use crate::sys::Restriction;
 /// have nobody in its place, and no file is given to it.
 const HOSTS_ROOT: u32 = u32::MAX - 1;
 
+/// What is done with the tree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Write,
+    Read,
+    /// Without what is mounted in it.
+    ReadAlone,
+}
+
 /// `namespace` is there for [`Root::Running`].
 pub(super) fn enter(
     root: &Root,
     ids: Option<&Ids>,
     namespace: BorrowedFd<'_>,
-    reads: bool,
+    access: Access,
 ) -> Result<()> {
     let none = None::<&str>;
     let mut users = None;
@@ -42,11 +51,21 @@ pub(super) fn enter(
             }
             nix::sched::setns(namespace, CloneFlags::CLONE_NEWNS)
                 .context("enter the container's mount namespace")?;
+            // In our namespace its mounts are locked on each other, as they are another user namespace's: none could be looked below.
+            let alone = (access == Access::ReadAlone).then(root_alone);
+            let alone = alone.transpose().context("find its root file system")?;
             // Its mounts as they are now, in a namespace that is ours to restrict.
             nix::sched::unshare(CloneFlags::CLONE_NEWNS).context("unshare")?;
             nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
                 .context("keep mounts to ourselves")?;
             nix::unistd::chdir("/").context("go to the root")?;
+            if let Some(root) = alone {
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                rustix::mount::move_mount(&root, "", CWD, "/", flags)
+                    .context("mount its root file system")?;
+                nix::unistd::fchdir(&root)?;
+                pivot(Path::new(".")).context("make it the root")?;
+            }
         }
         Root::Stopped(overlay) => {
             assemble(overlay, ids).context("mount the container's layers")?;
@@ -60,15 +79,20 @@ pub(super) fn enter(
             pivot(path).with_context(|| format!("make {} the root", path.display()))?;
         }
     }
-    let restriction = if reads {
-        Restriction::ReadOnly
-    } else {
-        Restriction::Writable
+    let restriction = match access {
+        Access::Write => Restriction::Writable,
+        Access::Read | Access::ReadAlone => Restriction::ReadOnly,
     };
     crate::sys::restrict_mounts(restriction).context("restrict the container's mounts")?;
     users.map_or(Ok(()), |users| {
         become_root_of(&users).context("become the container's root")
     })
+}
+
+/// What the root is, without what is mounted in it.
+fn root_alone() -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    rustix::mount::open_tree(CWD, "/", flags)
 }
 
 /// From here on files have the ids that they have in the container, and we have no other rights than its root. Should one of its processes

@@ -40,7 +40,9 @@ impl Worker {
         let other = namespace.map_or_else(Stdio::null, |fd| File::from(fd).into());
         let (input, output, archive): (Stdio, Stdio, OwnedFd) = match request.task {
             Task::In { .. } => (reader.into(), other, writer.into()),
-            Task::Out { .. } | Task::Layer { .. } => (other, writer.into(), reader.into()),
+            Task::Out { .. } | Task::Root | Task::Layer { .. } => {
+                (other, writer.into(), reader.into())
+            }
         };
         let request = serde_json::to_string(request).tried(|| "write a request".into())?;
         let child = Command::new("/proc/self/exe")

@@ -1,5 +1,6 @@
 //! The service of containers: a request → one call → its reply. No decisions.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -7,7 +8,7 @@ use ttrpc::Result as Reply;
 use ttrpc::r#async::{ServerStream, ServerStreamSender, TtrpcContext};
 
 use super::detached;
-use crate::container::{self, Container, Follower, From, Supervisor};
+use crate::container::{self, Container, Follower, From, Supervisor, blocking};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::containers as api;
 use crate::protos::containers_ttrpc::Containers;
@@ -191,12 +192,19 @@ impl Containers for Service {
         self.0.recovered().await;
         let wanted = |container: &&Arc<Container>| request.all || container.is_active();
         let containers = self.0.list();
+        let wanted = containers.iter().filter(wanted);
+        let containers: Vec<_> = wanted.map(|container| container.record()).collect();
+        let mut sizes = HashMap::new();
+        if request.sizes {
+            for record in containers.clone() {
+                let (supervisor, id) = (self.0.clone(), record.id.clone());
+                let size = blocking(move || supervisor.size(&record)).await?;
+                sizes.insert(id, size);
+            }
+        }
         Ok(api::ListContainersResponse {
-            containers: containers
-                .iter()
-                .filter(wanted)
-                .map(|container| container.record())
-                .collect(),
+            containers,
+            sizes,
             ..Default::default()
         })
     }
@@ -206,9 +214,18 @@ impl Containers for Service {
         _: &TtrpcContext,
         request: api::InspectContainerRequest,
     ) -> Reply<api::InspectContainerResponse> {
-        let container = self.found(&request.container).await?;
+        let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
+        let record = container.record();
+        let of = record.clone();
+        let (effective, size) = blocking(move || {
+            let size = request.size.then(|| supervisor.size(&of)).transpose()?;
+            Ok((supervisor.effective(&of)?, size))
+        })
+        .await?;
         Ok(api::InspectContainerResponse {
-            container: Some(container.record()).into(),
+            container: Some(record).into(),
+            effective: Some(effective).into(),
+            size: size.into(),
             ..Default::default()
         })
     }

@@ -259,6 +259,8 @@ async fn take_in(
     let options = ImportOptions {
         name,
         images_only: source.images_only,
+        changes: source.changes,
+        message: source.message,
         ..Default::default()
     };
     let (to_reader, chunks) = mpsc::channel(4);

@@ -130,7 +130,7 @@ fn changed(
     said: &Said,
     diff_id: Digest,
 ) -> Result<Map<String, Value>> {
-    let created = documents::time(now());
+    let created = documents::time(crate::records::now());
     for key in [
         "container",
         "container_config",

@@ -5,7 +5,7 @@
 use anyhow::{Context, Result, ensure};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use ::shim::timestamp::date_and_time;
 
@@ -170,21 +170,30 @@ pub(super) fn make_manifest(config: (Digest, u64), layers: &[Part]) -> Result<Ve
     }))?)
 }
 
-/// The configuration of a root file system that came without anything.
-pub(super) fn make_config(diff_id: Digest, created: &str) -> Result<Vec<u8>> {
+/// The configuration of a root file system that came without anything but what is said of it.
+pub(super) fn make_config(
+    diff_id: Digest,
+    created: &str,
+    config: &Map<String, Value>,
+    comment: &str,
+) -> Result<Vec<u8>> {
     Ok(serde_json::to_vec(&json!({
         "created": created,
         "architecture": architecture(),
         "os": "linux",
-        "config": {},
+        "config": config,
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-        "history": [{"created": created, "comment": "imported root file system"}],
+        "history": [{"created": created, "comment": comment}],
     }))?)
 }
 
-/// Seconds since the epoch in RFC 3339.
-pub(super) fn time(seconds: u64) -> String {
-    format!("{}Z", date_and_time(seconds.cast_signed()))
+/// Nanoseconds since the epoch in RFC 3339: images of one second have an order, too.
+pub(super) fn time(nanoseconds: i64) -> String {
+    let (seconds, rest) = (
+        nanoseconds.div_euclid(1_000_000_000),
+        nanoseconds.rem_euclid(1_000_000_000),
+    );
+    format!("{}.{rest:09}Z", date_and_time(seconds))
 }
 
 #[cfg(test)]
@@ -195,13 +204,13 @@ mod tests {
     #[test]
     fn time_is_that_of_the_calendar() {
         for (seconds, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_709_251_200, "2024-03-01T00:00:00Z"),
-            (1_798_761_599, "2026-12-31T23:59:59Z"),
+            (0, "1970-01-01T00:00:00.000000007Z"),
+            (951_782_399, "2000-02-28T23:59:59.000000007Z"),
+            (951_782_400, "2000-02-29T00:00:00.000000007Z"),
+            (1_709_251_200, "2024-03-01T00:00:00.000000007Z"),
+            (1_798_761_599, "2026-12-31T23:59:59.000000007Z"),
         ] {
-            assert_eq!(time(seconds), text);
+            assert_eq!(time(seconds * 1_000_000_000 + 7), text);
         }
     }
 
@@ -220,7 +229,7 @@ mod tests {
         };
         assert_eq!((config.digest, config.size), (Digest::of(b"config"), 6));
         assert_eq!(layers, [layer]);
-        let config = make_config(digest, &time(0)).unwrap();
+        let config = make_config(digest, &time(0), &Map::new(), "").unwrap();
         assert_eq!(diff_ids(&config, 1).unwrap(), [digest]);
         assert!(diff_ids(&config, 2).is_err());
     }
@@ -264,7 +273,7 @@ mod tests {
             json!([{"Config": "c.json", "RepoTags": ["a:1"], "Layers": ["l/layer.tar"]}]);
         let seeds = [
             manifest,
-            make_config(digest, "1970-01-01T00:00:00Z").unwrap(),
+            make_config(digest, "1970-01-01T00:00:00Z", &Map::new(), "").unwrap(),
             index.to_string().into_bytes(),
             saved_by_docker.to_string().into_bytes(),
         ];

@@ -4,10 +4,11 @@ use std::io::{self, Read};
 
 use anyhow::{Context, Result, ensure};
 use redb::WriteTransaction;
+use serde_json::Map;
 
 use super::documents::{self, Document, Part};
 use super::source::{Contents, PEEK, Steps, holds_images, holds_nothing, ingest, ingest_bytes};
-use super::{DOCUMENT_LIMIT, Image, Reference};
+use super::{DOCUMENT_LIMIT, Image, Reference, changes};
 use crate::digest::Digest;
 use crate::layer::{Compression, decompressed};
 use crate::store::{
@@ -38,6 +39,7 @@ impl Store {
         let operation = Operation::begin(self, "import")?;
         let mut found = match source {
             Source::Directory(path) => {
+                unchanged(options)?;
                 let contents = Contents::of_directory(path)?;
                 images(&operation, &contents, progress)?
             }
@@ -48,10 +50,11 @@ impl Store {
                 let is_images = kind(&start, options)?;
                 let mut whole = io::Cursor::new(start).chain(archive);
                 if is_images {
+                    unchanged(options)?;
                     let contents = Contents::of_archive(&operation, whole, progress)?;
                     images(&operation, &contents, progress)?
                 } else {
-                    vec![root_filesystem(&operation, &mut whole, progress)?]
+                    vec![root_filesystem(&operation, &mut whole, options, progress)?]
                 }
             }
         };
@@ -91,6 +94,17 @@ fn kind(start: &[u8], options: &ImportOptions) -> Result<bool> {
         (false, false) => return Ok(false),
     };
     Err(Refusal::invalid(text).into())
+}
+
+/// Images are what they are.
+fn unchanged(options: &ImportOptions) -> Result<()> {
+    ensure!(
+        options.changes.is_empty() && options.message.is_empty(),
+        Refusal::invalid(
+            "changes and a message are for a root file system, and this archive holds images"
+        )
+    );
+    Ok(())
 }
 
 fn enter(transaction: &WriteTransaction, image: &Found) -> Result<()> {
@@ -357,8 +371,17 @@ fn layer(digest: Digest, size: u64, start: &[u8]) -> Part {
 fn root_filesystem(
     operation: &Operation<'_>,
     archive: &mut impl Read,
+    options: &ImportOptions,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Found> {
+    let mut said = Map::new();
+    for change in &options.changes {
+        changes::apply(&mut said, change).map_err(|error| Refusal::invalid(error.to_string()))?;
+    }
+    let comment = match options.message.as_str() {
+        "" => "imported root file system",
+        message => message,
+    };
     let mut start = Vec::with_capacity(4);
     archive
         .take(4)
@@ -367,7 +390,12 @@ fn root_filesystem(
     let mut whole = io::Cursor::new(start.clone()).chain(archive);
     let (blob, size) = ingest(operation, &mut whole, None, None, &mut Steps::new(progress))?;
     let diff_id = operation.unpack_unknown(&blob)?;
-    let config = documents::make_config(diff_id, &documents::time(now()))?;
+    let config = documents::make_config(
+        diff_id,
+        &documents::time(crate::records::now()),
+        &said,
+        comment,
+    )?;
     let config = ingest_bytes(operation, &config)?;
     let layers = [layer(blob, size, &start)];
     let (manifest, _) = ingest_bytes(operation, &documents::make_manifest(config, &layers)?)?;

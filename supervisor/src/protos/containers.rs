@@ -103,6 +103,20 @@ pub struct Config {
     pub dns: ::std::vec::Vec<::std::string::String>,
     // @@protoc_insertion_point(field:caisson.v1.Config.annotations)
     pub annotations: ::std::collections::HashMap<::std::string::String, ::std::string::String>,
+    // @@protoc_insertion_point(field:caisson.v1.Config.uts_mode)
+    pub uts_mode: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.Config.oom_score_adj)
+    pub oom_score_adj: i32,
+    // @@protoc_insertion_point(field:caisson.v1.Config.cgroupns_mode)
+    pub cgroupns_mode: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.Config.dns_search)
+    pub dns_search: ::std::vec::Vec<::std::string::String>,
+    // @@protoc_insertion_point(field:caisson.v1.Config.dns_options)
+    pub dns_options: ::std::vec::Vec<::std::string::String>,
+    // @@protoc_insertion_point(field:caisson.v1.Config.device_cgroup_rules)
+    pub device_cgroup_rules: ::std::vec::Vec<::std::string::String>,
+    // @@protoc_insertion_point(field:caisson.v1.Config.domainname)
+    pub domainname: ::std::string::String,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.Config.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -277,6 +291,27 @@ impl ::protobuf::Message for Config {
                     is.pop_limit(old_limit);
                     self.annotations.insert(key, value);
                 },
+                306 => {
+                    self.uts_mode = is.read_string()?;
+                },
+                312 => {
+                    self.oom_score_adj = is.read_int32()?;
+                },
+                322 => {
+                    self.cgroupns_mode = is.read_string()?;
+                },
+                330 => {
+                    self.dns_search.push(is.read_string()?);
+                },
+                338 => {
+                    self.dns_options.push(is.read_string()?);
+                },
+                346 => {
+                    self.device_cgroup_rules.push(is.read_string()?);
+                },
+                354 => {
+                    self.domainname = is.read_string()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -415,6 +450,27 @@ impl ::protobuf::Message for Config {
             entry_size += ::protobuf::rt::string_size(2, &v);
             my_size += 2 + ::protobuf::rt::compute_raw_varint64_size(entry_size) + entry_size
         };
+        if !self.uts_mode.is_empty() {
+            my_size += ::protobuf::rt::string_size(38, &self.uts_mode);
+        }
+        if self.oom_score_adj != 0 {
+            my_size += ::protobuf::rt::int32_size(39, self.oom_score_adj);
+        }
+        if !self.cgroupns_mode.is_empty() {
+            my_size += ::protobuf::rt::string_size(40, &self.cgroupns_mode);
+        }
+        for value in &self.dns_search {
+            my_size += ::protobuf::rt::string_size(41, &value);
+        };
+        for value in &self.dns_options {
+            my_size += ::protobuf::rt::string_size(42, &value);
+        };
+        for value in &self.device_cgroup_rules {
+            my_size += ::protobuf::rt::string_size(43, &value);
+        };
+        if !self.domainname.is_empty() {
+            my_size += ::protobuf::rt::string_size(44, &self.domainname);
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -550,6 +606,27 @@ impl ::protobuf::Message for Config {
             os.write_string(1, &k)?;
             os.write_string(2, &v)?;
         };
+        if !self.uts_mode.is_empty() {
+            os.write_string(38, &self.uts_mode)?;
+        }
+        if self.oom_score_adj != 0 {
+            os.write_int32(39, self.oom_score_adj)?;
+        }
+        if !self.cgroupns_mode.is_empty() {
+            os.write_string(40, &self.cgroupns_mode)?;
+        }
+        for v in &self.dns_search {
+            os.write_string(41, &v)?;
+        };
+        for v in &self.dns_options {
+            os.write_string(42, &v)?;
+        };
+        for v in &self.device_cgroup_rules {
+            os.write_string(43, &v)?;
+        };
+        if !self.domainname.is_empty() {
+            os.write_string(44, &self.domainname)?;
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -604,6 +681,13 @@ impl ::protobuf::Message for Config {
         self.extra_hosts.clear();
         self.dns.clear();
         self.annotations.clear();
+        self.uts_mode.clear();
+        self.oom_score_adj = 0;
+        self.cgroupns_mode.clear();
+        self.dns_search.clear();
+        self.dns_options.clear();
+        self.device_cgroup_rules.clear();
+        self.domainname.clear();
         self.special_fields.clear();
     }
 
@@ -2255,6 +2339,200 @@ impl ::protobuf::Message for Container {
     fn default_instance() -> &'static Container {
         static instance: ::protobuf::rt::Lazy<Container> = ::protobuf::rt::Lazy::new();
         instance.get(Container::new)
+    }
+}
+
+// @@protoc_insertion_point(message:caisson.v1.Effective)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct Effective {
+    // message fields
+    // @@protoc_insertion_point(field:caisson.v1.Effective.entrypoint)
+    pub entrypoint: ::std::vec::Vec<::std::string::String>,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.command)
+    pub command: ::std::vec::Vec<::std::string::String>,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.env)
+    pub env: ::std::vec::Vec<::std::string::String>,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.user)
+    pub user: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.working_dir)
+    pub working_dir: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.stop_signal)
+    pub stop_signal: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.hostname)
+    pub hostname: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.exposed_ports)
+    pub exposed_ports: ::std::vec::Vec<::std::string::String>,
+    // @@protoc_insertion_point(field:caisson.v1.Effective.volumes)
+    pub volumes: ::std::vec::Vec<::std::string::String>,
+    // special fields
+    // @@protoc_insertion_point(special_field:caisson.v1.Effective.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a Effective {
+    fn default() -> &'a Effective {
+        <Effective as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl Effective {
+    pub fn new() -> Effective {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for Effective {
+    const NAME: &'static str = "Effective";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                10 => {
+                    self.entrypoint.push(is.read_string()?);
+                },
+                18 => {
+                    self.command.push(is.read_string()?);
+                },
+                26 => {
+                    self.env.push(is.read_string()?);
+                },
+                34 => {
+                    self.user = is.read_string()?;
+                },
+                42 => {
+                    self.working_dir = is.read_string()?;
+                },
+                50 => {
+                    self.stop_signal = is.read_string()?;
+                },
+                58 => {
+                    self.hostname = is.read_string()?;
+                },
+                66 => {
+                    self.exposed_ports.push(is.read_string()?);
+                },
+                74 => {
+                    self.volumes.push(is.read_string()?);
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        for value in &self.entrypoint {
+            my_size += ::protobuf::rt::string_size(1, &value);
+        };
+        for value in &self.command {
+            my_size += ::protobuf::rt::string_size(2, &value);
+        };
+        for value in &self.env {
+            my_size += ::protobuf::rt::string_size(3, &value);
+        };
+        if !self.user.is_empty() {
+            my_size += ::protobuf::rt::string_size(4, &self.user);
+        }
+        if !self.working_dir.is_empty() {
+            my_size += ::protobuf::rt::string_size(5, &self.working_dir);
+        }
+        if !self.stop_signal.is_empty() {
+            my_size += ::protobuf::rt::string_size(6, &self.stop_signal);
+        }
+        if !self.hostname.is_empty() {
+            my_size += ::protobuf::rt::string_size(7, &self.hostname);
+        }
+        for value in &self.exposed_ports {
+            my_size += ::protobuf::rt::string_size(8, &value);
+        };
+        for value in &self.volumes {
+            my_size += ::protobuf::rt::string_size(9, &value);
+        };
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        for v in &self.entrypoint {
+            os.write_string(1, &v)?;
+        };
+        for v in &self.command {
+            os.write_string(2, &v)?;
+        };
+        for v in &self.env {
+            os.write_string(3, &v)?;
+        };
+        if !self.user.is_empty() {
+            os.write_string(4, &self.user)?;
+        }
+        if !self.working_dir.is_empty() {
+            os.write_string(5, &self.working_dir)?;
+        }
+        if !self.stop_signal.is_empty() {
+            os.write_string(6, &self.stop_signal)?;
+        }
+        if !self.hostname.is_empty() {
+            os.write_string(7, &self.hostname)?;
+        }
+        for v in &self.exposed_ports {
+            os.write_string(8, &v)?;
+        };
+        for v in &self.volumes {
+            os.write_string(9, &v)?;
+        };
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> Effective {
+        Effective::new()
+    }
+
+    fn clear(&mut self) {
+        self.entrypoint.clear();
+        self.command.clear();
+        self.env.clear();
+        self.user.clear();
+        self.working_dir.clear();
+        self.stop_signal.clear();
+        self.hostname.clear();
+        self.exposed_ports.clear();
+        self.volumes.clear();
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static Effective {
+        static instance: Effective = Effective {
+            entrypoint: ::std::vec::Vec::new(),
+            command: ::std::vec::Vec::new(),
+            env: ::std::vec::Vec::new(),
+            user: ::std::string::String::new(),
+            working_dir: ::std::string::String::new(),
+            stop_signal: ::std::string::String::new(),
+            hostname: ::std::string::String::new(),
+            exposed_ports: ::std::vec::Vec::new(),
+            volumes: ::std::vec::Vec::new(),
+            special_fields: ::protobuf::SpecialFields::new(),
+        };
+        &instance
     }
 }
 
@@ -6025,6 +6303,8 @@ pub struct ListContainersRequest {
     // message fields
     // @@protoc_insertion_point(field:caisson.v1.ListContainersRequest.all)
     pub all: bool,
+    // @@protoc_insertion_point(field:caisson.v1.ListContainersRequest.sizes)
+    pub sizes: bool,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.ListContainersRequest.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -6055,6 +6335,9 @@ impl ::protobuf::Message for ListContainersRequest {
                 8 => {
                     self.all = is.read_bool()?;
                 },
+                16 => {
+                    self.sizes = is.read_bool()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -6070,6 +6353,9 @@ impl ::protobuf::Message for ListContainersRequest {
         if self.all != false {
             my_size += 1 + 1;
         }
+        if self.sizes != false {
+            my_size += 1 + 1;
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -6078,6 +6364,9 @@ impl ::protobuf::Message for ListContainersRequest {
     fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
         if self.all != false {
             os.write_bool(1, self.all)?;
+        }
+        if self.sizes != false {
+            os.write_bool(2, self.sizes)?;
         }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
@@ -6097,12 +6386,14 @@ impl ::protobuf::Message for ListContainersRequest {
 
     fn clear(&mut self) {
         self.all = false;
+        self.sizes = false;
         self.special_fields.clear();
     }
 
     fn default_instance() -> &'static ListContainersRequest {
         static instance: ListContainersRequest = ListContainersRequest {
             all: false,
+            sizes: false,
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance
@@ -6115,6 +6406,8 @@ pub struct ListContainersResponse {
     // message fields
     // @@protoc_insertion_point(field:caisson.v1.ListContainersResponse.containers)
     pub containers: ::std::vec::Vec<Container>,
+    // @@protoc_insertion_point(field:caisson.v1.ListContainersResponse.sizes)
+    pub sizes: ::std::collections::HashMap<::std::string::String, ContainerSize>,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.ListContainersResponse.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -6145,6 +6438,21 @@ impl ::protobuf::Message for ListContainersResponse {
                 10 => {
                     self.containers.push(is.read_message()?);
                 },
+                18 => {
+                    let len = is.read_raw_varint32()?;
+                    let old_limit = is.push_limit(len as u64)?;
+                    let mut key = ::std::default::Default::default();
+                    let mut value = ::std::default::Default::default();
+                    while let Some(tag) = is.read_raw_tag_or_eof()? {
+                        match tag {
+                            10 => key = is.read_string()?,
+                            18 => value = is.read_message()?,
+                            _ => ::protobuf::rt::skip_field_for_tag(tag, is)?,
+                        };
+                    }
+                    is.pop_limit(old_limit);
+                    self.sizes.insert(key, value);
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -6161,6 +6469,13 @@ impl ::protobuf::Message for ListContainersResponse {
             let len = value.compute_size();
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
         };
+        for (k, v) in &self.sizes {
+            let mut entry_size = 0;
+            entry_size += ::protobuf::rt::string_size(1, &k);
+            let len = v.compute_size();
+            entry_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(entry_size) + entry_size
+        };
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -6169,6 +6484,16 @@ impl ::protobuf::Message for ListContainersResponse {
     fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
         for v in &self.containers {
             ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
+        };
+        for (k, v) in &self.sizes {
+            let mut entry_size = 0;
+            entry_size += ::protobuf::rt::string_size(1, &k);
+            let len = v.cached_size() as u64;
+            entry_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+            os.write_raw_varint32(18)?; // Tag.
+            os.write_raw_varint32(entry_size as u32)?;
+            os.write_string(1, &k)?;
+            ::protobuf::rt::write_message_field_with_cached_size(2, v, os)?;
         };
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
@@ -6188,12 +6513,113 @@ impl ::protobuf::Message for ListContainersResponse {
 
     fn clear(&mut self) {
         self.containers.clear();
+        self.sizes.clear();
         self.special_fields.clear();
     }
 
     fn default_instance() -> &'static ListContainersResponse {
-        static instance: ListContainersResponse = ListContainersResponse {
-            containers: ::std::vec::Vec::new(),
+        static instance: ::protobuf::rt::Lazy<ListContainersResponse> = ::protobuf::rt::Lazy::new();
+        instance.get(ListContainersResponse::new)
+    }
+}
+
+// @@protoc_insertion_point(message:caisson.v1.ContainerSize)
+#[derive(PartialEq,Clone,Default,Debug)]
+pub struct ContainerSize {
+    // message fields
+    // @@protoc_insertion_point(field:caisson.v1.ContainerSize.written)
+    pub written: u64,
+    // @@protoc_insertion_point(field:caisson.v1.ContainerSize.image)
+    pub image: u64,
+    // special fields
+    // @@protoc_insertion_point(special_field:caisson.v1.ContainerSize.special_fields)
+    pub special_fields: ::protobuf::SpecialFields,
+}
+
+impl<'a> ::std::default::Default for &'a ContainerSize {
+    fn default() -> &'a ContainerSize {
+        <ContainerSize as ::protobuf::Message>::default_instance()
+    }
+}
+
+impl ContainerSize {
+    pub fn new() -> ContainerSize {
+        ::std::default::Default::default()
+    }
+}
+
+impl ::protobuf::Message for ContainerSize {
+    const NAME: &'static str = "ContainerSize";
+
+    fn is_initialized(&self) -> bool {
+        true
+    }
+
+    fn merge_from(&mut self, is: &mut ::protobuf::CodedInputStream<'_>) -> ::protobuf::Result<()> {
+        while let Some(tag) = is.read_raw_tag_or_eof()? {
+            match tag {
+                8 => {
+                    self.written = is.read_uint64()?;
+                },
+                16 => {
+                    self.image = is.read_uint64()?;
+                },
+                tag => {
+                    ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
+                },
+            };
+        }
+        ::std::result::Result::Ok(())
+    }
+
+    // Compute sizes of nested messages
+    #[allow(unused_variables)]
+    fn compute_size(&self) -> u64 {
+        let mut my_size = 0;
+        if self.written != 0 {
+            my_size += ::protobuf::rt::uint64_size(1, self.written);
+        }
+        if self.image != 0 {
+            my_size += ::protobuf::rt::uint64_size(2, self.image);
+        }
+        my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
+        self.special_fields.cached_size().set(my_size as u32);
+        my_size
+    }
+
+    fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
+        if self.written != 0 {
+            os.write_uint64(1, self.written)?;
+        }
+        if self.image != 0 {
+            os.write_uint64(2, self.image)?;
+        }
+        os.write_unknown_fields(self.special_fields.unknown_fields())?;
+        ::std::result::Result::Ok(())
+    }
+
+    fn special_fields(&self) -> &::protobuf::SpecialFields {
+        &self.special_fields
+    }
+
+    fn mut_special_fields(&mut self) -> &mut ::protobuf::SpecialFields {
+        &mut self.special_fields
+    }
+
+    fn new() -> ContainerSize {
+        ContainerSize::new()
+    }
+
+    fn clear(&mut self) {
+        self.written = 0;
+        self.image = 0;
+        self.special_fields.clear();
+    }
+
+    fn default_instance() -> &'static ContainerSize {
+        static instance: ContainerSize = ContainerSize {
+            written: 0,
+            image: 0,
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance
@@ -6206,6 +6632,8 @@ pub struct InspectContainerRequest {
     // message fields
     // @@protoc_insertion_point(field:caisson.v1.InspectContainerRequest.container)
     pub container: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.InspectContainerRequest.size)
+    pub size: bool,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.InspectContainerRequest.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -6236,6 +6664,9 @@ impl ::protobuf::Message for InspectContainerRequest {
                 10 => {
                     self.container = is.read_string()?;
                 },
+                16 => {
+                    self.size = is.read_bool()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -6251,6 +6682,9 @@ impl ::protobuf::Message for InspectContainerRequest {
         if !self.container.is_empty() {
             my_size += ::protobuf::rt::string_size(1, &self.container);
         }
+        if self.size != false {
+            my_size += 1 + 1;
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -6259,6 +6693,9 @@ impl ::protobuf::Message for InspectContainerRequest {
     fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
         if !self.container.is_empty() {
             os.write_string(1, &self.container)?;
+        }
+        if self.size != false {
+            os.write_bool(2, self.size)?;
         }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
@@ -6278,12 +6715,14 @@ impl ::protobuf::Message for InspectContainerRequest {
 
     fn clear(&mut self) {
         self.container.clear();
+        self.size = false;
         self.special_fields.clear();
     }
 
     fn default_instance() -> &'static InspectContainerRequest {
         static instance: InspectContainerRequest = InspectContainerRequest {
             container: ::std::string::String::new(),
+            size: false,
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance
@@ -6296,6 +6735,10 @@ pub struct InspectContainerResponse {
     // message fields
     // @@protoc_insertion_point(field:caisson.v1.InspectContainerResponse.container)
     pub container: ::protobuf::MessageField<Container>,
+    // @@protoc_insertion_point(field:caisson.v1.InspectContainerResponse.effective)
+    pub effective: ::protobuf::MessageField<Effective>,
+    // @@protoc_insertion_point(field:caisson.v1.InspectContainerResponse.size)
+    pub size: ::protobuf::MessageField<ContainerSize>,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.InspectContainerResponse.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -6326,6 +6769,12 @@ impl ::protobuf::Message for InspectContainerResponse {
                 10 => {
                     ::protobuf::rt::read_singular_message_into_field(is, &mut self.container)?;
                 },
+                18 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.effective)?;
+                },
+                26 => {
+                    ::protobuf::rt::read_singular_message_into_field(is, &mut self.size)?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -6342,6 +6791,14 @@ impl ::protobuf::Message for InspectContainerResponse {
             let len = v.compute_size();
             my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
         }
+        if let Some(v) = self.effective.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
+        if let Some(v) = self.size.as_ref() {
+            let len = v.compute_size();
+            my_size += 1 + ::protobuf::rt::compute_raw_varint64_size(len) + len;
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -6350,6 +6807,12 @@ impl ::protobuf::Message for InspectContainerResponse {
     fn write_to_with_cached_sizes(&self, os: &mut ::protobuf::CodedOutputStream<'_>) -> ::protobuf::Result<()> {
         if let Some(v) = self.container.as_ref() {
             ::protobuf::rt::write_message_field_with_cached_size(1, v, os)?;
+        }
+        if let Some(v) = self.effective.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(2, v, os)?;
+        }
+        if let Some(v) = self.size.as_ref() {
+            ::protobuf::rt::write_message_field_with_cached_size(3, v, os)?;
         }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
@@ -6369,12 +6832,16 @@ impl ::protobuf::Message for InspectContainerResponse {
 
     fn clear(&mut self) {
         self.container.clear();
+        self.effective.clear();
+        self.size.clear();
         self.special_fields.clear();
     }
 
     fn default_instance() -> &'static InspectContainerResponse {
         static instance: InspectContainerResponse = InspectContainerResponse {
             container: ::protobuf::MessageField::none(),
+            effective: ::protobuf::MessageField::none(),
+            size: ::protobuf::MessageField::none(),
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance
@@ -7846,6 +8313,8 @@ pub mod copy_out_request {
         pub path: ::std::vec::Vec<u8>,
         // @@protoc_insertion_point(field:caisson.v1.CopyOutRequest.From.follow)
         pub follow: bool,
+        // @@protoc_insertion_point(field:caisson.v1.CopyOutRequest.From.root_file_system)
+        pub root_file_system: bool,
         // special fields
         // @@protoc_insertion_point(special_field:caisson.v1.CopyOutRequest.From.special_fields)
         pub special_fields: ::protobuf::SpecialFields,
@@ -7882,6 +8351,9 @@ pub mod copy_out_request {
                     24 => {
                         self.follow = is.read_bool()?;
                     },
+                    32 => {
+                        self.root_file_system = is.read_bool()?;
+                    },
                     tag => {
                         ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                     },
@@ -7903,6 +8375,9 @@ pub mod copy_out_request {
             if self.follow != false {
                 my_size += 1 + 1;
             }
+            if self.root_file_system != false {
+                my_size += 1 + 1;
+            }
             my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
             self.special_fields.cached_size().set(my_size as u32);
             my_size
@@ -7917,6 +8392,9 @@ pub mod copy_out_request {
             }
             if self.follow != false {
                 os.write_bool(3, self.follow)?;
+            }
+            if self.root_file_system != false {
+                os.write_bool(4, self.root_file_system)?;
             }
             os.write_unknown_fields(self.special_fields.unknown_fields())?;
             ::std::result::Result::Ok(())
@@ -7938,6 +8416,7 @@ pub mod copy_out_request {
             self.container.clear();
             self.path.clear();
             self.follow = false;
+            self.root_file_system = false;
             self.special_fields.clear();
         }
 
@@ -7946,6 +8425,7 @@ pub mod copy_out_request {
                 container: ::std::string::String::new(),
                 path: ::std::vec::Vec::new(),
                 follow: false,
+                root_file_system: false,
                 special_fields: ::protobuf::SpecialFields::new(),
             };
             &instance

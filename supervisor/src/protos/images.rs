@@ -296,6 +296,10 @@ pub mod import_images_request {
         pub name: ::std::string::String,
         // @@protoc_insertion_point(field:caisson.v1.ImportImagesRequest.Source.images_only)
         pub images_only: bool,
+        // @@protoc_insertion_point(field:caisson.v1.ImportImagesRequest.Source.changes)
+        pub changes: ::std::vec::Vec<::std::string::String>,
+        // @@protoc_insertion_point(field:caisson.v1.ImportImagesRequest.Source.message)
+        pub message: ::std::string::String,
         // special fields
         // @@protoc_insertion_point(special_field:caisson.v1.ImportImagesRequest.Source.special_fields)
         pub special_fields: ::protobuf::SpecialFields,
@@ -332,6 +336,12 @@ pub mod import_images_request {
                     24 => {
                         self.images_only = is.read_bool()?;
                     },
+                    34 => {
+                        self.changes.push(is.read_string()?);
+                    },
+                    42 => {
+                        self.message = is.read_string()?;
+                    },
                     tag => {
                         ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                     },
@@ -353,6 +363,12 @@ pub mod import_images_request {
             if self.images_only != false {
                 my_size += 1 + 1;
             }
+            for value in &self.changes {
+                my_size += ::protobuf::rt::string_size(4, &value);
+            };
+            if !self.message.is_empty() {
+                my_size += ::protobuf::rt::string_size(5, &self.message);
+            }
             my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
             self.special_fields.cached_size().set(my_size as u32);
             my_size
@@ -367,6 +383,12 @@ pub mod import_images_request {
             }
             if self.images_only != false {
                 os.write_bool(3, self.images_only)?;
+            }
+            for v in &self.changes {
+                os.write_string(4, &v)?;
+            };
+            if !self.message.is_empty() {
+                os.write_string(5, &self.message)?;
             }
             os.write_unknown_fields(self.special_fields.unknown_fields())?;
             ::std::result::Result::Ok(())
@@ -388,6 +410,8 @@ pub mod import_images_request {
             self.path.clear();
             self.name.clear();
             self.images_only = false;
+            self.changes.clear();
+            self.message.clear();
             self.special_fields.clear();
         }
 
@@ -396,6 +420,8 @@ pub mod import_images_request {
                 path: ::std::string::String::new(),
                 name: ::std::string::String::new(),
                 images_only: false,
+                changes: ::std::vec::Vec::new(),
+                message: ::std::string::String::new(),
                 special_fields: ::protobuf::SpecialFields::new(),
             };
             &instance

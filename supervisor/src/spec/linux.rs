@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Found, Node, Result, Security, resources, seccomp};
+use super::{Fault, Found, Node, Result, Security, resources, seccomp};
 use crate::protos::containers::{Config, Ids};
 
 /// Namespaces of others, by their paths; `Some("")` is the host's.
@@ -14,8 +14,6 @@ pub(crate) struct Joined {
     pub(crate) ipc: Option<String>,
     /// The directory that is the other's /dev/shm.
     pub(crate) shm: Option<String>,
-    /// The host's uts namespace.
-    pub(crate) hostname: bool,
 }
 
 /// What tells about the host or changes it.
@@ -49,10 +47,10 @@ pub(super) fn linux(
 ) -> Result<Value> {
     let open = config.privileged || security.unmasked;
     let mut resources = resources::resources(&config.resources, &found.rates)?;
-    resources["devices"] = devices_allowed(config, &found.devices);
+    resources["devices"] = devices_allowed(config, &found.devices)?;
     let mut linux = json!({
         "cgroupsPath": format!("/caisson/{}", found.id),
-        "namespaces": namespaces(found),
+        "namespaces": namespaces(config, found),
         "resources": resources,
         "sysctl": config.sysctls,
         "maskedPaths": if open { &[][..] } else { &MASKED[..] },
@@ -78,13 +76,13 @@ pub(super) fn map(first: u32, ids: &Ids) -> Value {
     json!([{ "containerID": 0, "hostID": first, "size": ids.size }])
 }
 
-fn namespaces(found: &Found) -> Vec<Value> {
+fn namespaces(config: &Config, found: &Found) -> Vec<Value> {
     let joined = &found.joined;
-    let mut namespaces: Vec<Value> = ["mount", "cgroup"]
-        .map(|kind| json!({ "type": kind }))
-        .into();
-    if !joined.hostname {
-        namespaces.push(json!({ "type": "uts" }));
+    let mut namespaces = vec![json!({ "type": "mount" })];
+    for (kind, mode) in [("cgroup", &config.cgroupns_mode), ("uts", &config.uts_mode)] {
+        if mode != "host" {
+            namespaces.push(json!({ "type": kind }));
+        }
     }
     match &joined.user {
         Some(path) => namespaces.push(json!({ "type": "user", "path": path })),
@@ -119,9 +117,15 @@ fn node(node: &Node) -> Value {
 }
 
 /// Nothing but the harmless ones and those that were asked for; nodes of any kind may be made, but not opened.
-fn devices_allowed(config: &Config, devices: &[Node]) -> Value {
+fn devices_allowed(config: &Config, devices: &[Node]) -> Result<Value> {
+    let asked: Result<Vec<Value>> = config
+        .device_cgroup_rules
+        .iter()
+        .map(|rule| allowed(rule))
+        .collect();
+    let asked = asked?;
     if config.privileged {
-        return json!([{ "allow": true, "access": "rwm" }]);
+        return Ok(json!([{ "allow": true, "access": "rwm" }]));
     }
     let mut rules = vec![
         json!({ "allow": false, "access": "rwm" }),
@@ -150,5 +154,28 @@ fn devices_allowed(config: &Config, devices: &[Node]) -> Value {
             "major": device.major, "minor": device.minor, "access": device.access,
         })
     }));
-    json!(rules)
+    rules.extend(asked);
+    Ok(json!(rules))
+}
+
+/// A rule in Docker's words: `c 10:* rwm`.
+fn allowed(rule: &str) -> Result<Value> {
+    let wrong = || {
+        Fault::new(format!(
+            "invalid device cgroup format '{rule}': it is a, b or c, MAJOR:MINOR (a number or * each), and some of rwm"
+        ))
+    };
+    let words: Vec<&str> = rule.split(' ').collect();
+    let [kind @ ("a" | "b" | "c"), numbers, access] = words[..] else {
+        return Err(wrong());
+    };
+    let fine = (1..=3).contains(&access.len()) && access.bytes().all(|byte| b"rwm".contains(&byte));
+    let (major, minor) = numbers.split_once(':').filter(|_| fine).ok_or_else(wrong)?;
+    let mut made = json!({ "allow": true, "type": kind, "access": access });
+    for (name, word) in [("major", major), ("minor", minor)] {
+        if word != "*" {
+            made[name] = json!(word.parse::<u32>().map_err(|_| wrong())?);
+        }
+    }
+    Ok(made)
 }

@@ -4,6 +4,7 @@
 mod capabilities;
 mod linux;
 mod mounts;
+mod names;
 mod process;
 mod resources;
 mod seccomp;
@@ -20,7 +21,8 @@ use crate::protos::containers::{Config, Ids};
 pub(crate) use capabilities::all as all_capabilities;
 pub(crate) use linux::Joined;
 pub(crate) use mounts::{Bind, shm_size};
-pub(crate) use process::{Exec, exec, pid_one, set};
+pub(crate) use names::{hosts, resolv_conf};
+pub(crate) use process::{Exec, effective, exec, pid_one};
 pub(crate) use resources::{Rate, Rates, resources};
 pub(crate) use user::{Accounts, User};
 
@@ -34,6 +36,7 @@ pub(crate) struct Defaults {
     pub(crate) working_dir: String,
     pub(crate) stop_signal: String,
     pub(crate) volumes: Vec<String>,
+    pub(crate) ports: Vec<String>,
     pub(crate) labels: BTreeMap<String, String>,
 }
 
@@ -93,9 +96,12 @@ pub(crate) fn build(config: &Config, image: &Defaults, found: &Found) -> Result<
         "annotations": annotations(config, found),
         "linux": linux::linux(config, found, &capabilities, &security)?,
     });
-    if found.joined.hostname {
+    names::check(config)?;
+    if config.uts_mode == "host" {
         // The name of another's namespace is not ours to set.
         spec.as_object_mut().map(|spec| spec.remove("hostname"));
+    } else if !config.domainname.is_empty() {
+        spec["domainname"] = json!(config.domainname);
     }
     Ok(spec)
 }

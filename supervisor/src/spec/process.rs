@@ -3,26 +3,56 @@
 use serde_json::{Value, json};
 
 use super::{Defaults, Fault, Found, Result, Security, User, capabilities};
-use crate::protos::containers::{Config, Ulimit};
+use crate::protos::containers::{Config, Effective, Ulimit};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Where the init program is in a container that asks for one.
 pub(super) const INIT: &str = "/sbin/caisson-init";
 
-/// ENTRYPOINT and CMD by Docker's rules: a command replaces the image's; an entrypoint replaces the image's and drops its command.
-pub(crate) fn pid_one(config: &Config, image: &Defaults) -> Result<Vec<String>> {
+/// What the options and the image say together, by Docker's rules: a command replaces the image's; an entrypoint replaces the image's and drops
+/// its command.
+pub(crate) fn effective(config: &Config, image: &Defaults) -> Effective {
     let (entrypoint, default) = if config.replace_entrypoint {
         (&config.entrypoint, &vec![])
     } else {
         (&image.entrypoint, &image.command)
     };
-    let command = if config.command.is_empty() {
-        default
-    } else {
-        &config.command
-    };
-    let args: Vec<String> = entrypoint.iter().chain(command).cloned().collect();
+    let or = |own: &str, of_image: &str| if own.is_empty() { of_image } else { own }.to_owned();
+    Effective {
+        entrypoint: entrypoint.clone(),
+        command: if config.command.is_empty() {
+            default.clone()
+        } else {
+            config.command.clone()
+        },
+        env: variables(vec![], config, image),
+        user: or(&config.user, &image.user),
+        working_dir: or(&config.working_dir, &image.working_dir),
+        stop_signal: or(&config.stop_signal, &image.stop_signal),
+        hostname: config.hostname.clone(),
+        exposed_ports: image.ports.clone(),
+        volumes: image.volumes.clone(),
+        ..Effective::default()
+    }
+}
+
+/// The image's variables and the options', after these.
+fn variables(mut env: Vec<String>, config: &Config, image: &Defaults) -> Vec<String> {
+    for variable in image.env.iter().chain(&config.env) {
+        set(&mut env, variable);
+    }
+    env
+}
+
+/// Entrypoint and command.
+pub(crate) fn pid_one(config: &Config, image: &Defaults) -> Result<Vec<String>> {
+    let Effective {
+        entrypoint,
+        command,
+        ..
+    } = effective(config, image);
+    let args = [entrypoint, command].concat();
     if args.is_empty() {
         return Err(Fault::new(
             "no command specified, and the image has none either",
@@ -49,17 +79,21 @@ pub(super) fn process(
     if config.terminal {
         set(&mut env, "TERM=xterm");
     }
-    for variable in image.env.iter().chain(&config.env) {
-        set(&mut env, variable);
-    }
+    let mut env = variables(env, config, image);
     home(&mut env, &found.user);
-    let cwd = [&config.working_dir, &image.working_dir]
-        .into_iter()
-        .find(|path| !path.is_empty())
-        .map_or("/", String::as_str);
+    let mut cwd = effective(config, image).working_dir;
+    if cwd.is_empty() {
+        "/".clone_into(&mut cwd);
+    }
     if !cwd.starts_with('/') {
         return Err(Fault::new(format!(
             "the working directory '{cwd}' is invalid, it needs to be an absolute path"
+        )));
+    }
+    if !(-1000..=1000).contains(&config.oom_score_adj) {
+        return Err(Fault::new(format!(
+            "invalid value {}, range for OOM score adj is [-1000, 1000]",
+            config.oom_score_adj
         )));
     }
     let rlimits: Result<Vec<Value>> = config.ulimits.iter().map(rlimit).collect();
@@ -71,7 +105,7 @@ pub(super) fn process(
         "user": identity(&found.user),
         "capabilities": sets(found.user.uid == 0, capabilities),
         "noNewPrivileges": security.no_new_privileges,
-        "oomScoreAdj": 0,
+        "oomScoreAdj": config.oom_score_adj,
         "rlimits": rlimits?,
     });
     if found.apparmor
@@ -150,7 +184,7 @@ fn sets(is_root: bool, bounding: &[String]) -> Value {
 }
 
 /// `NAME=value` takes the place of what is there; a name alone takes it away.
-pub(crate) fn set(env: &mut Vec<String>, variable: &str) {
+fn set(env: &mut Vec<String>, variable: &str) {
     let name = variable.split('=').next().unwrap_or_default();
     let same = |other: &String| other.split('=').next() == Some(name);
     let at = env.iter().position(same);

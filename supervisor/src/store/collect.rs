@@ -232,12 +232,12 @@ impl Store {
             ));
         }
         for (container, row) in &graph.snapshots {
-            let size = size(&self.snapshot_path(row.directory).join("upper"))?;
+            let size = taken(&self.snapshot_path(row.directory).join("upper"))?;
             let holder = vec![format!("container {container}")];
             objects.push(object(ObjectKind::Snapshot, container, size, Some(&holder)));
         }
         for name in names(&self.root.join("ingests"))? {
-            let size = size(&self.root.join("ingests").join(&name))?;
+            let size = taken(&self.root.join("ingests").join(&name))?;
             let holder = vec!["being written, or to be resumed within a day".to_owned()];
             objects.push(object(ObjectKind::Ingest, &name, size, Some(&holder)));
         }
@@ -324,7 +324,7 @@ pub(super) fn names(directory: &Path) -> Result<Vec<String>> {
 }
 
 /// What the files below take on the disk. What goes while it is looked at counts for nothing.
-fn size(directory: &Path) -> Result<u64> {
+pub(crate) fn taken(directory: &Path) -> Result<u64> {
     let mut sum = 0;
     let Ok(entries) = fs::read_dir(directory) else {
         return Ok(0);
@@ -336,7 +336,7 @@ fn size(directory: &Path) -> Result<u64> {
         };
         sum += metadata.blocks() * 512;
         if metadata.is_dir() {
-            sum += size(&entry.path())?;
+            sum += taken(&entry.path())?;
         }
     }
     Ok(sum)

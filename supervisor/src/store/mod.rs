@@ -41,6 +41,7 @@ use redb::{Durability, WriteTransaction};
 use crate::digest::Digest;
 use crate::image::Reference;
 
+pub(crate) use collect::taken;
 use database::Database;
 pub(crate) use operation::Operation;
 pub use refusal::{Kind, Refusal};
@@ -89,6 +90,10 @@ pub struct ImportOptions {
     pub root_filesystem: bool,
     /// A root file system is refused.
     pub images_only: bool,
+    /// Instructions of a Dockerfile for the configuration of a root file system's image; of others they are refused.
+    pub changes: Vec<String>,
+    /// What its history says.
+    pub message: String,
 }
 
 /// How far an import is.

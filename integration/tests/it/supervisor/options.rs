@@ -506,6 +506,21 @@ fn inspect_shows_what_the_image_adds_and_where_volumes_are() {
     let path = supervisor.says(&["volume", "inspect", "data", "--format", "{{.Mountpoint}}"]);
     let mounts = "{{range .Mounts}}{{.Name}} {{.Source}}{{end}}";
     assert_eq!(supervisor.field("own", mounts), format!("data {path}"));
+    // It is the daemon that says so, as a start has it.
+    let flags = ["create", "--name", "host", "--network", "host", "-e", "B"];
+    supervisor.says(&[&flags[..], &["rich:1"]].concat());
+    assert_eq!(shown("host", "Env"), json!(["A=image"]));
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(shown("host", "Hostname"), hostname.trim());
+    supervisor.says(&["commit", "own", "again:1"]);
+    let image = |field: &str| {
+        let format = format!("{{{{json .Config.{field}}}}}");
+        let text = supervisor.says(&["image", "inspect", "again:1", "--format", &format]);
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    for field in ["Env", "Cmd", "Entrypoint", "User", "WorkingDir"] {
+        assert_eq!(image(field), shown("own", field), "{field}");
+    }
 }
 
 #[test]

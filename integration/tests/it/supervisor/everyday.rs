@@ -1,0 +1,224 @@
+//! What people type every day, in Docker's words.
+
+use std::io::Write as _;
+
+use integration::require;
+use integration::runtime::Finished;
+use integration::supervisor::{IMAGE, Supervisor};
+
+fn feed(supervisor: &Supervisor, args: &[&str], bytes: &[u8]) -> Finished {
+    let mut client = supervisor.start(args);
+    client.stdin.as_mut().unwrap().write_all(bytes).unwrap();
+    client.wait()
+}
+
+fn host_namespace(kind: &str) -> String {
+    let link = std::fs::read_link(format!("/proc/self/ns/{kind}"));
+    link.unwrap().display().to_string()
+}
+
+#[test]
+fn only_the_streams_that_are_asked_for_are_attached() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let run = |stream: &str| {
+        let script = "echo out; echo err >&2; exit 3";
+        let run = ["run", "--rm", "-a", stream, IMAGE, "sh", "-c", script];
+        let finished = supervisor.ctl(&run);
+        assert_eq!(finished.code(), 3);
+        (finished.stdout, finished.stderr)
+    };
+    assert_eq!(run("stdout"), ("out\n".into(), String::new()));
+    assert_eq!(run("STDERR"), (String::new(), "err\n".into()));
+    // One who only brings something does not stay.
+    let input = vec![b'x'; 300_000];
+    let script = "cat >/got; echo done; exec sleep 1000";
+    let run = [
+        "run", "-i", "-a", "stdin", "--name", "box", IMAGE, "sh", "-c", script,
+    ];
+    let finished = feed(&supervisor, &run, &input).success();
+    let id = supervisor.field("box", "{{.Id}}");
+    assert_eq!(finished.stdout.trim(), id);
+    let mut log = supervisor.start(&["logs", "-f", "box"]);
+    assert_eq!(log.stdout.line(), "done");
+    let count = supervisor.says(&["exec", "box", "wc", "-c", "/got"]);
+    assert_eq!(count, "300000 /got");
+    supervisor
+        .ctl(&["run", "-d", "-a", "stdout", IMAGE, "true"])
+        .failure()
+        .says("conflicting options");
+    supervisor
+        .ctl(&["run", "-a", "nonsense", IMAGE, "true"])
+        .failure()
+        .says("nonsense");
+}
+
+#[test]
+fn names_and_namespaces_of_the_host_are_shared_if_asked_for() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let run = |flags: &[&str], script: &str| {
+        supervisor.says(&[&["run", "--rm"], flags, &[IMAGE, "sh", "-c", script]].concat())
+    };
+    for (flag, kind) in [("--uts", "uts"), ("--cgroupns", "cgroup")] {
+        let look = format!("readlink /proc/self/ns/{kind}");
+        assert_eq!(run(&[flag, "host"], &look), host_namespace(kind));
+        assert_ne!(run(&[], &look), host_namespace(kind));
+        let refused = ["run", "--rm", flag, "odd", IMAGE, "true"];
+        supervisor.ctl(&refused).failure().says("'odd'");
+    }
+    let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(run(&["--uts", "host"], "hostname"), own.trim());
+    supervisor
+        .ctl(&["create", "--uts", "host", "-h", "x", IMAGE, "true"])
+        .failure()
+        .says("conflicting options");
+    // The whole path, where a group of its own would be the root.
+    let group = run(&["--cgroupns", "host"], "cat /proc/self/cgroup");
+    assert!(group.contains("/caisson/"), "{group}");
+    let domain = "cat /proc/sys/kernel/domainname";
+    assert_eq!(run(&["--domainname", "example.org"], domain), "example.org");
+}
+
+#[test]
+fn who_is_killed_first_and_which_devices_may_be_used_is_said() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let score = "cat /proc/self/oom_score_adj";
+    let id = supervisor.detached(&["--oom-score-adj=500"], "sleep 1000");
+    for process in ["/proc/1", "/proc/self"] {
+        let path = format!("{process}/oom_score_adj");
+        assert_eq!(supervisor.says(&["exec", &id, "cat", &path]), "500");
+    }
+    let run = ["run", "--rm", "--oom-score-adj", "7"];
+    let run = [&run[..], &[IMAGE, "sh", "-c", score]].concat();
+    assert_eq!(supervisor.says(&run), "7");
+    for value in ["1001", "-1001"] {
+        supervisor
+            .ctl(&["create", "--oom-score-adj", value, IMAGE, "true"])
+            .failure()
+            .says("[-1000, 1000]");
+    }
+    // Of a number that no driver has, the kernel says something else than of a device that is forbidden.
+    let open = |flags: &[&str]| {
+        let script = "mknod /node c 511 7; cat /node";
+        let run = [&["run", "--rm"], flags, &[IMAGE, "sh", "-c", script]].concat();
+        supervisor.ctl(&run).failure().stderr
+    };
+    assert!(open(&[]).contains("Operation not permitted"));
+    for rule in ["c 511:7 r", "c 511:* rwm", "a *:* rwm"] {
+        let said = open(&["--device-cgroup-rule", rule]);
+        assert!(said.contains("No such device or address"), "{rule}: {said}");
+    }
+    for rule in ["c 511:7", "d 1:1 r", "c 1:x r", "c 1:1 rx", "c 1 r"] {
+        supervisor
+            .ctl(&["create", "--device-cgroup-rule", rule, IMAGE, "true"])
+            .failure()
+            .says("invalid device cgroup format");
+    }
+}
+
+#[test]
+fn names_are_found_as_was_asked_for() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let run = |flags: &[&str], file: &str| {
+        supervisor.says(&[&["run", "--rm"], flags, &[IMAGE, "cat", file]].concat())
+    };
+    let flags = [
+        "--dns=192.0.2.1",
+        "--dns=2001:db8::1",
+        "--dns-search=example.org",
+        "--dns-option=ndots:2",
+        "--dns-opt=rotate",
+    ];
+    let all =
+        "nameserver 192.0.2.1\nnameserver 2001:db8::1\nsearch example.org\noptions ndots:2 rotate";
+    let conf = run(&flags, "/etc/resolv.conf");
+    assert!(conf.ends_with(all), "{conf}");
+    // The servers stay the host's.
+    let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers = |text: &str| {
+        let lines = text.lines().filter(|line| line.starts_with("nameserver"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let conf = run(&["--dns-search", "."], "/etc/resolv.conf");
+    assert_eq!(servers(&conf), servers(&host));
+    assert!(!conf.contains("search"), "{conf}");
+    let hosts = run(&["--add-host", "other:192.0.2.7"], "/etc/hosts");
+    assert!(hosts.ends_with("192.0.2.7\tother"), "{hosts}");
+    for flag in ["--dns=ns.example.org", "--add-host=other:nowhere"] {
+        supervisor
+            .ctl(&["create", flag, IMAGE, "true"])
+            .failure()
+            .says(flag.rsplit(['=', ':']).next().unwrap());
+    }
+}
+
+#[test]
+fn lines_of_a_log_are_counted_as_they_were_meant() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "echo first; printf one; read go; echo two; echo last";
+    let mut client = supervisor.start(&["run", "-i", "--name", "box", IMAGE, "sh", "-c", script]);
+    // What comes after this is another write of the same line.
+    assert_eq!(client.stdout.until("one"), "first\none");
+    client.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    client.wait().success();
+    let tail = |lines: &str| supervisor.says(&["logs", "--tail", lines, "box"]);
+    assert_eq!(tail("1"), "last");
+    assert_eq!(tail("2"), "onetwo\nlast");
+    assert_eq!(tail("3"), "first\nonetwo\nlast");
+    assert_eq!(tail("0"), "");
+    for all in ["all", "-1", "9"] {
+        assert_eq!(tail(all), tail("3"));
+    }
+    supervisor
+        .ctl(&["logs", "-n", "some", "box"])
+        .failure()
+        .says("'some' is no number of lines");
+}
+
+#[test]
+fn an_update_that_makes_no_sense_changes_nothing() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let flags = ["--name", "box", "--restart", "on-failure:2"];
+    supervisor.detached(&flags, "sleep 1000");
+    supervisor.detached(&["--name", "short", "--rm"], "sleep 1000");
+    for (flags, container, why) in [
+        (&["--restart", "always:3"][..], "box", "only on-failure"),
+        (&["--restart", "unless-stopped:1"], "box", "only on-failure"),
+        (&["--restart", "on-failure:x"], "box", "no number"),
+        (&["--restart", "on-failure:-1"], "box", "no number"),
+        (&["--restart", "sometimes"], "box", "'sometimes'"),
+        (&["--restart", "always"], "short", "removed at its end"),
+        (&["--memory", "much"], "box", "'much' is no size"),
+        (&["--memory", "1"], "box", "memory"),
+        (&["--cpus", "many"], "box", "'many'"),
+        (&["--cpus", "-1"], "box", ""),
+        (
+            &["--pids-limit", "x"],
+            "box",
+            "(see 'caissonctl update --help')",
+        ),
+        (&[], "box", "nothing is said"),
+        (&["--restart", "always"], "none", "no such container"),
+    ] {
+        let refused = supervisor.ctl(&[&["update"], flags, &[container]].concat());
+        let refused = refused.failure();
+        assert_eq!(refused.stderr.lines().count(), 1, "{refused}");
+        refused.says(why);
+    }
+    let policy = |name: &str| {
+        let template =
+            "{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.RestartPolicy.MaximumRetryCount}}";
+        supervisor.field(name, template)
+    };
+    assert_eq!(
+        (policy("box"), policy("short")),
+        ("on-failure 2".into(), "no 0".into())
+    );
+    supervisor.says(&["update", "--restart", "always", "box"]);
+    assert_eq!(policy("box"), "always 0");
+}

@@ -1,0 +1,266 @@
+//! What there is of containers, images and volumes: lists, their conditions, and `inspect`.
+
+use std::collections::BTreeSet;
+
+use integration::require;
+use integration::supervisor::{IMAGE, Supervisor};
+
+fn names(supervisor: &Supervisor, list: &[&str], field: &str, filters: &[&str]) -> String {
+    let mut words = list.to_vec();
+    let format = format!("{{{{.{field}}}}}");
+    words.extend(["--format", &format]);
+    for filter in filters {
+        words.extend(["--filter", filter]);
+    }
+    let said = supervisor.says(&words);
+    // What matters is what is found.
+    let sorted: BTreeSet<_> = said.split_whitespace().collect();
+    sorted.into_iter().collect::<Vec<_>>().join(" ")
+}
+
+/// `two` is made of `busybox` and has a layer more.
+fn two_images(supervisor: &Supervisor) {
+    supervisor.says(&["create", "--name", "base", IMAGE, "true"]);
+    let file = supervisor.scratch.file("file", "more");
+    supervisor.says(&["cp", file.to_str().unwrap(), "base:/more"]);
+    supervisor.says(&["commit", "-c", "LABEL tier=front", "base", "team/two:1"]);
+    supervisor.says(&["rm", "base"]);
+}
+
+#[test]
+fn containers_are_filtered_by_whatever_they_have() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    two_images(&supervisor);
+    let create = |name: &str, flags: &[&str], image: &str| {
+        let words = [&["create", "--name", name], flags, &[image, "true"]].concat();
+        supervisor.says(&words)
+    };
+    let id = create("web-1", &["-l", "a=1", "-l", "b", "-v", "data:/d"], IMAGE);
+    create("web-2", &["-l", "a=2", "-v", "/srv:/s/"], "team/two:1");
+    create("db", &["--network", "host", "-l", "a=1"], "team/two:1");
+    let script = ["run", "--name", "ended", IMAGE, "sh", "-c", "exit 3"];
+    assert_eq!(supervisor.ctl(&script).code(), 3);
+    supervisor.detached(&["--name", "runs"], "sleep 1000");
+    let ps = |filters: &[&str]| names(&supervisor, &["ps", "-a"], "Names", filters);
+    for (filters, found) in [
+        (&["name=web"][..], "web-1 web-2"),
+        (&["name=^/web-1$"], "web-1"),
+        (&["name=-1", "name=db"], "db web-1"),
+        (&["name=web", "label=a=1"], "web-1"),
+        (&["label=a=1", "label=b"], "web-1"),
+        (&[&format!("id={}", &id[..8])], "web-1"),
+        (&["status=created"], "db web-1 web-2"),
+        (&["status=exited", "status=running"], "ended runs"),
+        (&["exited=3"], "ended"),
+        (&["exited=0"], ""),
+        (&["ancestor=team/two:1"], "db web-2"),
+        (&["ancestor=busybox"], "db ended runs web-1 web-2"),
+        (&["ancestor=none"], ""),
+        (&["volume=data"], "web-1"),
+        (&["volume=/d"], "web-1"),
+        (&["volume=/s"], "web-2"),
+        (&["network=host"], "db"),
+        (&["before=web-2"], "web-1"),
+        (&["since=db"], "ended runs"),
+        (&["since=web-1", "before=ended"], "db web-2"),
+    ] {
+        assert_eq!(ps(filters), found, "{filters:?}");
+    }
+    // A state that is asked for is found without -a.
+    assert_eq!(
+        names(&supervisor, &["ps"], "Names", &["status=exited"]),
+        "ended"
+    );
+    for (filter, why) in [
+        ("nonsense=1", "invalid filter 'nonsense'"),
+        ("status=nonsense", "invalid filter 'status=nonsense'"),
+        ("exited=x", "invalid filter 'exited=x'"),
+        ("before=none", "no such container"),
+        ("name", "NAME=VALUE"),
+    ] {
+        let refused = supervisor.ctl(&["ps", "-f", filter]).failure();
+        refused.says(why);
+    }
+}
+
+#[test]
+fn images_are_found_by_patterns_and_conditions() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    two_images(&supervisor);
+    supervisor.says(&["tag", "team/two:1", "team/other:2"]);
+    supervisor.says(&["create", "--name", "base", IMAGE, "true"]);
+    supervisor.says(&["commit", "base"]);
+    let field = "Repository}}:{{.Tag";
+    let images = |filters: &[&str]| names(&supervisor, &["images"], field, filters);
+    let (own, team) = ("busybox:latest", "team/other:2 team/two:1");
+    let named = |name: &str| names(&supervisor, &["images", name], field, &[]);
+    assert_eq!(named("busybox"), own);
+    assert_eq!(named("busy*"), own);
+    assert_eq!(named("*"), own);
+    assert_eq!(named("team/*"), team);
+    assert_eq!(named("team/*:1"), "team/two:1");
+    assert_eq!(named("none"), "");
+    for (filters, found) in [
+        (&["reference=team/t*"][..], "team/two:1"),
+        (
+            &["reference=*:latest", "reference=*/*:2"],
+            "busybox:latest team/other:2",
+        ),
+        (&["dangling=true"], "<none>:<none>"),
+        (&["dangling=false"], &*format!("{own} {team}")),
+        (&["label=tier"], team),
+        (&["label=tier=front"], team),
+        (&["label=tier=back"], ""),
+        (&["since=busybox", "dangling=false"], team),
+        (&["before=team/two:1"], own),
+        (&["until=2000-01-01T00:00:00Z"], ""),
+    ] {
+        assert_eq!(images(filters), found, "{filters:?}");
+    }
+    for (words, why) in [
+        (&["-f", "nonsense=1"][..], "invalid filter 'nonsense'"),
+        (&["-f", "dangling=maybe"], "invalid filter 'dangling=maybe'"),
+        (&["-f", "before=none"], "no such image"),
+        (&["[a"], "no pattern"),
+    ] {
+        let refused = supervisor.ctl(&[&["images"], words].concat()).failure();
+        refused.says(why);
+    }
+}
+
+#[test]
+fn volumes_are_filtered() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.says(&["volume", "create", "--label", "a=1", "one"]);
+    supervisor.says(&["volume", "create", "two"]);
+    supervisor.says(&["create", "-v", "two:/d", IMAGE, "true"]);
+    let list = |filters: &[&str]| names(&supervisor, &["volume", "ls"], "Name", filters);
+    for (filters, found) in [
+        (&["name=o"][..], "one two"),
+        (&["name=^o"], "one"),
+        (&["label=a"], "one"),
+        (&["dangling=true"], "one"),
+        (&["dangling=false"], "two"),
+        (&["driver=local"], "one two"),
+        (&["driver=other"], ""),
+    ] {
+        assert_eq!(list(filters), found, "{filters:?}");
+    }
+    supervisor.ctl(&["volume", "rm", "none"]).failure();
+    let removed = supervisor.says(&["volume", "remove", "-f", "none", "one"]);
+    assert_eq!(removed, "none\none");
+}
+
+#[test]
+fn what_a_container_takes_is_counted_if_that_is_asked_for() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.says(&["create", "--name", "box", IMAGE, "true"]);
+    let own = || {
+        let size = supervisor.says(&["inspect", "-s", "-f", "{{.SizeRw}} {{.SizeRootFs}}", "box"]);
+        let (own, all) = size.split_once(' ').unwrap();
+        (own.parse::<u64>().unwrap(), all.parse::<u64>().unwrap())
+    };
+    let before = own();
+    assert!(before.1 > before.0);
+    let file = supervisor.scratch.file("file", "x".repeat(3 << 20));
+    supervisor.says(&["cp", file.to_str().unwrap(), "box:/file"]);
+    let after = own();
+    assert!(after.0 >= before.0 + (3 << 20), "{before:?} {after:?}");
+    assert_eq!(after.1 - after.0, before.1 - before.0);
+    let table = supervisor.says(&["ps", "-as"]);
+    let line = table.lines().nth(1).unwrap();
+    assert!(table.lines().next().unwrap().ends_with("SIZE"), "{table}");
+    assert!(line.contains("MB (virtual "), "{table}");
+    let size = supervisor.says(&["ps", "-a", "--format", "{{.Size}}"]);
+    assert!(line.ends_with(&size), "{table}");
+    // Nobody counts unasked.
+    let unasked = supervisor.field("box", "{{json .}}");
+    assert!(!unasked.contains("SizeRw"));
+}
+
+#[test]
+fn an_images_history_is_shown_as_it_is_asked_for() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    two_images(&supervisor);
+    let history = |words: &[&str]| {
+        let said = supervisor.says(&[&["history"], words, &["team/two:1"]].concat());
+        said.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let id = supervisor.says(&["image", "inspect", "-f", "{{.Id}}", "team/two:1"]);
+    let short = id.trim_start_matches("sha256:")[..12].to_owned();
+    assert_eq!(history(&["-q"]), [&*short, "<missing>"]);
+    assert_eq!(history(&["-q", "--no-trunc"]), [&*id, "<missing>"]);
+    let table = history(&[]);
+    assert!(table[0].starts_with("IMAGE "), "{table:?}");
+    assert!(table[1].starts_with(&short), "{table:?}");
+    let sizes = history(&["--human=false", "--format", "{{.Size}}"]);
+    assert!(sizes.iter().all(|size| size.parse::<u64>().is_ok()));
+}
+
+#[test]
+fn inspect_shows_things_of_several_kinds_and_says_which_are_not_there() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.says(&["create", "--name", "box", "-v", "data:/d", IMAGE, "true"]);
+    let all = ["inspect", "box", "data", "none", IMAGE];
+    let shown = supervisor.ctl(&all);
+    assert_eq!(shown.code(), 1);
+    let found = shown.json();
+    let found = found.as_array().unwrap();
+    assert_eq!(found.len(), 3);
+    assert_eq!(
+        (&found[0]["Name"], &found[1]["Name"]),
+        (&"/box".into(), &"data".into())
+    );
+    assert!(found[2]["RepoTags"].is_array());
+    shown.says("no such container, image, volume: none");
+    for (kind, name) in [("container", "box"), ("image", IMAGE), ("volume", "data")] {
+        supervisor.says(&["inspect", "--type", kind, name]);
+        supervisor.says(&[kind, "inspect", name]);
+        let others = ["box", IMAGE, "data"].into_iter().filter(|it| *it != name);
+        for other in others {
+            let refused = ["inspect", "--type", kind, other, name];
+            let refused = supervisor.ctl(&refused).failure();
+            assert_eq!(refused.json().as_array().unwrap().len(), 1);
+            supervisor.ctl(&[kind, "inspect", other]).failure();
+        }
+    }
+}
+
+#[test]
+fn what_is_done_with_things_can_be_said_by_their_kind() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let run = ["container", "run", "--name", "one", IMAGE, "sh", "-c"];
+    let finished = supervisor.ctl(&[&run[..], &["echo out; exit 7"]].concat());
+    assert_eq!((finished.code(), &*finished.stdout), (7, "out\n"));
+    let refused = ["container", "run", IMAGE, "no-such-program"];
+    assert_eq!(supervisor.ctl(&refused).code(), 127);
+    for list in ["ls", "list", "ps"] {
+        let listed = ["container", list, "-a", "--filter", "name=one", "-q"];
+        assert_eq!(supervisor.says(&listed).len(), 12);
+    }
+    assert_eq!(supervisor.says(&["container", "logs", "one"]), "out");
+    supervisor.says(&["container", "commit", "one", "two"]);
+    let archive = supervisor.scratch.name("two.tar");
+    supervisor.says(&["image", "save", "-o", &archive, "two"]);
+    supervisor.says(&["image", "remove", "two"]);
+    supervisor.says(&["image", "load", "-i", &archive]);
+    supervisor.says(&["container", "export", "-o", &archive, "one"]);
+    supervisor.says(&["import", &archive, "three"]);
+    let names = supervisor.says(&["image", "ls", "--format", "{{.Repository}}"]);
+    assert!(names.contains("two") && names.contains("three"), "{names}");
+    let id = supervisor.detached(&[], "sleep 1000");
+    supervisor.says(&["container", "prune", "-f"]);
+    assert_eq!(supervisor.says(&["ps", "-aq", "--no-trunc"]), id);
+    supervisor.says(&["container", "remove", "-f", &id]);
+    supervisor
+        .ctl(&["container", "nonsense"])
+        .failure()
+        .says("(see 'caissonctl container --help')");
+}
