@@ -1,8 +1,10 @@
 //! `mounts` of config.json: what is mounted where, and with which flags.
 
+use crate::binds::Mounted;
 use integration::place::unique;
 use integration::seen::Mount;
 use integration::{Bundle, Kind, beyond, host, require};
+use nix::mount::MsFlags;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -42,19 +44,27 @@ fn a_file_system_is_remounted_where_it_is() {
 
 #[test]
 fn what_is_bound_is_not_remounted_for_the_host_too() {
+    // Others change the host's file system.
     require!(containers, caisson);
     let mut bundle = Bundle::new();
-    let source = bundle.dir("source");
-    for target in ["/data", "/other"] {
-        bundle
-            .config
-            .bind(&source, "/data", &[])
-            .mount(target, "ext4", "none", &["remount", "ro"]);
-        bundle
-            .create_fails()
-            .failure()
-            .says("remount: nothing is there that this config mounts");
-    }
+    let path = bundle.scratch.dir("source");
+    let _source = Mounted::tmpfs(path.clone(), MsFlags::empty());
+    symlink("data", bundle.rootfs().join("link")).unwrap();
+    bundle
+        .config
+        .mount("/link", "tmpfs", "tmpfs", &[])
+        .bind(&path, "/data", &[])
+        .mount("/link", "tmpfs", "none", &["remount", "ro"]);
+    let seen = bundle.report(&["try=create:/data/x"]);
+    assert_eq!(seen.tried("create:/data/x"), "EROFS");
+    fs::File::create_new(path.join("x")).unwrap();
+    bundle
+        .config
+        .mount("/link", "tmpfs", "none", &["remount", "size=4k"]);
+    bundle
+        .create_fails()
+        .failure()
+        .says("only the mount's flags are changed");
 }
 
 #[test]

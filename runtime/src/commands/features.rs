@@ -95,10 +95,11 @@ const MEMORY_POLICY_FLAGS: &[&str] = &[
 ];
 
 /// Annotations that give a container more than its configuration shows: directories of the host as its root, groups of the
-/// caller, files and sockets of the host that the runtime writes to, another seccomp filter. One that ends in a dot stands for all
-/// that begin with it.
+/// caller, files and sockets of the host that the runtime writes to, another seccomp filter, programs that CRIU runs on the host. One
+/// that ends in a dot stands for all that begin with it.
 const UNSAFE_ANNOTATIONS: &[&str] = &[
     "dev.caisson.overlay.",
+    "org.criu.config",
     "org.systemd.property.",
     "run.oci.delegate-cgroup",
     "run.oci.hooks.",

@@ -201,11 +201,14 @@ impl Context<'_> {
         });
     }
 
-    /// At debug level, that init is there. The phases are called what they are in runc's log, for those who look for them.
+    /// At debug level, that init is there, and as a warning, what it has not been given. The phases are called what they are in runc's log, for those who look for them.
     fn log_birth(&self, child: &Child) {
         let pid = child.pid;
         self.log
             .debug(|| format!("child process in init(): pid {pid} carries out the steps"));
+        if let Some(what) = &child.not_given {
+            self.log.warn(format!("{what}, ignoring"));
+        }
     }
 
     /// The notify socket of a container that is about to be started, if it was created with one and the caller wants to be notified.

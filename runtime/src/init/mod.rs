@@ -50,6 +50,8 @@ pub(crate) struct Files {
     pub(crate) hook_outputs: [Option<OwnedFd>; 2],
     /// How many mounts and masks init will keep open at most: room is reserved before the clone.
     pub(crate) kept: Vec<OwnedFd>,
+    /// The ids of mounts whose file system is the container's alone, if one of them is remounted: room is reserved for these, too.
+    pub(crate) own_mounts: Vec<u64>,
     /// Where the time goes at which each step begins, if the command traces.
     pub(crate) times: Option<&'static [AtomicU64]>,
     /// The directories of an overlay root. Room is reserved as well.

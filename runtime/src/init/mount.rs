@@ -10,7 +10,7 @@ use crate::plan::mounts::{Bind, Filesystem, Kind, Mount};
 use crate::sync::{self, Message};
 use crate::sys::mount::{
     MountAttr, attach, clone_tree, clone_tree_with, fs_magic, fsconfig_create, fsconfig_flag,
-    fsconfig_string, fsmount, fsopen, mount as mount2, mount_flags, mount_setattr,
+    fsconfig_string, fsmount, fsopen, mount as mount2, mount_flags, mount_of_root, mount_setattr,
 };
 use crate::sys::{Errno, Result, fs};
 use std::ffi::CStr;
@@ -54,7 +54,15 @@ impl Init {
             },
             Kind::Empty => self.bind(root, mount, &rootfs::empty_directory()?),
             Kind::Filesystem(filesystem) => {
-                let kept = self.filesystem(root, filesystem, mount)?;
+                let kept = match filesystem.remount() {
+                    Some((flags, data)) => self.remount(root, filesystem, mount, flags, data)?,
+                    None => self.filesystem(root, filesystem, mount)?,
+                };
+                if self.files.own_mounts.capacity() > 0 && filesystem.is_own() {
+                    let made = root.open(&mount.target, libc::O_PATH).at(Op::Resolve)?;
+                    let id = mount_of_root(made).at(Op::Verify)?;
+                    self.files.own_mounts.extend(id);
+                }
                 // Room was reserved before the clone.
                 self.files.kept.extend(kept);
                 Ok(())
@@ -210,6 +218,33 @@ impl Init {
             &mount.propagation,
         )?;
         Ok(mount.late_readonly.then_some(tree))
+    }
+
+    /// Changes what is mounted there. A file system that others have as well stays what it is to them: only this mount's flags change.
+    fn remount(
+        &self,
+        root: &Root,
+        filesystem: &Filesystem,
+        mount: &Mount,
+        flags: u64,
+        data: &CStr,
+    ) -> Done<Option<OwnedFd>> {
+        let target = root.open(&mount.target, libc::O_PATH).at(Op::Resolve)?;
+        let at = mount_of_root(&target).at(Op::Verify)?;
+        if at.is_some_and(|id| self.files.own_mounts.contains(&id)) {
+            return self.legacy(filesystem, mount, &target, flags, data);
+        }
+        if at.is_none() || !data.is_empty() {
+            return Err(Errno::EINVAL).at(Op::NotOwn);
+        }
+        let asked = MountAttr {
+            set: mount.set,
+            clear: mount.clear,
+            ..MountAttr::default()
+        };
+        let attrs = with_recursive(asked, mount);
+        change(&self.files, &target, &attrs, &mount.propagation)?;
+        Ok(mount.late_readonly.then_some(target))
     }
 
     /// mount(2), for parameters that fsconfig(2) does not take. The target is still a descriptor.

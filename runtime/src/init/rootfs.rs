@@ -8,7 +8,7 @@ use crate::plan::Op;
 use crate::plan::rootfs::{Root as Planned, Source};
 use crate::sys::mount::{
     MountAttr, attach, clone_tree, detach, fsconfig_create, fsconfig_string, fsmount, fsopen,
-    is_root_of, mount as mount2,
+    mount as mount2, mount_of_root,
 };
 use crate::sys::{Errno, fs};
 use std::ffi::CStr;
@@ -134,7 +134,8 @@ pub(crate) fn make_readonly(root: &Root, path: &CStr, files: &Files) -> Done {
         ..MountAttr::default()
     };
     // What is mounted over the root is not what the container has as its root.
-    if is_root_of(&target, root).at(Op::Verify)? {
+    let at = mount_of_root(&target).at(Op::Verify)?;
+    if at.is_some() && at == mount_of_root(root).at(Op::Verify)? {
         return mount::set_attributes(files, &target, &attr, false).at(Op::SetAttributes);
     }
     let tree = clone_tree(&target, c"", true).at(Op::CloneSource)?;

@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::report::{Error, Faults, Result};
 use crate::sys::process::CStringArray;
 use oci_spec::runtime::{Hook, Linux, Process, Spec};
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -274,12 +274,6 @@ fn assemble(
             continue;
         };
         mount.index = at;
-        if mount.is_remount() && !mounts_filesystem(steps, &mount.target) {
-            let text = "remount: nothing is there that this config mounts, but for binds";
-            let error = Error::invalid(text).in_field("options");
-            faults.keep_in(format!("mounts[{at}]"), Err::<(), _>(error));
-            continue;
-        }
         inherit_propagation(&mut mount, propagation);
         if let mounts::Kind::Bind(bind) = &mut mount.kind {
             trees.wanted = opened_by_parent(bind, userns, options);
@@ -292,15 +286,6 @@ fn assemble(
     if !empty(linux.masked_paths()) {
         steps.push(Step::MaskSources);
     }
-}
-
-/// Whether these steps leave a new file system there. What is bound there is the host's, and so would be what a remount changes.
-fn mounts_filesystem(steps: &[Step], target: &CStr) -> bool {
-    let last = steps.iter().rev().find_map(|step| match step {
-        Step::Mount(mount) if mount.target.as_c_str() == target => Some(&mount.kind),
-        _ => None,
-    });
-    matches!(last, Some(mounts::Kind::Filesystem(_)))
 }
 
 /// Whether the parent opens the source, as init may be unable to. Not what comes from the root itself: that may be on a mount made before it.

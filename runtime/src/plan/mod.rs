@@ -382,6 +382,7 @@ pub(crate) enum Op {
     LandlockMissing,
     LandlockAbi,
     LandlockRule,
+    NotOwn,
 }
 
 /// crun's annotation for a process that keeps the groups of its caller (Podman's `--group-add keep-groups`).

@@ -15,7 +15,7 @@ use libc::{
 };
 use oci_spec::runtime::Linux;
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -221,7 +221,7 @@ pub(crate) fn plan(entry: &oci_spec::runtime::Mount, around: &Surroundings<'_>) 
             format!("bind mounts cannot have any filesystem-specific options applied: {text}");
         return Err(wrong("options", &text));
     }
-    if !is_bind && fstype.is_empty() {
+    if !is_bind && fstype.is_empty() && !words.remount {
         return Err(wrong("type", "no type"));
     }
     check_proc(&target, fstype, is_bind).map_err(|e| e.in_field("destination"))?;
@@ -425,6 +425,7 @@ fn filesystem(
     let mut data = words.data;
     if let Some(label) = around.label.filter(|label| !label.is_empty())
         && !matches!(fstype, "proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue")
+        && !words.remount
     {
         data.push(format!("{}=\"{label}\"", around.label_option));
     }
@@ -726,16 +727,24 @@ impl Words {
     }
 }
 
+impl Filesystem {
+    /// What mount(2) takes to change the file system that is mounted there by then.
+    pub(crate) fn remount(&self) -> Option<(u64, &CStr)> {
+        let (flags, data) = self.legacy.as_ref()?;
+        (flags & libc::MS_REMOUNT != 0).then_some((*flags, data.as_c_str()))
+    }
+
+    /// Whether nobody else has such a file system once the container has made it: those that show a namespace, or a disk, are shared.
+    pub(crate) fn is_own(&self) -> bool {
+        let fstype = self.fstype.to_bytes();
+        matches!(fstype, b"tmpfs" | b"ramfs" | b"devpts" | b"proc") && self.remount().is_none()
+    }
+}
+
 impl Mount {
-    /// Whether it changes a file system that is mounted there by then. A bind is made anew in any case.
+    /// Whether it changes what is mounted there by then. A bind is made anew in any case.
     pub(crate) fn is_remount(&self) -> bool {
-        match &self.kind {
-            Kind::Filesystem(filesystem) => {
-                let flags = filesystem.legacy.as_ref().map(|(flags, _)| flags);
-                flags.is_some_and(|flags| flags & libc::MS_REMOUNT != 0)
-            }
-            _ => false,
-        }
+        matches!(&self.kind, Kind::Filesystem(filesystem) if filesystem.remount().is_some())
     }
 
     /// What is mounted where, and how.

@@ -152,7 +152,7 @@ pub(crate) fn names(flags: u64) -> String {
 impl Op {
     /// The operation with this number, as init reported it.
     pub(crate) fn from_number(number: u32) -> Op {
-        const ALL: [Op; 34] = [
+        const ALL: [Op; 35] = [
             Op::Whole,
             Op::OpenSource,
             Op::CloneSource,
@@ -187,6 +187,7 @@ impl Op {
             Op::LandlockMissing,
             Op::LandlockAbi,
             Op::LandlockRule,
+            Op::NotOwn,
         ];
         ALL.get(number as usize).copied().unwrap_or(Op::Whole)
     }
@@ -235,6 +236,9 @@ impl Op {
             Op::LandlockMissing => "the kernel has no Landlock, or it is not enabled (lsm=)",
             Op::LandlockAbi => "the kernel's Landlock lacks something that the annotation handles",
             Op::LandlockRule => "add the rule",
+            Op::NotOwn => {
+                "remount what is there (of a file system that is not the container's alone, only the mount's flags are changed)"
+            }
         })
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Child {
     pub(super) agent: Option<Agent>,
     pub(super) trace: Trace,
     pub(super) times: Option<Times>,
+    /// What the process does without, and why.
+    pub(crate) not_given: Option<String>,
     pub(super) executing: bool,
 }
 

@@ -18,7 +18,7 @@ use crate::cgroup::Cgroup;
 use crate::host::Host;
 use crate::init::{self, Files};
 use crate::listener::Agent;
-use crate::plan::{Exec, Plan};
+use crate::plan::{Exec, Plan, Step};
 use crate::report::{Context, Error, Kind, Result};
 use crate::resctrl::Group;
 use crate::sys::mount::fs_magic;
@@ -135,12 +135,21 @@ pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Chil
         agent: around.agent,
         trace: around.trace.clone(),
         times,
+        not_given: None,
         executing: false,
     };
     let join = Some(first_home).filter(|_| !cloned.in_cgroup);
     let grouped = around.resctrl.map_or(Ok(()), |group| group.add(child.pid));
     grouped
-        .and_then(|()| begin(&child, plan.birth.oom_score_adj, join, cpus, around.host))
+        .and_then(|()| {
+            begin(
+                &mut child,
+                plan.birth.oom_score_adj,
+                join,
+                cpus,
+                around.host,
+            )
+        })
         .and_then(|()| match has_stage {
             true => child.until_born(around.host, later_home),
             false => Ok(()),
@@ -168,6 +177,11 @@ fn files(plan: &mut Plan, around: &mut Surroundings<'_>, sync: OwnedFd) -> Resul
         }
         _ => None,
     };
+    let is_remount = |step: &Step| matches!(step, Step::Mount(mount) if mount.is_remount());
+    let own_mounts = match plan.steps.iter().any(is_remount) {
+        true => plan.steps.len(),
+        false => 0,
+    };
     let is_new = plan.birth.stage.is_some() && around.process.is_none();
     let cgroup = around.cgroup.filter(|_| is_new);
     let cgroup = cgroup.map(|cgroup| cgroup.fd().try_clone_to_owned());
@@ -185,6 +199,7 @@ fn files(plan: &mut Plan, around: &mut Surroundings<'_>, sync: OwnedFd) -> Resul
         lending,
         times: None,
         kept: Vec::with_capacity(plan.steps.len()),
+        own_mounts: Vec::with_capacity(own_mounts),
         layers: Vec::with_capacity(plan.steps.len()),
     })
 }
@@ -208,7 +223,7 @@ fn start_on(cpus: &[u64]) -> bool {
 
 /// What must precede init's first step.
 fn begin(
-    child: &Child,
+    child: &mut Child,
     oom_score_adj: Option<i32>,
     join: Option<&Home<'_>>,
     cpus: Option<Vec<u64>>,
@@ -228,7 +243,9 @@ fn begin(
         );
         match written {
             // Lowering it needs CAP_SYS_RESOURCE, which an unprivileged user lacks; his container runs without.
-            Err(error) if error.errno() == Some(Errno::EACCES) && !host.sys_admin => {}
+            Err(error) if error.errno() == Some(Errno::EACCES) && !host.sys_admin => {
+                child.not_given = Some(format!("process.oomScoreAdj {value}: {error}"));
+            }
             other => other?,
         }
     }

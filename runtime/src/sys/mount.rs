@@ -189,11 +189,11 @@ pub(crate) fn mount_id(path: &Path) -> Result<u64> {
     path.with_nix_path(|path| Ok(statx(here, path, 0)?.stx_mnt_id))?
 }
 
-/// Whether a descriptor is of the root of the mount that another is on (STATX_ATTR_MOUNT_ROOT: kernel 5.8).
-pub(crate) fn is_root_of(fd: impl AsFd, mount: impl AsFd) -> Result<bool> {
+/// The id of the mount whose root a descriptor is of (STATX_ATTR_MOUNT_ROOT: kernel 5.8); None if it is further down.
+pub(crate) fn mount_of_root(fd: impl AsFd) -> Result<Option<u64>> {
     let seen = statx(fd, c"", libc::AT_EMPTY_PATH)?;
     let is_root = seen.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0;
-    Ok(is_root && seen.stx_mnt_id == statx(mount, c"", libc::AT_EMPTY_PATH)?.stx_mnt_id)
+    Ok(is_root.then_some(seen.stx_mnt_id))
 }
 
 /// statx(2), for the id of the mount (kernel 5.8).

@@ -178,6 +178,10 @@ fn reserve(
     made.cgroup = created.cgroup;
     if made.cgroup.is_none() {
         state.cgroup = serde_json::Value::Null;
+        if own_namespaces(&prepared.spec) & libc::CLONE_NEWPID as u64 == 0 {
+            let text = "the container has neither a cgroup nor a pid namespace of its own: processes that outlive its first one cannot be found and killed";
+            context.log.warn(text);
+        }
     }
     Ok(())
 }
