@@ -29,6 +29,42 @@ fn one_layer_is_the_root() {
 }
 
 #[test]
+fn a_program_that_no_layer_has_is_foreseen() {
+    require!(containers, caisson);
+    let (mut bundle, base) = layered();
+    let check = |bundle: &Bundle| {
+        bundle.save();
+        let path = bundle.path().display().to_string();
+        bundle.runtime.call(&["check", "--bundle", &path])
+    };
+    // Before 6.5, a merged tree cannot be looked into.
+    let can_look = kernel() >= (6, 5);
+    for merged in [false, true] {
+        set_lower(&mut bundle, &[&base]);
+        if merged {
+            let top = bundle.scratch.dir("top");
+            bundle.scratch.file("top/bin/script", "");
+            set_lower(&mut bundle, &[&top, &base]);
+        }
+        bundle.config.args(&["/bin/probe", "exit", "0"]);
+        check(&bundle).success();
+        bundle.config.args(&["nope"]);
+        let found = check(&bundle);
+        if !merged || can_look {
+            let found = found.failure().stdout;
+            assert!(found.contains("exec: \"nope\""), "{found}");
+        }
+    }
+}
+
+fn kernel() -> (u32, u32) {
+    let name = nix::sys::utsname::uname().unwrap();
+    let mut numbers = name.release().to_str().unwrap().split('.');
+    let mut next = || numbers.next().unwrap().parse().unwrap();
+    (next(), next())
+}
+
+#[test]
 fn a_layer_hides_what_is_below_it() {
     require!(containers);
     beyond!(a_layer_hides_what_is_below_it, [runc(NONE), crun(NONE)]);

@@ -77,7 +77,8 @@ impl Filesystems {
             return Err(Error::os(text, Errno::EPERM).in_field("type"));
         }
         // With long options, mount(2) is used, and only that can tell.
-        if self.privileged && filesystem.legacy.is_none() {
+        let by_mount = filesystem.legacy.is_some() && filesystem.remount().is_none();
+        if self.privileged && !by_mount {
             return configure(filesystem);
         }
         Ok(())

@@ -3,13 +3,16 @@
 use super::filesystems::Filesystems;
 use super::tree::{Entry, Found, Place, Tree, is_readonly};
 use super::{Findings, Subject};
-use crate::plan::Step;
 use crate::plan::mounts::{Bind, Kind, Mount};
-use crate::plan::rootfs::{Device, Source};
+use crate::plan::rootfs::{Device, Overlay, Source};
+use crate::plan::{Op, Step};
 use crate::report::Error;
-use crate::sys::mount::fs_magic;
+use crate::sys::mount::{
+    fs_magic, fsconfig_create, fsconfig_flag, fsconfig_string, fsmount, fsopen,
+};
 use crate::sys::{Errno, Result, fs};
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -17,15 +20,21 @@ use std::path::Path;
 pub(super) fn look(subject: &Subject<'_>, findings: &mut Findings) -> Tree {
     let mut tree = Tree::new(root(subject, findings));
     let filesystems = Filesystems::read(subject.host, &subject.plan.birth);
+    // Where file systems are that only the container has.
+    let mut own = Vec::new();
     for step in &subject.plan.steps {
         match step {
             Step::OpenLayer(path) => layer(path, findings),
+            Step::Mount(mount) if mount.is_remount() => {
+                if let Err(error) = remount(mount, &tree, &own, &filesystems) {
+                    findings.error(error.in_field(format!("mounts[{}]", mount.index)));
+                }
+            }
             Step::Mount(mount) => {
                 let field = format!("mounts[{}]", mount.index);
                 let place = content(mount, subject, &tree, &filesystems, findings);
-                if let Some(place) = place {
-                    attach(mount, place, &mut tree, &field, findings);
-                }
+                let at = place.and_then(|place| attach(mount, place, &mut tree, &field, findings));
+                own.extend(at.map(|at| (at, is_own(mount))));
             }
             Step::Device(device) => node(device, subject, &tree, findings),
             Step::MakeDirectory(path) => working_directory(path, &tree, findings),
@@ -44,8 +53,10 @@ fn root(subject: &Subject<'_>, findings: &mut Findings) -> Place {
     let Some(planned) = planned.filter(|_| subject.rootfs.is_some()) else {
         return Place::New;
     };
-    if matches!(planned.source, Source::Overlay(_)) {
-        return Place::New;
+    if let Source::Overlay(overlay) = &planned.source {
+        let merged = merged(overlay).and_then(|file| Place::of(file, false));
+        // Who may not mount, or has a kernel that takes no single layers, cannot look into it.
+        return merged.unwrap_or(Place::New);
     }
     let opened = fs::open_follow(fs::CWD, &planned.path, libc::O_PATH | libc::O_DIRECTORY);
     match opened.and_then(|file| Place::of(file, false)) {
@@ -56,6 +67,24 @@ fn root(subject: &Subject<'_>, findings: &mut Findings) -> Place {
             Place::New
         }
     }
+}
+
+/// What an overlay root will show, read-only and mounted nowhere: its upper directory is one more layer, to which nothing is done.
+fn merged(overlay: &Overlay) -> Result<OwnedFd> {
+    let upper = overlay.upper.iter().map(|[upper, _]| upper);
+    let mut layers = upper.chain(&overlay.lower);
+    if let (Some(only), None) = (layers.clone().next(), layers.clone().nth(1)) {
+        return fs::open_follow(fs::CWD, only, libc::O_PATH | libc::O_DIRECTORY);
+    }
+    let context = fsopen(c"overlay")?;
+    fsconfig_string(&context, c"source", c"overlay")?;
+    // KERNEL(6.5): it has no such option before.
+    layers.try_for_each(|layer| fsconfig_string(&context, c"lowerdir+", layer))?;
+    if overlay.userxattr {
+        fsconfig_flag(&context, c"userxattr")?;
+    }
+    fsconfig_create(&context)?;
+    fsmount(&context, libc::MOUNT_ATTR_RDONLY)
 }
 
 fn layer(path: &CStr, findings: &mut Findings) {
@@ -124,8 +153,52 @@ fn source(bind: &Bind, subject: &Subject<'_>, tree: &Tree) -> Result<Place> {
     Place::of(fs::open_follow(fs::CWD, &bind.source, flags)?, false)
 }
 
-/// Finds the target of a mount, which is made where it is missing, and puts the mount there.
-fn attach(mount: &Mount, place: Place, tree: &mut Tree, field: &str, findings: &mut Findings) {
+fn is_own(mount: &Mount) -> bool {
+    matches!(&mount.kind, Kind::Filesystem(filesystem) if filesystem.is_own())
+}
+
+/// A remount, of what is mounted by then: each place, and whether the file system there is the container's alone.
+fn remount(
+    mount: &Mount,
+    tree: &Tree,
+    mounted: &[(Vec<CString>, bool)],
+    filesystems: &Filesystems,
+) -> crate::report::Result<()> {
+    let Kind::Filesystem(filesystem) = &mount.kind else {
+        return Ok(());
+    };
+    let what = || format!("remount {}", mount.target.to_string_lossy());
+    let found = tree.find(&mount.target, true);
+    let found = found.map_err(|errno| Error::os(what(), errno).in_field("destination"))?;
+    let last = mounted.iter().rfind(|(at, _)| *at == found.path);
+    let has_data = filesystem
+        .remount()
+        .is_some_and(|(_, data)| !data.is_empty());
+    match last {
+        // The kernel goes by what is mounted, and takes any other type as well.
+        Some((_, true)) if filesystem.fstype.as_c_str() == c"tmpfs" => {
+            filesystems.try_out(filesystem)
+        }
+        Some((_, own)) if *own || !has_data => Ok(()),
+        Some(_) => {
+            let text = format!("{}: {}", what(), Op::NotOwn.text().unwrap_or_default());
+            Err(Error::os(text, Errno::EINVAL).in_field("options"))
+        }
+        None => {
+            let text = format!("{}: this config mounts nothing there", what());
+            Err(Error::os(text, Errno::EINVAL).in_field("destination"))
+        }
+    }
+}
+
+/// Finds the target of a mount, which is made where it is missing, and puts the mount there. Returns where that is.
+fn attach(
+    mount: &Mount,
+    place: Place,
+    tree: &mut Tree,
+    field: &str,
+    findings: &mut Findings,
+) -> Option<Vec<CString>> {
     // A file system over a link would leave what the link is in place: those of /proc and /sys are not followed.
     let strict = |kind: &Kind| match kind {
         Kind::Filesystem(fs) => matches!(fs.fstype.to_bytes(), b"proc" | b"sysfs"),
@@ -143,31 +216,37 @@ fn attach(mount: &Mount, place: Place, tree: &mut Tree, field: &str, findings: &
     };
     let found = match tree.find(&mount.target, !strict(&mount.kind)) {
         Ok(found) => found,
-        Err(errno) => return findings.error(wrong(errno)),
+        Err(errno) => {
+            findings.error(wrong(errno));
+            return None;
+        }
     };
     // The files below /proc that a mount may cover are files.
     if mount.covers_proc_file && directory {
-        return findings.error(wrong(Errno::ENOTDIR));
+        findings.error(wrong(Errno::ENOTDIR));
+        return None;
     }
     if mount.target.as_c_str() == c"/proc"
         && matches!(&mount.kind, Kind::Bind(_))
         && matches!(&place, Place::There(entry) if !is_proc(entry))
     {
         let text = "what is bound over /proc is not a proc file system";
-        return findings.wrong(format!("{field}.source"), text);
+        findings.wrong(format!("{field}.source"), text);
+        return None;
     }
-    match &found.place {
+    let refused = match &found.place {
         Some(Place::There(there)) if !unknown && directory != (there.kind() == libc::S_IFDIR) => {
-            return findings.error(wrong(Errno::ENOTDIR));
+            Some(Errno::ENOTDIR)
         }
-        None => {
-            if let Some(errno) = unmakeable(&found) {
-                return findings.error(wrong(errno));
-            }
-        }
-        _ => {}
+        None => unmakeable(&found),
+        _ => None,
+    };
+    if let Some(errno) = refused {
+        findings.error(wrong(errno));
+        return None;
     }
-    tree.mount(found.path, place);
+    tree.mount(found.path.clone(), place);
+    Some(found.path)
 }
 
 fn is_proc(entry: &Entry) -> bool {
