@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -34,10 +35,13 @@ use crate::protos::events::{
 use crate::protos::runc_options::CheckpointOptions;
 use crate::protos::task::CreateTaskRequest;
 use crate::reaper::{Child, Exit, Reaper};
-use crate::runtime::Runtime;
+use crate::runtime::{Closing, Runtime};
 
 /// How long Delete waits for output that a process left behind may still hold open.
 pub(crate) const DRAIN: Duration = Duration::from_secs(10);
+
+/// How long Delete waits for a start that is under way.
+const STARTING: Duration = Duration::from_secs(3);
 
 /// How long init's end waits for those of execs, which were killed with it.
 const LAST_EXECS: Duration = Duration::from_secs(5);
@@ -169,15 +173,21 @@ impl Container {
         let _operation = self.init.operation.lock().await;
         match self.init.state() {
             State::Alive(Phase::Created, child) => {
-                let started = self.runtime.start(&self.id).await;
-                if let Err(error) = started {
-                    // What was cut short may have done what it was for.
-                    if error.unfinished && self.runtime.is_running(&self.id).await {
-                        self.runs(child);
+                let started = self.runtime.start(&self.id, self.closing()).await;
+                match started {
+                    // Init has ended, and of what the command did last nobody waits: a start, and then an end.
+                    Err(error) if error.unfinished && child.has_ended() => Ok(self.runs(child)),
+                    Err(error) => {
+                        // What was cut short may have done what it was for.
+                        if error.unfinished
+                            && self.runtime.is_running(&self.id, self.closing()).await
+                        {
+                            self.runs(child);
+                        }
+                        Err(error)
                     }
-                    return Err(error);
+                    Ok(()) => Ok(self.runs(child)),
                 }
-                Ok(self.runs(child))
             }
             State::Registered => {
                 let child = self.bear().await?;
@@ -267,9 +277,9 @@ impl Container {
         // On disk before the kernel forgets it: if we are killed, the code is there, or the zombie is for who comes after us.
         self.record(child.pid, exit, false);
         child.reap();
-        // A start that is under way publishes itself first.
-        let _operation = self.init.operation.lock().await;
+        // Commands that are under way have not long any more; a start among them publishes itself first.
         self.closing.send_replace(true);
+        let _operation = self.init.operation.lock().await;
         if timeout(LAST_EXECS, self.end_execs()).await.is_err() {
             log::warn(&format!("what is left of {} does not end", self.id));
         }
@@ -289,7 +299,7 @@ impl Container {
     async fn end_execs(&self) {
         let kill = libc::SIGKILL.cast_unsigned();
         if !self.has_own_pid_namespace
-            && let Err(error) = self.runtime.kill(&self.id, kill, true).await
+            && let Err(error) = self.kill_by_runtime(kill, true).await
         {
             let id = &self.id;
             log::warn(&format!("kill what is left of {id}: {error}, ignoring"));
@@ -343,10 +353,24 @@ impl Container {
             State::Registered => return Err(Error::precondition("process not created")),
             State::Stopped(_) => return Err(Error::not_found("process already finished")),
         };
-        match self.runtime.kill(&self.id, signal, all).await {
-            Err(_) if child.has_ended() => Err(Error::not_found("process already finished")),
+        match self.kill_by_runtime(signal, all).await {
+            Err(_) if child.has_ended() => {
+                // Who is told so has Wait answer at once.
+                self.init.ended().await;
+                Err(Error::not_found("process already finished"))
+            }
             other => other,
         }
+    }
+
+    async fn kill_by_runtime(&self, signal: u32, all: bool) -> Result<()> {
+        let killed = self.runtime.kill(&self.id, signal, all, self.closing());
+        killed.await
+    }
+
+    /// For commands: when they have become pointless.
+    pub(crate) fn closing(&self) -> Closing {
+        self.closing.subscribe()
     }
 
     pub(crate) async fn pause(&self) -> Result<()> {
@@ -358,7 +382,7 @@ impl Container {
             )));
         };
         self.init.set_phase(Phase::Pausing, child.clone());
-        if let Err(error) = self.runtime.pause(&self.id).await {
+        if let Err(error) = self.runtime.pause(&self.id, self.closing()).await {
             self.init.set_phase(Phase::Running, child);
             return Err(error);
         }
@@ -378,7 +402,7 @@ impl Container {
                 self.init.status()
             )));
         };
-        self.runtime.resume(&self.id).await?;
+        self.runtime.resume(&self.id, self.closing()).await?;
         self.init.set_phase(Phase::Running, child);
         self.shim.spool.publish(Event::Resumed(TaskResumed {
             container_id: self.id.clone(),
@@ -389,7 +413,7 @@ impl Container {
 
     /// Saves the container into the directory `images`.
     pub(crate) async fn checkpoint(&self, images: &str, options: &CheckpointOptions) -> Result<()> {
-        let _operation = self.init.operation.lock().await;
+        let operation = self.init.operation.lock().await;
         if !matches!(
             self.init.state(),
             State::Alive(Phase::Running | Phase::Paused, _)
@@ -404,16 +428,28 @@ impl Container {
             "" => &own,
             path => Path::new(path),
         };
-        let saved = self
-            .runtime
-            .checkpoint(&self.id, Path::new(images), work, options);
-        let saved = saved.await;
+        let (images_path, mut closing) = (Path::new(images), self.closing());
+        let mut saved =
+            pin!(
+                self.runtime
+                    .checkpoint(&self.id, images_path, work, options, self.closing())
+            );
+        // Its sender is here.
+        let ended = async { closing.wait_for(|closing| *closing).await.map(drop).ok() };
+        let saved = tokio::select! {
+            saved = &mut saved => saved,
+            _ = ended => {
+                // It may be this that ends init, and init's end does not wait for the rest.
+                drop(operation);
+                saved.await
+            }
+        };
         if saved.is_err() {
             // Where containerd looks for it; there is none if CRIU was never run.
             fs::copy(work.join("dump.log"), self.bundle.join("criu-dump.log")).ok();
         }
         // It goes with the bundle at the latest.
-        fs::remove_dir_all(own).ok();
+        fs::remove_dir_all(&own).ok();
         saved?;
         self.shim
             .spool
@@ -425,22 +461,42 @@ impl Container {
         Ok(())
     }
 
-    /// Removes a container that has ended, or that was never started.
-    pub(crate) async fn delete(&self) -> Result<Ended> {
-        {
-            let _operation = self.init.operation.lock().await;
-            match self.init.state() {
-                State::Stopped(_) => {}
-                State::Registered => self.init.set_ended(Ended {
+    /// One that runs is none that may be deleted, one that was never started is ended for it.
+    async fn end_unstarted(&self) -> Result<()> {
+        let running = || Err(Error::precondition("cannot delete a running process"));
+        match self.init.state() {
+            State::Stopped(_) => return Ok(()),
+            // It is about to be told.
+            State::Alive(_, child) if child.has_ended() => return Ok(()),
+            State::Alive(Phase::Created, _) | State::Registered => {}
+            State::Alive(..) => return running(),
+        }
+        let Ok(_operation) = timeout(STARTING, self.init.operation.lock()).await else {
+            return running();
+        };
+        match self.init.state() {
+            State::Stopped(_) => Ok(()),
+            State::Registered => {
+                self.init.set_ended(Ended {
                     pid: 0,
                     exit: Exit::now(0),
-                }),
-                State::Alive(Phase::Created, _) => self.runtime.delete(&self.id, false).await?,
-                State::Alive(..) => {
-                    return Err(Error::precondition("cannot delete a running process"));
+                });
+                Ok(())
+            }
+            State::Alive(Phase::Created, child) => {
+                match self.runtime.delete_created(&self.id, self.closing()).await {
+                    Err(_) if child.has_ended() => Ok(()),
+                    other => other,
                 }
             }
+            State::Alive(_, child) if child.has_ended() => Ok(()),
+            State::Alive(..) => running(),
         }
+    }
+
+    /// Removes a container that has ended, or that was never started.
+    pub(crate) async fn delete(&self) -> Result<Ended> {
+        self.end_unstarted().await?;
         // Published under the lock.
         let ended = self.init.ended().await;
         let _operation = self.init.operation.lock().await;

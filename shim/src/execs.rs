@@ -174,10 +174,9 @@ impl Container {
             .map_err(|error| Error::os("open the streams", error))?;
         let pid_file = bundle::pid_file(&self.bundle, &exec.id);
         let expectation = self.shim.reaper.expect();
-        let closing = self.closing.subscribe();
         let called = self
             .runtime
-            .exec(&self.id, &exec.spec, &pid_file, &stdio, closing)
+            .exec(&self.id, &exec.spec, &pid_file, &stdio, self.closing())
             .await;
         let claim = || expectation.claim(bundle::read_pid(&pid_file)?);
         if let Err(error) = called {
