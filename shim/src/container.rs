@@ -71,7 +71,7 @@ pub(crate) struct Container {
     images: Option<PathBuf>,
     oom: Mutex<Option<Watch>>,
     has_own_pid_namespace: bool,
-    /// Init has ended: no exec starts any more.
+    /// Init has ended, or is to end before it is there: no exec starts any more, and no command takes long.
     pub(crate) closing: watch::Sender<bool>,
     /// Execs whose end has not been published, or that are being started.
     pub(crate) busy: watch::Sender<usize>,
@@ -80,7 +80,11 @@ pub(crate) struct Container {
 
 impl Container {
     /// Everything up to the event. What fails leaves nothing behind.
-    pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Arc<Self>> {
+    pub(crate) async fn create(
+        shim: &Shim,
+        request: CreateTaskRequest,
+        closing: watch::Sender<bool>,
+    ) -> Result<Arc<Self>> {
         let bundle = PathBuf::from(&request.bundle);
         let options = Options::from_any(request.options.as_ref())?;
         bundle::write_options(&bundle, &options)
@@ -90,7 +94,7 @@ impl Container {
             make_directory(&rootfs)?;
             mounts::attach(&request.rootfs, &rootfs)?;
         }
-        match Self::make(shim, &request, bundle, options).await {
+        match Self::make(shim, &request, bundle, options, closing).await {
             Ok(container) => Ok(container),
             Err(error) => {
                 if !request.rootfs.is_empty()
@@ -108,6 +112,7 @@ impl Container {
         request: &CreateTaskRequest,
         bundle: PathBuf,
         options: Options,
+        closing: watch::Sender<bool>,
     ) -> Result<Arc<Self>> {
         let config = Config::read(&bundle).map_err(|error| Error::os("read config.json", error))?;
         let owner = Owner {
@@ -137,7 +142,7 @@ impl Container {
             group: OnceLock::new(),
             images: (!request.checkpoint.is_empty()).then(|| PathBuf::from(&request.checkpoint)),
             has_own_pid_namespace: config.has_own_pid_namespace(),
-            closing: watch::Sender::new(false),
+            closing,
             busy: watch::Sender::new(0),
             deleted: AtomicBool::new(false),
             bundle,
@@ -248,7 +253,12 @@ impl Container {
         let expectation = self.shim.reaper.expect();
         let (id, bundle) = (&self.id, &self.bundle);
         match &self.images {
-            None => self.runtime.create(id, bundle, &pid_file, &stdio).await?,
+            None => {
+                let created = self
+                    .runtime
+                    .create(id, bundle, &pid_file, &stdio, self.closing());
+                created.await?;
+            }
             Some(images) => {
                 let restored = self.runtime.restore(id, bundle, images, &pid_file, &stdio);
                 restored.await?;

@@ -100,6 +100,7 @@ impl Runtime {
         bundle: &Path,
         pid_file: &Path,
         streams: &Streams,
+        closing: Closing,
     ) -> Result<()> {
         let mut arguments: Vec<OsString> = vec![
             "--bundle".into(),
@@ -118,7 +119,8 @@ impl Runtime {
         let inner = streams
             .take_inner()
             .map_err(|error| Error::os("take the streams", error))?;
-        self.call("create", arguments, Ends::Streams(inner), LONG)
+        let limit = Limit::from(LONG).until(closing, POINTLESS);
+        self.call("create", arguments, Ends::Streams(inner), limit)
             .await
             .map(drop)
     }
@@ -418,7 +420,7 @@ impl Running {
         let error = tokio::select! {
             biased;
             exit = self.0.exited() => return Ok(exit),
-            () = pointless => Error::precondition(format!("OCI runtime {verb} was killed: the container has ended")),
+            () = pointless => Error::precondition(format!("OCI runtime {verb} was killed: the container has ended, or is to")),
             () = tokio::time::sleep(deadline) => Error::new(
                 Kind::DeadlineExceeded,
                 format!("OCI runtime {verb} did not end within {} seconds and was killed", deadline.as_secs()),
