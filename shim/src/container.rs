@@ -392,16 +392,22 @@ impl Container {
             )));
         };
         self.init.set_phase(Phase::Pausing, child.clone());
-        if let Err(error) = self.runtime.pause(&self.id, self.closing()).await {
+        let paused = self.runtime.pause(&self.id, self.closing()).await;
+        // A command that was cut short may have done so much of it that it must be undone.
+        let is_paused = match &paused {
+            Err(error) => error.unfinished && self.group().is_ok_and(cgroup::is_frozen),
+            Ok(()) => true,
+        };
+        if !is_paused {
             self.init.set_phase(Phase::Running, child);
-            return Err(error);
+            return paused;
         }
         self.init.set_phase(Phase::Paused, child);
         self.shim.spool.publish(Event::Paused(TaskPaused {
             container_id: self.id.clone(),
             ..TaskPaused::default()
         }));
-        Ok(())
+        paused
     }
 
     pub(crate) async fn resume(&self) -> Result<()> {
@@ -412,13 +418,21 @@ impl Container {
                 self.init.status()
             )));
         };
-        self.runtime.resume(&self.id, self.closing()).await?;
+        let resumed = self.runtime.resume(&self.id, self.closing()).await;
+        // As for a pause.
+        let is_paused = match &resumed {
+            Err(error) => !error.unfinished || self.group().map_or(true, cgroup::is_frozen),
+            Ok(()) => false,
+        };
+        if is_paused {
+            return resumed;
+        }
         self.init.set_phase(Phase::Running, child);
         self.shim.spool.publish(Event::Resumed(TaskResumed {
             container_id: self.id.clone(),
             ..TaskResumed::default()
         }));
-        Ok(())
+        resumed
     }
 
     /// Saves the container into the directory `images`.
