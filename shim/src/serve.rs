@@ -29,10 +29,7 @@ use crate::events::Spool;
 use crate::reaper::Reaper;
 use crate::{log, sandbox, socket, task};
 
-/// How long the end waits for containerd to take the last events; it waits 3 s for us.
-const FLUSH: Duration = Duration::from_secs(2);
-
-/// How long it waits for the last replies.
+/// How long the end waits for the last replies.
 const LAST_REPLIES: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<()> {
@@ -88,7 +85,7 @@ async fn serve(invocation: &Invocation, listener: StdListener, path: &Path) -> a
     server.stop_listen().await;
     // The next shim of this group makes its own.
     socket::remove(path)?;
-    if !spool.flushed(FLUSH).await {
+    if !spool.flushed().await {
         log::warn("events were not taken in time, ignoring");
     }
     // Clients that still wait for something keep a connection; the process' end closes it.
