@@ -162,7 +162,7 @@ impl Sandbox for Sandboxes {
                 Err(_) if containers.are_none() => {}
                 Err(error) => return Err(error),
             }
-            end.now();
+            end.now().await;
             Ok(())
         })
         .await?;

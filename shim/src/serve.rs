@@ -85,6 +85,7 @@ async fn serve(invocation: &Invocation, listener: StdListener, path: &Path) -> a
     server.stop_listen().await;
     // The next shim of this group makes its own.
     socket::remove(path)?;
+    end.hidden();
     if !spool.flushed().await {
         log::warn("events were not taken in time, ignoring");
     }
