@@ -16,6 +16,7 @@ use protobuf::MessageField;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::aside::aside;
 use crate::bundle::{self, Config, ExitRecord};
 use crate::cgroup;
 use crate::error::{Error, Result};
@@ -71,6 +72,8 @@ pub(crate) struct Container {
     images: Option<PathBuf>,
     oom: Mutex<Option<Watch>>,
     has_own_pid_namespace: bool,
+    /// What its root file system is made of.
+    has_mounts: bool,
     /// Init has ended, or is to end before it is there: no exec starts any more, and no command takes long.
     pub(crate) closing: watch::Sender<bool>,
     /// Execs whose end has not been published, or that are being started.
@@ -92,13 +95,14 @@ impl Container {
         let rootfs = bundle.join("rootfs");
         if !request.rootfs.is_empty() {
             make_directory(&rootfs)?;
-            mounts::attach(&request.rootfs, &rootfs)?;
+            let (mounts, target) = (request.rootfs.clone(), rootfs.clone());
+            aside(move || mounts::attach(&mounts, &target)).await?;
         }
         match Self::make(shim, &request, bundle, options, closing).await {
             Ok(container) => Ok(container),
             Err(error) => {
                 if !request.rootfs.is_empty()
-                    && let Err(error) = mounts::detach(&rootfs)
+                    && let Err(error) = detach(rootfs).await
                 {
                     log::warn(&format!("{error}, ignoring"));
                 }
@@ -142,6 +146,7 @@ impl Container {
             group: OnceLock::new(),
             images: (!request.checkpoint.is_empty()).then(|| PathBuf::from(&request.checkpoint)),
             has_own_pid_namespace: config.has_own_pid_namespace(),
+            has_mounts: !request.rootfs.is_empty(),
             closing,
             busy: watch::Sender::new(0),
             deleted: AtomicBool::new(false),
@@ -534,7 +539,9 @@ impl Container {
             self.runtime.delete(&self.id, true).await?;
         }
         self.init.close_stdio();
-        mounts::detach(&self.bundle.join("rootfs"))?;
+        if self.has_mounts {
+            detach(self.bundle.join("rootfs")).await?;
+        }
         self.deleted.store(true, Ordering::Relaxed);
         self.shim.spool.publish(Event::Delete(TaskDelete {
             container_id: self.id.clone(),
@@ -585,6 +592,10 @@ fn watch_for_oom(shim: &Shim, id: &str, group: &Path) -> Option<Watch> {
             ))
         })
         .ok()
+}
+
+async fn detach(rootfs: PathBuf) -> Result<()> {
+    aside(move || mounts::detach(&rootfs)).await
 }
 
 /// The mount point; containerd has usually made it.

@@ -21,6 +21,7 @@ use ttrpc::r#async::Client;
 use ttrpc::r#async::transport::Socket;
 use ttrpc::context::with_duration;
 
+use crate::aside::{self, aside};
 use crate::bundle::{self, ExitRecord};
 use crate::cli::Invocation;
 use crate::mounts;
@@ -50,9 +51,7 @@ pub(crate) fn run(invocation: &Invocation) -> Result<()> {
     };
     // It may run in the bundle of another.
     let bundle = here.with_file_name(&invocation.id);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = aside::runtime()?;
     let socket = match address(&bundle) {
         Some(address) => address,
         None => socket::of(&bundle, None, invocation)?,
@@ -67,7 +66,9 @@ pub(crate) fn run(invocation: &Invocation) -> Result<()> {
         let cleaned = clean_all(invocation, &bundle, siblings(&bundle, &socket), reaper).await;
         socket::remove_dead(&socket)?;
         cleaned
-    })?;
+    });
+    runtime.shutdown_background();
+    let response = response?;
     io::stdout()
         .write_all(&response.write_to_bytes()?)
         .context("write the answer")
@@ -113,8 +114,12 @@ async fn clean(namespace: &str, id: &str, bundle: &Path, reaper: Reaper) -> Resu
         }
         None => Ok(()),
     };
-    mounts::detach(&bundle.join("rootfs"))?;
-    pod::detach(bundle)?;
+    let mounted = bundle.to_owned();
+    aside(move || {
+        mounts::detach(&mounted.join("rootfs"))?;
+        pod::detach(&mounted)
+    })
+    .await?;
     // The mounts go in any case; a container that cannot be ended is still worth an error.
     deleted?;
     let pid = bundle::read_pid(&bundle::pid_file(bundle, "")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The serving shim: one thread, which waits for requests, for children and for signals, and ends when a client says so and nothing is left.
+//! The serving shim: one thread (but see `aside`), which waits for requests, for children and for signals, and ends when a client says so and nothing is left.
 //!
 //! Made by `start`, which passes the listening socket as standard input.
 
@@ -27,7 +27,7 @@ use crate::containers::Containers;
 use crate::end::End;
 use crate::events::Spool;
 use crate::reaper::Reaper;
-use crate::{log, sandbox, socket, task};
+use crate::{aside, log, sandbox, socket, task};
 
 /// How long the end waits for the last replies.
 const LAST_REPLIES: Duration = Duration::from_millis(500);
@@ -39,10 +39,10 @@ pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<()> {
     let listener = take_standard_streams()?;
     log::open(&invocation.namespace, &invocation.id, invocation.debug);
     let socket = path_of(&listener)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(serve(invocation, listener, &socket))
+    let runtime = aside::runtime()?;
+    let served = runtime.block_on(serve(invocation, listener, &socket));
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(invocation: &Invocation, listener: StdListener, path: &Path) -> anyhow::Result<()> {

@@ -108,10 +108,15 @@ fn open(path: &Path) -> Result<(File, u64)> {
         .append(true)
         .create(true)
         .mode(0o640)
-        .custom_flags(libc::O_NOFOLLOW)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
-    let size = file.metadata()?.len();
-    Ok((file, size))
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        // Writing to it would wait for who reads.
+        let kind = io::ErrorKind::InvalidInput;
+        return Err(io::Error::new(kind, "not a file"));
+    }
+    Ok((file, metadata.len()))
 }
 
 fn record(into: &mut String, data: &[u8], stream: &str, time: &str) {

@@ -307,11 +307,11 @@ impl Outer {
 
 fn sink(target: &Target, dropped: &Arc<AtomicU64>) -> Result<Sink> {
     match target {
-        Target::Fifo(path) => Ok(match fifo::opened(path)? {
-            Opened::Fifo(ends) => Sink::fifo(ends, dropped),
-            Opened::Other(file) => Sink::file(file, dropped),
-        }),
-        Target::File(path) => Ok(Sink::file(log_file(path)?, dropped)),
+        Target::Fifo(path) => Ok(opened(fifo::opened(path)?, dropped)),
+        Target::File(path) => {
+            make(path)?;
+            Ok(opened(fifo::opened(path)?, dropped))
+        }
         Target::Logger(_) | Target::Log(_) => Err(Error::new(
             ErrorKind::InvalidInput,
             "a logger for stderr only",
@@ -319,7 +319,18 @@ fn sink(target: &Target, dropped: &Arc<AtomicU64>) -> Result<Sink> {
     }
 }
 
-fn log_file(path: &Path) -> Result<OwnedFd> {
+fn opened(opened: Opened, dropped: &Arc<AtomicU64>) -> Sink {
+    match opened {
+        Opened::Fifo(ends) => Sink::fifo(ends, dropped),
+        Opened::Other(file) => Sink::file(file, dropped),
+    }
+}
+
+/// Makes the file and its directories if there is nothing. What there is may be something whose opening waits.
+fn make(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
     let made = path.parent().map_or(Ok(()), |parent| {
         DirBuilder::new().recursive(true).mode(0o755).create(parent)
     });
@@ -330,8 +341,8 @@ fn log_file(path: &Path) -> Result<OwnedFd> {
             .mode(0o644)
             .open(path)
     });
-    file.map(OwnedFd::from)
-        .map_err(|error| told(format_args!("open {}", path.display()), error))
+    file.map(drop)
+        .map_err(|error| told(format_args!("make {}", path.display()), error))
 }
 
 fn null() -> Result<OwnedFd> {
