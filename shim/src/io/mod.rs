@@ -77,7 +77,7 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Stdio {
     owner: Owner,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     copies: Mutex<JoinSet<()>>,
     /// Who has output to finish, a copy or a logger, holds a receiver.
     outputs: watch::Sender<()>,
@@ -97,6 +97,8 @@ struct State {
     /// Keeps the end of file from a process whose client has not opened the fifo yet, or has left and may come back.
     stdin_writer: Option<OwnedFd>,
     terminal: Option<Arc<AsyncFd<OwnedFd>>>,
+    /// Of a terminal that nobody types to: this is no end.
+    typing: Option<watch::Sender<()>>,
     /// As asked for before there was a terminal.
     size: Option<(u16, u16)>,
 }
@@ -132,7 +134,8 @@ impl Stdio {
             .outer
             .name_sinks(streams, owner, &dropped, ended)
             .await?;
-        let (state, copies, owner) = (Mutex::new(state), Mutex::default(), owner.clone());
+        let state = Arc::new(Mutex::new(state));
+        let (copies, owner) = (Mutex::default(), owner.clone());
         Ok(Self {
             owner,
             state,
@@ -200,11 +203,20 @@ impl Stdio {
         }
         let outer = std::mem::take(&mut state.outer);
         let mut copies = lock(&self.copies);
+        let (typing, input) = watch::channel(());
         if let Some(fifo) = outer.stdin {
-            copies.spawn(copy::to_terminal(readable(fifo)?, terminal.clone()));
+            let typed = copy::to_terminal(readable(fifo)?, terminal.clone(), typing);
+            let state = self.state.clone();
+            // The end of what is typed is that of the terminal, which hangs up when nobody has its master any more.
+            copies.spawn(async move {
+                typed.await;
+                lock(&state).terminal = None;
+            });
+        } else {
+            state.typing = Some(typing);
         }
         if let Some(sink) = outer.stdout {
-            let output = copy::from_terminal(terminal.clone(), sink);
+            let output = copy::from_terminal(terminal.clone(), sink, input);
             copies.spawn(until_ended(output, self.outputs.subscribe()));
         }
         state.terminal = Some(terminal);
