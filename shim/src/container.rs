@@ -298,6 +298,9 @@ impl Container {
         if timeout(LAST_EXECS, self.end_execs()).await.is_err() {
             log::warn(&format!("what is left of {} does not end", self.id));
         }
+        for exec in self.execs.all() {
+            exec.process.will_not_run();
+        }
         let watch = lock(&self.oom).take();
         if watch.is_some_and(Watch::finish) {
             self.record(child.pid, exit, true);

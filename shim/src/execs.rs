@@ -140,18 +140,16 @@ impl Container {
     pub(crate) async fn start_exec(self: &Arc<Self>, id: &str) -> Result<i32> {
         let exec = self.execs.get(id)?;
         let _operation = exec.process.operation.lock().await;
+        self.accepts_execs()
+            .inspect_err(|_| exec.process.will_not_run())?;
         if !matches!(exec.process.state(), State::Registered) {
             return Err(Error::unknown("cannot start a running process"));
         }
-        self.accepts_execs()?;
         let busy = Busy::new(self);
         let child = match self.run(&exec).await {
             Ok(child) => Arc::new(child),
             Err(error) => {
-                exec.process.set_ended(Ended {
-                    pid: 0,
-                    exit: Exit::now(255),
-                });
+                exec.process.will_not_run();
                 exec.process.close_stdio();
                 return Err(error);
             }
@@ -211,10 +209,15 @@ impl Container {
         let _operation = exec.process.operation.lock().await;
         let ended = match exec.process.state() {
             State::Stopped(ended) => ended,
-            State::Registered => Ended {
-                pid: 0,
-                exit: Exit::now(0),
-            },
+            State::Registered => {
+                let never = Ended {
+                    pid: 0,
+                    exit: Exit::now(0),
+                };
+                // For those who wait for it.
+                exec.process.set_ended(never);
+                never
+            }
             State::Alive(..) => return Err(Error::precondition("cannot delete a running process")),
         };
         drain(&exec.process, id).await;
