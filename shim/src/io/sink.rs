@@ -3,7 +3,7 @@
 //! * While somebody has the other end open, nothing is lost: if he is slow, the container waits, as it would with a pipe of its own.
 //! * While nobody has, the container does not wait. The newest output that fits goes into the fifo, which is enlarged for that ([`KEPT`]) and
 //!   whose next reader gets it; what no longer fits is dropped and counted. A logger that has ended has no next reader: all is dropped.
-//! * A client may take [`PATIENCE`] to open its end for the first time; until then it counts as a slow one.
+//! * A client may take [`PATIENCE`] to open its end for the first time; until then, which is when it reads, it counts as a slow one.
 //! * What a file does not take (ENOSPC, EIO) is dropped and counted, and the next write is tried again.
 //!
 //! To tell the second case from the first, the shim keeps only the writer open, which is enough to keep what is in the fifo and to spare
@@ -58,8 +58,17 @@ enum To {
 pub(super) struct Pipe {
     writer: OwnedFd,
     without_reader: WithoutReader,
-    /// Our own reader of a fifo, while the client's is expected.
-    expecting: Option<(OwnedFd, Instant)>,
+    expecting: Option<Expecting>,
+}
+
+/// While the client is expected to open a fifo.
+#[derive(Debug)]
+struct Expecting {
+    /// Our own, so that there is one.
+    _reader: OwnedFd,
+    until: Instant,
+    /// How many bytes have gone into the fifo: fewer that wait there tell that the client has come.
+    put: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +125,11 @@ impl Sink {
 
     /// A client's fifo.
     pub(super) fn fifo(ends: fifo::Ends, dropped: &Arc<AtomicU64>) -> Self {
-        let expecting = Some((ends.reader, Instant::now() + PATIENCE));
+        let expecting = Some(Expecting {
+            _reader: ends.reader,
+            until: Instant::now() + PATIENCE,
+            put: 0,
+        });
         let pipe = Pipe {
             writer: ends.writer,
             without_reader: WithoutReader::Keep,
@@ -156,6 +169,9 @@ impl Sink {
 
     /// Moves once, without waiting.
     pub(super) fn take(&mut self, source: Source<'_>) -> Moved {
+        if let To::Pipe(pipe) = &mut self.to {
+            pipe.look_for_reader();
+        }
         match (&mut self.to, source) {
             (To::Pipe(pipe), Source::Pipe(fd)) => match pipe.splice(fd) {
                 Ok(moved) => moved,
@@ -211,12 +227,32 @@ impl Sink {
 }
 
 impl Pipe {
+    /// Whoever has read is no more expected: if he goes, nobody reads.
+    fn look_for_reader(&mut self) {
+        if let Some(expecting) = &self.expecting
+            && let Ok(waiting) = sys::waiting(self.writer.as_fd())
+            && usize::try_from(waiting).is_ok_and(|waiting| waiting < expecting.put)
+        {
+            self.expecting = None;
+        }
+    }
+
+    fn note(&mut self, put: usize) {
+        if let Some(expecting) = &mut self.expecting {
+            expecting.put += put;
+        }
+    }
+
     /// An error if nobody reads.
-    fn splice(&self, source: BorrowedFd<'_>) -> std::result::Result<Moved, Errno> {
+    fn splice(&mut self, source: BorrowedFd<'_>) -> std::result::Result<Moved, Errno> {
         let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
         match splice(source, None, &self.writer, None, 1 << 20, flags) {
             Ok(0) => Ok(Moved::End),
-            Ok(_) | Err(Errno::EINTR) => Ok(Moved::Something),
+            Ok(length) => {
+                self.note(length);
+                Ok(Moved::Something)
+            }
+            Err(Errno::EINTR) => Ok(Moved::Something),
             Err(Errno::EAGAIN) if !is_ready(source, PollFlags::POLLIN) => Ok(Moved::Nothing),
             Err(Errno::EAGAIN) if self.is_full() => Ok(Moved::Full),
             // One of them has changed meanwhile.
@@ -230,11 +266,13 @@ impl Pipe {
         !is_ready(self.writer.as_fd(), PollFlags::POLLOUT)
     }
 
-    fn put(&self, data: &[u8]) -> usize {
-        match write(&self.writer, data) {
+    fn put(&mut self, data: &[u8]) -> usize {
+        let put = match write(&self.writer, data) {
             Err(Errno::EPIPE) if self.without_reader == WithoutReader::Keep => self.keep(data),
             result => result.unwrap_or(0),
-        }
+        };
+        self.note(put);
+        put
     }
 
     /// Writes although nobody reads.
@@ -252,11 +290,11 @@ impl Pipe {
     /// Registered for the wait only: a fifo whose reader has gone and come again would stay "closed" for an `AsyncFd`.
     async fn room(&mut self) -> Result<()> {
         let writer = sys::register(self.writer.try_clone()?, Interest::WRITABLE)?;
-        let Some((_reader, until)) = self.expecting.take() else {
+        let Some(expecting) = self.expecting.take() else {
             return writer.writable().await.map(drop);
         };
         // The client has read, then, or he has had his time.
-        timeout_at(until, writer.writable())
+        timeout_at(expecting.until, writer.writable())
             .await
             .map_or(Ok(()), |ready| ready.map(drop))
     }
