@@ -36,7 +36,7 @@ use crate::protos::events::{
 use crate::protos::runc_options::CheckpointOptions;
 use crate::protos::task::CreateTaskRequest;
 use crate::reaper::{Child, Exit, Reaper};
-use crate::runtime::{Closing, Runtime};
+use crate::runtime::{Closing, Newborn, Runtime};
 
 /// How long Delete waits for output that a process left behind may still hold open.
 pub(crate) const DRAIN: Duration = Duration::from_secs(10);
@@ -256,18 +256,18 @@ impl Container {
             .ok_or_else(|| Error::precondition("the streams are closed"))?;
         let pid_file = bundle::pid_file(&self.bundle, "");
         let expectation = self.shim.reaper.expect();
+        let newborn = Newborn {
+            pid_file: &pid_file,
+            streams: &stdio,
+            expectation: &expectation,
+        };
         let (id, bundle) = (&self.id, &self.bundle);
         match &self.images {
             None => {
-                let created = self
-                    .runtime
-                    .create(id, bundle, &pid_file, &stdio, self.closing());
+                let created = self.runtime.create(id, bundle, newborn, self.closing());
                 created.await?;
             }
-            Some(images) => {
-                let restored = self.runtime.restore(id, bundle, images, &pid_file, &stdio);
-                restored.await?;
-            }
+            Some(images) => self.runtime.restore(id, bundle, images, newborn).await?,
         }
         let claim = || expectation.claim(bundle::read_pid(&pid_file)?);
         let child = claim()

@@ -18,6 +18,7 @@ use crate::process::{Ended, Phase, Process, State};
 use crate::protos::events::{TaskExecAdded, TaskExecStarted};
 use crate::protos::task::ExecProcessRequest;
 use crate::reaper::{Child, Exit};
+use crate::runtime::Newborn;
 
 /// How many ends are remembered, for a Delete that is asked for again.
 pub(crate) const REMEMBERED: usize = 64;
@@ -172,9 +173,14 @@ impl Container {
             .map_err(|error| Error::os("open the streams", error))?;
         let pid_file = bundle::pid_file(&self.bundle, &exec.id);
         let expectation = self.shim.reaper.expect();
+        let newborn = Newborn {
+            pid_file: &pid_file,
+            streams: &stdio,
+            expectation: &expectation,
+        };
         let called = self
             .runtime
-            .exec(&self.id, &exec.spec, &pid_file, &stdio, self.closing())
+            .exec(&self.id, &exec.spec, newborn, self.closing())
             .await;
         let claim = || expectation.claim(bundle::read_pid(&pid_file)?);
         if let Err(error) = called {

@@ -20,7 +20,7 @@ use crate::io::{Inner, Stdio as Streams};
 use crate::log;
 use crate::options::Options;
 use crate::protos::runc_options::CheckpointOptions;
-use crate::reaper::{Child, Exit, Reaper};
+use crate::reaper::{Child, Exit, Expectation, Reaper};
 use crate::sys;
 
 /// For what makes, starts, removes or saves: hooks, a checkpoint or a slow disk may take long.
@@ -49,6 +49,13 @@ pub(crate) struct Runtime {
     /// What no deadline is beyond.
     longest: Duration,
     reaper: Reaper,
+}
+
+/// A process that a command is to make: where it says the pid, the streams, and by what it is claimed then.
+pub(crate) struct Newborn<'a> {
+    pub(crate) pid_file: &'a Path,
+    pub(crate) streams: &'a Streams,
+    pub(crate) expectation: &'a Expectation,
 }
 
 /// Says when a container has ended.
@@ -98,17 +105,16 @@ impl Runtime {
         &self,
         id: &str,
         bundle: &Path,
-        pid_file: &Path,
-        streams: &Streams,
+        newborn: Newborn<'_>,
         closing: Closing,
     ) -> Result<()> {
         let mut arguments: Vec<OsString> = vec![
             "--bundle".into(),
             bundle.into(),
             "--pid-file".into(),
-            pid_file.into(),
+            newborn.pid_file.into(),
         ];
-        console(&mut arguments, streams);
+        console(&mut arguments, newborn.streams);
         if self.options.no_pivot_root {
             arguments.push("--no-pivot".into());
         }
@@ -116,11 +122,8 @@ impl Runtime {
             arguments.push("--no-new-keyring".into());
         }
         arguments.push(id.into());
-        let inner = streams
-            .take_inner()
-            .map_err(|error| Error::os("take the streams", error))?;
         let limit = Limit::from(LONG).until(closing, POINTLESS);
-        self.call("create", arguments, Ends::Streams(inner), limit)
+        self.call("create", arguments, newborn.ends()?, limit)
             .await
             .map(drop)
     }
@@ -131,8 +134,7 @@ impl Runtime {
         id: &str,
         bundle: &Path,
         images: &Path,
-        pid_file: &Path,
-        streams: &Streams,
+        newborn: Newborn<'_>,
     ) -> Result<()> {
         let work = if self.options.criu_work_path.is_empty() {
             bundle.join("criu-restore")
@@ -143,7 +145,7 @@ impl Runtime {
             "--bundle".into(),
             bundle.into(),
             "--pid-file".into(),
-            pid_file.into(),
+            newborn.pid_file.into(),
             "--image-path".into(),
             images.into(),
             "--work-path".into(),
@@ -151,15 +153,12 @@ impl Runtime {
             "--detach".into(),
             "--no-subreaper".into(),
         ];
-        console(&mut arguments, streams);
+        console(&mut arguments, newborn.streams);
         if self.options.no_pivot_root {
             arguments.push("--no-pivot".into());
         }
         arguments.push(id.into());
-        let inner = streams
-            .take_inner()
-            .map_err(|error| Error::os("take the streams", error))?;
-        self.call("restore", arguments, Ends::Streams(inner), LONG)
+        self.call("restore", arguments, newborn.ends()?, LONG)
             .await
             .map(drop)
     }
@@ -229,8 +228,7 @@ impl Runtime {
         &self,
         id: &str,
         process: &[u8],
-        pid_file: &Path,
-        streams: &Streams,
+        newborn: Newborn<'_>,
         closing: Closing,
     ) -> Result<()> {
         let process = memory("process", process)?;
@@ -239,15 +237,12 @@ impl Runtime {
             path_of(&process),
             "--detach".into(),
             "--pid-file".into(),
-            pid_file.into(),
+            newborn.pid_file.into(),
         ];
-        console(&mut arguments, streams);
+        console(&mut arguments, newborn.streams);
         arguments.push(id.into());
-        let inner = streams
-            .take_inner()
-            .map_err(|error| Error::os("take the streams", error))?;
         let limit = Limit::from(LONG).until(closing, POINTLESS);
-        self.call("exec", arguments, Ends::Streams(inner), limit)
+        self.call("exec", arguments, newborn.ends()?, limit)
             .await
             .map(drop)
     }
@@ -331,7 +326,7 @@ impl Runtime {
         &self,
         verb: &'static str,
         arguments: Vec<OsString>,
-        ends: Ends,
+        ends: Ends<'_>,
         limit: impl Into<Limit>,
     ) -> Result<String> {
         let mut limit = limit.into();
@@ -341,6 +336,10 @@ impl Runtime {
         let log = memory("log", b"")?;
         let output = memory("output", b"")?;
         let mut command = self.command(verb, arguments, &log);
+        let newborn = match &ends {
+            Ends::Streams(_, expectation) => Some(*expectation),
+            Ends::Input(_) | Ends::Nothing => None,
+        };
         ends.connect(&mut command, &output)
             .map_err(|error| failed(&error))?;
         let expectation = self.reaper.expect();
@@ -350,6 +349,9 @@ impl Runtime {
         let child = expectation
             .claim(spawned.id().cast_signed())
             .map_err(|error| failed(&error))?;
+        if let Some(newborn) = newborn {
+            newborn.is_told_by(&child);
+        }
         let command = Running(child);
         drop(expectation);
         let exit = command.ended(verb, limit).await?;
@@ -439,19 +441,27 @@ impl Drop for Running {
     }
 }
 
+impl<'a> Newborn<'a> {
+    fn ends(&self) -> Result<Ends<'a>> {
+        let inner = self.streams.take_inner();
+        let inner = inner.map_err(|error| Error::os("take the streams", error))?;
+        Ok(Ends::Streams(inner, self.expectation))
+    }
+}
+
 /// What the command's standard streams are.
-enum Ends {
-    /// A container's.
-    Streams(Inner),
+enum Ends<'a> {
+    /// Those of a process that it is to make.
+    Streams(Inner, &'a Expectation),
     /// Something to read.
     Input(File),
     Nothing,
 }
 
-impl Ends {
+impl Ends<'_> {
     fn connect(self, command: &mut Command, output: &File) -> io::Result<()> {
         let stdin = match self {
-            Self::Streams(inner) => {
+            Self::Streams(inner, _) => {
                 command
                     .stdin(inner.stdin)
                     .stdout(inner.stdout)
