@@ -39,7 +39,10 @@ use crate::reaper::{Child, Exit, Reaper};
 use crate::runtime::{Closing, Newborn, Runtime};
 
 /// How long Delete waits for output that a process left behind may still hold open.
-pub(crate) const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// The same of an exec, whose background processes may well go on; but not of one whose client is slow.
+pub(crate) const EXEC_DRAIN: Duration = Duration::from_secs(2);
 
 /// How long Delete waits for a start that is under way.
 const STARTING: Duration = Duration::from_secs(3);
@@ -535,7 +538,7 @@ impl Container {
         if self.deleted.load(Ordering::Relaxed) {
             return Ok(ended);
         }
-        drain(&self.init, &self.id).await;
+        drain(&self.init, &self.id, DRAIN).await;
         self.record_loss();
         if self.runtime.delete(&self.id, false).await.is_err() {
             // One that was cut short may have left what counts as no container any more, and which only this removes.
@@ -568,15 +571,17 @@ pub(crate) async fn ended(child: &Child) -> Exit {
     }
 }
 
-/// Waits until the output of a process that has ended was copied.
-pub(crate) async fn drain(process: &Process, name: &str) {
-    if let Some(stdio) = process.stdio()
-        && !stdio.drained(DRAIN).await
+/// Waits until the output of a process that has ended was copied, for this time if nobody but a holder of it is in the way.
+pub(crate) async fn drain(process: &Process, name: &str, held: Duration) {
+    let Some(stdio) = process.stdio() else { return };
+    if stdio.drained(held).await
+        || stdio.waits_for_client() && stdio.drained(DRAIN.saturating_sub(held)).await
     {
-        log::warn(&format!(
-            "something still holds the output of {name}, ignoring"
-        ));
+        return;
     }
+    log::warn(&format!(
+        "something still holds the output of {name}, ignoring"
+    ));
 }
 
 fn watch_for_oom(shim: &Shim, id: &str, group: &Path) -> Option<Watch> {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::bundle;
 use crate::cli;
-use crate::container::{Container, drain, ended};
+use crate::container::{Container, EXEC_DRAIN, drain, ended};
 use crate::error::{Error, Kind, Result};
 use crate::events::Event;
 use crate::io::{Stdio, Streams};
@@ -226,7 +226,7 @@ impl Container {
             }
             State::Alive(..) => return Err(Error::precondition("cannot delete a running process")),
         };
-        drain(&exec.process, id).await;
+        drain(&exec.process, id, EXEC_DRAIN).await;
         exec.process.close_stdio();
         match fs::remove_file(bundle::pid_file(&self.bundle, id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -14,7 +14,7 @@
 
 use std::io::Result;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -39,10 +39,19 @@ const CHUNK: usize = 16 << 10;
 /// What a pipe that can be written to takes without remainder (PIPE_BUF).
 const ATOMIC: usize = 4 << 10;
 
+/// What becomes of the output of one process, whichever way it goes.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    /// Bytes that nobody read or that could not be written.
+    pub(super) dropped: AtomicU64,
+    /// How many of its sinks are full: a client is slow.
+    pub(super) full: AtomicUsize,
+}
+
 #[derive(Debug)]
 pub(super) struct Sink {
     to: To,
-    dropped: Arc<AtomicU64>,
+    account: Arc<Account>,
 }
 
 #[derive(Debug)]
@@ -101,30 +110,26 @@ impl Sink {
     pub(super) fn nowhere() -> Self {
         Self {
             to: To::Nowhere,
-            dropped: Arc::default(),
+            account: Arc::default(),
         }
     }
 
-    pub(super) fn file(file: OwnedFd, dropped: &Arc<AtomicU64>) -> Self {
+    pub(super) fn file(file: OwnedFd, account: &Arc<Account>) -> Self {
         Self {
             to: To::File(file),
-            dropped: dropped.clone(),
+            account: account.clone(),
         }
     }
 
-    pub(super) fn log(
-        log: Arc<Mutex<Log>>,
-        stream: &'static str,
-        dropped: &Arc<AtomicU64>,
-    ) -> Self {
+    pub(super) fn log(log: Arc<Mutex<Log>>, stream: &'static str, account: &Arc<Account>) -> Self {
         Self {
             to: To::Log(log, stream),
-            dropped: dropped.clone(),
+            account: account.clone(),
         }
     }
 
     /// A client's fifo.
-    pub(super) fn fifo(ends: fifo::Ends, dropped: &Arc<AtomicU64>) -> Self {
+    pub(super) fn fifo(ends: fifo::Ends, account: &Arc<Account>) -> Self {
         let expecting = Some(Expecting {
             _reader: ends.reader,
             until: Instant::now() + PATIENCE,
@@ -137,12 +142,12 @@ impl Sink {
         };
         Self {
             to: To::Pipe(pipe),
-            dropped: dropped.clone(),
+            account: account.clone(),
         }
     }
 
     /// A logger's pipe.
-    pub(super) fn logger(writer: OwnedFd, dropped: &Arc<AtomicU64>) -> Self {
+    pub(super) fn logger(writer: OwnedFd, account: &Arc<Account>) -> Self {
         let pipe = Pipe {
             writer,
             without_reader: WithoutReader::Drop,
@@ -150,7 +155,7 @@ impl Sink {
         };
         Self {
             to: To::Pipe(pipe),
-            dropped: dropped.clone(),
+            account: account.clone(),
         }
     }
 
@@ -163,7 +168,7 @@ impl Sink {
         };
         Self {
             to: To::Pipe(pipe),
-            dropped: Arc::default(),
+            account: Arc::default(),
         }
     }
 
@@ -193,12 +198,14 @@ impl Sink {
 
     /// Waits until the sink may have room, or until its reader has gone.
     pub(super) async fn room(&mut self) {
+        self.account.full.fetch_add(1, Ordering::Relaxed);
         if let To::Pipe(pipe) = &mut self.to
             && pipe.room().await.is_err()
         {
             // The kernel has no memory or no watch left for us. The container must not wait for ever.
             self.to = To::Nowhere;
         }
+        self.account.full.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn copy<const SIZE: usize>(&mut self, source: BorrowedFd<'_>) -> Moved {
@@ -221,7 +228,7 @@ impl Sink {
             To::Pipe(pipe) => pipe.put(data),
         };
         let dropped = u64::try_from(data.len() - taken).unwrap_or(u64::MAX);
-        self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        self.account.dropped.fetch_add(dropped, Ordering::Relaxed);
         Moved::Something
     }
 }
