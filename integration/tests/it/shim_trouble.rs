@@ -22,16 +22,10 @@ fn pausing() -> Bundle {
     bundle
 }
 
-/// A shim whose runtime hangs at this command, by a program in its place.
+/// A shim whose runtime hangs at this command.
 fn hanging(verb: &str, deadline: Option<&str>) -> Shim {
     let mut shim = Shim::prepared(pausing());
-    let runtime = place::runtime().display().to_string();
-    let script = format!(
-        "#!/bin/busybox sh\ncase \" $* \" in *\" {verb} \"*) exec /bin/busybox sleep 1000 ;; esac\nexec {runtime} \"$@\"\n"
-    );
-    let program = shim.bundle.scratch.file("runtime", script);
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    shim.options.binary_name = program.display().to_string();
+    shim.have_runtime(&format!("*\" {verb} \"*"), "exec /bin/busybox sleep 1000");
     let deadline = deadline.map(|seconds| ("CAISSON_SHIM_DEADLINE".to_owned(), seconds.to_owned()));
     shim.environment.extend(deadline);
     shim.launch(Protocol::Bootstrap);
@@ -47,22 +41,6 @@ fn run(shim: &Shim) -> (String, i32) {
     (id, pid)
 }
 
-/// The command that hangs.
-#[track_caller]
-fn hung(shim: &Shim) -> i32 {
-    for _ in 0..1000 {
-        let children = shim.children();
-        if let Some((pid, _)) = children
-            .iter()
-            .find(|(_, command)| command.contains("sleep 1000"))
-        {
-            return *pid;
-        }
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
-    panic!("no command hangs: {:?}", shim.children());
-}
-
 #[test]
 fn a_command_that_hangs_is_killed_at_its_deadline_and_keeps_nobody_waiting() {
     require!(containers, busybox);
@@ -75,7 +53,7 @@ fn a_command_that_hangs_is_killed_at_its_deadline_and_keeps_nobody_waiting() {
     };
     let call =
         shim.begin(|client| async move { client.kill(with_timeout(0), &request).await.is_ok() });
-    let command = hung(&shim);
+    let command = shim.hung();
     let before = Instant::now();
     assert_eq!(shim.state(&id, "").unwrap().status.value(), 2, "running");
     assert!(
@@ -125,7 +103,7 @@ fn an_exec_that_hangs_does_not_hold_back_the_end_of_init() {
     };
     let call =
         shim.begin(|client| async move { client.start(with_timeout(0), &request).await.is_ok() });
-    let command = hung(&shim);
+    let command = shim.hung();
     let before = Instant::now();
     shim.kill_process(pid);
     assert_eq!(shim.wait(&id, ""), Ok(137));
@@ -139,108 +117,6 @@ fn an_exec_that_hangs_does_not_hold_back_the_end_of_init() {
     assert!(!host::alive(command));
     shim.delete(&id, "").unwrap();
     assert_eq!(shim.held(), Default::default());
-}
-
-/// A shim whose runtime does what it is to do at this command, and hangs then.
-fn lingering(verb: &str) -> Shim {
-    let mut shim = Shim::prepared(pausing());
-    lingers(&mut shim, verb);
-    shim.launch(Protocol::Bootstrap);
-    shim
-}
-
-fn lingers(shim: &mut Shim, verb: &str) {
-    let runtime = place::runtime().display().to_string();
-    let script = format!(
-        "#!/bin/busybox sh\ncase \" $* \" in *\" {verb} \"*) {runtime} \"$@\"; exec /bin/busybox sleep 1000 ;; esac\nexec {runtime} \"$@\"\n"
-    );
-    let program = shim.bundle.scratch.file("runtime", script);
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    shim.options.binary_name = program.display().to_string();
-}
-
-/// What is done to a container of which a command hangs: told in seconds, not at the command's deadline.
-const SOON: Duration = Duration::from_secs(15);
-
-#[test]
-fn a_start_that_hangs_does_not_hold_back_the_end_of_init() {
-    require!(containers, busybox);
-    let shim = lingering("start");
-    let id = shim.id().to_owned();
-    let pid = shim.create(&id).unwrap();
-    let request = shim::protos::task::StartRequest {
-        id: id.clone(),
-        ..Default::default()
-    };
-    let call =
-        shim.begin(|client| async move { client.start(with_timeout(0), &request).await.is_ok() });
-    assert_eq!(shim.line(&id), "ready");
-    let command = hung(&shim);
-    let before = Instant::now();
-    // It is none that has ended.
-    let (code, _) = shim.delete(&id, "").unwrap_err();
-    assert_eq!(code, Code::FAILED_PRECONDITION);
-    shim.kill(&id, "", 9).unwrap();
-    // One that is told that it has ended need not wait for its end.
-    assert_eq!(shim.kill(&id, "", 9).unwrap_err().0, Code::NOT_FOUND);
-    assert_eq!(shim.state(&id, "").unwrap().status.value(), 3, "stopped");
-    assert_eq!(shim.wait(&id, ""), Ok(137));
-    assert_eq!(shim.delete(&id, ""), Ok((pid, 137)));
-    assert!(before.elapsed() < SOON, "{:?}", before.elapsed());
-    assert!(shim.wait_for(call), "it was started");
-    assert!(!host::alive(command));
-    for event in [
-        format!("create {id}"),
-        format!("start {id}"),
-        format!("exit {id} 137"),
-        format!("delete {id} 137"),
-    ] {
-        assert_eq!(shim.event(), event);
-    }
-    assert_eq!(shim.held(), Default::default());
-}
-
-#[test]
-fn whatever_hangs_a_container_that_has_ended_is_told_of_and_deleted() {
-    require!(containers, busybox);
-    for verb in ["pause", "checkpoint", "kill"] {
-        let shim = hanging(verb, None);
-        let (id, pid) = run(&shim);
-        let name = id.clone();
-        let call = shim.begin(async move |client| match verb {
-            "pause" => {
-                let request = shim::protos::task::PauseRequest {
-                    id: name,
-                    ..Default::default()
-                };
-                client.pause(with_timeout(0), &request).await.is_ok()
-            }
-            "checkpoint" => {
-                let request = shim::protos::task::CheckpointTaskRequest {
-                    id: name,
-                    path: "/nowhere".into(),
-                    ..Default::default()
-                };
-                client.checkpoint(with_timeout(0), &request).await.is_ok()
-            }
-            _ => {
-                let request = shim::protos::task::KillRequest {
-                    id: name,
-                    signal: 15,
-                    ..Default::default()
-                };
-                client.kill(with_timeout(0), &request).await.is_ok()
-            }
-        });
-        hung(&shim);
-        let before = Instant::now();
-        shim.kill_process(pid);
-        assert_eq!(shim.wait(&id, ""), Ok(137), "{verb}");
-        shim.delete(&id, "").unwrap();
-        assert!(before.elapsed() < SOON, "{verb}: {:?}", before.elapsed());
-        assert!(!shim.wait_for(call), "{verb}");
-        assert_eq!(shim.held(), Default::default());
-    }
 }
 
 #[test]

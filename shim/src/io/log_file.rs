@@ -108,15 +108,11 @@ fn open(path: &Path) -> Result<(File, u64)> {
         .append(true)
         .create(true)
         .mode(0o640)
+        // Should it be none, nobody waits for who reads it.
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        // Writing to it would wait for who reads.
-        let kind = io::ErrorKind::InvalidInput;
-        return Err(io::Error::new(kind, "not a file"));
-    }
-    Ok((file, metadata.len()))
+    let size = file.metadata()?.len();
+    Ok((file, size))
 }
 
 fn record(into: &mut String, data: &[u8], stream: &str, time: &str) {
