@@ -272,7 +272,8 @@ impl Containers {
 /// Sends the signal to all at once. The first error of one that has not ended.
 async fn kill(containers: &[Arc<Container>], signal: i32) -> Result<()> {
     let mut calls = JoinSet::new();
-    for container in containers.iter().cloned() {
+    for container in containers {
+        let container = container.clone();
         calls.spawn(async move { container.kill(signal.cast_unsigned(), false).await });
     }
     let answers = calls.join_all().await.into_iter();
