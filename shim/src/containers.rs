@@ -178,13 +178,15 @@ impl Containers {
     /// Deletes all, which have ended.
     pub(crate) async fn delete_all(&self) -> Result<()> {
         let ids: Vec<String> = self.known().here.keys().cloned().collect();
+        let mut all = Ok(());
         for id in ids {
-            match self.delete(&id).await {
-                Err(error) if error.kind != Kind::NotFound => return Err(error),
-                _ => {}
+            let deleted = self.delete(&id).await.map(drop);
+            // The others go all the same.
+            if !matches!(&deleted, Err(error) if error.kind == Kind::NotFound) {
+                all = all.and(deleted);
             }
         }
-        Ok(())
+        all
     }
 
     /// From now on it is what all containers share. There is one at most, made by this.
