@@ -23,7 +23,8 @@ use std::fs;
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use ttrpc::Code;
@@ -35,6 +36,7 @@ mod actions;
 mod events;
 mod process;
 mod sandbox;
+mod trouble;
 
 use actions::{
     address_of, client, command, connect, directory, output, parameters, prepare, run, start,
@@ -74,6 +76,8 @@ pub struct Shim {
     daemon: Option<Daemon>,
     sender: mpsc::Sender<String>,
     events: mpsc::Receiver<String>,
+    /// Milliseconds that an event takes.
+    slowness: Arc<AtomicU64>,
     /// What containers write, by their ids.
     outputs: RefCell<HashMap<String, Lines>>,
     /// More of the environment in which shims are started.
@@ -92,7 +96,7 @@ struct Daemon {
 
 impl Daemon {
     #[track_caller]
-    fn new(address: &str, sender: mpsc::Sender<String>) -> Daemon {
+    fn new(address: &str, sender: mpsc::Sender<String>, slowness: Arc<AtomicU64>) -> Daemon {
         let asynchronous = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -100,7 +104,7 @@ impl Daemon {
             .unwrap_or_else(|error| panic!("start tokio: {error}"));
         // Of one that is dead.
         fs::remove_file(address).ok();
-        let server = asynchronous.block_on(take_events(address, sender));
+        let server = asynchronous.block_on(take_events(address, sender, slowness));
         Daemon {
             asynchronous,
             client: None,
@@ -134,6 +138,7 @@ impl Shim {
     #[track_caller]
     pub fn prepared(bundle: Bundle) -> Shim {
         let (sender, events) = mpsc::channel();
+        let slowness = Arc::default();
         let (namespace, id) = (place::unique("ns"), place::unique("shim"));
         prepare(&bundle, &namespace, &id);
         // A path that fits into an address: the name is a digest.
@@ -151,9 +156,11 @@ impl Shim {
             daemon: Some(Daemon::new(
                 &bundle.scratch.name("events.sock"),
                 sender.clone(),
+                Arc::clone(&slowness),
             )),
             sender,
             events,
+            slowness,
             outputs: RefCell::default(),
             environment: Vec::new(),
             options: Options {
@@ -229,7 +236,7 @@ impl Shim {
     pub fn restart_daemon(&mut self) -> bool {
         self.kill_daemon();
         let address = self.bundle.scratch.name("events.sock");
-        let mut daemon = Daemon::new(&address, self.sender.clone());
+        let mut daemon = Daemon::new(&address, self.sender.clone(), self.slowness.clone());
         let address = format!("unix://{}", self.socket.display());
         let connected = daemon.asynchronous.block_on(Socket::connect(&address));
         let guard = daemon.asynchronous.enter();

@@ -89,10 +89,11 @@ pub(crate) fn sockets(bundle: &Path) -> Result<PathBuf> {
 
 /// The file in which the runtime leaves a process' pid. `exec` is empty for init.
 pub(crate) fn pid_file(bundle: &Path, exec: &str) -> PathBuf {
-    bundle.join(if exec.is_empty() {
-        "init.pid".to_owned()
-    } else {
-        format!("{exec}.pid")
+    bundle.join(match exec {
+        "" => "init.pid".to_owned(),
+        // By a name that no id of an exec makes.
+        "init" => "init~.pid".to_owned(),
+        _ => format!("{exec}.pid"),
     })
 }
 

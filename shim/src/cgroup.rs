@@ -66,6 +66,11 @@ pub(crate) fn pids(group: &Path) -> Result<Vec<i32>> {
     Ok(pids)
 }
 
+/// Whether its processes are frozen, or are about to be.
+pub(crate) fn is_frozen(group: &Path) -> bool {
+    fs::read(group.join("cgroup.freeze")).is_ok_and(|freeze| freeze.starts_with(b"1"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

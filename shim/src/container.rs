@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use protobuf::MessageField;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::aside::aside;
 use crate::bundle::{self, Config, ExitRecord};
 use crate::cgroup;
 use crate::error::{Error, Result};
@@ -34,10 +36,16 @@ use crate::protos::events::{
 use crate::protos::runc_options::CheckpointOptions;
 use crate::protos::task::CreateTaskRequest;
 use crate::reaper::{Child, Exit, Reaper};
-use crate::runtime::Runtime;
+use crate::runtime::{Closing, Newborn, Runtime};
 
 /// How long Delete waits for output that a process left behind may still hold open.
-pub(crate) const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// The same of an exec, whose background processes may well go on; but not of one whose client is slow.
+pub(crate) const EXEC_DRAIN: Duration = Duration::from_secs(2);
+
+/// How long Delete waits for a start that is under way.
+const STARTING: Duration = Duration::from_secs(3);
 
 /// How long init's end waits for those of execs, which were killed with it.
 const LAST_EXECS: Duration = Duration::from_secs(5);
@@ -67,7 +75,9 @@ pub(crate) struct Container {
     images: Option<PathBuf>,
     oom: Mutex<Option<Watch>>,
     has_own_pid_namespace: bool,
-    /// Init has ended: no exec starts any more.
+    /// What its root file system is made of.
+    has_mounts: bool,
+    /// Init has ended, or is to end before it is there: no exec starts any more, and no command takes long.
     pub(crate) closing: watch::Sender<bool>,
     /// Execs whose end has not been published, or that are being started.
     pub(crate) busy: watch::Sender<usize>,
@@ -76,7 +86,11 @@ pub(crate) struct Container {
 
 impl Container {
     /// Everything up to the event. What fails leaves nothing behind.
-    pub(crate) async fn create(shim: &Shim, request: CreateTaskRequest) -> Result<Arc<Self>> {
+    pub(crate) async fn create(
+        shim: &Shim,
+        request: CreateTaskRequest,
+        closing: watch::Sender<bool>,
+    ) -> Result<Arc<Self>> {
         let bundle = PathBuf::from(&request.bundle);
         let options = Options::from_any(request.options.as_ref())?;
         bundle::write_options(&bundle, &options)
@@ -84,13 +98,14 @@ impl Container {
         let rootfs = bundle.join("rootfs");
         if !request.rootfs.is_empty() {
             make_directory(&rootfs)?;
-            mounts::attach(&request.rootfs, &rootfs)?;
+            let (mounts, target) = (request.rootfs.clone(), rootfs.clone());
+            aside(move || mounts::attach(&mounts, &target)).await?;
         }
-        match Self::make(shim, &request, bundle, options).await {
+        match Self::make(shim, &request, bundle, options, closing).await {
             Ok(container) => Ok(container),
             Err(error) => {
                 if !request.rootfs.is_empty()
-                    && let Err(error) = mounts::detach(&rootfs)
+                    && let Err(error) = detach(rootfs).await
                 {
                     log::warn(&format!("{error}, ignoring"));
                 }
@@ -104,6 +119,7 @@ impl Container {
         request: &CreateTaskRequest,
         bundle: PathBuf,
         options: Options,
+        closing: watch::Sender<bool>,
     ) -> Result<Arc<Self>> {
         let config = Config::read(&bundle).map_err(|error| Error::os("read config.json", error))?;
         let owner = Owner {
@@ -133,7 +149,8 @@ impl Container {
             group: OnceLock::new(),
             images: (!request.checkpoint.is_empty()).then(|| PathBuf::from(&request.checkpoint)),
             has_own_pid_namespace: config.has_own_pid_namespace(),
-            closing: watch::Sender::new(false),
+            has_mounts: !request.rootfs.is_empty(),
+            closing,
             busy: watch::Sender::new(0),
             deleted: AtomicBool::new(false),
             bundle,
@@ -169,15 +186,21 @@ impl Container {
         let _operation = self.init.operation.lock().await;
         match self.init.state() {
             State::Alive(Phase::Created, child) => {
-                let started = self.runtime.start(&self.id).await;
-                if let Err(error) = started {
-                    // What was cut short may have done what it was for.
-                    if error.unfinished && self.runtime.is_running(&self.id).await {
-                        self.runs(child);
+                let started = self.runtime.start(&self.id, self.closing()).await;
+                match started {
+                    // Init has ended, and of what the command did last nobody waits: a start, and then an end.
+                    Err(error) if error.unfinished && child.has_ended() => Ok(self.runs(child)),
+                    Err(error) => {
+                        // What was cut short may have done what it was for.
+                        if error.unfinished
+                            && self.runtime.is_running(&self.id, self.closing()).await
+                        {
+                            self.runs(child);
+                        }
+                        Err(error)
                     }
-                    return Err(error);
+                    Ok(()) => Ok(self.runs(child)),
                 }
-                Ok(self.runs(child))
             }
             State::Registered => {
                 let child = self.bear().await?;
@@ -236,13 +259,18 @@ impl Container {
             .ok_or_else(|| Error::precondition("the streams are closed"))?;
         let pid_file = bundle::pid_file(&self.bundle, "");
         let expectation = self.shim.reaper.expect();
+        let newborn = Newborn {
+            pid_file: &pid_file,
+            streams: &stdio,
+            expectation: &expectation,
+        };
         let (id, bundle) = (&self.id, &self.bundle);
         match &self.images {
-            None => self.runtime.create(id, bundle, &pid_file, &stdio).await?,
-            Some(images) => {
-                let restored = self.runtime.restore(id, bundle, images, &pid_file, &stdio);
-                restored.await?;
+            None => {
+                let created = self.runtime.create(id, bundle, newborn, self.closing());
+                created.await?;
             }
+            Some(images) => self.runtime.restore(id, bundle, images, newborn).await?,
         }
         let claim = || expectation.claim(bundle::read_pid(&pid_file)?);
         let child = claim()
@@ -267,11 +295,14 @@ impl Container {
         // On disk before the kernel forgets it: if we are killed, the code is there, or the zombie is for who comes after us.
         self.record(child.pid, exit, false);
         child.reap();
-        // A start that is under way publishes itself first.
-        let _operation = self.init.operation.lock().await;
+        // Commands that are under way have not long any more; a start among them publishes itself first.
         self.closing.send_replace(true);
+        let _operation = self.init.operation.lock().await;
         if timeout(LAST_EXECS, self.end_execs()).await.is_err() {
             log::warn(&format!("what is left of {} does not end", self.id));
+        }
+        for exec in self.execs.all() {
+            exec.process.will_not_run();
         }
         let watch = lock(&self.oom).take();
         if watch.is_some_and(Watch::finish) {
@@ -289,7 +320,7 @@ impl Container {
     async fn end_execs(&self) {
         let kill = libc::SIGKILL.cast_unsigned();
         if !self.has_own_pid_namespace
-            && let Err(error) = self.runtime.kill(&self.id, kill, true).await
+            && let Err(error) = self.kill_by_runtime(kill, true).await
         {
             let id = &self.id;
             log::warn(&format!("kill what is left of {id}: {error}, ignoring"));
@@ -343,10 +374,24 @@ impl Container {
             State::Registered => return Err(Error::precondition("process not created")),
             State::Stopped(_) => return Err(Error::not_found("process already finished")),
         };
-        match self.runtime.kill(&self.id, signal, all).await {
-            Err(_) if child.has_ended() => Err(Error::not_found("process already finished")),
+        match self.kill_by_runtime(signal, all).await {
+            Err(_) if child.has_ended() => {
+                // Who is told so has Wait answer at once.
+                self.init.ended().await;
+                Err(Error::not_found("process already finished"))
+            }
             other => other,
         }
+    }
+
+    async fn kill_by_runtime(&self, signal: u32, all: bool) -> Result<()> {
+        let killed = self.runtime.kill(&self.id, signal, all, self.closing());
+        killed.await
+    }
+
+    /// For commands: when they have become pointless.
+    pub(crate) fn closing(&self) -> Closing {
+        self.closing.subscribe()
     }
 
     pub(crate) async fn pause(&self) -> Result<()> {
@@ -358,16 +403,22 @@ impl Container {
             )));
         };
         self.init.set_phase(Phase::Pausing, child.clone());
-        if let Err(error) = self.runtime.pause(&self.id).await {
+        let paused = self.runtime.pause(&self.id, self.closing()).await;
+        // A command that was cut short may have done so much of it that it must be undone.
+        let is_paused = match &paused {
+            Err(error) => error.unfinished && self.group().is_ok_and(cgroup::is_frozen),
+            Ok(()) => true,
+        };
+        if !is_paused {
             self.init.set_phase(Phase::Running, child);
-            return Err(error);
+            return paused;
         }
         self.init.set_phase(Phase::Paused, child);
         self.shim.spool.publish(Event::Paused(TaskPaused {
             container_id: self.id.clone(),
             ..TaskPaused::default()
         }));
-        Ok(())
+        paused
     }
 
     pub(crate) async fn resume(&self) -> Result<()> {
@@ -378,18 +429,26 @@ impl Container {
                 self.init.status()
             )));
         };
-        self.runtime.resume(&self.id).await?;
+        let resumed = self.runtime.resume(&self.id, self.closing()).await;
+        // As for a pause.
+        let is_paused = match &resumed {
+            Err(error) => !error.unfinished || self.group().map_or(true, cgroup::is_frozen),
+            Ok(()) => false,
+        };
+        if is_paused {
+            return resumed;
+        }
         self.init.set_phase(Phase::Running, child);
         self.shim.spool.publish(Event::Resumed(TaskResumed {
             container_id: self.id.clone(),
             ..TaskResumed::default()
         }));
-        Ok(())
+        resumed
     }
 
     /// Saves the container into the directory `images`.
     pub(crate) async fn checkpoint(&self, images: &str, options: &CheckpointOptions) -> Result<()> {
-        let _operation = self.init.operation.lock().await;
+        let operation = self.init.operation.lock().await;
         if !matches!(
             self.init.state(),
             State::Alive(Phase::Running | Phase::Paused, _)
@@ -404,16 +463,28 @@ impl Container {
             "" => &own,
             path => Path::new(path),
         };
-        let saved = self
-            .runtime
-            .checkpoint(&self.id, Path::new(images), work, options);
-        let saved = saved.await;
+        let (images_path, mut closing) = (Path::new(images), self.closing());
+        let mut saved =
+            pin!(
+                self.runtime
+                    .checkpoint(&self.id, images_path, work, options, self.closing())
+            );
+        // Its sender is here.
+        let ended = async { closing.wait_for(|closing| *closing).await.map(drop).ok() };
+        let saved = tokio::select! {
+            saved = &mut saved => saved,
+            _ = ended => {
+                // It may be this that ends init, and init's end does not wait for the rest.
+                drop(operation);
+                saved.await
+            }
+        };
         if saved.is_err() {
             // Where containerd looks for it; there is none if CRIU was never run.
             fs::copy(work.join("dump.log"), self.bundle.join("criu-dump.log")).ok();
         }
         // It goes with the bundle at the latest.
-        fs::remove_dir_all(own).ok();
+        fs::remove_dir_all(&own).ok();
         saved?;
         self.shim
             .spool
@@ -425,36 +496,58 @@ impl Container {
         Ok(())
     }
 
-    /// Removes a container that has ended, or that was never started.
-    pub(crate) async fn delete(&self) -> Result<Ended> {
-        {
-            let _operation = self.init.operation.lock().await;
-            match self.init.state() {
-                State::Stopped(_) => {}
-                State::Registered => self.init.set_ended(Ended {
+    /// One that runs is none that may be deleted, one that was never started is ended for it.
+    async fn end_unstarted(&self) -> Result<()> {
+        let running = || Err(Error::precondition("cannot delete a running process"));
+        match self.init.state() {
+            State::Stopped(_) => return Ok(()),
+            // It is about to be told.
+            State::Alive(_, child) if child.has_ended() => return Ok(()),
+            State::Alive(Phase::Created, _) | State::Registered => {}
+            State::Alive(..) => return running(),
+        }
+        let Ok(_operation) = timeout(STARTING, self.init.operation.lock()).await else {
+            return running();
+        };
+        match self.init.state() {
+            State::Stopped(_) => Ok(()),
+            State::Registered => {
+                self.init.set_ended(Ended {
                     pid: 0,
                     exit: Exit::now(0),
-                }),
-                State::Alive(Phase::Created, _) => self.runtime.delete(&self.id, false).await?,
-                State::Alive(..) => {
-                    return Err(Error::precondition("cannot delete a running process"));
+                });
+                Ok(())
+            }
+            State::Alive(Phase::Created, child) => {
+                match self.runtime.delete_created(&self.id, self.closing()).await {
+                    Err(_) if child.has_ended() => Ok(()),
+                    other => other,
                 }
             }
+            State::Alive(_, child) if child.has_ended() => Ok(()),
+            State::Alive(..) => running(),
         }
+    }
+
+    /// Removes a container that has ended, or that was never started.
+    pub(crate) async fn delete(&self) -> Result<Ended> {
+        self.end_unstarted().await?;
         // Published under the lock.
         let ended = self.init.ended().await;
         let _operation = self.init.operation.lock().await;
         if self.deleted.load(Ordering::Relaxed) {
             return Ok(ended);
         }
-        drain(&self.init, &self.id).await;
+        drain(&self.init, &self.id, DRAIN).await;
         self.record_loss();
         if self.runtime.delete(&self.id, false).await.is_err() {
             // One that was cut short may have left what counts as no container any more, and which only this removes.
             self.runtime.delete(&self.id, true).await?;
         }
         self.init.close_stdio();
-        mounts::detach(&self.bundle.join("rootfs"))?;
+        if self.has_mounts {
+            detach(self.bundle.join("rootfs")).await?;
+        }
         self.deleted.store(true, Ordering::Relaxed);
         self.shim.spool.publish(Event::Delete(TaskDelete {
             container_id: self.id.clone(),
@@ -478,15 +571,17 @@ pub(crate) async fn ended(child: &Child) -> Exit {
     }
 }
 
-/// Waits until the output of a process that has ended was copied.
-pub(crate) async fn drain(process: &Process, name: &str) {
-    if let Some(stdio) = process.stdio()
-        && !stdio.drained(DRAIN).await
+/// Waits until the output of a process that has ended was copied, for this time if nobody but a holder of it is in the way.
+pub(crate) async fn drain(process: &Process, name: &str, held: Duration) {
+    let Some(stdio) = process.stdio() else { return };
+    if stdio.drained(held).await
+        || stdio.waits_for_client() && stdio.drained(DRAIN.saturating_sub(held)).await
     {
-        log::warn(&format!(
-            "something still holds the output of {name}, ignoring"
-        ));
+        return;
     }
+    log::warn(&format!(
+        "something still holds the output of {name}, ignoring"
+    ));
 }
 
 fn watch_for_oom(shim: &Shim, id: &str, group: &Path) -> Option<Watch> {
@@ -505,6 +600,10 @@ fn watch_for_oom(shim: &Shim, id: &str, group: &Path) -> Option<Watch> {
             ))
         })
         .ok()
+}
+
+async fn detach(rootfs: PathBuf) -> Result<()> {
+    aside(move || mounts::detach(&rootfs)).await
 }
 
 /// The mount point; containerd has usually made it.

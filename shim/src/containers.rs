@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::container::{Container, Shim};
@@ -16,6 +17,9 @@ use crate::pod::Pod;
 use crate::process::{Ended, State};
 use crate::protos::task::CreateTaskRequest;
 
+/// How long the end of all waits for what is being created: its command is killed, and what that left is removed.
+const COMING: Duration = Duration::from_secs(10);
+
 #[derive(Debug)]
 pub(crate) struct Containers {
     shim: Shim,
@@ -24,10 +28,29 @@ pub(crate) struct Containers {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// `None` while it is being created.
-    here: HashMap<String, Option<Arc<Container>>>,
+    here: HashMap<String, Slot>,
     gone: Gone,
     pod: Option<Arc<Pod>>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    /// It is being created; the command that does so has not long any more when this says so.
+    Coming(watch::Sender<bool>),
+    Here(Arc<Container>),
+}
+
+impl Slot {
+    fn is_coming(&self) -> bool {
+        matches!(self, Self::Coming(_))
+    }
+
+    fn container(&self) -> Option<&Arc<Container>> {
+        match self {
+            Self::Coming(_) => None,
+            Self::Here(container) => Some(container),
+        }
+    }
 }
 
 impl Containers {
@@ -40,7 +63,7 @@ impl Containers {
 
     pub(crate) async fn create(&self, request: CreateTaskRequest) -> Result<i32> {
         let id = request.id.clone();
-        let pod = self.change(|known| {
+        let (pod, closing) = self.change(|known| {
             if let Some(pod) = &known.pod {
                 pod.admits()?;
             }
@@ -48,18 +71,19 @@ impl Containers {
                 return Err(Error::new(Kind::AlreadyExists, format!("container {id}")));
             }
             known.gone.forget(&id);
-            known.here.insert(id.clone(), None);
-            Ok(known.pod.clone())
+            let closing = watch::Sender::new(false);
+            known.here.insert(id.clone(), Slot::Coming(closing.clone()));
+            Ok((known.pod.clone(), closing))
         })?;
         let joined = pod.map_or(Ok(()), |pod| pod.join(Path::new(&request.bundle)));
         let created = match joined {
-            Ok(()) => Container::create(&self.shim, request).await,
+            Ok(()) => Container::create(&self.shim, request, closing).await,
             Err(error) => Err(error),
         };
         self.change(|known| match created {
             Ok(container) => {
                 let pid = container.init.pid();
-                known.here.insert(id, Some(container));
+                known.here.insert(id, Slot::Here(container));
                 Ok(pid)
             }
             Err(error) => {
@@ -73,8 +97,8 @@ impl Containers {
         self.known()
             .here
             .get(id)
+            .and_then(Slot::container)
             .cloned()
-            .flatten()
             .ok_or_else(|| Error::not_found("container not created"))
     }
 
@@ -86,7 +110,7 @@ impl Containers {
     /// One that is being created is waited for: a client that gave up on Create asks for this, and nobody else would know of it.
     pub(crate) async fn delete(&self, id: &str) -> Result<Ended> {
         let mut changes = self.changes();
-        while matches!(self.known().here.get(id), Some(None)) {
+        while self.known().here.get(id).is_some_and(Slot::is_coming) {
             // The sender is here.
             changes.changed().await.ok();
         }
@@ -97,7 +121,8 @@ impl Containers {
         let ended = container.delete().await?;
         self.change(|known| {
             // A call that came second may find a new container of that name.
-            if matches!(known.here.get(id), Some(Some(here)) if Arc::ptr_eq(here, &container)) {
+            if matches!(known.here.get(id), Some(Slot::Here(here)) if Arc::ptr_eq(here, &container))
+            {
                 known.here.remove(id);
                 known.gone.remember(id, ended);
             }
@@ -105,62 +130,63 @@ impl Containers {
         Ok(ended)
     }
 
-    /// Ends all of them. Those that listen to SIGTERM have this time for it. No other comes meanwhile: the pod is closed.
+    /// Ends all of them. Those that listen to SIGTERM have this time for it. No other comes meanwhile: the pod is closed. Those that are
+    /// being created have no time, and keep nobody from ending.
     pub(crate) async fn end(&self, patience: Duration) -> Result<()> {
-        let containers = self.all().await;
-        let ended = async {
-            for container in &containers {
-                container.init.ended().await;
+        for slot in self.known().here.values() {
+            if let Slot::Coming(closing) = slot {
+                closing.send_replace(true);
             }
-        };
+        }
+        let here = self.here();
         if !patience.is_zero() {
-            for container in &containers {
-                // What it does not take the next signal will tell.
-                container
-                    .kill(libc::SIGTERM.cast_unsigned(), false)
-                    .await
-                    .ok();
-            }
-            if timeout(patience, ended).await.is_ok() {
-                return Ok(());
-            }
+            let ended = async {
+                // What they do not take the next signal will tell.
+                kill(&here, libc::SIGTERM).await.ok();
+                ended(&here).await;
+            };
+            timeout(patience, ended).await.ok();
         }
-        for container in &containers {
-            match container.kill(libc::SIGKILL.cast_unsigned(), false).await {
-                Err(error) if error.kind != Kind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        for container in &containers {
-            container.init.ended().await;
-        }
+        kill(&here, libc::SIGKILL).await?;
+        let Ok(here) = timeout(COMING, self.all()).await else {
+            let story = "a container is still being created";
+            return Err(Error::new(Kind::DeadlineExceeded, story));
+        };
+        kill(&here, libc::SIGKILL).await?;
+        ended(&here).await;
         Ok(())
     }
 
     /// Those with something to end, when none is being created any more.
     async fn all(&self) -> Vec<Arc<Container>> {
         let mut changes = self.changes();
-        loop {
-            let here: Option<Vec<_>> = self.known().here.values().cloned().collect();
-            if let Some(mut here) = here {
-                here.retain(|container| !matches!(container.init.state(), State::Registered));
-                return here;
-            }
+        while self.known().here.values().any(Slot::is_coming) {
             // The sender is here.
             changes.changed().await.ok();
         }
+        self.here()
+    }
+
+    /// Those with something to end.
+    fn here(&self) -> Vec<Arc<Container>> {
+        let known = self.known();
+        let here = known.here.values().filter_map(Slot::container);
+        let here = here.filter(|it| !matches!(it.init.state(), State::Registered));
+        here.cloned().collect()
     }
 
     /// Deletes all, which have ended.
     pub(crate) async fn delete_all(&self) -> Result<()> {
         let ids: Vec<String> = self.known().here.keys().cloned().collect();
+        let mut all = Ok(());
         for id in ids {
-            match self.delete(&id).await {
-                Err(error) if error.kind != Kind::NotFound => return Err(error),
-                _ => {}
+            let deleted = self.delete(&id).await.map(drop);
+            // The others go all the same.
+            if !matches!(&deleted, Err(error) if error.kind == Kind::NotFound) {
+                all = all.and(deleted);
             }
         }
-        Ok(())
+        all
     }
 
     /// From now on it is what all containers share. There is one at most, made by this.
@@ -193,9 +219,8 @@ impl Containers {
 
     /// Whether one runs, or is being created.
     pub(crate) fn are_alive(&self) -> bool {
-        let lives = |container: &Option<Arc<Container>>| {
-            container
-                .as_ref()
+        let lives = |slot: &Slot| {
+            slot.container()
                 .is_none_or(|container| !matches!(container.init.state(), State::Stopped(_)))
         };
         self.known().here.values().any(lives)
@@ -204,7 +229,7 @@ impl Containers {
     /// A line about each: its state, and what of it something is being done to.
     pub(crate) fn told(&self) -> Vec<String> {
         let known = self.known();
-        let line = |(id, container): (&String, &Option<Arc<Container>>)| match container {
+        let line = |(id, slot): (&String, &Slot)| match slot.container() {
             None => format!("container {id}: being created"),
             Some(container) => {
                 let execs = container.execs.all();
@@ -220,8 +245,8 @@ impl Containers {
 
     /// Whether somebody may still ask for one of them: it lives, is being created, or has its bundle.
     pub(crate) fn are_needed(&self) -> bool {
-        let needed = |container: &Option<Arc<Container>>| {
-            container.as_ref().is_none_or(|container| {
+        let needed = |slot: &Slot| {
+            slot.container().is_none_or(|container| {
                 !matches!(container.init.state(), State::Stopped(_)) || container.bundle.exists()
             })
         };
@@ -243,5 +268,24 @@ impl Containers {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         lock(&self.known)
+    }
+}
+
+/// Sends the signal to all at once. The first error of one that has not ended.
+async fn kill(containers: &[Arc<Container>], signal: i32) -> Result<()> {
+    let mut calls = JoinSet::new();
+    for container in containers {
+        let container = container.clone();
+        calls.spawn(async move { container.kill(signal.cast_unsigned(), false).await });
+    }
+    let answers = calls.join_all().await.into_iter();
+    answers
+        .filter(|answer| !matches!(answer, Err(error) if error.kind == Kind::NotFound))
+        .collect()
+}
+
+async fn ended(containers: &[Arc<Container>]) {
+    for container in containers {
+        container.init.ended().await;
     }
 }

@@ -15,10 +15,13 @@ use anyhow::{Context, Result};
 use protobuf::{Message, MessageField};
 use serde::Deserialize;
 use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 use ttrpc::r#async::Client;
 use ttrpc::r#async::transport::Socket;
 use ttrpc::context::with_duration;
 
+use crate::aside::{self, aside};
 use crate::bundle::{self, ExitRecord};
 use crate::cli::Invocation;
 use crate::mounts;
@@ -31,8 +34,14 @@ use crate::reaper::{Exit, Reaper};
 use crate::runtime::Runtime;
 use crate::socket;
 
-/// How long a shim that lives may take for each of three answers; containerd waits 5 s for us.
+/// How long a shim that lives may take for its answers; containerd waits 5 s for us.
 const LIVE: Duration = Duration::from_millis(1500);
+
+/// How long it is told something when it has taken all of that: enough to say it. One that was stopped finds it when it goes on.
+const SAID: Duration = Duration::from_millis(100);
+
+/// How long, of these, the other containers of a pod may take: the sandbox' own answer must not be lost over one that hangs.
+const OTHERS: Duration = Duration::from_secs(4);
 
 pub(crate) fn run(invocation: &Invocation) -> Result<()> {
     let here = if invocation.bundle.is_empty() {
@@ -42,9 +51,7 @@ pub(crate) fn run(invocation: &Invocation) -> Result<()> {
     };
     // It may run in the bundle of another.
     let bundle = here.with_file_name(&invocation.id);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = aside::runtime()?;
     let socket = match address(&bundle) {
         Some(address) => address,
         None => socket::of(&bundle, None, invocation)?,
@@ -56,21 +63,44 @@ pub(crate) fn run(invocation: &Invocation) -> Result<()> {
             // It knows better how the container ended.
             return Ok(told(&socket, &invocation.id).await.unwrap_or(cleaned));
         }
-        for sibling in siblings(&bundle, &socket) {
-            let id = sibling
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            clean(&invocation.namespace, &id, &sibling, reaper.clone()).await?;
-        }
-        let cleaned = clean(&invocation.namespace, &invocation.id, &bundle, reaper).await?;
+        let cleaned = clean_all(invocation, &bundle, siblings(&bundle, &socket), reaper).await;
         socket::remove_dead(&socket)?;
-        anyhow::Ok(cleaned)
-    })?;
+        cleaned
+    });
+    runtime.shutdown_background();
+    let response = response?;
     io::stdout()
         .write_all(&response.write_to_bytes()?)
         .context("write the answer")
+}
+
+/// Cleans up all of a pod at once, the container that is asked for first: its end is the answer, whatever becomes of the others.
+async fn clean_all(
+    invocation: &Invocation,
+    bundle: &Path,
+    siblings: Vec<PathBuf>,
+    reaper: Reaper,
+) -> Result<DeleteResponse> {
+    let until = Instant::now() + OTHERS;
+    let mut others = JoinSet::new();
+    for sibling in siblings {
+        let (namespace, reaper) = (invocation.namespace.clone(), reaper.clone());
+        others.spawn(async move {
+            let id = sibling.file_name().unwrap_or_default().to_string_lossy();
+            let cleaned = timeout_at(until, clean(&namespace, &id, &sibling, reaper)).await;
+            let failed = match cleaned {
+                Ok(Ok(_)) => return,
+                Ok(Err(error)) => format!("{error:#}"),
+                Err(_) => "it takes too long".to_owned(),
+            };
+            // containerd logs it; that nobody listens nobody can be told.
+            writeln!(io::stderr(), "clean up {id}: {failed}, ignoring").ok();
+        });
+    }
+    // The others' tasks run from when this waits for the first time.
+    let cleaned = clean(&invocation.namespace, &invocation.id, bundle, reaper).await;
+    others.join_all().await;
+    cleaned
 }
 
 /// Ends the container and undoes its mounts; what is not there needs nothing.
@@ -84,8 +114,12 @@ async fn clean(namespace: &str, id: &str, bundle: &Path, reaper: Reaper) -> Resu
         }
         None => Ok(()),
     };
-    mounts::detach(&bundle.join("rootfs"))?;
-    pod::detach(bundle)?;
+    let mounted = bundle.to_owned();
+    aside(move || {
+        mounts::detach(&mounted.join("rootfs"))?;
+        pod::detach(&mounted)
+    })
+    .await?;
     // The mounts go in any case; a container that cannot be ended is still worth an error.
     deleted?;
     let pid = bundle::read_pid(&bundle::pid_file(bundle, "")).unwrap_or_default();
@@ -115,21 +149,22 @@ async fn told(socket: &Path, id: &str) -> Option<DeleteResponse> {
         id: id.to_owned(),
         ..Default::default()
     };
-    let deleted = client.delete(with_duration(LIVE), &delete).await.ok();
-    let shutdown = ShutdownSandboxRequest {
+    let pod = ShutdownSandboxRequest {
         sandbox_id: id.to_owned(),
         ..Default::default()
     };
-    // Not found, mostly.
-    let pod = pods.shutdown_sandbox(with_duration(LIVE), &shutdown);
-    pod.await.ok();
     let shutdown = ShutdownRequest {
         id: id.to_owned(),
         ..Default::default()
     };
+    let until = Instant::now() + LIVE;
+    let left = || with_duration((until - Instant::now()).max(SAID));
+    let deleted = client.delete(left(), &delete).await;
+    // Not found, mostly.
+    pods.shutdown_sandbox(left(), &pod).await.ok();
     // It may be gone before it has answered.
-    client.shutdown(with_duration(LIVE), &shutdown).await.ok();
-    deleted
+    client.shutdown(left(), &shutdown).await.ok();
+    deleted.ok()
 }
 
 /// Other bundles whose shim listened there.

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::accept::Open;
@@ -22,11 +22,21 @@ const VARIABLE: &str = "CAISSON_SHIM_ABANDONED";
 pub(crate) struct End {
     now: Notify,
     wished: AtomicBool,
+    /// Nobody finds the shim any more.
+    hidden: watch::Sender<bool>,
 }
 
 impl End {
-    pub(crate) fn now(&self) {
+    /// Comes back when the shim's socket is gone: who starts another one then must not be led here.
+    pub(crate) async fn now(&self) {
         self.now.notify_one();
+        // The sender is here.
+        let mut hidden = self.hidden.subscribe();
+        hidden.wait_for(|hidden| *hidden).await.ok();
+    }
+
+    pub(crate) fn hidden(&self) {
+        self.hidden.send_replace(true);
     }
 
     /// As soon as there is no container and no connection.

@@ -4,7 +4,8 @@
 //! Runs in the serving shim. Connects when there is something to say, to the address of TTRPC_ADDRESS; wakes by itself only while
 //! something waits, and tries again at once when a client comes to the shim: it mostly is the containerd that was away.
 //!
-//! * Order: one event is on its way at a time, and the next goes only when it has been taken.
+//! * Order: one event is on its way at a time, and the next goes only when it has been taken. containerd may take long: while the
+//!   connection stands, its answer will come.
 //! * Doubles: only if the connection or the answer was lost on the way, where nobody can know; it has its old timestamp then.
 //! * Loss: an event that containerd refuses as invalid would be refused for ever, and is given up. Beyond [`WAITING`] events, the oldest
 //!   that is no exit is given up. Exits never are: there are no more of them than processes that ran when containerd went, since
@@ -26,7 +27,7 @@ use tokio::time::timeout;
 use ttrpc::Code;
 use ttrpc::r#async::Client;
 use ttrpc::r#async::transport::Socket;
-use ttrpc::context::with_duration;
+use ttrpc::context::Context;
 
 use crate::lock::lock;
 use crate::protos::events::{
@@ -40,8 +41,10 @@ use crate::protos::types::Envelope;
 
 /// How many events may wait.
 const WAITING: usize = 1024;
-/// How long containerd may take for one, as in its own shim.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long the end of the shim waits for a containerd that is away; of one that is there, for the next event to be taken, and for all.
+const AWAY: Duration = Duration::from_secs(2);
+const NEXT: Duration = Duration::from_secs(30);
+const ALL: Duration = Duration::from_secs(300);
 /// How long to wait before trying again: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -64,8 +67,16 @@ pub(crate) enum Event {
 #[derive(Clone, Debug)]
 pub(crate) struct Spool {
     waiting: Arc<Mutex<Waiting>>,
-    /// How many wait, with the one on its way. None: nobody listens.
-    left: Option<watch::Sender<usize>>,
+    /// None: nobody listens.
+    left: Option<watch::Sender<Left>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Left {
+    /// How many wait, with the one on its way.
+    events: usize,
+    /// Since the last attempt.
+    connected: bool,
 }
 
 /// Events, and when they were published.
@@ -75,7 +86,7 @@ impl Spool {
     /// Starts the task that forwards. `address` is a path, or `unix://` and a path; empty if nobody listens: events go nowhere then.
     /// `clients` is told when one comes.
     pub(crate) fn new(address: &str, namespace: &str, clients: watch::Sender<()>) -> Self {
-        let left = (!address.is_empty()).then(|| watch::Sender::new(0));
+        let left = (!address.is_empty()).then(watch::Sender::default);
         let spool = Self {
             waiting: Arc::default(),
             left,
@@ -99,20 +110,31 @@ impl Spool {
         let before = waiting.len();
         add(&mut waiting, (event, SystemTime::now()));
         let added = waiting.len() - before;
-        left.send_modify(|left| *left += added);
+        left.send_modify(|left| left.events += added);
     }
 
     /// How many events wait, with the one on its way.
     pub(crate) fn waiting(&self) -> usize {
-        self.left.as_ref().map_or(0, |left| *left.borrow())
+        self.left.as_ref().map_or(0, |left| left.borrow().events)
     }
 
-    /// Waits until everything has been taken, at most so long; before the shim ends.
-    pub(crate) async fn flushed(&self, time: Duration) -> bool {
+    /// Waits until everything has been taken, as long as that is to be expected; before the shim ends.
+    pub(crate) async fn flushed(&self) -> bool {
         let Some(left) = &self.left else { return true };
-        timeout(time, left.subscribe().wait_for(|left| *left == 0))
-            .await
-            .is_ok()
+        let mut left = left.subscribe();
+        let taken = async {
+            loop {
+                let now = *left.borrow_and_update();
+                let patience = if now.connected { NEXT } else { AWAY };
+                if now.events == 0 {
+                    return true;
+                }
+                if timeout(patience, left.changed()).await.is_err() {
+                    return false;
+                }
+            }
+        };
+        timeout(ALL, taken).await.unwrap_or(false)
     }
 }
 
@@ -137,19 +159,19 @@ async fn forward(
     address: PathBuf,
     namespace: String,
     waiting: Arc<Mutex<Waiting>>,
-    left: watch::Sender<usize>,
+    left: watch::Sender<Left>,
     clients: watch::Sender<()>,
 ) {
     let (mut more, mut come) = (left.subscribe(), clients.subscribe());
     let mut connection = None;
     // The senders are ours, so this is for ever.
-    while more.wait_for(|left| *left > 0).await.is_ok() {
+    while more.wait_for(|left| left.events > 0).await.is_ok() {
         let next = lock(&waiting).pop_front();
         // No event is as large as protobuf's limit.
         if let Some(request) = next.and_then(|(event, at)| request(event, at, &namespace).ok()) {
-            deliver(&address, &mut connection, &request, &mut come).await;
+            deliver(&address, &mut connection, &request, &left, &mut come).await;
         }
-        left.send_modify(|left| *left -= 1);
+        left.send_modify(|left| left.events -= 1);
     }
 }
 
@@ -158,13 +180,15 @@ async fn deliver(
     address: &Path,
     connection: &mut Option<EventsClient>,
     request: &ForwardRequest,
+    left: &watch::Sender<Left>,
     come: &mut watch::Receiver<()>,
 ) {
     let (mut pause, longest) = PAUSE;
     loop {
         come.borrow_and_update();
         let had_connection = connection.is_some();
-        match send(address, connection, request).await {
+        let sent = send(address, connection, request, left).await;
+        match sent {
             Ok(()) => return,
             Err(ttrpc::Error::RpcStatus(status)) if status.code() == Code::INVALID_ARGUMENT => {
                 return;
@@ -173,6 +197,7 @@ async fn deliver(
             Err(_) if had_connection => *connection = None,
             Err(_) => {
                 *connection = None;
+                note(left, false);
                 pause = match timeout(pause, come.changed()).await {
                     Ok(_) => PAUSE.0,
                     Err(_) => longest.min(pause * 2),
@@ -186,6 +211,7 @@ async fn send(
     address: &Path,
     connection: &mut Option<EventsClient>,
     request: &ForwardRequest,
+    left: &watch::Sender<Left>,
 ) -> ttrpc::Result<()> {
     let client = match connection {
         Some(client) => client,
@@ -197,10 +223,12 @@ async fn send(
             connection.insert(EventsClient::new(Client::new(Socket::new(stream))))
         }
     };
-    client
-        .forward(with_duration(ANSWER), request)
-        .await
-        .map(drop)
+    note(left, true);
+    client.forward(Context::default(), request).await.map(drop)
+}
+
+fn note(left: &watch::Sender<Left>, connected: bool) {
+    left.send_if_modified(|left| std::mem::replace(&mut left.connected, connected) != connected);
 }
 
 fn request(event: Event, at: SystemTime, namespace: &str) -> protobuf::Result<ForwardRequest> {
@@ -347,6 +375,10 @@ mod tests {
         })
     }
 
+    async fn soon(spool: &Spool, time: Duration) -> bool {
+        timeout(time, spool.flushed()).await == Ok(true)
+    }
+
     const LONG: Duration = Duration::from_secs(20);
 
     #[tokio::test]
@@ -363,7 +395,7 @@ mod tests {
         spool.publish(Event::Create(create.clone()));
         spool.publish(Event::Start(TaskStart::default()));
         spool.publish(Event::Delete(TaskDelete::default()));
-        assert!(spool.flushed(LONG).await);
+        assert!(soon(&spool, LONG).await);
         let envelopes = std::mem::take(&mut *taken.envelopes.lock().unwrap());
         let topics: Vec<_> = envelopes
             .iter()
@@ -391,21 +423,21 @@ mod tests {
         let spool = Spool::new(&scratch.address(), "ns", watch::Sender::default());
         (0..100).for_each(|status| spool.publish(exit(status)));
         assert!(
-            !spool.flushed(Duration::from_millis(100)).await,
+            !soon(&spool, Duration::from_millis(100)).await,
             "nobody has taken them"
         );
         let mut server = scratch.serve(&taken).await;
-        assert!(spool.flushed(LONG).await);
+        assert!(soon(&spool, LONG).await);
         // It restarts while the shim is idle, and while it is not.
         server.shutdown().await.unwrap();
         drop(server);
         (100..200).for_each(|status| spool.publish(exit(status)));
         assert!(
-            !spool.flushed(Duration::from_millis(100)).await,
+            !soon(&spool, Duration::from_millis(100)).await,
             "nobody has taken them"
         );
         let mut server = scratch.serve(&taken).await;
-        assert!(spool.flushed(LONG).await);
+        assert!(soon(&spool, LONG).await);
         assert_eq!(taken.exits(), (0..200).collect::<Vec<_>>());
         server.shutdown().await.unwrap();
     }
@@ -419,11 +451,11 @@ mod tests {
         *taken.code.lock().unwrap() = Code::UNAVAILABLE;
         taken.refusals.store(3, Ordering::Relaxed);
         (0..5).for_each(|status| spool.publish(exit(status)));
-        assert!(spool.flushed(LONG).await);
+        assert!(soon(&spool, LONG).await);
         *taken.code.lock().unwrap() = Code::INVALID_ARGUMENT;
         taken.refusals.store(1, Ordering::Relaxed);
         (5..8).for_each(|status| spool.publish(exit(status)));
-        assert!(spool.flushed(LONG).await);
+        assert!(soon(&spool, LONG).await);
         assert_eq!(taken.exits(), [0, 1, 2, 3, 4, 6, 7]);
         server.shutdown().await.unwrap();
     }
@@ -438,7 +470,7 @@ mod tests {
         let _first = std::os::unix::net::UnixStream::connect(scratch.0.join("s")).unwrap();
         let spool = Spool::new(&scratch.address(), "ns", watch::Sender::default());
         spool.publish(exit(0));
-        assert!(!spool.flushed(Duration::from_millis(100)).await);
+        assert!(!soon(&spool, Duration::from_millis(100)).await);
     }
 
     #[tokio::test]
@@ -449,10 +481,10 @@ mod tests {
         let spool = Spool::new(&scratch.address(), "ns", clients.clone());
         spool.publish(exit(0));
         // Long enough for pauses to have become longer than what is waited below.
-        assert!(!spool.flushed(Duration::from_secs(4)).await);
+        assert!(!soon(&spool, Duration::from_secs(4)).await);
         let mut server = scratch.serve(&taken).await;
         clients.send_replace(());
-        assert!(spool.flushed(Duration::from_secs(2)).await);
+        assert!(soon(&spool, Duration::from_secs(2)).await);
         server.shutdown().await.unwrap();
     }
 
@@ -460,7 +492,7 @@ mod tests {
     async fn without_an_address_nothing_waits() {
         let spool = Spool::new("", "ns", watch::Sender::default());
         spool.publish(exit(0));
-        assert!(spool.flushed(Duration::ZERO).await);
+        assert!(spool.flushed().await);
     }
 
     #[test]

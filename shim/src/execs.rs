@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::bundle;
 use crate::cli;
-use crate::container::{Container, drain, ended};
+use crate::container::{Container, EXEC_DRAIN, drain, ended};
 use crate::error::{Error, Kind, Result};
 use crate::events::Event;
 use crate::io::{Stdio, Streams};
@@ -18,6 +18,7 @@ use crate::process::{Ended, Phase, Process, State};
 use crate::protos::events::{TaskExecAdded, TaskExecStarted};
 use crate::protos::task::ExecProcessRequest;
 use crate::reaper::{Child, Exit};
+use crate::runtime::Newborn;
 
 /// How many ends are remembered, for a Delete that is asked for again.
 pub(crate) const REMEMBERED: usize = 64;
@@ -140,18 +141,16 @@ impl Container {
     pub(crate) async fn start_exec(self: &Arc<Self>, id: &str) -> Result<i32> {
         let exec = self.execs.get(id)?;
         let _operation = exec.process.operation.lock().await;
+        self.accepts_execs()
+            .inspect_err(|_| exec.process.will_not_run())?;
         if !matches!(exec.process.state(), State::Registered) {
             return Err(Error::unknown("cannot start a running process"));
         }
-        self.accepts_execs()?;
         let busy = Busy::new(self);
         let child = match self.run(&exec).await {
             Ok(child) => Arc::new(child),
             Err(error) => {
-                exec.process.set_ended(Ended {
-                    pid: 0,
-                    exit: Exit::now(255),
-                });
+                exec.process.will_not_run();
                 exec.process.close_stdio();
                 return Err(error);
             }
@@ -174,10 +173,14 @@ impl Container {
             .map_err(|error| Error::os("open the streams", error))?;
         let pid_file = bundle::pid_file(&self.bundle, &exec.id);
         let expectation = self.shim.reaper.expect();
-        let closing = self.closing.subscribe();
+        let newborn = Newborn {
+            pid_file: &pid_file,
+            streams: &stdio,
+            expectation: &expectation,
+        };
         let called = self
             .runtime
-            .exec(&self.id, &exec.spec, &pid_file, &stdio, closing)
+            .exec(&self.id, &exec.spec, newborn, self.closing())
             .await;
         let claim = || expectation.claim(bundle::read_pid(&pid_file)?);
         if let Err(error) = called {
@@ -212,13 +215,18 @@ impl Container {
         let _operation = exec.process.operation.lock().await;
         let ended = match exec.process.state() {
             State::Stopped(ended) => ended,
-            State::Registered => Ended {
-                pid: 0,
-                exit: Exit::now(0),
-            },
+            State::Registered => {
+                let never = Ended {
+                    pid: 0,
+                    exit: Exit::now(0),
+                };
+                // For those who wait for it.
+                exec.process.set_ended(never);
+                never
+            }
             State::Alive(..) => return Err(Error::precondition("cannot delete a running process")),
         };
-        drain(&exec.process, id).await;
+        drain(&exec.process, id, EXEC_DRAIN).await;
         exec.process.close_stdio();
         match fs::remove_file(bundle::pid_file(&self.bundle, id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -7,6 +7,7 @@ pub mod protos;
 pub mod timestamp;
 
 mod accept;
+mod aside;
 mod bundle;
 mod cgroup;
 mod cli;

@@ -1,8 +1,9 @@
 //! What the client says about the runtime, in three forms: runc's options, a table of TOML (CRI and Docker, for runtimes whose name
 //! they do not know), or nothing.
 //!
-//! The TOML is what programs write: one `Key = value` a line, with strings, booleans and numbers. Anything else is an error, since an
-//! option that is overlooked makes another container than was asked for.
+//! The TOML is what programs write: one `Key = value` a line, with strings, booleans and numbers. Other values of options that we know are
+//! errors, as is one of them in a table, since an option that is overlooked makes another container than was asked for. What we do not know
+//! is overlooked, whatever its value: tables, and arrays over several lines.
 
 use std::fs;
 
@@ -31,6 +32,20 @@ pub(crate) struct Options {
     pub(crate) criu_image_path: String,
     pub(crate) criu_work_path: String,
 }
+
+/// By the names of runc's options in TOML.
+const KNOWN: [&str; 10] = [
+    "NoPivotRoot",
+    "NoNewKeyring",
+    "ShimCgroup",
+    "IoUid",
+    "IoGid",
+    "BinaryName",
+    "Root",
+    "SystemdCgroup",
+    "CriuImagePath",
+    "CriuWorkPath",
+];
 
 impl Options {
     pub(crate) fn from_any(any: Option<&Any>) -> Result<Self> {
@@ -80,15 +95,34 @@ impl Options {
 
     fn from_toml(text: &str) -> Result<Self> {
         let mut options = Self::default();
-        for line in text
+        let mut lines = text
             .lines()
             .map(str::trim)
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        {
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let mut in_table = false;
+        while let Some(line) = lines.next() {
+            if line.starts_with('[') {
+                log::warn(&format!(
+                    "unknown table {line} of the runtime's options, ignoring"
+                ));
+                in_table = true;
+                continue;
+            }
             let refused = || Error::invalid(format!("the runtime's options: cannot read '{line}'"));
-            let (key, value) = line.split_once('=').ok_or_else(refused)?;
-            let key = key.trim().trim_matches('"');
-            let value = Value::parse(value.trim()).ok_or_else(refused)?;
+            let (key, text) = line.split_once('=').ok_or_else(refused)?;
+            let (key, text) = (key.trim().trim_matches('"'), text.trim());
+            if !KNOWN.contains(&key) {
+                log::warn(&format!("unknown option {key} of the runtime, ignoring"));
+                let mut open = brackets(text);
+                while open > 0 {
+                    open += brackets(lines.next().ok_or_else(refused)?);
+                }
+                continue;
+            }
+            if in_table {
+                return Err(refused());
+            }
+            let value = Value::parse(text).ok_or_else(refused)?;
             match (key, value) {
                 ("NoPivotRoot", Value::Bool(on)) => options.no_pivot_root = on,
                 ("NoNewKeyring", Value::Bool(on)) => options.no_new_keyring = on,
@@ -100,13 +134,7 @@ impl Options {
                 ("SystemdCgroup", Value::Bool(on)) => options.systemd_cgroup = on,
                 ("CriuImagePath", Value::Text(path)) => options.criu_image_path = path,
                 ("CriuWorkPath", Value::Text(path)) => options.criu_work_path = path,
-                (
-                    "NoPivotRoot" | "NoNewKeyring" | "ShimCgroup" | "IoUid" | "IoGid"
-                    | "BinaryName" | "Root",
-                    _,
-                ) => return Err(refused()),
-                ("SystemdCgroup" | "CriuImagePath" | "CriuWorkPath", _) => return Err(refused()),
-                _ => log::warn(&format!("unknown option {key} of the runtime, ignoring")),
+                _ => return Err(refused()),
             }
         }
         Ok(options)
@@ -144,6 +172,28 @@ impl Value {
         let number = text.split('#').next().unwrap_or_default().trim();
         number.parse().ok().map(Self::Number)
     }
+}
+
+/// How many arrays and inline tables a line opens, less those that it closes.
+fn brackets(line: &str) -> isize {
+    let (mut open, mut quote, mut escaped) = (0, None, false);
+    for character in line.chars() {
+        match (quote, character) {
+            (Some('"'), '\\') if !escaped => {
+                escaped = true;
+                continue;
+            }
+            (Some(end), _) if character == end && !escaped => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(character),
+            (None, '[' | '{') => open += 1,
+            (None, ']' | '}') => open -= 1,
+            (None, '#') => break,
+            (None, _) => {}
+        }
+        escaped = false;
+    }
+    open
 }
 
 /// Whether this is at most a comment.
@@ -202,9 +252,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_unknown_is_overlooked_whatever_it_is() {
+        let text = "A = [\"]\", '[', [1]] # [\nB = [ # of these\n  \"\\\"[\",\n]\nC = { d = 1.5 }\nE = -7\nRoot = '/r'\n[table]\nF = 1979-05-27\n";
+        assert_eq!(Options::from_toml(text).unwrap().root, "/r");
+        assert!(Options::from_toml("A = [\n").is_err());
+    }
+
+    #[test]
     fn toml_that_is_not_understood_is_refused() {
         for text in [
-            "[table]",
+            "[table]\nRoot = 'a'",
             "Root = [\"a\"]",
             "Root = 'a",
             "SystemdCgroup = \"true\"",

@@ -96,6 +96,16 @@ impl Process {
         self.ended.send_replace(Some(ended));
     }
 
+    /// The end of one that was never started, and cannot be any more.
+    pub(crate) fn will_not_run(&self) {
+        if matches!(self.state(), State::Registered) {
+            self.set_ended(Ended {
+                pid: 0,
+                exit: Exit::now(255),
+            });
+        }
+    }
+
     pub(crate) async fn ended(&self) -> Ended {
         let mut ended = self.ended.subscribe();
         loop {

@@ -3,14 +3,15 @@
 //!
 //! A child is known by its pidfd, from when its pid was read until it is reaped; its pid cannot be another's meanwhile, since only we reap.
 //! While somebody expects a pid that he does not know yet ([`Reaper::expect`]), no unknown child is reaped: a process that dies
-//! before its pid was read stays a zombie until it can be claimed. Others that come to us, orphans of containers, are reaped at once.
+//! before its pid was read stays a zombie until it can be claimed. Others that come to us, orphans of containers, are reaped at once; also
+//! while a command takes long ([`LONG`]) and lives, since what it makes is its own child until it ends.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -40,15 +41,40 @@ impl Exit {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reaper(Arc<Mutex<Known>>);
 
+/// How long zombies may gather for a command. One that is a script, and makes a process by another command, has so long.
+const LONG: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Default)]
 struct Known {
     children: HashSet<i32>,
-    expected: usize,
+    expected: HashMap<usize, Expected>,
+    next: usize,
+}
+
+#[derive(Debug)]
+struct Expected {
+    since: Instant,
+    /// The command that will say the pid; 0 if there is none yet.
+    command: i32,
+}
+
+impl Known {
+    /// Whether an unknown child may be what somebody expects.
+    fn may_be_expected(&self) -> bool {
+        self.expected.values().any(|expected| {
+            let lives = self.children.contains(&expected.command)
+                && matches!(
+                    sys::wait(Children::Pid(expected.command), libc::WNOWAIT),
+                    Ok(None)
+                );
+            expected.since.elapsed() < LONG || !lives
+        })
+    }
 }
 
 /// While it lives, no unknown child is reaped.
 #[derive(Debug)]
-pub(crate) struct Expectation(Reaper);
+pub(crate) struct Expectation(Reaper, usize);
 
 /// A child that will be reaped by [`Child::exited`], or by [`Child::reap`].
 #[derive(Debug)]
@@ -75,18 +101,24 @@ impl Reaper {
     }
 
     pub(crate) fn expect(&self) -> Expectation {
-        self.known().expected += 1;
-        Expectation(self.clone())
+        let mut known = self.known();
+        let number = known.next;
+        known.next += 1;
+        let expected = Expected {
+            since: Instant::now(),
+            command: 0,
+        };
+        known.expected.insert(number, expected);
+        Expectation(self.clone(), number)
     }
 
     /// Reaps what has ended and nobody waits for. A child that somebody waits for ends it: he will reap it and have us look again.
     fn sweep(&self) {
         let known = self.known();
-        if known.expected > 0 {
-            return;
-        }
+        // In this order: what a command has made comes to us before its own end is seen.
         while let Ok(Some(ended)) = sys::wait(Children::All, libc::WNOWAIT)
             && !known.children.contains(&ended.pid)
+            && !known.may_be_expected()
             && sys::wait(Children::Pid(ended.pid), 0).is_ok()
         {}
     }
@@ -97,6 +129,13 @@ impl Reaper {
 }
 
 impl Expectation {
+    /// The command that is going to say it.
+    pub(crate) fn is_told_by(&self, command: &Child) {
+        if let Some(expected) = self.0.known().expected.get_mut(&self.1) {
+            expected.command = command.pid;
+        }
+    }
+
     /// Takes the process as ours to wait for. It need not be alive any more, but must be our child or about to become it.
     pub(crate) fn claim(&self, pid: i32) -> io::Result<Child> {
         let pidfd = sys::register(sys::pidfd_open(pid)?, Interest::READABLE)?;
@@ -112,7 +151,7 @@ impl Expectation {
 
 impl Drop for Expectation {
     fn drop(&mut self) {
-        self.0.known().expected -= 1;
+        self.0.known().expected.remove(&self.1);
         self.0.sweep();
     }
 }

@@ -20,7 +20,7 @@ use crate::io::{Inner, Stdio as Streams};
 use crate::log;
 use crate::options::Options;
 use crate::protos::runc_options::CheckpointOptions;
-use crate::reaper::{Child, Exit, Reaper};
+use crate::reaper::{Child, Exit, Expectation, Reaper};
 use crate::sys;
 
 /// For what makes, starts, removes or saves: hooks, a checkpoint or a slow disk may take long.
@@ -29,8 +29,11 @@ const LONG: Duration = Duration::from_secs(600);
 /// For what a client waits for impatiently.
 const SHORT: Duration = Duration::from_secs(30);
 
-/// How long a command may go on that puts something into a container which has ended.
+/// How long a command may go on when its container has ended: what waits for it must not wait long.
 const POINTLESS: Duration = Duration::from_secs(2);
+
+/// The same of one by which a container ends, and which has still something to do then.
+const SAVING: Duration = Duration::from_secs(10);
 
 /// The environment's word for seconds that no command may exceed.
 const DEADLINE: &str = "CAISSON_SHIM_DEADLINE";
@@ -48,8 +51,35 @@ pub(crate) struct Runtime {
     reaper: Reaper,
 }
 
+/// A process that a command is to make: where it says the pid, the streams, and by what it is claimed then.
+pub(crate) struct Newborn<'a> {
+    pub(crate) pid_file: &'a Path,
+    pub(crate) streams: &'a Streams,
+    pub(crate) expectation: &'a Expectation,
+}
+
 /// Says when a container has ended.
 pub(crate) type Closing = watch::Receiver<bool>;
+
+/// How long a command may take, and how long from the end of its container on.
+struct Limit {
+    deadline: Duration,
+    closing: Option<(Closing, Duration)>,
+}
+
+impl Limit {
+    fn until(self, closing: Closing, rest: Duration) -> Self {
+        let closing = Some((closing, rest));
+        Self { closing, ..self }
+    }
+}
+
+impl From<Duration> for Limit {
+    fn from(deadline: Duration) -> Self {
+        let closing = None;
+        Self { deadline, closing }
+    }
+}
 
 impl Runtime {
     pub(crate) fn new(options: Options, namespace: &str, reaper: Reaper) -> Self {
@@ -75,16 +105,16 @@ impl Runtime {
         &self,
         id: &str,
         bundle: &Path,
-        pid_file: &Path,
-        streams: &Streams,
+        newborn: Newborn<'_>,
+        closing: Closing,
     ) -> Result<()> {
         let mut arguments: Vec<OsString> = vec![
             "--bundle".into(),
             bundle.into(),
             "--pid-file".into(),
-            pid_file.into(),
+            newborn.pid_file.into(),
         ];
-        console(&mut arguments, streams);
+        console(&mut arguments, newborn.streams);
         if self.options.no_pivot_root {
             arguments.push("--no-pivot".into());
         }
@@ -92,10 +122,8 @@ impl Runtime {
             arguments.push("--no-new-keyring".into());
         }
         arguments.push(id.into());
-        let inner = streams
-            .take_inner()
-            .map_err(|error| Error::os("take the streams", error))?;
-        self.call("create", arguments, Ends::Streams(inner), LONG)
+        let limit = Limit::from(LONG).until(closing, POINTLESS);
+        self.call("create", arguments, newborn.ends()?, limit)
             .await
             .map(drop)
     }
@@ -106,8 +134,7 @@ impl Runtime {
         id: &str,
         bundle: &Path,
         images: &Path,
-        pid_file: &Path,
-        streams: &Streams,
+        newborn: Newborn<'_>,
     ) -> Result<()> {
         let work = if self.options.criu_work_path.is_empty() {
             bundle.join("criu-restore")
@@ -118,7 +145,7 @@ impl Runtime {
             "--bundle".into(),
             bundle.into(),
             "--pid-file".into(),
-            pid_file.into(),
+            newborn.pid_file.into(),
             "--image-path".into(),
             images.into(),
             "--work-path".into(),
@@ -126,15 +153,12 @@ impl Runtime {
             "--detach".into(),
             "--no-subreaper".into(),
         ];
-        console(&mut arguments, streams);
+        console(&mut arguments, newborn.streams);
         if self.options.no_pivot_root {
             arguments.push("--no-pivot".into());
         }
         arguments.push(id.into());
-        let inner = streams
-            .take_inner()
-            .map_err(|error| Error::os("take the streams", error))?;
-        self.call("restore", arguments, Ends::Streams(inner), LONG)
+        self.call("restore", arguments, newborn.ends()?, LONG)
             .await
             .map(drop)
     }
@@ -146,6 +170,7 @@ impl Runtime {
         images: &Path,
         work: &Path,
         options: &CheckpointOptions,
+        closing: Closing,
     ) -> Result<()> {
         let mut arguments: Vec<OsString> = vec![
             "--image-path".into(),
@@ -172,36 +197,38 @@ impl Runtime {
             ]);
         }
         arguments.push(id.into());
-        self.call("checkpoint", arguments, Ends::Nothing, LONG)
+        let limit = Limit::from(LONG).until(closing, SAVING);
+        self.call("checkpoint", arguments, Ends::Nothing, limit)
             .await
             .map(drop)
     }
 
     /// Whether the container's program runs, as the runtime sees it.
-    pub(crate) async fn is_running(&self, id: &str) -> bool {
+    pub(crate) async fn is_running(&self, id: &str, closing: Closing) -> bool {
         #[derive(Deserialize)]
         struct State {
             status: String,
         }
-        let state = self.call("state", vec![id.into()], Ends::Nothing, SHORT);
+        let limit = Limit::from(SHORT).until(closing, POINTLESS);
+        let state = self.call("state", vec![id.into()], Ends::Nothing, limit);
         let state = state.await.ok();
         let state = state.and_then(|text| serde_json::from_str::<State>(&text).ok());
         state.is_some_and(|state| state.status == "running")
     }
 
-    pub(crate) async fn start(&self, id: &str) -> Result<()> {
-        self.call("start", vec![id.into()], Ends::Nothing, LONG)
+    pub(crate) async fn start(&self, id: &str, closing: Closing) -> Result<()> {
+        let limit = Limit::from(LONG).until(closing, POINTLESS);
+        self.call("start", vec![id.into()], Ends::Nothing, limit)
             .await
             .map(drop)
     }
 
-    /// `process` is the JSON of an OCI process. When the container has ended, the command has not long any more.
+    /// `process` is the JSON of an OCI process.
     pub(crate) async fn exec(
         &self,
         id: &str,
         process: &[u8],
-        pid_file: &Path,
-        streams: &Streams,
+        newborn: Newborn<'_>,
         closing: Closing,
     ) -> Result<()> {
         let process = memory("process", process)?;
@@ -210,51 +237,67 @@ impl Runtime {
             path_of(&process),
             "--detach".into(),
             "--pid-file".into(),
-            pid_file.into(),
+            newborn.pid_file.into(),
         ];
-        console(&mut arguments, streams);
+        console(&mut arguments, newborn.streams);
         arguments.push(id.into());
-        let inner = streams
-            .take_inner()
-            .map_err(|error| Error::os("take the streams", error))?;
-        let ends = Ends::Streams(inner);
-        self.call_until("exec", arguments, ends, LONG, Some(closing))
+        let limit = Limit::from(LONG).until(closing, POINTLESS);
+        self.call("exec", arguments, newborn.ends()?, limit)
             .await
             .map(drop)
     }
 
-    pub(crate) async fn kill(&self, id: &str, signal: u32, all: bool) -> Result<()> {
+    pub(crate) async fn kill(
+        &self,
+        id: &str,
+        signal: u32,
+        all: bool,
+        closing: Closing,
+    ) -> Result<()> {
         let mut arguments: Vec<OsString> = Vec::new();
         if all {
             arguments.push("--all".into());
         }
         arguments.extend([id.into(), signal.to_string().into()]);
-        self.call("kill", arguments, Ends::Nothing, SHORT)
+        let limit = Limit::from(SHORT).until(closing, POINTLESS);
+        self.call("kill", arguments, Ends::Nothing, limit)
             .await
             .map(drop)
     }
 
     /// That there is no such container is no error.
     pub(crate) async fn delete(&self, id: &str, force: bool) -> Result<()> {
+        self.delete_within(id, force, LONG.into()).await
+    }
+
+    /// Of one whose init lives; its end says that all is done but for the tidying.
+    pub(crate) async fn delete_created(&self, id: &str, closing: Closing) -> Result<()> {
+        let limit = Limit::from(LONG).until(closing, POINTLESS);
+        self.delete_within(id, false, limit).await
+    }
+
+    async fn delete_within(&self, id: &str, force: bool, limit: Limit) -> Result<()> {
         let mut arguments: Vec<OsString> = Vec::new();
         if force {
             arguments.push("--force".into());
         }
         arguments.push(id.into());
-        match self.call("delete", arguments, Ends::Nothing, LONG).await {
+        match self.call("delete", arguments, Ends::Nothing, limit).await {
             Err(_) if !self.knows(id) => Ok(()),
             other => other.map(drop),
         }
     }
 
-    pub(crate) async fn pause(&self, id: &str) -> Result<()> {
-        self.call("pause", vec![id.into()], Ends::Nothing, SHORT)
+    pub(crate) async fn pause(&self, id: &str, closing: Closing) -> Result<()> {
+        let limit = Limit::from(SHORT).until(closing, POINTLESS);
+        self.call("pause", vec![id.into()], Ends::Nothing, limit)
             .await
             .map(drop)
     }
 
-    pub(crate) async fn resume(&self, id: &str) -> Result<()> {
-        self.call("resume", vec![id.into()], Ends::Nothing, SHORT)
+    pub(crate) async fn resume(&self, id: &str, closing: Closing) -> Result<()> {
+        let limit = Limit::from(SHORT).until(closing, POINTLESS);
+        self.call("resume", vec![id.into()], Ends::Nothing, limit)
             .await
             .map(drop)
     }
@@ -278,31 +321,25 @@ impl Runtime {
             .await
     }
 
+    /// Runs one command to its end, and returns what it printed.
     async fn call(
         &self,
         verb: &'static str,
         arguments: Vec<OsString>,
-        ends: Ends,
-        deadline: Duration,
+        ends: Ends<'_>,
+        limit: impl Into<Limit>,
     ) -> Result<String> {
-        self.call_until(verb, arguments, ends, deadline, None).await
-    }
-
-    /// Runs one command to its end, and returns what it printed.
-    async fn call_until(
-        &self,
-        verb: &'static str,
-        arguments: Vec<OsString>,
-        ends: Ends,
-        deadline: Duration,
-        closing: Option<Closing>,
-    ) -> Result<String> {
-        let deadline = deadline.min(self.longest);
+        let mut limit = limit.into();
+        limit.deadline = limit.deadline.min(self.longest);
         let failed =
             |error: &io::Error| Error::unknown(format!("run {} {verb}: {error}", self.program()));
         let log = memory("log", b"")?;
         let output = memory("output", b"")?;
         let mut command = self.command(verb, arguments, &log);
+        let newborn = match &ends {
+            Ends::Streams(_, expectation) => Some(*expectation),
+            Ends::Input(_) | Ends::Nothing => None,
+        };
         ends.connect(&mut command, &output)
             .map_err(|error| failed(&error))?;
         let expectation = self.reaper.expect();
@@ -312,9 +349,12 @@ impl Runtime {
         let child = expectation
             .claim(spawned.id().cast_signed())
             .map_err(|error| failed(&error))?;
+        if let Some(newborn) = newborn {
+            newborn.is_told_by(&child);
+        }
         let command = Running(child);
         drop(expectation);
-        let exit = command.ended(verb, deadline, closing).await?;
+        let exit = command.ended(verb, limit).await?;
         let exit = exit.map_err(|error| failed(&error))?;
         let output = text(output)?;
         let log = text(log)?;
@@ -367,18 +407,14 @@ struct Running(Child);
 
 impl Running {
     /// Waits for its end. One that does not end in time is killed, and that is the error.
-    async fn ended(
-        &self,
-        verb: &str,
-        deadline: Duration,
-        closing: Option<Closing>,
-    ) -> Result<io::Result<Exit>> {
+    async fn ended(&self, verb: &str, limit: Limit) -> Result<io::Result<Exit>> {
+        let deadline = limit.deadline;
         let pointless = async {
-            match closing {
-                Some(mut closing) => {
+            match limit.closing {
+                Some((mut closing, rest)) => {
                     // Its sender is the container, which is in use here.
                     closing.wait_for(|closing| *closing).await.ok();
-                    tokio::time::sleep(POINTLESS).await;
+                    tokio::time::sleep(rest).await;
                 }
                 None => std::future::pending().await,
             }
@@ -386,7 +422,7 @@ impl Running {
         let error = tokio::select! {
             biased;
             exit = self.0.exited() => return Ok(exit),
-            () = pointless => Error::precondition(format!("OCI runtime {verb} was killed: the container has ended")),
+            () = pointless => Error::precondition(format!("OCI runtime {verb} was killed: the container has ended, or is to")),
             () = tokio::time::sleep(deadline) => Error::new(
                 Kind::DeadlineExceeded,
                 format!("OCI runtime {verb} did not end within {} seconds and was killed", deadline.as_secs()),
@@ -405,19 +441,27 @@ impl Drop for Running {
     }
 }
 
+impl<'a> Newborn<'a> {
+    fn ends(&self) -> Result<Ends<'a>> {
+        let inner = self.streams.take_inner();
+        let inner = inner.map_err(|error| Error::os("take the streams", error))?;
+        Ok(Ends::Streams(inner, self.expectation))
+    }
+}
+
 /// What the command's standard streams are.
-enum Ends {
-    /// A container's.
-    Streams(Inner),
+enum Ends<'a> {
+    /// Those of a process that it is to make.
+    Streams(Inner, &'a Expectation),
     /// Something to read.
     Input(File),
     Nothing,
 }
 
-impl Ends {
+impl Ends<'_> {
     fn connect(self, command: &mut Command, output: &File) -> io::Result<()> {
         let stdin = match self {
-            Self::Streams(inner) => {
+            Self::Streams(inner, _) => {
                 command
                     .stdin(inner.stdin)
                     .stdout(inner.stdout)

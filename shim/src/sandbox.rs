@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use protobuf::MessageField;
 use ttrpc::r#async::{Service, TtrpcContext};
 
+use crate::aside::aside;
 use crate::containers::Containers;
 use crate::end::End;
 use crate::error::{Error, Result};
@@ -155,14 +156,14 @@ impl Sandbox for Sandboxes {
                 Ok(pod) => {
                     stop(&containers, &pod, Duration::ZERO).await?;
                     containers.delete_all().await?;
-                    pod.undo()?;
+                    aside(move || pod.undo()).await?;
                     containers.forget_pod();
                 }
                 // A client whose CreateSandbox has failed asks for the shim's end by this, and by nothing else.
                 Err(_) if containers.are_none() => {}
                 Err(error) => return Err(error),
             }
-            end.now();
+            end.now().await;
             Ok(())
         })
         .await?;

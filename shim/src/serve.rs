@@ -1,4 +1,4 @@
-//! The serving shim: one thread, which waits for requests, for children and for signals, and ends when a client says so and nothing is left.
+//! The serving shim: one thread (but see `aside`), which waits for requests, for children and for signals, and ends when a client says so and nothing is left.
 //!
 //! Made by `start`, which passes the listening socket as standard input.
 
@@ -27,12 +27,9 @@ use crate::containers::Containers;
 use crate::end::End;
 use crate::events::Spool;
 use crate::reaper::Reaper;
-use crate::{log, sandbox, socket, task};
+use crate::{aside, log, sandbox, socket, task};
 
-/// How long the end waits for containerd to take the last events; it waits 3 s for us.
-const FLUSH: Duration = Duration::from_secs(2);
-
-/// How long it waits for the last replies.
+/// How long the end waits for the last replies.
 const LAST_REPLIES: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<()> {
@@ -42,10 +39,10 @@ pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<()> {
     let listener = take_standard_streams()?;
     log::open(&invocation.namespace, &invocation.id, invocation.debug);
     let socket = path_of(&listener)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(serve(invocation, listener, &socket))
+    let runtime = aside::runtime()?;
+    let served = runtime.block_on(serve(invocation, listener, &socket));
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(invocation: &Invocation, listener: StdListener, path: &Path) -> anyhow::Result<()> {
@@ -88,7 +85,8 @@ async fn serve(invocation: &Invocation, listener: StdListener, path: &Path) -> a
     server.stop_listen().await;
     // The next shim of this group makes its own.
     socket::remove(path)?;
-    if !spool.flushed(FLUSH).await {
+    end.hidden();
+    if !spool.flushed().await {
         log::warn("events were not taken in time, ignoring");
     }
     // Clients that still wait for something keep a connection; the process' end closes it.

@@ -10,12 +10,21 @@ use shim::protos::events::{
 use shim::protos::forward::ForwardRequest;
 use shim::protos::forward_ttrpc::{Events, create_events};
 use shim::protos::types::Envelope;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
 use ttrpc::r#async::{Server, TtrpcContext};
 
 /// Takes events the way containerd does.
-pub(super) async fn take_events(path: &str, sender: mpsc::Sender<String>) -> Server {
-    let service = create_events(Arc::new(Taken(Mutex::new(sender))));
+pub(super) async fn take_events(
+    path: &str,
+    sender: mpsc::Sender<String>,
+    slowness: Arc<AtomicU64>,
+) -> Server {
+    let service = create_events(Arc::new(Taken {
+        sender: Mutex::new(sender),
+        slowness,
+    }));
     let bound = Server::new().bind(&format!("unix://{path}"));
     let mut server = bound
         .unwrap_or_else(|error| panic!("bind {path}: {error}"))
@@ -27,18 +36,25 @@ pub(super) async fn take_events(path: &str, sender: mpsc::Sender<String>) -> Ser
     server
 }
 
-struct Taken(Mutex<mpsc::Sender<String>>);
+struct Taken {
+    sender: Mutex<mpsc::Sender<String>>,
+    slowness: Arc<AtomicU64>,
+}
 
 #[async_trait::async_trait]
 impl Events for Taken {
     async fn forward(&self, _: &TtrpcContext, request: ForwardRequest) -> ttrpc::Result<Empty> {
         let told = tell(&request.envelope);
         // The test may be over.
-        self.0
+        self.sender
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .send(told)
             .ok();
+        let each = Duration::from_millis(self.slowness.load(Ordering::Relaxed));
+        if !each.is_zero() {
+            tokio::time::sleep(each).await;
+        }
         Ok(Empty::new())
     }
 }

@@ -22,16 +22,10 @@ fn pausing() -> Bundle {
     bundle
 }
 
-/// A shim whose runtime hangs at this command, by a program in its place.
+/// A shim whose runtime hangs at this command.
 fn hanging(verb: &str, deadline: Option<&str>) -> Shim {
     let mut shim = Shim::prepared(pausing());
-    let runtime = place::runtime().display().to_string();
-    let script = format!(
-        "#!/bin/busybox sh\ncase \" $* \" in *\" {verb} \"*) exec /bin/busybox sleep 1000 ;; esac\nexec {runtime} \"$@\"\n"
-    );
-    let program = shim.bundle.scratch.file("runtime", script);
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    shim.options.binary_name = program.display().to_string();
+    shim.have_runtime(&format!("*\" {verb} \"*"), "exec /bin/busybox sleep 1000");
     let deadline = deadline.map(|seconds| ("CAISSON_SHIM_DEADLINE".to_owned(), seconds.to_owned()));
     shim.environment.extend(deadline);
     shim.launch(Protocol::Bootstrap);
@@ -47,22 +41,6 @@ fn run(shim: &Shim) -> (String, i32) {
     (id, pid)
 }
 
-/// The command that hangs.
-#[track_caller]
-fn hung(shim: &Shim) -> i32 {
-    for _ in 0..1000 {
-        let children = shim.children();
-        if let Some((pid, _)) = children
-            .iter()
-            .find(|(_, command)| command.contains("sleep 1000"))
-        {
-            return *pid;
-        }
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
-    panic!("no command hangs: {:?}", shim.children());
-}
-
 #[test]
 fn a_command_that_hangs_is_killed_at_its_deadline_and_keeps_nobody_waiting() {
     require!(containers, busybox);
@@ -75,7 +53,7 @@ fn a_command_that_hangs_is_killed_at_its_deadline_and_keeps_nobody_waiting() {
     };
     let call =
         shim.begin(|client| async move { client.kill(with_timeout(0), &request).await.is_ok() });
-    let command = hung(&shim);
+    let command = shim.hung();
     let before = Instant::now();
     assert_eq!(shim.state(&id, "").unwrap().status.value(), 2, "running");
     assert!(
@@ -125,7 +103,7 @@ fn an_exec_that_hangs_does_not_hold_back_the_end_of_init() {
     };
     let call =
         shim.begin(|client| async move { client.start(with_timeout(0), &request).await.is_ok() });
-    let command = hung(&shim);
+    let command = shim.hung();
     let before = Instant::now();
     shim.kill_process(pid);
     assert_eq!(shim.wait(&id, ""), Ok(137));

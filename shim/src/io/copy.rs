@@ -1,7 +1,9 @@
 //! The tasks that copy, one per stream. They wake when there is data, or room for what waits, and at no other time.
 
+use std::future::pending;
 use std::io::Result;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -21,7 +23,7 @@ const DECENT: libc::c_int = 32 << 10;
 
 /// From a pipe.
 pub(super) async fn from_pipe(pipe: AsyncFd<OwnedFd>, mut sink: Sink) {
-    copy(&pipe, |fd| Source::Pipe(fd.as_fd()), &mut sink).await;
+    copy(&pipe, |fd| Source::Pipe(fd.as_fd()), &mut sink, pending()).await;
 }
 
 /// From a pipe that the runtime's command writes to as well, until `made`: if it fails, what it says there is not the process's. Of one
@@ -52,19 +54,39 @@ pub(super) async fn from_process(
     from_pipe(pipe, sink).await;
 }
 
-/// From a terminal.
-pub(super) async fn from_terminal(terminal: Arc<AsyncFd<OwnedFd>>, mut sink: Sink) {
-    copy(&terminal, |fd| Source::Terminal(fd.as_fd()), &mut sink).await;
+/// From a terminal, until it or `input` has ended: what is there by then is still copied.
+pub(super) async fn from_terminal(
+    terminal: Arc<AsyncFd<OwnedFd>>,
+    mut sink: Sink,
+    mut input: watch::Receiver<()>,
+) {
+    let hung_up = async { while input.changed().await.is_ok() {} };
+    copy(
+        &terminal,
+        |fd| Source::Terminal(fd.as_fd()),
+        &mut sink,
+        hung_up,
+    )
+    .await;
 }
 
-async fn copy(from: &AsyncFd<OwnedFd>, source: fn(&OwnedFd) -> Source<'_>, sink: &mut Sink) {
+async fn copy(
+    from: &AsyncFd<OwnedFd>,
+    source: fn(&OwnedFd) -> Source<'_>,
+    sink: &mut Sink,
+    until: impl Future<Output = ()>,
+) {
+    let mut until = pin!(until);
     loop {
         match sink.take(source(from.get_ref())) {
             Moved::Something => {}
-            Moved::Nothing => match from.readable().await {
-                Ok(mut ready) => ready.clear_ready(),
-                // The shim ends.
-                Err(_) => return,
+            Moved::Nothing => tokio::select! {
+                ready = from.readable() => match ready {
+                    Ok(mut ready) => ready.clear_ready(),
+                    // The shim ends.
+                    Err(_) => return,
+                },
+                () = &mut until => return,
             },
             Moved::Full => sink.room().await,
             Moved::End => return,
@@ -74,8 +96,12 @@ async fn copy(from: &AsyncFd<OwnedFd>, source: fn(&OwnedFd) -> Source<'_>, sink:
     }
 }
 
-/// What a client types, to a terminal, until either has ended.
-pub(super) async fn to_terminal(fifo: AsyncFd<OwnedFd>, terminal: Arc<AsyncFd<OwnedFd>>) {
+/// What a client types, to a terminal, until either has ended. `_input` goes then.
+pub(super) async fn to_terminal(
+    fifo: AsyncFd<OwnedFd>,
+    terminal: Arc<AsyncFd<OwnedFd>>,
+    _input: watch::Sender<()>,
+) {
     while let Ok(mut ready) = fifo.readable().await {
         let mut typed = [0; TYPED];
         match read(fifo.get_ref(), &mut typed) {

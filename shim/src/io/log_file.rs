@@ -108,7 +108,8 @@ fn open(path: &Path) -> Result<(File, u64)> {
         .append(true)
         .create(true)
         .mode(0o640)
-        .custom_flags(libc::O_NOFOLLOW)
+        // Should it be none, nobody waits for who reads it.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
     let size = file.metadata()?.len();
     Ok((file, size))

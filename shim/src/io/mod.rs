@@ -25,7 +25,7 @@ use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ use tokio::time;
 
 use self::console::Console;
 use self::fifo::Opened;
-use self::sink::Sink;
+use self::sink::{Account, Sink};
 use self::target::Target;
 use crate::error::told;
 use crate::lock::lock;
@@ -77,14 +77,13 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Stdio {
     owner: Owner,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     copies: Mutex<JoinSet<()>>,
     /// Who has output to finish, a copy or a logger, holds a receiver.
     outputs: watch::Sender<()>,
     /// Whether the runtime's command has succeeded.
     made: watch::Sender<bool>,
-    /// Bytes of output that nobody read or that could not be written.
-    dropped: Arc<AtomicU64>,
+    account: Arc<Account>,
     console: Option<Console>,
     /// Its drop asks the logger to end.
     _logger: Option<logger::Stop>,
@@ -97,6 +96,8 @@ struct State {
     /// Keeps the end of file from a process whose client has not opened the fifo yet, or has left and may come back.
     stdin_writer: Option<OwnedFd>,
     terminal: Option<Arc<AsyncFd<OwnedFd>>>,
+    /// Of a terminal that nobody types to: this is no end.
+    typing: Option<watch::Sender<()>>,
     /// As asked for before there was a terminal.
     size: Option<(u16, u16)>,
 }
@@ -113,7 +114,7 @@ impl Stdio {
     /// Opens what the request names, or the console socket. Does not hang if the other end of a fifo is never opened.
     pub(crate) async fn open(streams: &Streams, owner: &Owner) -> Result<Self> {
         let (outputs, ended) = watch::channel(());
-        let dropped = Arc::default();
+        let account = Arc::default();
         let mut state = State::default();
         if !streams.stdin.is_empty() {
             let Target::Fifo(path) = Target::parse(&streams.stdin)? else {
@@ -130,16 +131,17 @@ impl Stdio {
         let console = console.transpose()?;
         let logger = state
             .outer
-            .name_sinks(streams, owner, &dropped, ended)
+            .name_sinks(streams, owner, &account, ended)
             .await?;
-        let (state, copies, owner) = (Mutex::new(state), Mutex::default(), owner.clone());
+        let state = Arc::new(Mutex::new(state));
+        let (copies, owner) = (Mutex::default(), owner.clone());
         Ok(Self {
             owner,
             state,
             copies,
             outputs,
             made: watch::Sender::new(false),
-            dropped,
+            account,
             console,
             _logger: logger,
         })
@@ -200,11 +202,20 @@ impl Stdio {
         }
         let outer = std::mem::take(&mut state.outer);
         let mut copies = lock(&self.copies);
+        let (typing, input) = watch::channel(());
         if let Some(fifo) = outer.stdin {
-            copies.spawn(copy::to_terminal(readable(fifo)?, terminal.clone()));
+            let typed = copy::to_terminal(readable(fifo)?, terminal.clone(), typing);
+            let state = self.state.clone();
+            // The end of what is typed is that of the terminal, which hangs up when nobody has its master any more.
+            copies.spawn(async move {
+                typed.await;
+                lock(&state).terminal = None;
+            });
+        } else {
+            state.typing = Some(typing);
         }
         if let Some(sink) = outer.stdout {
-            let output = copy::from_terminal(terminal.clone(), sink);
+            let output = copy::from_terminal(terminal.clone(), sink, input);
             copies.spawn(until_ended(output, self.outputs.subscribe()));
         }
         state.terminal = Some(terminal);
@@ -233,9 +244,14 @@ impl Stdio {
         time::timeout(timeout, self.outputs.closed()).await.is_ok()
     }
 
+    /// Whether a client does not keep up with it now.
+    pub(crate) fn waits_for_client(&self) -> bool {
+        self.account.full.load(Ordering::Relaxed) > 0
+    }
+
     /// So many bytes of output nobody read, or they could not be written.
     pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.account.dropped.load(Ordering::Relaxed)
     }
 
     /// The reader of a pipe that is fed from a client's fifo.
@@ -274,7 +290,7 @@ impl Outer {
         &mut self,
         streams: &Streams,
         owner: &Owner,
-        dropped: &Arc<AtomicU64>,
+        account: &Arc<Account>,
         ended: watch::Receiver<()>,
     ) -> Result<Option<logger::Stop>> {
         if streams.stdout.is_empty() {
@@ -284,34 +300,34 @@ impl Outer {
             match Target::parse(&streams.stdout)? {
                 Target::Logger(logger) => {
                     let running = logger::start(&logger, owner, ended).await?;
-                    self.stdout = Some(Sink::logger(running.stdout, dropped));
+                    self.stdout = Some(Sink::logger(running.stdout, account));
                     self.stderr =
-                        (!streams.terminal).then(|| Sink::logger(running.stderr, dropped));
+                        (!streams.terminal).then(|| Sink::logger(running.stderr, account));
                     return Ok(Some(running.stop));
                 }
                 Target::Log(target) => {
                     let log = Arc::new(Mutex::new(log_file::Log::open(&target)?));
-                    self.stdout = Some(Sink::log(log.clone(), "stdout", dropped));
-                    self.stderr = (!streams.terminal).then(|| Sink::log(log, "stderr", dropped));
+                    self.stdout = Some(Sink::log(log.clone(), "stdout", account));
+                    self.stderr = (!streams.terminal).then(|| Sink::log(log, "stderr", account));
                     return Ok(None);
                 }
-                target => self.stdout = Some(sink(&target, dropped)?),
+                target => self.stdout = Some(sink(&target, account)?),
             }
         }
         if !streams.terminal && !streams.stderr.is_empty() {
-            self.stderr = Some(sink(&Target::parse(&streams.stderr)?, dropped)?);
+            self.stderr = Some(sink(&Target::parse(&streams.stderr)?, account)?);
         }
         Ok(None)
     }
 }
 
-fn sink(target: &Target, dropped: &Arc<AtomicU64>) -> Result<Sink> {
+fn sink(target: &Target, account: &Arc<Account>) -> Result<Sink> {
     match target {
-        Target::Fifo(path) => Ok(match fifo::opened(path)? {
-            Opened::Fifo(ends) => Sink::fifo(ends, dropped),
-            Opened::Other(file) => Sink::file(file, dropped),
-        }),
-        Target::File(path) => Ok(Sink::file(log_file(path)?, dropped)),
+        Target::Fifo(path) => Ok(opened(fifo::opened(path)?, account)),
+        Target::File(path) => {
+            make(path)?;
+            Ok(opened(fifo::opened(path)?, account))
+        }
         Target::Logger(_) | Target::Log(_) => Err(Error::new(
             ErrorKind::InvalidInput,
             "a logger for stderr only",
@@ -319,7 +335,18 @@ fn sink(target: &Target, dropped: &Arc<AtomicU64>) -> Result<Sink> {
     }
 }
 
-fn log_file(path: &Path) -> Result<OwnedFd> {
+fn opened(opened: Opened, account: &Arc<Account>) -> Sink {
+    match opened {
+        Opened::Fifo(ends) => Sink::fifo(ends, account),
+        Opened::Other(file) => Sink::file(file, account),
+    }
+}
+
+/// Makes the file and its directories if there is nothing. What there is may be something whose opening waits.
+fn make(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
     let made = path.parent().map_or(Ok(()), |parent| {
         DirBuilder::new().recursive(true).mode(0o755).create(parent)
     });
@@ -330,8 +357,8 @@ fn log_file(path: &Path) -> Result<OwnedFd> {
             .mode(0o644)
             .open(path)
     });
-    file.map(OwnedFd::from)
-        .map_err(|error| told(format_args!("open {}", path.display()), error))
+    file.map(drop)
+        .map_err(|error| told(format_args!("make {}", path.display()), error))
 }
 
 fn null() -> Result<OwnedFd> {

@@ -3,7 +3,7 @@
 //! * While somebody has the other end open, nothing is lost: if he is slow, the container waits, as it would with a pipe of its own.
 //! * While nobody has, the container does not wait. The newest output that fits goes into the fifo, which is enlarged for that ([`KEPT`]) and
 //!   whose next reader gets it; what no longer fits is dropped and counted. A logger that has ended has no next reader: all is dropped.
-//! * A client may take [`PATIENCE`] to open its end for the first time; until then it counts as a slow one.
+//! * A client may take [`PATIENCE`] to open its end for the first time; until then, which is when it reads, it counts as a slow one.
 //! * What a file does not take (ENOSPC, EIO) is dropped and counted, and the next write is tried again.
 //!
 //! To tell the second case from the first, the shim keeps only the writer open, which is enough to keep what is in the fifo and to spare
@@ -14,7 +14,7 @@
 
 use std::io::Result;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -39,10 +39,19 @@ const CHUNK: usize = 16 << 10;
 /// What a pipe that can be written to takes without remainder (PIPE_BUF).
 const ATOMIC: usize = 4 << 10;
 
+/// What becomes of the output of one process, whichever way it goes.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    /// Bytes that nobody read or that could not be written.
+    pub(super) dropped: AtomicU64,
+    /// How many of its sinks are full: a client is slow.
+    pub(super) full: AtomicUsize,
+}
+
 #[derive(Debug)]
 pub(super) struct Sink {
     to: To,
-    dropped: Arc<AtomicU64>,
+    account: Arc<Account>,
 }
 
 #[derive(Debug)]
@@ -58,8 +67,17 @@ enum To {
 pub(super) struct Pipe {
     writer: OwnedFd,
     without_reader: WithoutReader,
-    /// Our own reader of a fifo, while the client's is expected.
-    expecting: Option<(OwnedFd, Instant)>,
+    expecting: Option<Expecting>,
+}
+
+/// While the client is expected to open a fifo.
+#[derive(Debug)]
+struct Expecting {
+    /// Our own, so that there is one.
+    _reader: OwnedFd,
+    until: Instant,
+    /// How many bytes have gone into the fifo: fewer that wait there tell that the client has come.
+    put: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,31 +110,31 @@ impl Sink {
     pub(super) fn nowhere() -> Self {
         Self {
             to: To::Nowhere,
-            dropped: Arc::default(),
+            account: Arc::default(),
         }
     }
 
-    pub(super) fn file(file: OwnedFd, dropped: &Arc<AtomicU64>) -> Self {
+    pub(super) fn file(file: OwnedFd, account: &Arc<Account>) -> Self {
         Self {
             to: To::File(file),
-            dropped: dropped.clone(),
+            account: account.clone(),
         }
     }
 
-    pub(super) fn log(
-        log: Arc<Mutex<Log>>,
-        stream: &'static str,
-        dropped: &Arc<AtomicU64>,
-    ) -> Self {
+    pub(super) fn log(log: Arc<Mutex<Log>>, stream: &'static str, account: &Arc<Account>) -> Self {
         Self {
             to: To::Log(log, stream),
-            dropped: dropped.clone(),
+            account: account.clone(),
         }
     }
 
     /// A client's fifo.
-    pub(super) fn fifo(ends: fifo::Ends, dropped: &Arc<AtomicU64>) -> Self {
-        let expecting = Some((ends.reader, Instant::now() + PATIENCE));
+    pub(super) fn fifo(ends: fifo::Ends, account: &Arc<Account>) -> Self {
+        let expecting = Some(Expecting {
+            _reader: ends.reader,
+            until: Instant::now() + PATIENCE,
+            put: 0,
+        });
         let pipe = Pipe {
             writer: ends.writer,
             without_reader: WithoutReader::Keep,
@@ -124,12 +142,12 @@ impl Sink {
         };
         Self {
             to: To::Pipe(pipe),
-            dropped: dropped.clone(),
+            account: account.clone(),
         }
     }
 
     /// A logger's pipe.
-    pub(super) fn logger(writer: OwnedFd, dropped: &Arc<AtomicU64>) -> Self {
+    pub(super) fn logger(writer: OwnedFd, account: &Arc<Account>) -> Self {
         let pipe = Pipe {
             writer,
             without_reader: WithoutReader::Drop,
@@ -137,7 +155,7 @@ impl Sink {
         };
         Self {
             to: To::Pipe(pipe),
-            dropped: dropped.clone(),
+            account: account.clone(),
         }
     }
 
@@ -150,12 +168,15 @@ impl Sink {
         };
         Self {
             to: To::Pipe(pipe),
-            dropped: Arc::default(),
+            account: Arc::default(),
         }
     }
 
     /// Moves once, without waiting.
     pub(super) fn take(&mut self, source: Source<'_>) -> Moved {
+        if let To::Pipe(pipe) = &mut self.to {
+            pipe.look_for_reader();
+        }
         match (&mut self.to, source) {
             (To::Pipe(pipe), Source::Pipe(fd)) => match pipe.splice(fd) {
                 Ok(moved) => moved,
@@ -177,12 +198,14 @@ impl Sink {
 
     /// Waits until the sink may have room, or until its reader has gone.
     pub(super) async fn room(&mut self) {
+        self.account.full.fetch_add(1, Ordering::Relaxed);
         if let To::Pipe(pipe) = &mut self.to
             && pipe.room().await.is_err()
         {
             // The kernel has no memory or no watch left for us. The container must not wait for ever.
             self.to = To::Nowhere;
         }
+        self.account.full.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn copy<const SIZE: usize>(&mut self, source: BorrowedFd<'_>) -> Moved {
@@ -205,18 +228,38 @@ impl Sink {
             To::Pipe(pipe) => pipe.put(data),
         };
         let dropped = u64::try_from(data.len() - taken).unwrap_or(u64::MAX);
-        self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        self.account.dropped.fetch_add(dropped, Ordering::Relaxed);
         Moved::Something
     }
 }
 
 impl Pipe {
+    /// Whoever has read is no more expected: if he goes, nobody reads.
+    fn look_for_reader(&mut self) {
+        if let Some(expecting) = &self.expecting
+            && let Ok(waiting) = sys::waiting(self.writer.as_fd())
+            && usize::try_from(waiting).is_ok_and(|waiting| waiting < expecting.put)
+        {
+            self.expecting = None;
+        }
+    }
+
+    fn note(&mut self, put: usize) {
+        if let Some(expecting) = &mut self.expecting {
+            expecting.put += put;
+        }
+    }
+
     /// An error if nobody reads.
-    fn splice(&self, source: BorrowedFd<'_>) -> std::result::Result<Moved, Errno> {
+    fn splice(&mut self, source: BorrowedFd<'_>) -> std::result::Result<Moved, Errno> {
         let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
         match splice(source, None, &self.writer, None, 1 << 20, flags) {
             Ok(0) => Ok(Moved::End),
-            Ok(_) | Err(Errno::EINTR) => Ok(Moved::Something),
+            Ok(length) => {
+                self.note(length);
+                Ok(Moved::Something)
+            }
+            Err(Errno::EINTR) => Ok(Moved::Something),
             Err(Errno::EAGAIN) if !is_ready(source, PollFlags::POLLIN) => Ok(Moved::Nothing),
             Err(Errno::EAGAIN) if self.is_full() => Ok(Moved::Full),
             // One of them has changed meanwhile.
@@ -230,11 +273,13 @@ impl Pipe {
         !is_ready(self.writer.as_fd(), PollFlags::POLLOUT)
     }
 
-    fn put(&self, data: &[u8]) -> usize {
-        match write(&self.writer, data) {
+    fn put(&mut self, data: &[u8]) -> usize {
+        let put = match write(&self.writer, data) {
             Err(Errno::EPIPE) if self.without_reader == WithoutReader::Keep => self.keep(data),
             result => result.unwrap_or(0),
-        }
+        };
+        self.note(put);
+        put
     }
 
     /// Writes although nobody reads.
@@ -252,11 +297,11 @@ impl Pipe {
     /// Registered for the wait only: a fifo whose reader has gone and come again would stay "closed" for an `AsyncFd`.
     async fn room(&mut self) -> Result<()> {
         let writer = sys::register(self.writer.try_clone()?, Interest::WRITABLE)?;
-        let Some((_reader, until)) = self.expecting.take() else {
+        let Some(expecting) = self.expecting.take() else {
             return writer.writable().await.map(drop);
         };
         // The client has read, then, or he has had his time.
-        timeout_at(until, writer.writable())
+        timeout_at(expecting.until, writer.writable())
             .await
             .map_or(Ok(()), |ready| ready.map(drop))
     }

@@ -303,6 +303,28 @@ async fn a_reader_that_has_gone_does_not_block_the_process_and_finds_the_beginni
 }
 
 #[tokio::test]
+async fn a_reader_that_has_read_and_leaves_early_does_not_block_the_process() {
+    let scratch = Scratch::new();
+    let mut out = scratch.reader("out");
+    let (stdio, _stdin, mut stdout, stderr) = open(&scratch.streams()).await;
+    drop(stderr);
+    stdout.write_all(b"first").unwrap();
+    let mut got = Vec::new();
+    while got.len() < 5 {
+        settle().await;
+        got.extend(available(&mut out));
+    }
+    drop(out);
+    // More than the fifo and the pipe hold.
+    let all = lines(20_000);
+    let written = write_all(&mut stdout, &all);
+    let written = time::timeout(Duration::from_secs(15), written).await;
+    assert!(written.is_ok(), "nobody reads, and the process waits");
+    drop(stdout);
+    assert!(stdio.drained(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
 async fn a_reader_that_leaves_while_the_process_waits_for_him_frees_it() {
     let scratch = Scratch::new();
     let mut out = scratch.reader("out");

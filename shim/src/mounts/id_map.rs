@@ -5,12 +5,13 @@ use std::io::{Error, ErrorKind, Result, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use crate::sys;
 
 /// One with these maps, `INSIDE:OUTSIDE:SIZE` and so on with commas. A process has to live in it until it is open here; that is a child
-/// which does nothing. The caller must have one thread.
+/// which does nothing.
 ///
 /// # Errors
 /// What is no map, and what the kernel refuses.
@@ -28,11 +29,13 @@ pub fn user_namespace(uids: &str, gids: &str) -> Result<OwnedFd> {
     let opened = write("uid_map", &uids)
         .and_then(|()| write("gid_map", &gids))
         .and_then(|()| File::open(Path::new(&format!("/proc/{child}/ns/user"))));
-    // It has ended before this returns, so that the reaper never meets it.
     let pidfd = pidfd?;
     sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL)?;
-    waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED)?;
-    opened.map(OwnedFd::from)
+    match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED) {
+        // The shim's reaper may have been first.
+        Ok(_) | Err(Errno::ECHILD) => opened.map(OwnedFd::from),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// As the kernel reads them.

@@ -1,6 +1,7 @@
 //! The mounts that containerd asks for in Create: what becomes the container's root file system, in the bundle.
 //!
-//! Runs in the serving shim and in `delete`, in the host's mount namespace, where containerd expects them.
+//! Runs in the serving shim and in `delete`, in the host's mount namespace, where containerd expects them. Callers do not wait in their own
+//! thread (see `aside`): a disk or a server may answer late, or never.
 
 mod id_map;
 mod loop_device;

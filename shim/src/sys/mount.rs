@@ -117,7 +117,7 @@ pub(crate) fn move_mount(mount: BorrowedFd<'_>, target: &Path) -> Result<()> {
     called.map(drop)
 }
 
-/// A child in a user namespace of its own, which does nothing until it is killed. The caller must have one thread.
+/// A child in a user namespace of its own, which does nothing until it is killed.
 pub(crate) fn clone_into_user_namespace() -> Result<i32> {
     let nothing: libc::c_ulong = 0;
     let flags = libc::CLONE_NEWUSER | libc::SIGCHLD;
