@@ -194,9 +194,9 @@ impl Round<'_> {
         self.status();
         self.call(&["delete", "--force"]).success();
         if self.sweep.shape.is_unknown_to_delete {
-            // Without a cgroup, nothing leads to a process that was only just made. It ends by itself when it sees that it is alone.
-            for pid in host::processes(&self.id) {
-                assert!(host::await_end(pid), "process {pid} lives on");
+            // Nothing leads to a process that was only just made. It ends by itself when it sees that it is alone, and may have made another.
+            while let Some(pid) = host::processes(&self.id).first() {
+                assert!(host::await_end(*pid), "process {pid} lives on");
             }
         }
         self.assert_gone();

@@ -10,7 +10,7 @@ use std::fs;
 pub(super) struct Shape {
     pub(super) name: &'static str,
     change: fn(&mut Bundle),
-    /// It has no cgroup.
+    /// It has no cgroup, or processes outside of it, as hooks are.
     pub(super) is_unknown_to_delete: bool,
     has_terminal: bool,
     socket: RefCell<Option<ConsoleSocket>>,
@@ -75,7 +75,7 @@ pub(super) fn plain() -> Shape {
 
 /// All kinds of hooks.
 pub(super) fn hooks() -> Shape {
-    Shape::new("hooks", |bundle| {
+    let shape = Shape::new("hooks", |bundle| {
         for kind in [
             "prestart",
             "createRuntime",
@@ -91,7 +91,11 @@ pub(super) fn hooks() -> Shape {
             let hook = json!({ "path": path, "args": ["probe", "exit", "0"] });
             bundle.config.push(&format!("/hooks/{kind}"), hook);
         }
-    })
+    });
+    Shape {
+        is_unknown_to_delete: true,
+        ..shape
+    }
 }
 
 /// A user namespace, and an unprivileged user in it.
