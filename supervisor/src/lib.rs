@@ -26,6 +26,7 @@ mod shim;
 mod spec;
 #[allow(unsafe_code, reason = "the only module with unsafe code")]
 mod sys;
+mod walk;
 mod whole;
 
 use std::ffi::OsString;

@@ -260,7 +260,7 @@ pub(super) struct Names {
 #[derive(Debug, Args)]
 pub(super) struct Update {
     #[command(flatten)]
-    pub(super) limits: super::arguments::Limits,
+    pub(super) limits: Option<super::arguments::Limits>,
     /// no, on-failure[:N], always or unless-stopped
     #[arg(long, value_name = "POLICY")]
     pub(super) restart: Option<String>,
@@ -283,8 +283,13 @@ pub(super) struct Ps {
     #[arg(long, short)]
     pub(super) latest: bool,
     /// So many of the newest ones, in any state
-    #[arg(long, short = 'n', value_name = "NUMBER")]
-    pub(super) last: Option<usize>,
+    #[arg(
+        long,
+        short = 'n',
+        value_name = "NUMBER",
+        allow_negative_numbers = true
+    )]
+    pub(super) last: Option<i64>,
     /// With what they take of the disk
     #[arg(long, short)]
     pub(super) size: bool,

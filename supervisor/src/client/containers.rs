@@ -171,17 +171,17 @@ async fn wait(daemon: &Daemon, names: &[String]) -> Result<u8> {
 
 async fn update(daemon: &Daemon, asked: Update) -> Result<u8> {
     let restart = asked.restart.as_deref().map(policy).transpose()?;
-    let resources = asked.limits.resources()?;
-    if restart.is_none() && resources == api::Resources::default() {
+    if restart.is_none() && asked.limits.is_none() {
         return Err(Fault::new(
             "nothing is said that could be changed (see 'caissonctl update --help')",
         ));
     }
+    // Here 0 is said, and leaves all as it is, as for Docker.
+    let limits = asked.limits.map(|limits| limits.resources()).transpose()?;
+    let resources = limits.filter(|limits| *limits != api::Resources::default());
     let request = |name: &str| api::UpdateContainerRequest {
         container: name.into(),
-        resources: (resources != api::Resources::default())
-            .then(|| resources.clone())
-            .into(),
+        resources: resources.clone().into(),
         restart: restart.clone().into(),
         ..Default::default()
     };
@@ -245,7 +245,8 @@ pub(super) fn time(word: &str) -> Result<i64> {
 
 async fn logs(daemon: &Daemon, asked: Logs) -> Result<u8> {
     let tail = match asked.tail.as_str() {
-        "all" | "-1" => None,
+        "all" => None,
+        word if word.parse().is_ok_and(|lines: i64| lines < 0) => None,
         word => Some(
             word.parse()
                 .map_err(|_| Fault::new(format!("'{word}' is no number of lines")))?,

@@ -21,6 +21,10 @@ impl Filters {
                     known.join(", ")
                 )));
             }
+            let value = match name {
+                "name" | "id" => simple(value)?,
+                _ => value,
+            };
             filters.push((name.to_owned(), value.to_owned()));
         }
         Ok(Self(filters))
@@ -57,8 +61,8 @@ impl Filters {
         let mut truth = None;
         for value in self.values(name) {
             truth = Some(match value {
-                "true" | "1" => true,
-                "false" | "0" => false,
+                "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
+                "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
                 _ => {
                     return Err(Fault::new(format!(
                         "invalid filter '{name}={value}': it is true or false"
@@ -68,6 +72,24 @@ impl Filters {
         }
         Ok(truth)
     }
+}
+
+/// Of Docker's regular expressions, what `part` takes: what would match nothing here is refused. That anything may come before and after goes
+/// without saying.
+fn simple(word: &str) -> Result<&str> {
+    let rest = word.strip_suffix('$').unwrap_or(word).strip_suffix(".*");
+    let rest = rest.unwrap_or(word);
+    let rest = rest
+        .strip_prefix('^')
+        .unwrap_or(rest)
+        .strip_prefix(".*")
+        .unwrap_or(rest);
+    if rest.contains(['*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '\\']) {
+        return Err(Fault::new(format!(
+            "invalid filter '{word}': it is a part of a name, after ^ its begin and before $ its end; other regular expressions are not known"
+        )));
+    }
+    Ok(rest)
 }
 
 /// A part of a text; after `^` its begin, and before `$` its end. Docker takes regular expressions, of which these are what is used.
@@ -93,34 +115,48 @@ pub(super) fn pattern(pattern: &str, text: &str) -> Result<bool> {
 
 /// None for what is no pattern.
 fn matches(pattern: &[char], text: &[char]) -> Option<bool> {
-    let Some((first, rest)) = pattern.split_first() else {
-        return Some(text.is_empty());
-    };
+    let mut rest = pattern;
+    while !rest.is_empty() {
+        rest = one(rest, None)?.1;
+    }
+    let (mut pattern, mut text) = (pattern, text);
+    // What follows the last `*`, and what that may take more of. What others before it took need not be tried again.
+    let mut last: Option<(&[char], &[char])> = None;
+    loop {
+        if let Some(('*', rest)) = pattern.split_first() {
+            pattern = rest;
+            last = Some((rest, text));
+            continue;
+        }
+        if pattern.is_empty() && text.is_empty() {
+            return Some(true);
+        }
+        if let Some((found, more)) = text.split_first()
+            && let (true, rest) = one(pattern, Some(found)).unwrap_or((false, pattern))
+        {
+            (pattern, text) = (rest, more);
+            continue;
+        }
+        let Some((rest, [_, more @ ..])) = last.filter(|(_, from)| from.first() != Some(&'/'))
+        else {
+            return Some(false);
+        };
+        (pattern, text) = (rest, more);
+        last = Some((rest, more));
+    }
+}
+
+/// Whether a character is what a pattern begins with, and what follows that. None for what is no pattern.
+fn one<'a>(pattern: &'a [char], found: Option<&char>) -> Option<(bool, &'a [char])> {
+    let (first, rest) = pattern.split_first()?;
     match first {
-        '*' => {
-            let most = text.iter().position(|it| *it == '/').unwrap_or(text.len());
-            for taken in 0..=most {
-                if matches(rest, &text[taken..])? {
-                    return Some(true);
-                }
-            }
-            Some(false)
+        '[' => class(rest, found),
+        '?' => Some((found.is_some_and(|found| *found != '/'), rest)),
+        '\\' => {
+            let (wanted, rest) = rest.split_first()?;
+            Some((found == Some(wanted), rest))
         }
-        '[' => {
-            let (holds, rest) = class(rest, text.first())?;
-            Some(matches(rest, text.get(1..).unwrap_or_default())? && holds)
-        }
-        _ => {
-            let (wanted, rest) = match first {
-                '\\' => rest.split_first()?,
-                other => (other, rest),
-            };
-            let Some((found, text)) = text.split_first() else {
-                return Some(false);
-            };
-            let same = wanted == found || *first == '?' && *found != '/';
-            Some(same && matches(rest, text)?)
-        }
+        wanted => Some((found == Some(wanted), rest)),
     }
 }
 
@@ -159,6 +195,7 @@ mod tests {
             ("b?s[x-z]b[^x]x:*", "busybox:1"),
             ("\\*", "*"),
             ("[]a]", "]"),
+            ("*a*/*b*c", "xaa/bbcbc"),
         ] {
             assert!(matches(one, text), "{one} {text}");
         }
@@ -171,6 +208,8 @@ mod tests {
             ("[^b]", "/"),
             ("\\*", "x"),
             ("", "x"),
+            ("*a*b", "aa/ab"),
+            (&"*a".repeat(40), &"a".repeat(39)),
         ] {
             assert!(!matches(one, text), "{one} {text}");
         }
@@ -198,6 +237,13 @@ mod tests {
                 .truth("dangling")
                 .is_err()
         );
+        for (word, simple) in [("^web.*$", "^web"), (".*web.*", "web"), ("a.b$", "a.b$")] {
+            let filters = parse(&[&format!("name={word}")]).unwrap();
+            assert_eq!(filters.values("name").next(), Some(simple), "{word}");
+        }
+        for word in ["web-[0-9]", "a|b", "(a)", "a+", "a.*b", "a\\.b"] {
+            assert!(parse(&[&format!("name={word}")]).is_err(), "{word}");
+        }
         assert_eq!(
             parse(&["dangling=1"]).unwrap().truth("dangling").unwrap(),
             Some(true)

@@ -33,11 +33,13 @@ pub(super) async fn ps(daemon: &Daemon, asked: Ps) -> Result<u8> {
     let wanted = Wanted::new(daemon, &asked).await?;
     let format = asked.format.as_deref();
     let sizes = asked.size || format.is_some_and(|format| format.contains(".Size"));
+    // A negative number is as none.
+    let last = asked.last.and_then(|last| usize::try_from(last).ok());
+    let last = asked.latest.then_some(1).or(last);
     let request = api::ListContainersRequest {
         // A state that is asked for is to be found.
         all: asked.all
-            || asked.latest
-            || asked.last.is_some()
+            || last.is_some()
             || ["status", "exited"]
                 .iter()
                 .any(|name| wanted.filters.has(name)),
@@ -47,7 +49,7 @@ pub(super) async fn ps(daemon: &Daemon, asked: Ps) -> Result<u8> {
     let mut answer = daemon.containers.list(patient(), &request).await?;
     let mut containers = std::mem::take(&mut answer.containers);
     containers.retain(|container| wanted.matches(container));
-    if let Some(last) = asked.latest.then_some(1).or(asked.last) {
+    if let Some(last) = last {
         containers.truncate(last);
     }
     if asked.quiet {
@@ -170,10 +172,10 @@ impl Wanted {
             |code: &str| status == "exited" && code.parse() == Ok(container.state.exit_code);
         let mounts = |wanted: &str| {
             let wanted = wanted.trim_end_matches('/');
-            config
-                .mounts
-                .iter()
-                .any(|mount| mount.source == wanted || mount.target.trim_end_matches('/') == wanted)
+            let is = |mount: &api::Mount| {
+                mount.source == wanted || mount.target.trim_end_matches('/') == wanted
+            };
+            !wanted.is_empty() && config.mounts.iter().any(is)
         };
         filters.any("name", named)
             && filters.any("id", |wanted| part(wanted, &container.id))

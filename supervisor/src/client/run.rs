@@ -38,10 +38,8 @@ pub(super) async fn run(daemon: &Daemon, arguments: Run) -> Result<u8> {
             "conflicting options: cannot specify both --attach and --detach",
         ));
     }
-    let streams = Streams {
-        stdin: config.interactive,
-        ..Streams::of(attach)
-    };
+    let mut streams = Streams::of(attach);
+    streams.stdin &= config.interactive;
     let id = made(daemon, &arguments.create.options, config).await?;
     if !arguments.detach && !streams.stdout && !streams.stderr {
         print(&format!("{id}\n"))?;

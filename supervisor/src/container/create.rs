@@ -296,13 +296,14 @@ fn check(config: &Config, defaults: &Defaults) -> Result<()> {
         ..Found::default()
     };
     spec::build(config, defaults, &found)?;
+    spec::check_names(config)?;
     if config.log.max_files > MOST_FILES {
         return Err(Fault::new(format!(
             "max-file cannot be more than {MOST_FILES}"
         )));
     }
-    check_hostname(&config.hostname)?;
-    check_hostname(&config.domainname)?;
+    check_hostname("host", &config.hostname)?;
+    check_hostname("domain", &config.domainname)?;
     check_targets(&config.mounts)?;
     check_modes(config)?;
     Mode::parse(&config.userns)?;
@@ -365,13 +366,13 @@ fn check_modes(config: &Config) -> Result<()> {
 }
 
 /// What the kernel, /etc/hosts and /etc/hostname take.
-fn check_hostname(name: &str) -> Result<()> {
+fn check_hostname(what: &str, name: &str) -> Result<()> {
     const LONGEST: usize = 64;
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let fine = name.len() <= LONGEST && name.bytes().all(known) && !name.starts_with(['-', '.']);
     fine.then_some(()).ok_or_else(|| {
         Fault::new(format!(
-            "the host name '{name}' is invalid: up to {LONGEST} of [a-zA-Z0-9_.-], not beginning with '-' or '.'"
+            "the {what} name '{name}' is invalid: up to {LONGEST} of [a-zA-Z0-9_.-], not beginning with '-' or '.'"
         ))
     })
 }

@@ -29,7 +29,7 @@ impl Supervisor {
             return Ok(());
         }
         let number = match word {
-            "" => signal(&self.effective(&container.record())?.stop_signal)?,
+            "" => signal(&self.stop_signal(container))?,
             word => signal(word)?,
         };
         let number = if number == 0 { SIGTERM } else { number };
@@ -51,6 +51,17 @@ impl Supervisor {
         self.note(container, Some("stop"), &[], |_| {})
             .await
             .or_else(gone)
+    }
+
+    /// An image that is damaged keeps nobody from stopping what was made of it.
+    fn stop_signal(&self, container: &Container) -> String {
+        let record = container.record();
+        let own = &record.config.stop_signal;
+        if !own.is_empty() {
+            return own.clone();
+        }
+        let effective = self.effective(&record);
+        effective.map(|it| it.stop_signal).unwrap_or_default()
     }
 
     /// No policy starts it again. Whether it runs.

@@ -1,9 +1,10 @@
 //! What a container uses, has running, and has changed.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+
+use rustix::fs::{FileType, Stat};
 
 use super::create::{blocking, of_image};
 use super::layers::Layers;
@@ -12,6 +13,7 @@ use super::{Container, Supervisor};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::containers::{Container as Record, ContainerSize, StatsResponse, diff_response};
 use crate::records::now;
+use crate::walk::walk;
 
 /// Where every container has something mounted.
 pub(super) const PLACES: [&str; 7] = [
@@ -72,8 +74,7 @@ impl Supervisor {
         blocking(move || {
             let snapshot = snapshot(&store, &record)?;
             let lower = Layers::open(&snapshot.lower);
-            let mut changes = vec![];
-            changed(&snapshot.upper, Path::new(""), &lower, &mut changes)?;
+            let mut changes = changed(&snapshot.upper, &lower)?;
             // Places that only came to be because something is mounted there.
             let config = record.config.get_or_default();
             let targets = config
@@ -93,39 +94,32 @@ impl Supervisor {
 }
 
 /// What the directory of changes has, against the layers below.
-fn changed(
-    upper: &Path,
-    path: &Path,
-    lower: &Layers,
-    changes: &mut Vec<diff_response::Change>,
-) -> Result<()> {
-    let directory = upper.join(path);
-    for entry in fs::read_dir(&directory).tried(|| format!("read {}", directory.display()))? {
-        let entry = entry.tried(|| format!("read {}", directory.display()))?;
-        let inner: PathBuf = path.join(entry.file_name());
-        let metadata = match entry.metadata() {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(Fault::unknown(format!("{}: {error}", inner.display()))),
-        };
-        let whiteout = metadata.file_type().is_char_device() && metadata.rdev() == 0;
+fn changed(upper: &Path, lower: &Layers) -> Result<Vec<diff_response::Change>> {
+    let mut changes = vec![];
+    let mut add = |path: &Path, stat: &Stat| {
+        let whiteout =
+            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0;
         let kind = if whiteout {
             diff_response::change::Kind::DELETED
-        } else if lower.has(&inner) {
+        } else if lower.has(path) {
             diff_response::change::Kind::MODIFIED
         } else {
             diff_response::change::Kind::ADDED
         };
         changes.push(diff_response::Change {
             kind: kind.into(),
-            path: format!("/{}", inner.display()),
+            path: format!("/{}", path.display()),
             ..Default::default()
         });
-        if metadata.is_dir() {
-            changed(upper, &inner, lower, changes)?;
-        }
+    };
+    let whole = walk(upper, &mut add).tried(|| format!("read {}", upper.display()))?;
+    if !whole {
+        return Err(Fault::precondition(format!(
+            "{} has directories in each other that are too many to be looked through",
+            upper.display()
+        )));
     }
-    Ok(())
+    Ok(changes)
 }
 
 /// Bytes in and out of all interfaces but the loopback's, of a network namespace that is its own.

@@ -21,6 +21,8 @@ const BUFFER: usize = 128 << 10;
 const HOLES: u64 = 1 << 20;
 /// Segments of one file, at most. What is behind them is written with its holes.
 const SEGMENTS: usize = 10_000;
+/// Directories in each other, at most: each has a descriptor open, and a part of the stack.
+const DEEPEST: usize = 400;
 /// As the kernel shows ids that a user namespace has no number for.
 const NOBODY: u32 = 65534;
 const WHITEOUT: &[u8] = b".wh.";
@@ -82,6 +84,11 @@ impl<W: Write> Packer<W> {
 
     /// A directory and all that is in it, under this path. The root of a layer has none.
     pub(crate) fn directory(&mut self, directory: &OwnedFd, path: &[u8]) -> Result<()> {
+        let depth = path.iter().filter(|byte| **byte == b'/').count();
+        ensure!(
+            depth < DEEPEST,
+            "{DEEPEST} directories in each other are the most that can be archived, and there are more"
+        );
         let stat = rustix::fs::fstat(directory).with_context(|| of(path))?;
         let mut entry = self.entry(&stat, path, Kind::Directory);
         let mut opaque = false;
@@ -266,7 +273,13 @@ impl<W: Write> Packer<W> {
             while left > 0 {
                 let most = usize::try_from(left).map_or(BUFFER, |left| left.min(BUFFER));
                 let count = file.read(&mut self.buffer[..most])?;
-                ensure!(count > 0, "it became shorter while it was read");
+                if count == 0 {
+                    // It became shorter while it was read, but its length has been announced: zeros, as GNU tar has it.
+                    self.buffer[..most].fill(0);
+                    self.writer.data(&self.buffer[..most])?;
+                    left -= most as u64;
+                    continue;
+                }
                 self.writer.data(&self.buffer[..count])?;
                 left -= count as u64;
             }
@@ -379,7 +392,12 @@ fn segments(file: &OwnedFd, stat: &Stat) -> rustix::io::Result<Option<Vec<Segmen
             Err(errno) => return Err(errno),
         };
         let end = if segments.len() + 1 < SEGMENTS {
-            rustix::fs::seek(file, SeekFrom::Hole(start))?.min(size)
+            match rustix::fs::seek(file, SeekFrom::Hole(start)) {
+                Ok(end) => end.min(size),
+                // It has become shorter.
+                Err(Errno::NXIO) => break,
+                Err(errno) => return Err(errno),
+            }
         } else {
             size
         };
@@ -398,4 +416,53 @@ fn segments(file: &OwnedFd, stat: &Stat) -> rustix::io::Result<Option<Vec<Segmen
         return Ok(None);
     }
     Ok(Some(segments))
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a file of the test's own")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_deep_an_archive_goes_has_an_end() {
+        let scratch = std::env::temp_dir().join(format!("caisson-packed-{}", std::process::id()));
+        let pack = |depth: usize| {
+            let mut deep = scratch.clone();
+            (0..depth).for_each(|_| deep.push("d"));
+            std::fs::create_dir_all(&deep).unwrap();
+            let directory = OwnedFd::from(File::open(&scratch).unwrap());
+            Packer::new(std::io::sink()).directory(&directory, b"")
+        };
+        pack(DEEPEST).unwrap();
+        let refused = pack(DEEPEST + 1).unwrap_err().to_string();
+        assert!(refused.contains("in each other"), "{refused}");
+        std::fs::remove_dir_all(scratch).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_has_zeros_for_what_was_announced() {
+        let path = std::env::temp_dir().join(format!("caisson-pack-{}", std::process::id()));
+        std::fs::write(&path, vec![b'x'; 2 * BUFFER]).unwrap();
+        let mut packer = Packer::new(Vec::new());
+        let mut file = File::open(&path).unwrap();
+        let stat = rustix::fs::fstat(&file).unwrap();
+        let mut entry = packer.entry(&stat, b"file", Kind::File);
+        entry.size = stat.st_size.cast_unsigned();
+        packer.writer.entry(&entry).unwrap();
+        std::fs::write(&path, "short").unwrap();
+        packer.contents(&mut file, &entry).unwrap();
+        let archive = packer.finish().unwrap();
+        let at = archive
+            .windows(5)
+            .position(|part| part == b"short")
+            .unwrap();
+        let contents = &archive[at + 5..at + 2 * BUFFER];
+        assert!(contents.iter().all(|byte| *byte == 0));
+        // With holes, it is as if it ended where it does.
+        let mut stat = stat;
+        (stat.st_size, stat.st_blocks) = (4 << 20, 0);
+        let found = segments(&OwnedFd::from(file), &stat).unwrap().unwrap();
+        assert_eq!(found.len(), 1);
+        std::fs::remove_file(path).unwrap();
+    }
 }

@@ -53,7 +53,7 @@ pub(super) fn enter(
                 .context("enter the container's mount namespace")?;
             // In our namespace its mounts are locked on each other, as they are another user namespace's: none could be looked below.
             let alone = (access == Access::ReadAlone).then(root_alone);
-            let alone = alone.transpose().context("find its root file system")?;
+            let alone = alone.transpose().map_err(without_mounts)?;
             // Its mounts as they are now, in a namespace that is ours to restrict.
             nix::sched::unshare(CloneFlags::CLONE_NEWNS).context("unshare")?;
             nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)
@@ -93,6 +93,14 @@ pub(super) fn enter(
 fn root_alone() -> rustix::io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     rustix::mount::open_tree(CWD, "/", flags)
+}
+
+fn without_mounts(errno: Errno) -> anyhow::Error {
+    let error = anyhow::Error::new(errno);
+    if errno == Errno::INVAL {
+        return error.context("find its root file system: its first process has made itself another mount namespace, in a user namespace of its own, and nobody can look below mounts there; it can be exported when it has ended");
+    }
+    error.context("find its root file system")
 }
 
 /// From here on files have the ids that they have in the container, and we have no other rights than its root. Should one of its processes

@@ -9,7 +9,7 @@ use ttrpc::r#async::{ServerStream, ServerStreamSender, TtrpcContext};
 
 use super::detached;
 use crate::container::{self, Container, Follower, From, Supervisor, blocking};
-use crate::fault::{Fault, Result, Tried as _};
+use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers as api;
 use crate::protos::containers_ttrpc::Containers;
 use crate::requests::attended;
@@ -198,8 +198,12 @@ impl Containers for Service {
         if request.sizes {
             for record in containers.clone() {
                 let (supervisor, id) = (self.0.clone(), record.id.clone());
-                let size = blocking(move || supervisor.size(&record)).await?;
-                sizes.insert(id, size);
+                // What goes meanwhile, or cannot be read, has no size; the others have theirs.
+                match blocking(move || supervisor.size(&record)).await {
+                    Ok(size) => drop(sizes.insert(id, size)),
+                    Err(fault) if fault.kind == Kind::NotFound => {}
+                    Err(fault) => crate::daemon::warn(&fault),
+                }
             }
         }
         Ok(api::ListContainersResponse {
@@ -219,12 +223,13 @@ impl Containers for Service {
         let of = record.clone();
         let (effective, size) = blocking(move || {
             let size = request.size.then(|| supervisor.size(&of)).transpose()?;
-            Ok((supervisor.effective(&of)?, size))
+            // Of an image that is damaged, what it adds is not known; the container is there all the same.
+            Ok((supervisor.effective(&of).ok(), size))
         })
         .await?;
         Ok(api::InspectContainerResponse {
             container: Some(record).into(),
-            effective: Some(effective).into(),
+            effective: effective.into(),
             size: size.into(),
             ..Default::default()
         })

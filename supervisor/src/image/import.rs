@@ -376,7 +376,8 @@ fn root_filesystem(
 ) -> Result<Found> {
     let mut said = Map::new();
     for change in &options.changes {
-        changes::apply(&mut said, change).map_err(|error| Refusal::invalid(error.to_string()))?;
+        changes::apply(&mut said, change)
+            .map_err(|error| Refusal::invalid(format!("{error:#}")))?;
     }
     let comment = match options.message.as_str() {
         "" => "imported root file system",

@@ -174,7 +174,9 @@ fn allowed(rule: &str) -> Result<Value> {
     let mut made = json!({ "allow": true, "type": kind, "access": access });
     for (name, word) in [("major", major), ("minor", minor)] {
         if word != "*" {
-            made[name] = json!(word.parse::<u32>().map_err(|_| wrong())?);
+            let digits = word.bytes().all(|byte| byte.is_ascii_digit());
+            let number = word.parse::<u32>().ok().filter(|_| digits);
+            made[name] = json!(number.ok_or_else(wrong)?);
         }
     }
     Ok(made)

@@ -21,7 +21,7 @@ use crate::protos::containers::{Config, Ids};
 pub(crate) use capabilities::all as all_capabilities;
 pub(crate) use linux::Joined;
 pub(crate) use mounts::{Bind, shm_size};
-pub(crate) use names::{hosts, resolv_conf};
+pub(crate) use names::{check as check_names, hosts, resolv_conf};
 pub(crate) use process::{Exec, effective, exec, pid_one};
 pub(crate) use resources::{Rate, Rates, resources};
 pub(crate) use user::{Accounts, User};
@@ -96,7 +96,6 @@ pub(crate) fn build(config: &Config, image: &Defaults, found: &Found) -> Result<
         "annotations": annotations(config, found),
         "linux": linux::linux(config, found, &capabilities, &security)?,
     });
-    names::check(config)?;
     if config.uts_mode == "host" {
         // The name of another's namespace is not ours to set.
         spec.as_object_mut().map(|spec| spec.remove("hostname"));

@@ -10,7 +10,11 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loop
 
 /// /etc/hosts; `host` is the host's own, if the container is in its network.
 pub(crate) fn hosts(config: &Config, hostname: &str, host: Option<String>) -> Result<String> {
-    let mut text = host.unwrap_or_else(|| format!("{HOSTS}127.0.0.1\t{hostname}\n"));
+    let own = match config.domainname.as_str() {
+        "" => hostname.to_owned(),
+        domain => format!("{hostname}.{domain} {hostname}"),
+    };
+    let mut text = host.unwrap_or_else(|| format!("{HOSTS}127.0.0.1\t{own}\n"));
     for word in &config.extra_hosts {
         let (name, address) = extra_host(word)?;
         // Strings take what is written to them.
@@ -56,7 +60,7 @@ pub(crate) fn resolv_conf(config: &Config, host: &str) -> String {
 }
 
 /// What these files cannot have.
-pub(super) fn check(config: &Config) -> Result<()> {
+pub(crate) fn check(config: &Config) -> Result<()> {
     for word in &config.extra_hosts {
         extra_host(word)?;
     }

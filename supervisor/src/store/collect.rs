@@ -5,17 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use redb::Durability;
+use rustix::fs::Stat;
 
 use super::rows::{self, BLOBS, Graph, LAYERS, LayerRow, Tables};
 use super::{Object, ObjectKind, Store, Usage};
 use crate::fault::Fault;
 use crate::lock::lock;
 use crate::removal::remove_tree;
+use crate::walk::walk;
 
 impl Graph {
     /// How an image is called in what people read.
@@ -323,21 +324,37 @@ pub(super) fn names(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What the files below take on the disk. What goes while it is looked at counts for nothing.
+/// What the files below take on the disk, each counted once. What goes while it is looked at counts for nothing, and neither does what is
+/// deeper than anybody looks.
 pub(crate) fn taken(directory: &Path) -> Result<u64> {
-    let mut sum = 0;
-    let Ok(entries) = fs::read_dir(directory) else {
-        return Ok(0);
-    };
-    for entry in entries {
-        let entry = entry.with_context(|| format!("read {}", directory.display()))?;
-        let Ok(metadata) = entry.metadata() else {
-            continue;
-        };
-        sum += metadata.blocks() * 512;
-        if metadata.is_dir() {
-            sum += taken(&entry.path())?;
+    let (mut sum, mut linked) = (0_u64, HashSet::new());
+    let mut count = |_: &Path, stat: &Stat| {
+        if stat.st_nlink < 2 || linked.insert(stat.st_ino) {
+            sum += stat.st_blocks.cast_unsigned() * 512;
         }
-    }
+    };
+    walk(directory, &mut count).with_context(|| format!("read {}", directory.display()))?;
     Ok(sum)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files of the test's own")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_two_names_counts_once_and_one_behind_a_link_never() {
+        let scratch = std::env::temp_dir().join(format!("caisson-taken-{}", std::process::id()));
+        let tree = scratch.join("tree");
+        fs::create_dir_all(tree.join("inner")).unwrap();
+        fs::write(tree.join("inner/one"), vec![1; 1 << 20]).unwrap();
+        let before = taken(&tree).unwrap();
+        assert!(before >= 1 << 20);
+        fs::hard_link(tree.join("inner/one"), tree.join("two")).unwrap();
+        std::os::unix::fs::symlink(tree.join("inner"), scratch.join("link")).unwrap();
+        assert_eq!(taken(&tree).unwrap(), before);
+        assert_eq!(taken(&scratch.join("link")).unwrap(), 0);
+        assert_eq!(taken(&scratch.join("none")).unwrap(), 0);
+        fs::remove_dir_all(scratch).unwrap();
+    }
 }

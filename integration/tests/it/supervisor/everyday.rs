@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use integration::require;
-use integration::runtime::Finished;
+use integration::runtime::{Finished, finish};
 use integration::supervisor::{IMAGE, Supervisor};
 
 fn feed(supervisor: &Supervisor, args: &[&str], bytes: &[u8]) -> Finished {
@@ -43,6 +43,14 @@ fn only_the_streams_that_are_asked_for_are_attached() {
     assert_eq!(log.stdout.line(), "done");
     let count = supervisor.says(&["exec", "box", "wc", "-c", "/got"]);
     assert_eq!(count, "300000 /got");
+    // What is not asked for is left to others.
+    let input = supervisor.scratch.file("input", "for somebody else");
+    let line = format!(
+        "{{ $ctl run -i -a stdout {IMAGE} echo out; cat; }} <{}",
+        input.display()
+    );
+    let finished = finish(supervisor.in_shell(&line)).success();
+    assert_eq!(finished.stdout, "out\nfor somebody else");
     supervisor
         .ctl(&["run", "-d", "-a", "stdout", IMAGE, "true"])
         .failure()
@@ -78,6 +86,13 @@ fn names_and_namespaces_of_the_host_are_shared_if_asked_for() {
     assert!(group.contains("/caisson/"), "{group}");
     let domain = "cat /proc/sys/kernel/domainname";
     assert_eq!(run(&["--domainname", "example.org"], domain), "example.org");
+    let flags = ["-h", "web", "--domainname", "example.org"];
+    let hosts = run(&flags, "cat /etc/hosts");
+    assert!(hosts.contains("\tweb.example.org web"), "{hosts}");
+    supervisor
+        .ctl(&["create", "--domainname", "a b", IMAGE, "true"])
+        .failure()
+        .says("the domain name 'a b'");
 }
 
 #[test]
@@ -110,7 +125,9 @@ fn who_is_killed_first_and_which_devices_may_be_used_is_said() {
         let said = open(&["--device-cgroup-rule", rule]);
         assert!(said.contains("No such device or address"), "{rule}: {said}");
     }
-    for rule in ["c 511:7", "d 1:1 r", "c 1:x r", "c 1:1 rx", "c 1 r"] {
+    for rule in [
+        "c 511:7", "d 1:1 r", "c 1:x r", "c 1:1 rx", "c 1 r", "c +1:3 r",
+    ] {
         supervisor
             .ctl(&["create", "--device-cgroup-rule", rule, IMAGE, "true"])
             .failure()
@@ -170,13 +187,46 @@ fn lines_of_a_log_are_counted_as_they_were_meant() {
     assert_eq!(tail("2"), "onetwo\nlast");
     assert_eq!(tail("3"), "first\nonetwo\nlast");
     assert_eq!(tail("0"), "");
-    for all in ["all", "-1", "9"] {
+    for all in ["all", "-1", "-5", "9"] {
         assert_eq!(tail(all), tail("3"));
     }
     supervisor
         .ctl(&["logs", "-n", "some", "box"])
         .failure()
         .says("'some' is no number of lines");
+}
+
+#[test]
+fn a_container_whose_image_is_damaged_is_seen_and_stopped_all_the_same() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "trap 'exit 7' TERM; echo ready; while :; do sleep 1000 & wait; done";
+    supervisor.detached(&["--name", "box"], script);
+    let mut log = supervisor.start(&["logs", "-f", "box"]);
+    assert_eq!(log.stdout.line(), "ready");
+    let image = supervisor.says(&["image", "inspect", "-f", "{{.Id}}", IMAGE]);
+    let blobs = supervisor.scratch.path().join("root/blobs/sha256");
+    std::fs::remove_file(blobs.join(image.trim_start_matches("sha256:"))).unwrap();
+    assert_eq!(supervisor.field("box", "{{.Name}}"), "/box");
+    let listed = supervisor.says(&["ps", "-s", "--format", "{{.Names}}"]);
+    assert_eq!(listed, "box");
+    supervisor.says(&["ps", "-s"]);
+    supervisor.says(&["stop", "-t", "1000", "box"]);
+    assert_eq!(supervisor.field("box", "{{.State.ExitCode}}"), "7");
+}
+
+#[test]
+fn an_update_that_changes_nothing_is_one_all_the_same() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.says(&["create", "--name", "box", "--memory", "64m", IMAGE, "true"]);
+    let memory = || supervisor.field("box", "{{.HostConfig.Memory}}");
+    for flags in [["--memory", "0"], ["--pids-limit", "0"]] {
+        supervisor.says(&[&["update"], &flags[..], &["box"]].concat());
+        assert_eq!(memory(), "67108864");
+    }
+    let refused = supervisor.ctl(&["update", "box"]).failure();
+    refused.says("nothing is said");
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use integration::require;
 use integration::supervisor::{IMAGE, Supervisor};
+use integration::{place, require};
 
 fn names(supervisor: &Supervisor, list: &[&str], field: &str, filters: &[&str]) -> String {
     let mut words = list.to_vec();
@@ -60,6 +60,8 @@ fn containers_are_filtered_by_whatever_they_have() {
         (&["volume=data"], "web-1"),
         (&["volume=/d"], "web-1"),
         (&["volume=/s"], "web-2"),
+        (&["volume="], ""),
+        (&["name=^web.*$"], "web-1 web-2"),
         (&["network=host"], "db"),
         (&["before=web-2"], "web-1"),
         (&["since=db"], "ended runs"),
@@ -72,12 +74,17 @@ fn containers_are_filtered_by_whatever_they_have() {
         names(&supervisor, &["ps"], "Names", &["status=exited"]),
         "ended"
     );
+    // A negative number is none.
+    let newest = |number| supervisor.says(&["ps", "-q", "-n", number]);
+    assert_eq!(newest("2").lines().count(), 2);
+    assert_eq!(newest("-1").lines().count(), 1);
     for (filter, why) in [
         ("nonsense=1", "invalid filter 'nonsense'"),
         ("status=nonsense", "invalid filter 'status=nonsense'"),
         ("exited=x", "invalid filter 'exited=x'"),
         ("before=none", "no such container"),
         ("name", "NAME=VALUE"),
+        ("name=web-[12]", "regular expressions"),
     ] {
         let refused = supervisor.ctl(&["ps", "-f", filter]).failure();
         refused.says(why);
@@ -180,6 +187,28 @@ fn what_a_container_takes_is_counted_if_that_is_asked_for() {
     // Nobody counts unasked.
     let unasked = supervisor.field("box", "{{json .}}");
     assert!(!unasked.contains("SizeRw"));
+}
+
+#[test]
+fn nothing_of_the_host_is_counted_of_a_container_that_exchanges_directories_for_links() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let outside = supervisor.scratch.dir("outside");
+    place::write(&outside.join("secret"), vec![b'x'; 32 << 20]);
+    let script = format!(
+        "mkdir /srv/x; ln -s {outside} /srv/link; echo ready
+        while :; do mv /srv/x /srv/away; mv /srv/link /srv/x; mv /srv/x /srv/link; mv /srv/away /srv/x; done",
+        outside = outside.display()
+    );
+    let id = supervisor.detached(&[], &script);
+    let mut log = supervisor.start(&["logs", "-f", &id]);
+    assert_eq!(log.stdout.line(), "ready");
+    for _ in 0..60 {
+        let size = supervisor.says(&["inspect", "-s", "-f", "{{.SizeRw}}", &id]);
+        assert!(size.parse::<u64>().unwrap() < 16 << 20, "{size}");
+        let changes = supervisor.says(&["diff", &id]);
+        assert!(!changes.contains("secret"), "{changes}");
+    }
 }
 
 #[test]
