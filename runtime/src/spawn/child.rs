@@ -12,7 +12,7 @@ use crate::listener::Agent;
 use crate::network::{self, Moved};
 use crate::plan::namespaces::IdMaps;
 use crate::plan::net_devices::NetDevice;
-use crate::plan::{HookCall, Request, Rlimit, Step, mounts};
+use crate::plan::{Exec, HookCall, Plan, Request, Rlimit, Step, mounts};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sync::{self, Message};
 use crate::sys::Errno;
@@ -48,6 +48,27 @@ pub(crate) struct Child {
 }
 
 impl Child {
+    /// A process that has just been cloned for this plan.
+    pub(super) fn new(pid: i32, pidfd: OwnedFd, sync: OwnedFd, plan: Plan, trace: &Trace) -> Child {
+        Child {
+            pid,
+            pidfd,
+            terminal: None,
+            sync,
+            program: program(&plan.exec),
+            steps: plan.steps,
+            rlimits: plan.rlimits,
+            net_devices: plan.net_devices,
+            moved: None,
+            id_maps: plan.birth.id_maps,
+            agent: None,
+            trace: trace.clone(),
+            times: None,
+            not_given: None,
+            executing: false,
+        }
+    }
+
     /// Serves init until the container is created and init waits for the word to start. `serve` does what is not this module's for the
     /// process with this pid: hooks of the runtime namespace, groups. `warn` is told of hooks in the container that take long.
     pub(crate) fn until_created(
@@ -316,4 +337,12 @@ impl Child {
             format!("the container's process {how} during its set-up"),
         )
     }
+}
+
+fn program(exec: &Exec) -> String {
+    exec.argv
+        .strings()
+        .first()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }

@@ -18,7 +18,7 @@ use crate::cgroup::Cgroup;
 use crate::host::Host;
 use crate::init::{self, Files};
 use crate::listener::Agent;
-use crate::plan::{Exec, Plan, Step};
+use crate::plan::{Plan, Step};
 use crate::report::{Context, Error, Kind, Result};
 use crate::resctrl::Group;
 use crate::sys::mount::fs_magic;
@@ -121,35 +121,16 @@ pub(crate) fn spawn(mut plan: Plan, mut around: Surroundings<'_>) -> Result<Chil
         leave_pid_namespace(&files.proc)?;
     }
     drop(files);
+    let oom_score_adj = plan.birth.oom_score_adj;
     let mut child = Child {
-        pid,
-        pidfd,
-        terminal: None,
-        sync: parent_sync,
-        steps: plan.steps,
-        program: program(&plan.exec),
-        rlimits: plan.rlimits,
-        net_devices: plan.net_devices,
-        moved: None,
-        id_maps: plan.birth.id_maps,
-        agent: around.agent,
-        trace: around.trace.clone(),
         times,
-        not_given: None,
-        executing: false,
+        agent: around.agent,
+        ..Child::new(pid, pidfd, parent_sync, plan, around.trace)
     };
     let join = Some(first_home).filter(|_| !cloned.in_cgroup);
     let grouped = around.resctrl.map_or(Ok(()), |group| group.add(child.pid));
     grouped
-        .and_then(|()| {
-            begin(
-                &mut child,
-                plan.birth.oom_score_adj,
-                join,
-                cpus,
-                around.host,
-            )
-        })
+        .and_then(|()| begin(&mut child, oom_score_adj, join, cpus, around.host))
         .and_then(|()| match has_stage {
             true => child.until_born(around.host, later_home),
             false => Ok(()),
@@ -269,12 +250,4 @@ fn leave_pid_namespace(proc: &OwnedFd) -> Result<()> {
     let own = fs::open_follow(proc, c"self/ns/pid", libc::O_RDONLY)
         .context(|| "open our own pid namespace")?;
     setns(own, libc::CLONE_NEWPID as u64).context(|| "return to our own pid namespace")
-}
-
-fn program(exec: &Exec) -> String {
-    exec.argv
-        .strings()
-        .first()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
 }
