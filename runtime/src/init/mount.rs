@@ -270,12 +270,7 @@ impl Init {
         let mounted = root
             .open(&mount.target, libc::O_PATH | libc::O_DIRECTORY)
             .at(Op::Resolve)?;
-        for (attr, is_recursive) in recursive(mount) {
-            set_attributes(&self.files, &mounted, &attr, is_recursive).at(Op::SetAttributes)?;
-        }
-        for (flag, is_recursive) in &mount.propagation {
-            set_propagation(&self.files, &mounted, *flag, *is_recursive).at(Op::SetPropagation)?;
-        }
+        change(&self.files, &mounted, &recursive(mount), &mount.propagation)?;
         Ok(mount.late_readonly.then_some(mounted))
     }
 }
