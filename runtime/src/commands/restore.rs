@@ -9,10 +9,7 @@ use std::os::fd::AsFd;
 
 /// The `restore` command. Returns the container's exit status.
 pub(super) fn run(context: &Context<'_>, request: &cli::Restore) -> Result<u8> {
-    let mode = match request.detach {
-        true => Mode::Detached,
-        false => Mode::Foreground,
-    };
+    let mode = Mode::of(request.detach);
     if mode == Mode::Foreground && !request.no_subreaper {
         foreground::become_subreaper()?;
     }

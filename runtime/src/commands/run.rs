@@ -13,10 +13,7 @@ use std::os::fd::AsFd;
 
 /// The `run` command. Returns the container's exit status.
 pub(super) fn run(context: &Context<'_>, request: &cli::Run) -> Result<u8> {
-    let mode = match request.detach {
-        true => Mode::Detached,
-        false => Mode::Foreground,
-    };
+    let mode = Mode::of(request.detach);
     if request.create.dry_run.is_some() {
         return create::outline(context, &request.create, mode).map(|()| 0);
     }

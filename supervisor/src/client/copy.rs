@@ -243,7 +243,7 @@ async fn write_out(
     from: api::copy_out_request::From,
     target: &mut dyn Write,
 ) -> Result<()> {
-    let (sender, mut receiver) = daemon.containers.copy_out(patient()).await?.split();
+    let (sender, receiver) = daemon.containers.copy_out(patient()).await?.split();
     let request = |of| api::CopyOutRequest {
         of: Some(of),
         ..Default::default()
@@ -251,24 +251,12 @@ async fn write_out(
     sender
         .send(&request(api::copy_out_request::Of::From(from)))
         .await?;
-    let mut taken = 0;
-    loop {
-        let response = match receiver.recv().await {
-            Ok(response) => response,
-            Err(ttrpc::Error::Eof) => break,
-            Err(error) => return Err(lost(error)),
-        };
-        if let Some(api::copy_out_response::Of::Data(data)) = response.of {
-            target
-                .write_all(&data)
-                .tried(|| "write the archive".into())?;
-            taken += data.len() as u64;
-            sender
-                .send(&request(api::copy_out_request::Of::Taken(taken)))
-                .await?;
-        }
-    }
-    target.flush().tried(|| "write the archive".into())
+    let data = |response: api::CopyOutResponse| match response.of {
+        Some(api::copy_out_response::Of::Data(data)) => Some(data),
+        _ => None,
+    };
+    let taken = |taken| request(api::copy_out_request::Of::Taken(taken));
+    output::receive(&sender, receiver, data, taken, target).await
 }
 
 async fn copy_out(

@@ -243,36 +243,21 @@ pub(super) async fn save(daemon: &Daemon, asked: Save) -> Result<u8> {
 }
 
 async fn write_archive(daemon: &Daemon, images: Vec<String>, target: &mut dyn Write) -> Result<()> {
-    let (sender, mut receiver) = daemon.images.export(patient()).await?.split();
+    let (sender, receiver) = daemon.images.export(patient()).await?.split();
+    let request = |of| api::ExportImagesRequest {
+        of: Some(of),
+        ..Default::default()
+    };
     let names = api::export_images_request::Names {
         names: images,
         ..Default::default()
     };
     sender
-        .send(&api::ExportImagesRequest {
-            of: Some(api::export_images_request::Of::Names(names)),
-            ..Default::default()
-        })
+        .send(&request(api::export_images_request::Of::Names(names)))
         .await?;
-    let mut taken = 0_u64;
-    loop {
-        let response = match receiver.recv().await {
-            Ok(response) => response,
-            Err(ttrpc::Error::Eof) => break,
-            Err(error) => return Err(lost(error)),
-        };
-        target
-            .write_all(&response.data)
-            .tried(|| "write the archive".into())?;
-        taken += response.data.len() as u64;
-        sender
-            .send(&api::ExportImagesRequest {
-                of: Some(api::export_images_request::Of::Taken(taken)),
-                ..Default::default()
-            })
-            .await?;
-    }
-    target.flush().tried(|| "write the archive".into())
+    let data = |response: api::ExportImagesResponse| Some(response.data);
+    let taken = |taken| request(api::export_images_request::Of::Taken(taken));
+    output::receive(&sender, receiver, data, taken, target).await
 }
 
 pub(super) async fn list(daemon: &Daemon, asked: Images) -> Result<u8> {
@@ -333,24 +318,21 @@ impl Wanted {
         if let Some(name) = &asked.name {
             filters.add("reference", name.clone());
         }
-        let (mut before, mut since) = (None, None);
+        let (mut before, mut since) = (vec![], vec![]);
         for name in filters.values("before") {
-            let time = found(daemon, name).await?.created_at;
-            before = Some(before.map_or(time, |other: i64| other.min(time)));
+            before.push(found(daemon, name).await?.created_at);
         }
         for word in filters.values("until") {
-            let time = super::containers::time(word)?;
-            before = Some(before.map_or(time, |other: i64| other.min(time)));
+            before.push(super::containers::time(word)?);
         }
         for name in filters.values("since") {
-            let time = found(daemon, name).await?.created_at;
-            since = Some(since.map_or(time, |other: i64| other.max(time)));
+            since.push(found(daemon, name).await?.created_at);
         }
         Ok(Self {
             dangling: filters.truth("dangling")?,
             filters,
-            before,
-            since,
+            before: before.into_iter().min(),
+            since: since.into_iter().max(),
         })
     }
 

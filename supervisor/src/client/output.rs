@@ -1,12 +1,17 @@
 //! Where an archive goes that was asked for: a file, which has its name when it is complete, or standard output.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use ttrpc::r#async::{CSReceiver, CSSender};
+use ttrpc::proto::Codec;
+
+use super::process::lost;
 use crate::fault::{Fault, Result, Tried as _};
 use crate::whole::{self, Whole};
 
@@ -44,4 +49,34 @@ pub(super) async fn archive(
     whole.file.sync_all().tried(what)?;
     whole.end(name).tried(what)?;
     directory.sync_all().tried(what)
+}
+
+/// Writes what the daemon sends, and tells it how much of that was taken.
+pub(super) async fn receive<Q, P>(
+    sender: &CSSender<Q>,
+    mut receiver: CSReceiver<P>,
+    data: impl Fn(P) -> Option<Vec<u8>>,
+    request: impl Fn(u64) -> Q,
+    target: &mut dyn Write,
+) -> Result<()>
+where
+    Q: Codec<E: Display>,
+    P: Codec<E: Display>,
+{
+    let mut taken = 0;
+    loop {
+        let response = match receiver.recv().await {
+            Ok(response) => response,
+            Err(ttrpc::Error::Eof) => break,
+            Err(error) => return Err(lost(error)),
+        };
+        if let Some(data) = data(response) {
+            target
+                .write_all(&data)
+                .tried(|| "write the archive".into())?;
+            taken += data.len() as u64;
+            sender.send(&request(taken)).await?;
+        }
+    }
+    target.flush().tried(|| "write the archive".into())
 }

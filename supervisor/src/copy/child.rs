@@ -137,19 +137,14 @@ fn pack(
         true => b".",
         false => source.name.as_slice(),
     };
-    match &found.what {
-        What::Nothing => bail!("there is no '{shown}' in the container"),
-        What::Directory(directory) => {
-            begin(&mut archive, &source)?;
-            let mut packer = Packer::new(archive).with_ids(ids);
-            packer.directory(directory, top)?;
-            packer.finish().map(drop)
-        }
-        What::Other => {
-            begin(&mut archive, &source)?;
-            let mut packer = Packer::new(archive).with_ids(ids);
-            packer.file(found.parent.as_fd(), &found.name, top)?;
-            packer.finish().map(drop)
-        }
+    if matches!(found.what, What::Nothing) {
+        bail!("there is no '{shown}' in the container");
     }
+    begin(&mut archive, &source)?;
+    let mut packer = Packer::new(archive).with_ids(ids);
+    match &found.what {
+        What::Directory(directory) => packer.directory(directory, top)?,
+        _ => packer.file(found.parent.as_fd(), &found.name, top)?,
+    }
+    packer.finish().map(drop)
 }

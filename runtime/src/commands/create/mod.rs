@@ -46,6 +46,14 @@ pub(super) enum Mode {
 }
 
 impl Mode {
+    /// That of `run` and `restore`.
+    pub(super) fn of(detach: bool) -> Self {
+        match detach {
+            true => Mode::Detached,
+            false => Mode::Foreground,
+        }
+    }
+
     /// Takes the signals for the container, if this command will stay with it. To be called when all is read and nothing is made: a config
     /// can be a pipe whose writer never comes, and until then a signal is for this command.
     fn take_signals(self) -> Result<Option<Signals>> {
