@@ -5,6 +5,7 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::net::if_::InterfaceFlags;
 use nix::time::{ClockId, clock_gettime};
 use serde_json::json;
+use std::os::fd::AsRawFd;
 
 /// As config.json and as /proc/PID/ns names them.
 const KINDS: [(&str, &str); 6] = [
@@ -218,6 +219,30 @@ fn a_namespace_path_must_exist_and_be_of_its_type() {
     bundle.create_fails().failure();
     bundle.config.join_namespace("network", "/etc/hostname");
     bundle.create_fails().failure();
+}
+
+#[test]
+fn what_cannot_be_joined_is_named_with_its_reason() {
+    require!(containers);
+    beyond!(
+        what_cannot_be_joined_is_named_with_its_reason,
+        [
+            runc("says what its helper said: cannot allocate memory, invalid argument"),
+            crun("says what the system call said")
+        ]
+    );
+    let mut first = Bundle::new();
+    let mut gone = first.pause();
+    let kept = std::fs::File::open(format!("/proc/{}/ns/pid", gone.pid)).unwrap();
+    gone.delete_by_force().success();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), kept.as_raw_fd());
+    let mut dead = Bundle::new();
+    dead.config.join_namespace("pid", &path);
+    dead.create_fails().says("has lost its first process");
+    let mut own = Bundle::new();
+    own.config.join_namespace("user", "/proc/self/ns/user");
+    own.create_fails()
+        .says("join the container's user namespace (it is the runtime's own): invalid argument");
 }
 
 #[test]

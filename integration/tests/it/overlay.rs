@@ -338,6 +338,20 @@ fn upper_and_work_on_different_file_systems_are_refused() {
 }
 
 #[test]
+fn a_layer_given_twice_is_named_as_the_reason() {
+    require!(containers);
+    beyond!(
+        a_layer_given_twice_is_named_as_the_reason,
+        [runc(NONE), crun(NONE)]
+    );
+    let (mut bundle, base) = layered();
+    set_lower(&mut bundle, &[&base, &base]);
+    bundle
+        .create_fails()
+        .says("an overlay's layer is given twice");
+}
+
+#[test]
 fn incomplete_annotations_are_refused() {
     require!(containers);
     beyond!(incomplete_annotations_are_refused, [runc(NONE), crun(NONE)]);

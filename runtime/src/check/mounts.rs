@@ -11,7 +11,7 @@ use crate::sys::mount::{
     fs_magic, fsconfig_create, fsconfig_flag, fsconfig_string, fsmount, fsopen,
 };
 use crate::sys::{Errno, Result, fs};
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, OsStr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -20,21 +20,19 @@ use std::path::Path;
 pub(super) fn look(subject: &Subject<'_>, findings: &mut Findings) -> Tree {
     let mut tree = Tree::new(root(subject, findings));
     let filesystems = Filesystems::read(subject.host, &subject.plan.birth);
-    // Where file systems are that only the container has.
-    let mut own = Vec::new();
     for step in &subject.plan.steps {
         match step {
             Step::OpenLayer(path) => layer(path, findings),
             Step::Mount(mount) if mount.is_remount() => {
-                if let Err(error) = remount(mount, &tree, &own, &filesystems) {
+                if let Err(error) = remount(mount, &tree, &filesystems) {
                     findings.error(error.in_field(format!("mounts[{}]", mount.index)));
                 }
             }
             Step::Mount(mount) => {
                 let field = format!("mounts[{}]", mount.index);
-                let place = content(mount, subject, &tree, &filesystems, findings);
-                let at = place.and_then(|place| attach(mount, place, &mut tree, &field, findings));
-                own.extend(at.map(|at| (at, is_own(mount))));
+                if let Some(place) = content(mount, subject, &tree, &filesystems, findings) {
+                    attach(mount, place, &mut tree, &field, findings);
+                }
             }
             Step::Device(device) => node(device, subject, &tree, findings),
             Step::MakeDirectory(path) => working_directory(path, &tree, findings),
@@ -158,28 +156,20 @@ fn is_own(mount: &Mount) -> bool {
 }
 
 /// A remount, of what is mounted by then: each place, and whether the file system there is the container's alone.
-fn remount(
-    mount: &Mount,
-    tree: &Tree,
-    mounted: &[(Vec<CString>, bool)],
-    filesystems: &Filesystems,
-) -> crate::report::Result<()> {
+fn remount(mount: &Mount, tree: &Tree, filesystems: &Filesystems) -> crate::report::Result<()> {
     let Kind::Filesystem(filesystem) = &mount.kind else {
         return Ok(());
     };
     let what = || format!("remount {}", mount.target.to_string_lossy());
     let found = tree.find(&mount.target, true);
     let found = found.map_err(|errno| Error::os(what(), errno).in_field("destination"))?;
-    let last = mounted.iter().rfind(|(at, _)| *at == found.path);
     let has_data = filesystem
         .remount()
         .is_some_and(|(_, data)| !data.is_empty());
-    match last {
+    match tree.is_own(&found) {
         // The kernel goes by what is mounted, and takes any other type as well.
-        Some((_, true)) if filesystem.fstype.as_c_str() == c"tmpfs" => {
-            filesystems.try_out(filesystem)
-        }
-        Some((_, own)) if *own || !has_data => Ok(()),
+        Some(true) if filesystem.fstype.as_c_str() == c"tmpfs" => filesystems.try_out(filesystem),
+        Some(own) if own || !has_data => Ok(()),
         Some(_) => {
             let text = format!("{}: {}", what(), Op::NotOwn.text().unwrap_or_default());
             Err(Error::os(text, Errno::EINVAL).in_field("options"))
@@ -191,14 +181,8 @@ fn remount(
     }
 }
 
-/// Finds the target of a mount, which is made where it is missing, and puts the mount there. Returns where that is.
-fn attach(
-    mount: &Mount,
-    place: Place,
-    tree: &mut Tree,
-    field: &str,
-    findings: &mut Findings,
-) -> Option<Vec<CString>> {
+/// Finds the target of a mount, which is made where it is missing, and puts the mount there.
+fn attach(mount: &Mount, place: Place, tree: &mut Tree, field: &str, findings: &mut Findings) {
     // A file system over a link would leave what the link is in place: those of /proc and /sys are not followed.
     let strict = |kind: &Kind| match kind {
         Kind::Filesystem(fs) => matches!(fs.fstype.to_bytes(), b"proc" | b"sysfs"),
@@ -217,22 +201,19 @@ fn attach(
     let found = match tree.find(&mount.target, !strict(&mount.kind)) {
         Ok(found) => found,
         Err(errno) => {
-            findings.error(wrong(errno));
-            return None;
+            return findings.error(wrong(errno));
         }
     };
     // The files below /proc that a mount may cover are files.
     if mount.covers_proc_file && directory {
-        findings.error(wrong(Errno::ENOTDIR));
-        return None;
+        return findings.error(wrong(Errno::ENOTDIR));
     }
     if mount.target.as_c_str() == c"/proc"
         && matches!(&mount.kind, Kind::Bind(_))
         && matches!(&place, Place::There(entry) if !is_proc(entry))
     {
         let text = "what is bound over /proc is not a proc file system";
-        findings.wrong(format!("{field}.source"), text);
-        return None;
+        return findings.wrong(format!("{field}.source"), text);
     }
     let refused = match &found.place {
         Some(Place::There(there)) if !unknown && directory != (there.kind() == libc::S_IFDIR) => {
@@ -242,11 +223,9 @@ fn attach(
         _ => None,
     };
     if let Some(errno) = refused {
-        findings.error(wrong(errno));
-        return None;
+        return findings.error(wrong(errno));
     }
-    tree.mount(found.path.clone(), place);
-    Some(found.path)
+    tree.mount(found.path, place, is_own(mount));
 }
 
 fn is_proc(entry: &Entry) -> bool {

@@ -19,8 +19,17 @@ const BENEATH: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
 #[derive(Debug)]
 pub(super) struct Tree {
     root: Place,
-    /// Mounts at their places, in their order.
-    mounts: Vec<(Vec<CString>, Place)>,
+    /// In their order.
+    mounts: Vec<Mounted>,
+}
+
+/// A mount of the config.
+#[derive(Debug)]
+struct Mounted {
+    at: Vec<CString>,
+    root: Place,
+    /// Its file system is the container's alone.
+    own: bool,
 }
 
 /// A file of the tree.
@@ -93,9 +102,14 @@ impl Tree {
         }
     }
 
-    /// Puts a mount where a walk has ended.
-    pub(super) fn mount(&mut self, at: Vec<CString>, place: Place) {
-        self.mounts.push((at, place));
+    /// Puts a mount where a walk has ended. `own`: of a file system that only the container has.
+    pub(super) fn mount(&mut self, at: Vec<CString>, root: Place, own: bool) {
+        self.mounts.push(Mounted { at, root, own });
+    }
+
+    /// Whether the file system of the mount where a walk has ended is the container's alone. None: no mount is there.
+    pub(super) fn is_own(&self, found: &Found) -> Option<bool> {
+        self.last(&found.path).map(|mount| mount.own)
     }
 
     /// Walks a path from the root. `follow`: a link at its end, too.
@@ -157,14 +171,16 @@ impl Tree {
     }
 
     fn leads_to_mount(&self, path: &[CString]) -> bool {
-        self.mounts.iter().any(|(at, _)| at.starts_with(path))
+        self.mounts.iter().any(|mount| mount.at.starts_with(path))
+    }
+
+    fn at(&self, path: &[CString]) -> Option<Place> {
+        self.last(path).map(|mount| mount.root.clone())
     }
 
     /// The last mount at a place.
-    fn at(&self, path: &[CString]) -> Option<Place> {
-        let mut mounts = self.mounts.iter().rev();
-        let at = mounts.find(|(at, _)| at == path);
-        at.map(|(_, place)| place.clone())
+    fn last(&self, path: &[CString]) -> Option<&Mounted> {
+        self.mounts.iter().rfind(|mount| mount.at == path)
     }
 }
 
@@ -253,10 +269,10 @@ mod tests {
         assert_eq!(tree.find(c"/loop", true).unwrap_err(), Errno::ELOOP);
         assert_eq!(tree.find(c"/bin/sh/x", true).unwrap_err(), Errno::ENOTDIR);
         let at = tree.find(c"/up", true).unwrap().path;
-        tree.mount(at, Place::New);
+        tree.mount(at, Place::New, true);
         assert_eq!(is_there(&tree, c"/bin/anything"), Some(false));
         let at = tree.find(c"/up/local", true).unwrap().path;
-        tree.mount(at, place(&dir));
+        tree.mount(at, place(&dir), false);
         assert_eq!(is_there(&tree, c"/up/local/usr/bin"), Some(true));
         assert_eq!(is_there(&tree, c"/up/local/no"), None);
         std::fs::remove_dir_all(dir).unwrap();

@@ -230,7 +230,11 @@ fn prepare_birth(stage: &Stage, files: &mut Files) -> Done {
         None => None,
     };
     for join in &stage.join {
-        process::setns(&files.slots[join.slot.0], join.flags).at(Op::Attach)?;
+        process::setns(&files.slots[join.slot.0], join.flags).map_err(|errno| Fail {
+            op: Op::Join,
+            detail: join.flags as i32,
+            ..Fail::from(errno)
+        })?;
     }
     if stage.new_user {
         process::unshare(libc::CLONE_NEWUSER as u64)?;

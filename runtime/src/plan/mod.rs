@@ -383,6 +383,8 @@ pub(crate) enum Op {
     LandlockAbi,
     LandlockRule,
     NotOwn,
+    /// Of a stage; with the `CLONE_NEW*` flag as its detail.
+    Join,
 }
 
 /// crun's annotation for a process that keeps the groups of its caller (Podman's `--group-add keep-groups`).

@@ -152,7 +152,7 @@ pub(crate) fn names(flags: u64) -> String {
 impl Op {
     /// The operation with this number, as init reported it.
     pub(crate) fn from_number(number: u32) -> Op {
-        const ALL: [Op; 35] = [
+        const ALL: [Op; 36] = [
             Op::Whole,
             Op::OpenSource,
             Op::CloneSource,
@@ -188,6 +188,7 @@ impl Op {
             Op::LandlockAbi,
             Op::LandlockRule,
             Op::NotOwn,
+            Op::Join,
         ];
         ALL.get(number as usize).copied().unwrap_or(Op::Whole)
     }
@@ -222,6 +223,7 @@ impl Op {
                 "current working directory is outside of container mount namespace root -- possible container breakout detected"
             }
             Op::Clone => "clone",
+            Op::Join => "join a namespace",
             Op::Protocol => "talk to the runtime command",
             Op::TooRevealing => {
                 "the kernel gives a user namespace no more than its creator sees, whose own is covered in part (by masked paths, for example)"

@@ -103,6 +103,10 @@ pub(super) fn clone_error(flags: u64, errno: Errno) -> Error {
         Errno::EAGAIN => {
             " (a limit on the number of processes is reached: RLIMIT_NPROC, kernel.pid_max or pids.max)"
         }
+        // Of a pid namespace that is joined, too: alloc_pid() in kernel/pid.c.
+        Errno::ENOMEM => {
+            " (or a pid namespace that is joined has lost its first process, and takes no other)"
+        }
         Errno::EINVAL => " (a kind of namespace may be missing in this kernel)",
         _ => "",
     };

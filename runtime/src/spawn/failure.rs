@@ -2,6 +2,7 @@
 //!
 //! Runs in the runtime command, which holds the same steps as init.
 
+use super::birth::clone_error;
 use crate::plan::{Op, Step, process};
 use crate::report::{Error, Kind};
 use crate::sync::{Failure, STAGE};
@@ -13,12 +14,10 @@ pub(super) fn failed(failure: &Failure, steps: &[Step], program: &str) -> Error 
     let errno = Errno::from_raw(failure.errno);
     let op = Op::from_number(failure.op);
     let Some(step) = steps.get(failure.step as usize) else {
-        let what = if failure.step == STAGE {
-            "join the container's namespaces"
-        } else {
-            "set the container up"
+        return match failure.step {
+            STAGE => stage_error(op, failure.detail, errno),
+            _ => Error::os(with_op("set the container up".to_owned(), op), errno),
         };
-        return Error::os(with_op(what.to_owned(), op), errno);
     };
     match (step, op) {
         (Step::LookUp | Step::Exec, _) => process::exec_error(program, op, errno),
@@ -35,10 +34,17 @@ pub(super) fn failed(failure: &Failure, steps: &[Step], program: &str) -> Error 
                 _ => step.to_string(),
             };
             let mut story = with_op(what, op);
-            // What setuid(2) and setgroups(2) say of an id that has no mapping.
-            if matches!(step, Step::Ids { .. } | Step::Groups(_)) && errno == Errno::EINVAL {
-                story += " (not mapped in the container's user namespace)";
-            }
+            story += match (step, errno) {
+                // What setuid(2) and setgroups(2) say of an id that has no mapping.
+                (Step::Ids { .. } | Step::Groups(_), Errno::EINVAL) => {
+                    " (not mapped in the container's user namespace)"
+                }
+                // What overlayfs says.
+                (Step::Root(_), Errno::ELOOP) if op == Op::CreateSuperblock => {
+                    " (an overlay's layer is given twice, or is below another one)"
+                }
+                _ => "",
+            };
             // A plan without a program starts none.
             if !program.is_empty() {
                 story = format!("{IN_INIT}: {story}");
@@ -49,6 +55,31 @@ pub(super) fn failed(failure: &Failure, steps: &[Step], program: &str) -> Error 
             }
             Error::os(story, errno)
         }
+    }
+}
+
+/// What went wrong before init was there.
+fn stage_error(op: Op, detail: i32, errno: Errno) -> Error {
+    match op {
+        Op::Clone => clone_error(0, errno),
+        Op::Join => {
+            let flag = detail as u64;
+            let own = flag == libc::CLONE_NEWUSER as u64 && errno == Errno::EINVAL;
+            let hint = if own {
+                " (it is the runtime's own)"
+            } else {
+                ""
+            };
+            let name = crate::plan::names(flag);
+            Error::os(
+                format!("join the container's {name} namespace{hint}"),
+                errno,
+            )
+        }
+        op => Error::os(
+            with_op("prepare the container's namespaces".to_owned(), op),
+            errno,
+        ),
     }
 }
 
