@@ -85,8 +85,10 @@ impl Container {
     /// Waits for init's end, then for everything that has to be told before it, and tells.
     async fn supervise(self: Arc<Self>, child: Arc<Child>) {
         let exit = seen(&child, child.ended().await);
+        // Before anything is waited for: the group is empty now, and systemd for one removes it, with its counters.
+        let oom = lock(&self.oom).take().is_some_and(Watch::finish);
         // On disk before the kernel forgets it: if we are killed, the code is there, or the zombie is for who comes after us.
-        self.record(child.pid, exit, false);
+        self.record(child.pid, exit, oom);
         child.reap();
         // Commands that are under way have not long any more; a start among them publishes itself first.
         self.closing.send_replace(true);
@@ -96,10 +98,6 @@ impl Container {
         }
         for exec in self.execs.all() {
             exec.process.will_not_run();
-        }
-        let watch = lock(&self.oom).take();
-        if watch.is_some_and(Watch::finish) {
-            self.record(child.pid, exit, true);
         }
         self.init.set_ended(Ended {
             pid: child.pid,

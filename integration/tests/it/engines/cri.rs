@@ -132,7 +132,7 @@ fn life(kubernetes: &Kubernetes, handler: &str) -> Vec<String> {
     let mut said = vec![pod.status(kubernetes)];
     said.extend(everyday(kubernetes, &pod));
     said.extend(streams(kubernetes, &pod));
-    said.extend(ends(kubernetes, &pod, &mut events));
+    said.extend(ends(kubernetes, &pod, handler, &mut events));
     kubernetes.remove(&pod);
 
     let mut ids = vec![json!({ "host_id": 200_000, "container_id": 0, "length": 65536 })];
@@ -255,13 +255,16 @@ fn streams(kubernetes: &Kubernetes, pod: &Pod) -> Vec<String> {
 }
 
 /// How containers end.
-fn ends(kubernetes: &Kubernetes, pod: &Pod, events: &mut Events<'_>) -> Vec<String> {
+fn ends(kubernetes: &Kubernetes, pod: &Pod, handler: &str, events: &mut Events<'_>) -> Vec<String> {
     let (cri, mut said) = (&kubernetes.cri, Vec::new());
     let limits = json!({ "memory_limit_in_bytes": 32 << 20 });
     let options = json!({ "command": ["tail", "/dev/zero"], "linux": { "resources": limits, "security_context": {} } });
     let hog = kubernetes.container(pod, "hog", options);
     events.stopped(&hog);
-    assert_eq!(kubernetes.state(&hog), "2 137 OOMKilled");
+    let end = kubernetes.state(&hog);
+    // runc's shim reads the counters after systemd may have removed the group.
+    let is_lost = handler == "runc" && end == "2 137 Error";
+    assert!(end == "2 137 OOMKilled" || is_lost, "{handler}: {end}");
 
     let deaf = [
         "sh",
