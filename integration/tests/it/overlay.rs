@@ -3,7 +3,7 @@
 //! The bundle's own root directory is only where the overlay goes; a first layer holds what it held.
 
 use integration::place::{self, Scratch};
-use integration::{Bundle, beyond, host, require};
+use integration::{Bundle, Finished, beyond, host, require};
 use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -32,11 +32,6 @@ fn one_layer_is_the_root() {
 fn a_program_that_no_layer_has_is_foreseen() {
     require!(containers, caisson);
     let (mut bundle, base) = layered();
-    let check = |bundle: &Bundle| {
-        bundle.save();
-        let path = bundle.path().display().to_string();
-        bundle.runtime.call(&["check", "--bundle", &path])
-    };
     // Before 6.5, a merged tree cannot be looked into.
     let can_look = kernel() >= (6, 5);
     for merged in [false, true] {
@@ -55,6 +50,25 @@ fn a_program_that_no_layer_has_is_foreseen() {
             assert!(found.contains("exec: \"nope\""), "{found}");
         }
     }
+}
+
+fn check(bundle: &Bundle) -> Finished {
+    bundle.save();
+    let path = bundle.path().display().to_string();
+    bundle.runtime.call(&["check", "--bundle", &path])
+}
+
+#[test]
+fn a_layer_given_twice_is_foreseen() {
+    require!(containers, caisson);
+    // As above.
+    if kernel() < (6, 5) {
+        return;
+    }
+    let (mut bundle, base) = layered();
+    set_lower(&mut bundle, &[&base, &base]);
+    let found = check(&bundle).failure().stdout;
+    assert!(found.contains("a layer is given twice"), "{found}");
 }
 
 fn kernel() -> (u32, u32) {

@@ -16,6 +16,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+const LOWER: &str = "annotations[\"dev.caisson.overlay.lower\"]";
+
 /// Looks at each mount in its order and returns the tree that they make.
 pub(super) fn look(subject: &Subject<'_>, findings: &mut Findings) -> Tree {
     let mut tree = Tree::new(root(subject, findings));
@@ -53,6 +55,11 @@ fn root(subject: &Subject<'_>, findings: &mut Findings) -> Place {
     };
     if let Source::Overlay(overlay) = &planned.source {
         let merged = merged(overlay).and_then(|file| Place::of(file, false));
+        if let Err(errno @ Errno::ELOOP) = merged {
+            let text =
+                "mount the root file system (a layer is given twice, or is below another one)";
+            findings.error(Error::os(text, errno).in_field(LOWER));
+        }
         // Who may not mount, or has a kernel that takes no single layers, cannot look into it.
         return merged.unwrap_or(Place::New);
     }
@@ -88,8 +95,7 @@ fn merged(overlay: &Overlay) -> Result<OwnedFd> {
 fn layer(path: &CStr, findings: &mut Findings) {
     if let Err(errno) = fs::open_follow(fs::CWD, path, libc::O_PATH | libc::O_DIRECTORY) {
         let text = format!("open overlay directory {}", path.to_string_lossy());
-        findings
-            .error(Error::os(text, errno).in_field("annotations[\"dev.caisson.overlay.lower\"]"));
+        findings.error(Error::os(text, errno).in_field(LOWER));
     }
 }
 
