@@ -254,7 +254,7 @@ mod tests {
             document(MANIFEST, &bytes)
                 .unwrap_err()
                 .to_string()
-                .contains("501 layers")
+                .contains("500 layers")
         );
     }
 

@@ -66,9 +66,6 @@ impl Store {
             found[0].names = vec![name.clone()];
         }
         unpack(&operation, &found, progress)?;
-        for image in &found {
-            operation.settle(&image.layers)?;
-        }
         let manifests: Vec<_> = found.iter().map(|image| image.manifest).collect();
         operation
             .finish(|transaction| found.iter().try_for_each(|image| enter(transaction, image)))?;

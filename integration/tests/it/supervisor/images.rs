@@ -182,3 +182,58 @@ fn an_archive_has_its_name_when_it_is_complete_and_nothing_is_left_of_another() 
     nix::sys::signal::kill(daemon, Signal::SIGCONT).unwrap();
     assert_eq!(names(), ["archive"]);
 }
+
+#[test]
+fn an_image_that_has_a_layer_twice_runs_and_keeps_all_of_its_layers() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    // Nothing has changed, so that what is committed is the same layer each time.
+    let step = |from: &str, name: &str| {
+        supervisor.says(&["create", "--name", name, from, "sh", "-c", "echo q >/q"]);
+        if name == "told" {
+            supervisor.says(&["start", "-a", name]);
+        }
+        supervisor.says(&["commit", name, name]);
+    };
+    step(IMAGE, "empty");
+    step("empty", "told");
+    step("told", "again");
+    supervisor.says(&["run", "--name", "user", "again", "cat", "/q"]);
+    assert_eq!(supervisor.says(&["logs", "user"]), "q");
+    let layers = |image: &str| {
+        let layers = supervisor.says(&["image", "inspect", "-f", "{{json .RootFS.Layers}}", image]);
+        serde_json::from_str::<Vec<String>>(&layers).unwrap()
+    };
+    let all = layers("again");
+    assert_eq!((all.len(), &all[1]), (4, &all[3]));
+    supervisor.says(&["export", "user", "-o", "/dev/null"]);
+    supervisor.says(&["commit", "user", "more"]);
+    assert_eq!(layers("more")[..4], all);
+    supervisor.says(&["run", "--rm", "more", "cat", "/q"]);
+}
+
+#[test]
+fn an_image_without_layers_runs_what_is_mounted_in_it() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    feed(&supervisor, &["load"], &saved("nothing:1", &[])).success();
+    let binaries = supervisor.scratch.dir("bin");
+    let bundle = integration::Bundle::with_busybox();
+    fs::copy(
+        bundle.rootfs().join("bin/busybox"),
+        binaries.join("busybox"),
+    )
+    .unwrap();
+    let volume = format!("{}:/bin", binaries.display());
+    let run = [
+        "run",
+        "--rm",
+        "-v",
+        &volume,
+        "nothing:1",
+        "/bin/busybox",
+        "echo",
+        "there",
+    ];
+    assert_eq!(supervisor.says(&run), "there");
+}
