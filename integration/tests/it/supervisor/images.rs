@@ -237,3 +237,26 @@ fn an_image_without_layers_runs_what_is_mounted_in_it() {
     ];
     assert_eq!(supervisor.says(&run), "there");
 }
+
+#[test]
+fn an_image_with_a_damaged_blob_is_not_saved() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    let layer = Tar::new().file("file", &[b'x'; 100_000]);
+    feed(&supervisor, &["load"], &saved("a:1", &[layer])).success();
+    let blobs = fs::read_dir(supervisor.scratch.path().join("root/blobs/sha256")).unwrap();
+    let blobs = blobs.map(|entry| entry.unwrap().path());
+    let largest = blobs.max_by_key(|path| fs::metadata(path).unwrap().len());
+    let largest = largest.unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    bytes[50_000] ^= 1;
+    place::write(&largest, bytes);
+    let directory = supervisor.scratch.dir("out");
+    let path = directory.join("archive").display().to_string();
+    let digest = largest.file_name().unwrap().display();
+    supervisor
+        .ctl(&["save", "-o", &path, "a:1"])
+        .failure()
+        .says(&format!("blob sha256:{digest} is damaged"));
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+}
