@@ -260,3 +260,35 @@ fn an_image_with_a_damaged_blob_is_not_saved() {
         .says(&format!("blob sha256:{digest} is damaged"));
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
 }
+
+#[test]
+fn what_is_loaded_is_what_is_told() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    let layer = [Tar::new().file("file", b"x")];
+    for name in ["one:1", "two:1"] {
+        let loaded = feed(&supervisor, &["load"], &saved(name, &layer)).success();
+        assert_eq!(loaded.stdout, format!("Loaded image: {name}\n"));
+    }
+    let import = ["image", "import", "-q", "-", "three:1"];
+    let loaded = feed(&supervisor, &import, &saved("two:1", &layer)).success();
+    assert_eq!(loaded.stdout, "three:1\n");
+    let ids = supervisor.says(&["images", "-q"]);
+    assert_eq!(ids.lines().count(), 1, "{ids}");
+    supervisor.says(&["image", "inspect", "one:1", "two:1", "three:1"]);
+}
+
+#[test]
+fn what_may_yet_turn_out_to_hold_an_image_and_does_not_is_not_loaded() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    let flat = Tar::new().file("layer0.tar", &[b'x'; 200_000]).bytes();
+    feed(&supervisor, &["load"], &flat)
+        .failure()
+        .says("`image import`");
+    feed(&supervisor, &["image", "import", "-", "flat"], &flat).success();
+    assert_eq!(
+        supervisor.says(&["images", "--format", "{{.Repository}}"]),
+        "flat"
+    );
+}
