@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,7 +16,7 @@ use super::place::Access;
 use super::rules::{Named, Source};
 use super::unpack::{Owner, Unpacking};
 use super::{Request, Task, place, target};
-use crate::layer::confine;
+use crate::layer::{confine, decompressed};
 use crate::whole;
 
 const BUFFER: usize = 256 << 10;
@@ -70,7 +70,6 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
             to_root,
         } => {
             let archive = owned(stdin.as_fd()).context("open the archive")?;
-            let archive = BufReader::with_capacity(BUFFER, archive);
             let owner = match to_root {
                 true => Owner::Fixed(0, 0),
                 false => Owner::Kept,
@@ -86,7 +85,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
                 ids,
                 unprivileged: false,
             }
-            .run(archive, directory, descriptors)
+            .run(incoming(archive, source.is_none())?, directory, descriptors)
         }
         Task::Out { path, follow } => pack(root.as_fd(), out()?, &path, follow, ids),
         Task::Root => {
@@ -101,6 +100,15 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
         }
         Task::Layer { left_out } => all(Packer::of_layer(out()?, left_out).with_ids(ids), &root),
     }
+}
+
+/// What the client packs is not compressed; what it passes on may be.
+fn incoming(archive: File, passed: bool) -> Result<Box<dyn Read>> {
+    let archive = BufReader::with_capacity(BUFFER, archive);
+    Ok(match passed {
+        true => Box::new(decompressed(archive).context("read the archive")?),
+        false => Box::new(archive),
+    })
 }
 
 fn all(mut packer: Packer<impl Write>, root: &OwnedFd) -> Result<()> {

@@ -61,7 +61,6 @@ impl Store {
         });
         documents::check_count(layers.len())?;
         operation.unpack(&links, &mut |_, _| {})?;
-        operation.settle(&links)?;
         let configuration = changed(self.configuration(base)?, base, said, diff_id)?;
         let configuration = ingest_bytes(&operation, &serde_json::to_vec(&configuration)?)?;
         let (manifest, _) = ingest_bytes(

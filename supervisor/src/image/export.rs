@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::documents::{self, Document, Saved};
 use super::{DOCUMENT_LIMIT, Reference};
-use crate::digest::Digest;
+use crate::digest::{Digest, Hashing};
 use crate::store::{Operation, Store};
 
 impl Store {
@@ -52,7 +52,13 @@ impl Store {
         for digest in &blobs {
             let file = self.open_blob(digest)?;
             let size = file.metadata().context("read a blob")?.len();
-            archive.file(&path(digest), size, file)?;
+            let mut file = Hashing::new(file);
+            archive.file(&path(digest), size, &mut file)?;
+            let (found, _) = file.so_far();
+            ensure!(
+                found == *digest,
+                "blob {digest} is damaged: its bytes are those of {found}"
+            );
         }
         let index = json!({"schemaVersion": 2, "mediaType": documents::INDEX, "manifests": index});
         let saved: Vec<_> = saved.into_values().collect();
@@ -115,7 +121,7 @@ impl Archive<'_> {
     fn file(&mut self, name: &str, size: u64, data: impl Read) -> Result<()> {
         self.header(name, tar::EntryType::Regular, 0o644, size)?;
         let count = io::copy(&mut data.take(size), self.target).context("write the archive")?;
-        anyhow::ensure!(
+        ensure!(
             count == size,
             "'{name}' has {count} bytes instead of {size}"
         );

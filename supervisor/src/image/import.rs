@@ -4,10 +4,10 @@ use std::io::{self, Read};
 
 use anyhow::{Context, Result, ensure};
 use redb::WriteTransaction;
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::documents::{self, Document, Part};
-use super::source::{Contents, PEEK, Steps, holds_images, holds_nothing, ingest, ingest_bytes};
+use super::source::{Contents, Holds, PEEK, Steps, holds, ingest, ingest_bytes};
 use super::{DOCUMENT_LIMIT, Image, Reference, changes};
 use crate::digest::Digest;
 use crate::layer::{Compression, decompressed};
@@ -29,7 +29,8 @@ struct Found {
 }
 
 impl Store {
-    /// Takes in what an archive holds, layers unpacked; when it returns, all of it is on the disk.
+    /// Takes in what an archive holds, layers unpacked; when it returns, all of it is on the disk. Images come back with the names that they have
+    /// got now.
     pub fn import(
         &self,
         source: Source<'_>,
@@ -43,20 +44,7 @@ impl Store {
                 let contents = Contents::of_directory(path)?;
                 images(&operation, &contents, progress)?
             }
-            Source::Archive(archive) => {
-                let mut start = Vec::with_capacity(PEEK);
-                let peeked = archive.take(PEEK as u64).read_to_end(&mut start);
-                peeked.context("read the archive")?;
-                let is_images = kind(&start, options)?;
-                let mut whole = io::Cursor::new(start).chain(archive);
-                if is_images {
-                    unchanged(options)?;
-                    let contents = Contents::of_archive(&operation, whole, progress)?;
-                    images(&operation, &contents, progress)?
-                } else {
-                    vec![root_filesystem(&operation, &mut whole, options, progress)?]
-                }
-            }
+            Source::Archive(archive) => of_archive(&operation, archive, options, progress)?,
         };
         if let Some(name) = &options.name {
             ensure!(
@@ -66,32 +54,72 @@ impl Store {
             found[0].names = vec![name.clone()];
         }
         unpack(&operation, &found, progress)?;
-        for image in &found {
-            operation.settle(&image.layers)?;
-        }
-        let manifests: Vec<_> = found.iter().map(|image| image.manifest).collect();
         operation
             .finish(|transaction| found.iter().try_for_each(|image| enter(transaction, image)))?;
-        manifests
-            .iter()
-            .map(|manifest| self.image(&manifest.to_string()))
-            .collect()
+        let told = |found: &Found| {
+            let mut image = self.image(&found.manifest.to_string())?;
+            // Others were there before.
+            image.names.retain(|name| found.names.contains(name));
+            Ok(image)
+        };
+        found.iter().map(told).collect()
     }
 }
 
-/// Whether what begins so holds images, and not a root file system; what is neither is refused.
-fn kind(start: &[u8], options: &ImportOptions) -> Result<bool> {
-    decompressed(start).map_err(|error| Refusal::invalid(format!("read the archive: {error}")))?;
-    if !options.root_filesystem && holds_images(start) {
-        return Ok(true);
+/// What an archive says of itself when it begins decides what it is, if it says it there. Otherwise it has to be here before that is known.
+fn of_archive(
+    operation: &Operation<'_>,
+    archive: &mut dyn Read,
+    options: &ImportOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<Found>> {
+    let mut start = Vec::with_capacity(PEEK);
+    let peeked = (&mut *archive).take(PEEK as u64).read_to_end(&mut start);
+    peeked.context("read the archive")?;
+    decompressed(&start[..])
+        .map_err(|error| Refusal::invalid(format!("read the archive: {error}")))?;
+    let first = wanted(holds(&start[..], start.len() < PEEK), options)?;
+    let mut whole = io::Cursor::new(start).chain(archive);
+    if first == Holds::Images {
+        return images_of(operation, whole, options, progress);
     }
-    let text = match (holds_nothing(start), options.images_only) {
-        (true, true) => "there is no image in the archive: it is empty",
-        (true, false) => "the archive is empty: there is nothing to make an image of",
-        (false, true) => {
+    let mut said = Map::new();
+    for change in &options.changes {
+        changes::apply(&mut said, change)
+            .map_err(|error| Refusal::invalid(format!("{error:#}")))?;
+    }
+    let blob = ingest(operation, &mut whole, None, None, &mut Steps::new(progress))?;
+    if first == Holds::Unknown {
+        let open = || operation.store().open_blob(&blob.0);
+        if wanted(holds(open()?, true), options)? == Holds::Images {
+            return images_of(operation, open()?, options, progress);
+        }
+    }
+    let message = &options.message;
+    Ok(vec![root_filesystem(operation, blob, &said, message)?])
+}
+
+fn images_of(
+    operation: &Operation<'_>,
+    archive: impl Read,
+    options: &ImportOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<Found>> {
+    unchanged(options)?;
+    let contents = Contents::of_archive(operation, archive, progress)?;
+    images(operation, &contents, progress)
+}
+
+/// What an archive is taken for; what nobody asks for is refused.
+fn wanted(holds: Holds, options: &ImportOptions) -> Result<Holds> {
+    let text = match (holds, options.images_only) {
+        (Holds::Nothing, true) => "there is no image in the archive: it is empty",
+        (Holds::Nothing, false) => "the archive is empty: there is nothing to make an image of",
+        (Holds::Files, true) => {
             "there is no image in the archive; if it holds a root file system, `image import` makes an image of it"
         }
-        (false, false) => return Ok(false),
+        _ if options.root_filesystem => return Ok(Holds::Files),
+        _ => return Ok(holds),
     };
     Err(Refusal::invalid(text).into())
 }
@@ -147,40 +175,51 @@ fn images(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Found>> {
     let saved = contents.documents.get("manifest.json");
-    let mut found = Vec::new();
+    let mut search = Search {
+        operation,
+        contents,
+        progress,
+        found: Vec::new(),
+        other: None,
+    };
     if let Some(bytes) = contents.documents.get("index.json")
         && contents.documents.contains_key("oci-layout")
     {
-        of_index(
-            operation,
-            contents,
-            &documents::index(bytes)?,
-            &[],
-            DEPTH,
-            progress,
-            &mut found,
-        )?;
+        search.index(&documents::index(bytes)?, &[], DEPTH)?;
         let tags = saved.map(|bytes| documents::saved(bytes)).transpose()?;
         for image in tags.iter().flatten() {
-            name_as_saved(&mut found, image)?;
+            name_as_saved(&mut search.found, image)?;
         }
     } else if let Some(bytes) = saved {
         for image in documents::saved(bytes)? {
-            found.push(of_saved(operation, contents, &image)?);
+            search.found.push(of_saved(operation, contents, &image)?);
         }
     } else {
         return Err(
             Refusal::invalid("the archive has neither an OCI layout nor a manifest.json").into(),
         );
     }
-    if found.is_empty() {
+    if search.found.is_empty() {
+        let why = search.other.map_or_else(String::new, |media_type| {
+            format!(": one has '{media_type}', which is no part of an image")
+        });
         let text = format!(
-            "the archive has no image for linux/{}",
+            "the archive has no image for linux/{}{why}",
             documents::architecture()
         );
         return Err(Refusal::invalid(text).into());
     }
-    Ok(found)
+    Ok(search.found)
+}
+
+/// For the images of an index.
+struct Search<'a> {
+    operation: &'a Operation<'a>,
+    contents: &'a Contents,
+    progress: &'a mut dyn FnMut(Progress),
+    found: Vec<Found>,
+    /// The media type for which a manifest was left out.
+    other: Option<String>,
 }
 
 /// The names of `manifest.json`, which go by the configuration.
@@ -201,70 +240,94 @@ fn add_name(names: &mut Vec<Reference>, name: Reference) {
     }
 }
 
-/// Images of an index for this machine. What is not in the archive is left out: one of many platforms often comes alone.
-fn of_index(
-    operation: &Operation<'_>,
-    contents: &Contents,
-    index: &oci_spec::image::ImageIndex,
-    names: &[Reference],
-    depth: usize,
-    progress: &mut dyn FnMut(Progress),
-    found: &mut Vec<Found>,
-) -> Result<()> {
-    ensure!(
-        depth > 0,
-        Refusal::invalid("an index in an index in an index")
-    );
-    for descriptor in index.manifests() {
-        let media_type = descriptor.media_type().to_string();
-        let known = documents::is_index(&media_type) || documents::is_manifest(&media_type);
-        if !known || !documents::is_for_us(descriptor) {
-            continue;
-        }
-        let part = Part::of(descriptor)?;
-        if !contents.obtain(operation, &part.digest, part.size, progress)? {
-            continue;
-        }
-        let mut names = names.to_vec();
-        if let Some(name) = name_of(descriptor) {
-            add_name(&mut names, name);
-        }
-        let bytes = operation.store().read_blob(&part.digest, DOCUMENT_LIMIT)?;
-        match documents::document(&media_type, &bytes)? {
-            Document::Index(index) => {
-                of_index(
-                    operation,
-                    contents,
-                    &index,
-                    &names,
-                    depth - 1,
-                    progress,
-                    found,
-                )?;
+impl Search<'_> {
+    /// Images of an index for this machine. What is not in the archive is left out: one of many platforms often comes alone.
+    fn index(
+        &mut self,
+        index: &oci_spec::image::ImageIndex,
+        names: &[Reference],
+        depth: usize,
+    ) -> Result<()> {
+        ensure!(
+            depth > 0,
+            Refusal::invalid("an index in an index in an index")
+        );
+        for descriptor in index.manifests() {
+            let media_type = descriptor.media_type().to_string();
+            let known = documents::is_index(&media_type) || documents::is_manifest(&media_type);
+            if !known || !documents::is_for_us(descriptor) {
+                continue;
             }
-            Document::Manifest { config, layers } => {
-                let image =
-                    of_manifest(operation, contents, part.digest, &config, &layers, progress)
-                        .with_context(|| format!("image {}", part.digest))?;
-                let Some(mut image) = image else {
-                    continue;
-                };
-                match found
-                    .iter_mut()
-                    .find(|other| other.manifest == image.manifest)
-                {
-                    Some(other) => names
-                        .into_iter()
-                        .for_each(|name| add_name(&mut other.names, name)),
-                    None => {
-                        image.names = names;
-                        found.push(image);
-                    }
-                }
+            let part = Part::of(descriptor)?;
+            if !self.obtain(&part)? {
+                continue;
+            }
+            let mut names = names.to_vec();
+            if let Some(name) = name_of(descriptor) {
+                add_name(&mut names, name);
+            }
+            let store = self.operation.store();
+            let bytes = store.read_blob(&part.digest, DOCUMENT_LIMIT)?;
+            match documents::document(&media_type, &bytes)? {
+                Document::Index(index) => self.index(&index, &names, depth - 1)?,
+                Document::Manifest { config, layers } => self
+                    .manifest(part.digest, &config, &layers, names)
+                    .with_context(|| format!("image {}", part.digest))?,
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    fn obtain(&mut self, part: &Part) -> Result<bool> {
+        let (digest, size) = (&part.digest, part.size);
+        self.contents
+            .obtain(self.operation, digest, size, self.progress)
+    }
+
+    /// One of what is no image of files, such as an attestation, is left out.
+    fn manifest(
+        &mut self,
+        manifest: Digest,
+        config: &Part,
+        layers: &[Part],
+        names: Vec<Reference>,
+    ) -> Result<()> {
+        let mut layers_of_others = layers
+            .iter()
+            .filter(|part| !part.media_type.contains("tar"));
+        let other = match config.media_type.contains("image") {
+            true => layers_of_others.next(),
+            false => Some(config),
+        };
+        if let Some(other) = other {
+            self.other = Some(other.media_type.clone());
+            return Ok(());
+        }
+        for part in std::iter::once(config).chain(layers) {
+            ensure!(
+                self.obtain(part)?,
+                Refusal::invalid(format!("content {} is not in the archive", part.digest))
+            );
+        }
+        let store = self.operation.store();
+        let bytes = store.read_blob(&config.digest, DOCUMENT_LIMIT)?;
+        let diff_ids = documents::diff_ids(&bytes, layers.len())?;
+        let known = |other: &&mut Found| other.manifest == manifest;
+        if let Some(other) = self.found.iter_mut().find(known) {
+            names
+                .into_iter()
+                .for_each(|name| add_name(&mut other.names, name));
+            return Ok(());
+        }
+        self.found.push(Found {
+            names,
+            manifest,
+            config: config.digest,
+            sizes: layers.iter().map(|layer| layer.size).collect(),
+            layers: link(layers.iter().map(|layer| layer.digest), diff_ids),
+        });
+        Ok(())
+    }
 }
 
 /// A tag alone names nothing.
@@ -277,39 +340,6 @@ fn name_of(descriptor: &oci_spec::image::Descriptor) -> Option<Reference> {
     name.contains([':', '/'])
         .then(|| name.parse().ok())
         .flatten()
-}
-
-/// None for what is no image of files, such as an attestation.
-fn of_manifest(
-    operation: &Operation<'_>,
-    contents: &Contents,
-    manifest: Digest,
-    config: &Part,
-    layers: &[Part],
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Option<Found>> {
-    if !config.media_type.contains("image")
-        || layers.iter().any(|layer| !layer.media_type.contains("tar"))
-    {
-        return Ok(None);
-    }
-    for part in std::iter::once(config).chain(layers) {
-        ensure!(
-            contents.obtain(operation, &part.digest, part.size, progress)?,
-            Refusal::invalid(format!("content {} is not in the archive", part.digest))
-        );
-    }
-    let bytes = operation
-        .store()
-        .read_blob(&config.digest, DOCUMENT_LIMIT)?;
-    let diff_ids = documents::diff_ids(&bytes, layers.len())?;
-    Ok(Some(Found {
-        names: Vec::new(),
-        manifest,
-        config: config.digest,
-        sizes: layers.iter().map(|layer| layer.size).collect(),
-        layers: link(layers.iter().map(|layer| layer.digest), diff_ids),
-    }))
 }
 
 fn link(blobs: impl Iterator<Item = Digest>, diff_ids: Vec<Digest>) -> Vec<LayerLink> {
@@ -330,13 +360,7 @@ fn of_saved(
     let mut layers = Vec::new();
     for name in &saved.layers {
         let (digest, size) = contents.file(name)?;
-        let mut start = Vec::new();
-        store
-            .open_blob(&digest)?
-            .take(4)
-            .read_to_end(&mut start)
-            .context("read a layer")?;
-        layers.push(layer(digest, size, &start));
+        layers.push(layer(store, digest, size)?);
     }
     let diff_ids = documents::diff_ids(&store.read_blob(&config.0, DOCUMENT_LIMIT)?, layers.len())?;
     let (manifest, _) = ingest_bytes(operation, &documents::make_manifest(config, &layers)?)?;
@@ -353,52 +377,46 @@ fn of_saved(
     })
 }
 
-/// A blob that begins so.
-fn layer(digest: Digest, size: u64, start: &[u8]) -> Part {
-    let suffix = match Compression::of(start) {
+/// Its media type says how it is compressed.
+fn layer(store: &Store, digest: Digest, size: u64) -> Result<Part> {
+    let mut start = Vec::new();
+    store
+        .open_blob(&digest)?
+        .take(4)
+        .read_to_end(&mut start)
+        .context("read a layer")?;
+    let suffix = match Compression::of(&start) {
         Compression::None => "",
         Compression::Gzip => "+gzip",
         Compression::Zstd => "+zstd",
     };
-    Part {
+    Ok(Part {
         digest,
         size,
         media_type: format!("{}{suffix}", documents::LAYER),
-    }
+    })
 }
 
 /// A root file system becomes an image of one layer, the archive as it is.
 fn root_filesystem(
     operation: &Operation<'_>,
-    archive: &mut impl Read,
-    options: &ImportOptions,
-    progress: &mut dyn FnMut(Progress),
+    (blob, size): (Digest, u64),
+    said: &Map<String, Value>,
+    message: &str,
 ) -> Result<Found> {
-    let mut said = Map::new();
-    for change in &options.changes {
-        changes::apply(&mut said, change)
-            .map_err(|error| Refusal::invalid(format!("{error:#}")))?;
-    }
-    let comment = match options.message.as_str() {
+    let comment = match message {
         "" => "imported root file system",
         message => message,
     };
-    let mut start = Vec::with_capacity(4);
-    archive
-        .take(4)
-        .read_to_end(&mut start)
-        .context("read the archive")?;
-    let mut whole = io::Cursor::new(start.clone()).chain(archive);
-    let (blob, size) = ingest(operation, &mut whole, None, None, &mut Steps::new(progress))?;
     let diff_id = operation.unpack_unknown(&blob)?;
     let config = documents::make_config(
         diff_id,
         &documents::time(crate::records::now()),
-        &said,
+        said,
         comment,
     )?;
     let config = ingest_bytes(operation, &config)?;
-    let layers = [layer(blob, size, &start)];
+    let layers = [layer(operation.store(), blob, size)?];
     let (manifest, _) = ingest_bytes(operation, &documents::make_manifest(config, &layers)?)?;
     Ok(Found {
         names: Vec::new(),

@@ -19,8 +19,8 @@ pub use reference::Reference;
 
 /// Of manifests, indexes and configurations; those of real images have a few kilobytes.
 pub(crate) const DOCUMENT_LIMIT: u64 = 8 << 20;
-/// Overlayfs takes no more.
-const LAYER_LIMIT: usize = 500;
+/// Overlayfs takes one more, which may be what layers only imply.
+const LAYER_LIMIT: usize = 499;
 
 /// An image of the store.
 #[derive(Clone, Debug)]

@@ -1,7 +1,8 @@
 //! What an archive or a directory holds, brought into the store: content by its digest, and which name had which.
 //!
-//! An archive is read once, from front to back. Names in it are keys of a map and never paths of the host's.
+//! An archive is read from front to back, once its kind is known. Names in it are keys of a map and never paths of the host's.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::DOCUMENT_LIMIT;
+use super::{DOCUMENT_LIMIT, documents};
 use crate::archive::{Entry, Kind, Reader};
 use crate::digest::Digest;
 use crate::layer::decompressed;
@@ -151,6 +152,14 @@ impl Contents {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<bool> {
         if operation.hold_existing(digest)? {
+            let blob = operation.store().open_blob(digest)?;
+            let stored = blob.metadata().context("read a blob")?.len();
+            ensure!(
+                stored == size,
+                Refusal::invalid(format!(
+                    "{digest} has {stored} bytes, and should have {size}"
+                ))
+            );
             return Ok(true);
         }
         let Some(directory) = &self.directory else {
@@ -257,48 +266,86 @@ fn normal(path: &[u8]) -> String {
     parts.join("/")
 }
 
-/// Whether what begins so is an archive of images, and not a root file system: by the first names in it.
-pub(super) fn holds_images(start: &[u8]) -> bool {
-    let Ok(stream) = decompressed(start) else {
-        return false;
-    };
-    let mut reader = Reader::new(stream);
-    while let Ok(Some(entry)) = reader.next() {
-        let name = normal(&entry.path);
-        let first = name.split('/').next().unwrap_or_default();
-        let is_digest =
-            |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        match first {
-            "" => {}
-            "blobs" | "oci-layout" | "index.json" | "manifest.json" | "repositories" => {
-                return true;
-            }
-            _ => {
-                // What go-containerregistry writes begins with `sha256:` and the configuration's digest.
-                let name = first.strip_prefix("sha256:").unwrap_or(first);
-                return is_digest(name.split('.').next().unwrap_or_default());
-            }
-        }
-    }
-    false
+/// What an archive is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    Images,
+    /// A root file system, or what is no archive.
+    Files,
+    /// But perhaps its own root.
+    Nothing,
+    /// What there was of it did not say.
+    Unknown,
 }
 
-/// Whether what begins so is an archive of nothing, but perhaps of its own root.
-pub(super) fn holds_nothing(start: &[u8]) -> bool {
-    let is_root = |path: &[u8]| {
-        path.split(|byte| *byte == b'/')
-            .all(|part| matches!(part, b"" | b"."))
+/// By the first name in it, if that is one of images. Docker's archives may have any names before `manifest.json`, which is often the last; but
+/// none of them is in a directory of a directory, and all root file systems soon have such names.
+pub(super) fn holds(archive: impl Read, complete: bool) -> Holds {
+    let cut = Cell::new(false);
+    let until = Until {
+        inner: archive,
+        over: &cut,
     };
-    let Ok(stream) = decompressed(start) else {
-        return false;
+    let Ok(stream) = decompressed(until) else {
+        return Holds::Files;
     };
     let mut reader = Reader::new(stream);
-    loop {
-        match reader.next() {
-            Ok(Some(entry)) if entry.kind == Kind::Directory && is_root(&entry.path) => {}
-            Ok(None) => return true,
-            _ => return false,
+    let mut holds = Holds::Nothing;
+    let found = loop {
+        let entry = match reader.next() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break holds,
+            Err(_) => break Holds::Files,
+        };
+        let name = normal(&entry.path);
+        if name.is_empty() && entry.kind == Kind::Directory {
+            continue;
         }
+        if holds == Holds::Nothing && begins_images(&name) {
+            return Holds::Images;
+        }
+        holds = Holds::Files;
+        if name == "manifest.json" {
+            match reader.contents(DOCUMENT_LIMIT, &name) {
+                Ok(bytes) if documents::is_saved(&bytes) => return Holds::Images,
+                _ => break Holds::Files,
+            }
+        }
+        if name.split('/').count() > 2 {
+            return Holds::Files;
+        }
+    };
+    match cut.get() && !complete {
+        true => Holds::Unknown,
+        false => found,
+    }
+}
+
+fn begins_images(name: &str) -> bool {
+    let first = name.split('/').next().unwrap_or_default();
+    let is_digest =
+        |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match first {
+        "blobs" | "oci-layout" | "index.json" | "manifest.json" | "repositories" => true,
+        _ => {
+            // What go-containerregistry writes begins with `sha256:` and the configuration's digest.
+            let name = first.strip_prefix("sha256:").unwrap_or(first);
+            is_digest(name.split('.').next().unwrap_or_default())
+        }
+    }
+}
+
+/// Notes that somebody wanted more than there is.
+struct Until<'a, R> {
+    inner: R,
+    over: &'a Cell<bool>,
+}
+
+impl<R: Read> Read for Until<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.over.set(self.over.get() || count == 0);
+        Ok(count)
     }
 }
 
@@ -339,21 +386,30 @@ mod tests {
             builder.into_inner().unwrap()
         };
         let digits = "0".repeat(64);
-        for (names, images, nothing) in [
-            (vec!["./", "./blobs/"], true, false),
-            (vec!["manifest.json"], true, false),
-            (vec![&format!("{digits}/")[..]], true, false),
-            (vec![&format!("{digits}.json")[..]], true, false),
-            (vec![&format!("sha256:{digits}")[..]], true, false),
-            (vec!["./", "bin/"], false, false),
-            (vec!["./", "./"], false, true),
-            (vec![], false, true),
+        for (names, expected) in [
+            (vec!["./", "./blobs/"], Holds::Images),
+            (vec!["manifest.json"], Holds::Images),
+            (vec![&format!("{digits}/")[..]], Holds::Images),
+            (vec![&format!("{digits}.json")[..]], Holds::Images),
+            (vec![&format!("sha256:{digits}")[..]], Holds::Images),
+            (vec!["./", "bin/"], Holds::Files),
+            // It is none of Docker's.
+            (vec!["./", "bin/", "manifest.json"], Holds::Files),
+            (vec!["./", "./"], Holds::Nothing),
+            (vec![], Holds::Nothing),
         ] {
-            assert_eq!(holds_images(&archive(&names)), images, "{names:?}");
-            assert_eq!(holds_nothing(&archive(&names)), nothing, "{names:?}");
+            let archive = archive(&names);
+            assert_eq!(holds(&archive[..], true), expected, "{names:?}");
+            // Archives end before their last bytes.
+            assert_eq!(holds(&archive[..], false), expected, "{names:?}");
         }
-        assert!(!holds_images(b"not a tar archive"));
-        assert!(!holds_nothing(b"not a tar archive"));
-        assert!(holds_nothing(b""));
+        let deep = archive(&["etc/", "etc/x/y"]);
+        let flat = archive(&["l/", "l/layer.tar"]);
+        assert_eq!(holds(&deep[..deep.len() - 1024], false), Holds::Files);
+        assert_eq!(holds(&flat[..flat.len() - 1024], false), Holds::Unknown);
+        assert_eq!(holds(&b"not a tar archive"[..], true), Holds::Files);
+        assert_eq!(holds(&[b'x'; PEEK][..], false), Holds::Files);
+        assert_eq!(holds(&[0; PEEK][..], false), Holds::Nothing);
+        assert_eq!(holds(&b""[..], true), Holds::Nothing);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A layer is unpacked once, into a directory of its own, by a process that can reach nothing else: `workers` runs it for the daemon, `child` is
 //! it, `confine` shuts it in, `blob` decompresses, `tree` makes the files with `contents` and `metadata`. Blobs come from strangers; only the child parses them. `compare`
-//! finds out whether the files are still those that were unpacked; `implied` settles directories that a layer leaves to those below.
+//! finds out whether the files are still those that were unpacked; `implied` says what directories are that a layer leaves to those below.
 
 mod blob;
 mod child;

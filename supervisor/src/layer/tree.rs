@@ -15,6 +15,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags
 use rustix::io::Errno;
 
 use super::Unpacked;
+use super::blob::TOTAL;
 use super::contents::copy;
 use super::metadata::{finish_open, finish_special, times};
 use crate::archive::{Entry, Kind, Reader};
@@ -354,6 +355,12 @@ impl Tree {
         parent: &[u8],
         name: &[u8],
     ) -> Result<u64> {
+        // A process that writes more is killed.
+        ensure!(
+            entry.size <= TOTAL,
+            "it has {} bytes, and a file of a layer at most {TOTAL}",
+            entry.size
+        );
         let flags =
             OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = self.make(parent, name, |dir| {

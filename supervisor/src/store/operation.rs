@@ -16,8 +16,8 @@ use super::Store;
 use super::blobs::Ingest;
 use super::rows::{self, BLOBS, BlobRow, LAYERS, LEASES, LayerLink, LayerRow, LeaseRow};
 use crate::digest::Digest;
+use crate::layer::Unpacked;
 use crate::layer::workers::{self, Job};
-use crate::layer::{Unpacked, implied};
 use crate::lock::lock;
 
 /// Ingests that begin so are of no use to anyone when the store is opened.
@@ -187,33 +187,6 @@ impl<'a> Operation<'a> {
         let unpacked = workers::unpack(jobs, tell)?;
         for (unpacked, directory) in unpacked.into_iter().zip(directories) {
             self.hold_layer(unpacked, directory)?;
-        }
-        Ok(())
-    }
-
-    /// Gives directories that these layers, bottom first, leave to those below what those below say.
-    pub(crate) fn settle(&self, links: &[LayerLink]) -> Result<()> {
-        let graph = self.store.read()?;
-        let mut rows = Vec::new();
-        for link in links {
-            rows.push(graph.layer(&link.diff_id)?);
-        }
-        let paths: Vec<_> = rows
-            .iter()
-            .map(|row| self.store.layer_path(row.directory))
-            .collect();
-        let layers: Vec<_> = paths
-            .iter()
-            .zip(&rows)
-            .map(|(path, row)| (path.as_path(), row.implied.as_slice()))
-            .collect();
-        for (index, (path, implied)) in layers.iter().enumerate() {
-            // What is below a layer that hides all does not count.
-            let first = rows[..=index]
-                .iter()
-                .rposition(|row| row.opaque)
-                .unwrap_or(0);
-            implied::settle(path, implied, &layers[first..index])?;
         }
         Ok(())
     }

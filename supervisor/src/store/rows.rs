@@ -58,6 +58,7 @@ pub(crate) struct LayerRow {
     pub(crate) size: u64,
     pub(crate) entries: u64,
     pub(crate) opaque: bool,
+    /// Directories that it uses and says nothing about. What they are like here means nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) implied: Vec<Vec<u8>>,
 }
@@ -72,6 +73,9 @@ pub(crate) struct SnapshotRow {
     pub(crate) layers: Vec<Digest>,
     /// Numbers of the directories that were mounted last, top first.
     pub(crate) lower: Vec<u64>,
+    /// The number of the one above all layers, if there is any: what they only imply.
+    #[serde(default)]
+    pub(crate) implied: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -8,19 +8,23 @@ use anyhow::{Context, Result, ensure};
 use redb::Durability;
 
 use super::Store;
-use super::rows::{self, Graph, SNAPSHOTS, SnapshotRow, Tables};
+use super::operation::NewLayer;
+use super::rows::{self, Graph, LayerRow, SNAPSHOTS, SnapshotRow, Tables};
 use crate::digest::Digest;
 use crate::image::Image;
-use crate::layer::Snapshot;
+use crate::layer::{Snapshot, implied};
 use crate::lock::lock;
 
 impl Graph {
-    /// Directories of layers, top first. What is below a layer that hides all is left out.
-    fn lower(&self, layers: &[Digest]) -> Result<Vec<u64>> {
-        let mut lower = Vec::new();
+    /// Layers as they are mounted, top first. What is below a layer that hides all is left out.
+    fn lower(&self, layers: &[Digest]) -> Result<Vec<&LayerRow>> {
+        let mut lower: Vec<&LayerRow> = Vec::new();
         for diff_id in layers.iter().rev() {
             let row = self.layer(diff_id)?;
-            lower.push(row.directory);
+            // Overlayfs takes a directory once. All that an image has of a layer farther down, it has of the same layer here.
+            if lower.iter().all(|other| other.directory != row.directory) {
+                lower.push(row);
+            }
             if row.opaque {
                 break;
             }
@@ -36,23 +40,23 @@ impl Store {
 
     /// The layers and the writable directory for a container's root file system; the same ones if it has them already.
     pub fn snapshot(&self, container: &str, image: &Image) -> Result<Snapshot> {
+        let graph = self.read()?;
+        let implied = match graph.snapshots.contains_key(container) {
+            true => None,
+            false => self.make_implied(&graph.lower(&image.layers)?)?,
+        };
         // No row has the directory until it is there.
         let _files = lock(&self.files);
         let row = self.write(Durability::Immediate, |transaction| {
             let graph = transaction.graph()?;
-            let lower = graph.lower(&image.layers)?;
-            let row = match graph.snapshots.get(container) {
+            let mut row = match graph.snapshots.get(container) {
                 Some(row) => {
                     ensure!(
                         row.layers == image.layers,
                         "container {container} is made of another image, {}",
                         row.image
                     );
-                    // A layer may have been repaired.
-                    SnapshotRow {
-                        lower,
-                        ..row.clone()
-                    }
+                    row.clone()
                 }
                 None => {
                     ensure!(
@@ -64,10 +68,15 @@ impl Store {
                         directory: self.make_snapshot()?,
                         image: image.manifest,
                         layers: image.layers.clone(),
-                        lower,
+                        lower: Vec::new(),
+                        implied: implied.as_ref().map(|made| made.number),
                     }
                 }
             };
+            // A layer may have been repaired.
+            let layers = graph.lower(&image.layers)?;
+            let layers = layers.into_iter().map(|row| row.directory);
+            row.lower = row.implied.into_iter().chain(layers).collect();
             rows::put(transaction, SNAPSHOTS, container, &row)?;
             Ok(row)
         })?;
@@ -83,6 +92,26 @@ impl Store {
         })
     }
 
+    /// A directory to go above these layers, top first, with what they only imply. An overlay of no layers needs one, too.
+    fn make_implied(&self, layers: &[&LayerRow]) -> Result<Option<NewLayer<'_>>> {
+        if !layers.is_empty() && layers.iter().all(|row| row.implied.is_empty()) {
+            return Ok(None);
+        }
+        let made = self.new_layer()?;
+        let paths: Vec<_> = layers
+            .iter()
+            .map(|row| self.layer_path(row.directory))
+            .collect();
+        let layers: Vec<_> = paths
+            .iter()
+            .zip(layers)
+            .map(|(path, row)| (path.as_path(), row.implied.as_slice()))
+            .collect();
+        implied::make(&layers, &made.path)?;
+        self.make_durable("layers")?;
+        Ok(Some(made))
+    }
+
     fn make_snapshot(&self) -> Result<u64> {
         let number = self.number();
         let directory = self.snapshot_path(number);
@@ -95,10 +124,15 @@ impl Store {
         // The root directory of the container.
         make(directory.join("upper"), 0o755)?;
         make(directory.join("work"), 0o700)?;
-        fs::File::open(self.root.join("snapshots"))
-            .and_then(|parent| parent.sync_all())
-            .context("make the snapshot durable")?;
+        self.make_durable("snapshots")?;
         Ok(number)
+    }
+
+    /// The names in one of the store's directories.
+    fn make_durable(&self, directory: &str) -> Result<()> {
+        fs::File::open(self.root.join(directory))
+            .and_then(|directory| directory.sync_all())
+            .context("make the snapshot durable")
     }
 
     /// Removes what a container has changed, and nothing else. One that has nothing is none the worse.

@@ -65,11 +65,6 @@ impl Store {
                 });
             }
         }
-        if verdict.damage.iter().any(|damage| damage.repaired) {
-            for row in graph.images.values() {
-                operation.settle(&row.layers)?;
-            }
-        }
         operation.finish(|_| Ok(()))?;
         // What was removed meanwhile, and its row first, is not missing.
         let still = self.read()?;

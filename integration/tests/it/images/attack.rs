@@ -279,6 +279,18 @@ fn what_becomes_too_large_is_refused_and_leaves_nothing() {
         .call(&["import".as_ref(), "--rootfs".as_ref(), file.as_os_str()])
         .failure()
         .says("more than what is compressed can be meant to");
+    // Nothing but a hole.
+    let size = (1_u64 << 62).to_string();
+    let sparse = Tar::new()
+        .pax(&[
+            ("GNU.sparse.size", size.as_bytes()),
+            ("GNU.sparse.map", format!("{size},0").as_bytes()),
+        ])
+        .file("hole", b"");
+    store
+        .import("a", &sparse)
+        .failure()
+        .says(&format!("unpack 'hole': it has {size} bytes"));
     assert_eq!((store.layers().len(), store.blobs().len()), (0, 0));
 }
 

@@ -19,8 +19,12 @@ struct Mounted {
 impl Mounted {
     fn new(layers: &[Tar]) -> Mounted {
         let store = Store::new();
-        let file = store.scratch.file("saved.tar", saved("a:1", layers));
-        store.call(&["import".as_ref(), file.as_os_str()]).success();
+        import(&store, "a:1", layers);
+        Self::of(store)
+    }
+
+    /// What the image `a:1` is.
+    fn of(store: Store) -> Mounted {
         store.call(&["verify"]).success();
         let snapshot = store.values(&["snapshot", "c", "a:1"]).remove(0);
         let lower: Vec<_> = snapshot["lower"]
@@ -63,6 +67,11 @@ impl Drop for Mounted {
         umount(&self.root)
             .unwrap_or_else(|errno| panic!("umount {}: {errno}", self.root.display()));
     }
+}
+
+fn import(store: &Store, name: &str, layers: &[Tar]) {
+    let file = store.scratch.file("saved.tar", saved(name, layers));
+    store.call(&["import".as_ref(), file.as_os_str()]).success();
 }
 
 #[test]
@@ -124,7 +133,8 @@ fn whiteouts_hide_what_is_below_and_nothing_of_their_own_layer() {
         b"now a file"
     );
     fs::write(mounted.root.join("gone"), b"new").unwrap();
-    assert_eq!(mounted.store.layers().len(), 2);
+    // And the container's own, for what the upper one only uses.
+    assert_eq!(mounted.store.layers().len(), 3);
 }
 
 #[test]
@@ -175,6 +185,117 @@ fn a_directory_that_a_layer_only_uses_is_as_below() {
         );
     }
     mounted.store.call(&["verify"]).success();
+}
+
+#[test]
+fn what_a_directory_is_that_a_layer_only_uses_is_for_each_image_to_say() {
+    require!(root);
+    let base = |mode, uid| {
+        let directory = |path| Header {
+            mode,
+            uid,
+            ..Header::new(b'5', path)
+        };
+        let base = Tar::new().header(&directory("usr/"));
+        base.header(&directory("usr/local/"))
+    };
+    let shared = Tar::new().file("usr/local/app", b"").file("own/x", b"");
+    let store = Store::new();
+    import(&store, "poison:1", &[base(0o777, 1000), shared.clone()]);
+    import(&store, "a:1", &[base(0o750, 7), shared.clone()]);
+    assert_eq!(store.layers().len(), 3, "what is shared is there once");
+    let mounted = Mounted::of(store);
+    let store = &mounted.store;
+    let is = |name: &str| {
+        let stat = fs::metadata(mounted.root.join(name)).unwrap();
+        (stat.mode() & 0o7777, stat.uid(), stat.mtime())
+    };
+    for name in ["usr", "usr/local"] {
+        assert_eq!(is(name), (0o750, 7, TIME), "{name}");
+    }
+    assert_eq!(is("own"), (0o755, 0, 0));
+    assert_eq!(mounted.names("usr/local"), ["app"]);
+    // The directory that says so is the container's, and goes with it.
+    assert_eq!(store.layers().len(), 4);
+    store.call(&["remove", "poison:1"]).success();
+    let again = store.values(&["snapshot", "c", "a:1"]).remove(0);
+    assert_eq!(again["lower"].as_array().unwrap().len(), 3);
+    store.call(&["verify"]).success();
+    store.call(&["remove-snapshot", "c"]).success();
+    assert_eq!(store.layers().len(), 2);
+}
+
+#[test]
+fn a_directory_that_a_layer_only_uses_is_as_what_is_seen_of_those_below() {
+    require!(root);
+    let odd = |path| Header {
+        mode: 0o700,
+        uid: 9,
+        ..Header::new(b'5', path)
+    };
+    let bottom = Tar::new()
+        .header(&odd("a/"))
+        .header(&odd("a/b/"))
+        .header(&odd("file/"))
+        .header(&odd("link/"))
+        .header(&odd("gone/"));
+    // All of `a` is new.
+    let middle = Tar::new()
+        .directory("a/")
+        .file("a/.wh..wh..opq", b"")
+        .file("a/b/x", b"")
+        .file("file/x", b"")
+        .file("link/x", b"")
+        .file("gone/x", b"");
+    let top = Tar::new()
+        .file("file", b"")
+        .symlink("link", "a")
+        .file(".wh.gone", b"");
+    let mounted = Mounted::new(&[bottom, middle, top]);
+    assert_eq!(mounted.names(""), ["a", "file", "link"]);
+    let stat = fs::metadata(mounted.root.join("a/b")).unwrap();
+    assert_eq!((stat.mode() & 0o7777, stat.uid()), (0o755, 0));
+    assert_eq!(mounted.names("a/b"), ["x"]);
+    assert!(fs::metadata(mounted.root.join("file")).unwrap().is_file());
+}
+
+#[test]
+fn an_image_may_have_a_layer_twice() {
+    require!(root);
+    let twice = Tar::new()
+        .directory("d/")
+        .file("d/twice", b"")
+        .file("d/.wh.below", b"")
+        .file("used/twice", b"");
+    let below = Tar::new().directory("d/").file("d/below", b"");
+    let between = Tar::new()
+        .file(".wh.d", b"")
+        .directory("d/")
+        .file("d/between", b"")
+        .header(&Header {
+            mode: 0o700,
+            ..Header::new(b'5', "used/")
+        });
+    let (empty, again) = (Tar::new(), twice.clone());
+    let layers = [below, empty.clone(), twice, between, empty, again];
+    let mounted = Mounted::new(&layers);
+    assert_eq!(mounted.names(""), ["d", "used"]);
+    assert_eq!(mounted.names("d"), ["between", "twice"]);
+    assert_eq!(mounted.names("used"), ["twice"]);
+    let used = fs::metadata(mounted.root.join("used")).unwrap();
+    assert_eq!(used.mode() & 0o7777, 0o700);
+    let image = &mounted.store.values(&["inspect", "a:1"])[0];
+    assert_eq!(image["layers"].as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn an_image_without_layers_is_an_empty_tree() {
+    require!(root);
+    let mounted = Mounted::new(&[]);
+    assert!(mounted.names("").is_empty());
+    fs::write(mounted.root.join("new"), b"").unwrap();
+    mounted.store.call(&["remove-snapshot", "c"]).success();
+    assert!(mounted.store.layers().is_empty());
 }
 
 #[test]

@@ -14,8 +14,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use integration::require;
-use integration::store::{Store, Tar, saved};
-use serde_json::Value;
+use integration::store::{Store, Tar, saved, sha256};
+use serde_json::{Value, json};
 
 fn small() -> Tar {
     Tar::new().directory("etc/").file("etc/motd", b"hello\n")
@@ -277,4 +277,116 @@ fn an_archive_that_lies_about_its_content_is_refused_and_leaves_nothing() {
             "{says}"
         );
     }
+}
+
+/// An OCI layout of an image of one layer, of which its manifest says this.
+fn layout(layer: &Tar, media_type: &str, size: usize) -> Vec<u8> {
+    let layer = layer.bytes();
+    let config = json!({
+        "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }, "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))]},
+    });
+    let config = config.to_string().into_bytes();
+    let part = |kind: &str, size: usize, bytes: &[u8]| {
+        let media_type = format!("application/vnd.oci.image.{kind}");
+        json!({"mediaType": media_type, "size": size, "digest": format!("sha256:{}", sha256(bytes))})
+    };
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": part("config.v1+json", config.len(), &config), "layers": [part(media_type, size, &layer)],
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let index = json!({"schemaVersion": 2, "manifests": [part("manifest.v1+json", manifest.len(), &manifest)]});
+    let mut archive = Tar::new()
+        .file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)
+        .file("index.json", index.to_string().as_bytes());
+    for blob in [&layer, &config, &manifest] {
+        archive = archive.file(&format!("blobs/sha256/{}", sha256(blob)), blob);
+    }
+    archive.bytes()
+}
+
+#[test]
+fn a_manifest_must_be_right_about_its_layers() {
+    require!(root);
+    let store = Store::new();
+    let size = small().bytes().len();
+    let right = "layer.v1.tar";
+    for (media_type, size, says) in [
+        (
+            "layer.v1.text",
+            size,
+            "'application/vnd.oci.image.layer.v1.text'",
+        ),
+        (right, size + 1, "and should have"),
+        (right, 5, "and should have 5"),
+    ] {
+        let archive = layout(&small(), media_type, size);
+        let file = store.scratch.file("layout.tar", archive);
+        let call = store.call(&["import".as_ref(), file.as_os_str()]);
+        call.failure().says(says);
+        assert!(store.blobs().is_empty(), "{says}");
+    }
+    let file = store
+        .scratch
+        .file("layout.tar", layout(&small(), right, size));
+    store.call(&["import".as_ref(), file.as_os_str()]).success();
+    store.call(&["verify"]).success();
+}
+
+/// As `saved`, with names that Docker does not give: those of layers come first.
+fn freely_named(layers: &[(&str, Tar)], config_name: &str) -> Vec<u8> {
+    let mut archive = Tar::new();
+    let mut diff_ids = Vec::new();
+    for (name, layer) in layers {
+        let bytes = layer.bytes();
+        diff_ids.push(format!("sha256:{}", sha256(&bytes)));
+        archive = archive.file(name, &bytes);
+    }
+    let config = json!({
+        "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }, "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    });
+    let names: Vec<_> = layers.iter().map(|(name, _)| name).collect();
+    let manifest = json!([{"Config": "config.json", "RepoTags": ["free:1"], "Layers": names}]);
+    archive
+        .file(config_name, config.to_string().as_bytes())
+        .file("manifest.json", manifest.to_string().as_bytes())
+        .bytes()
+}
+
+#[test]
+fn an_archive_of_images_is_known_by_its_manifest_wherever_that_is() {
+    require!(root);
+    // More than is looked at when it begins.
+    let large = Tar::new().file("large", &[b'x'; 200_000]);
+    for layers in [
+        [("layer0.tar", small()), ("layer1.tar", large.clone())],
+        [("l/layer.tar", small()), ("m/layer.tar", large.clone())],
+    ] {
+        let store = Store::new();
+        let archive = freely_named(&layers, "config.json");
+        let file = store.scratch.file("free.tar", archive);
+        let image = &store.values(&["import".as_ref(), file.as_os_str()])[0];
+        assert_eq!(image["names"], json!(["docker.io/library/free:1"]));
+        assert_eq!(image["layers"].as_array().unwrap().len(), 2);
+        assert_eq!((store.layers().len(), store.blobs().len()), (2, 4));
+        store.call(&["verify"]).success();
+        let archive = freely_named(&layers, "other.json");
+        let file = store.scratch.file("free.tar", archive);
+        store
+            .call(&["import".as_ref(), file.as_os_str()])
+            .failure()
+            .says("the archive has no file 'config.json'");
+        assert_eq!(store.blobs().len(), 4);
+    }
+    // Files that are as flat, with a manifest of somebody else's.
+    let store = Store::new();
+    let flat = Tar::new()
+        .file("large", &[b'x'; 200_000])
+        .file("manifest.json", br#"{"name": "an application"}"#);
+    let file = store.scratch.file("flat.tar", flat.bytes());
+    store.call(&["import".as_ref(), file.as_os_str()]).success();
+    assert!(store.layer().join("manifest.json").exists());
+    assert_eq!((store.layers().len(), store.blobs().len()), (1, 3));
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use integration::runtime::{Running, finish};
 use integration::store::{Header, Tar};
@@ -359,6 +359,16 @@ fn archives_go_through_standard_streams() {
             read(&supervisor, &format!("{name}:/srv/a/file")),
             "streamed"
         );
+        let packed = supervisor
+            .scratch
+            .file("packed.tar", Tar::new().file("packed", b"text").bytes());
+        let mut shell = supervisor.in_shell(&format!(
+            "gzip -c {} | $ctl cp - {name}:/srv/a",
+            packed.display()
+        ));
+        shell.stdin(Stdio::null());
+        finish(shell).success();
+        assert_eq!(read(&supervisor, &format!("{name}:/srv/a/packed")), "text");
         let copied = supervisor
             .ctl(&["cp", &format!("{name}:/srv/a"), "-"])
             .success();

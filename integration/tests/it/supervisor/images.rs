@@ -182,3 +182,113 @@ fn an_archive_has_its_name_when_it_is_complete_and_nothing_is_left_of_another() 
     nix::sys::signal::kill(daemon, Signal::SIGCONT).unwrap();
     assert_eq!(names(), ["archive"]);
 }
+
+#[test]
+fn an_image_that_has_a_layer_twice_runs_and_keeps_all_of_its_layers() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    // Nothing has changed, so that what is committed is the same layer each time.
+    let step = |from: &str, name: &str| {
+        supervisor.says(&["create", "--name", name, from, "sh", "-c", "echo q >/q"]);
+        if name == "told" {
+            supervisor.says(&["start", "-a", name]);
+        }
+        supervisor.says(&["commit", name, name]);
+    };
+    step(IMAGE, "empty");
+    step("empty", "told");
+    step("told", "again");
+    supervisor.says(&["run", "--name", "user", "again", "cat", "/q"]);
+    assert_eq!(supervisor.says(&["logs", "user"]), "q");
+    let layers = |image: &str| {
+        let layers = supervisor.says(&["image", "inspect", "-f", "{{json .RootFS.Layers}}", image]);
+        serde_json::from_str::<Vec<String>>(&layers).unwrap()
+    };
+    let all = layers("again");
+    assert_eq!((all.len(), &all[1]), (4, &all[3]));
+    supervisor.says(&["export", "user", "-o", "/dev/null"]);
+    supervisor.says(&["commit", "user", "more"]);
+    assert_eq!(layers("more")[..4], all);
+    supervisor.says(&["run", "--rm", "more", "cat", "/q"]);
+}
+
+#[test]
+fn an_image_without_layers_runs_what_is_mounted_in_it() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    feed(&supervisor, &["load"], &saved("nothing:1", &[])).success();
+    let binaries = supervisor.scratch.dir("bin");
+    let bundle = integration::Bundle::with_busybox();
+    fs::copy(
+        bundle.rootfs().join("bin/busybox"),
+        binaries.join("busybox"),
+    )
+    .unwrap();
+    let volume = format!("{}:/bin", binaries.display());
+    let run = [
+        "run",
+        "--rm",
+        "-v",
+        &volume,
+        "nothing:1",
+        "/bin/busybox",
+        "echo",
+        "there",
+    ];
+    assert_eq!(supervisor.says(&run), "there");
+}
+
+#[test]
+fn an_image_with_a_damaged_blob_is_not_saved() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    let layer = Tar::new().file("file", &[b'x'; 100_000]);
+    feed(&supervisor, &["load"], &saved("a:1", &[layer])).success();
+    let blobs = fs::read_dir(supervisor.scratch.path().join("root/blobs/sha256")).unwrap();
+    let blobs = blobs.map(|entry| entry.unwrap().path());
+    let largest = blobs.max_by_key(|path| fs::metadata(path).unwrap().len());
+    let largest = largest.unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    bytes[50_000] ^= 1;
+    place::write(&largest, bytes);
+    let directory = supervisor.scratch.dir("out");
+    let path = directory.join("archive").display().to_string();
+    let digest = largest.file_name().unwrap().display();
+    supervisor
+        .ctl(&["save", "-o", &path, "a:1"])
+        .failure()
+        .says(&format!("blob sha256:{digest} is damaged"));
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_loaded_is_what_is_told() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    let layer = [Tar::new().file("file", b"x")];
+    for name in ["one:1", "two:1"] {
+        let loaded = feed(&supervisor, &["load"], &saved(name, &layer)).success();
+        assert_eq!(loaded.stdout, format!("Loaded image: {name}\n"));
+    }
+    let import = ["image", "import", "-q", "-", "three:1"];
+    let loaded = feed(&supervisor, &import, &saved("two:1", &layer)).success();
+    assert_eq!(loaded.stdout, "three:1\n");
+    let ids = supervisor.says(&["images", "-q"]);
+    assert_eq!(ids.lines().count(), 1, "{ids}");
+    supervisor.says(&["image", "inspect", "one:1", "two:1", "three:1"]);
+}
+
+#[test]
+fn what_may_yet_turn_out_to_hold_an_image_and_does_not_is_not_loaded() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    let flat = Tar::new().file("layer0.tar", &[b'x'; 200_000]).bytes();
+    feed(&supervisor, &["load"], &flat)
+        .failure()
+        .says("`image import`");
+    feed(&supervisor, &["image", "import", "-", "flat"], &flat).success();
+    assert_eq!(
+        supervisor.says(&["images", "--format", "{{.Repository}}"]),
+        "flat"
+    );
+}

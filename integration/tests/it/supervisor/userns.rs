@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use integration::runtime::{Finished, finish};
+use integration::store::{Header, Tar, saved};
 use integration::supervisor::{IMAGE, Supervisor};
-use integration::{host, place, require};
+use integration::{Bundle, host, place, require};
 use serde_json::Value;
 
 /// The first of the container's ids and how many there are, as `inspect` has them, the same for users and groups.
@@ -447,6 +448,35 @@ fn cp_has_the_containers_ids_whether_it_runs_or_not() {
     let volume = supervisor.says(&["volume", "inspect", "--format", "{{.Mountpoint}}", "data"]);
     assert_eq!(owner(&Path::new(&volume).join("runs")), (12, 13));
     what_was_copied_is_seen(&supervisor, &file);
+}
+
+#[test]
+fn a_directory_that_a_layer_only_uses_has_its_owner_whether_it_runs_or_not() {
+    require!(containers, busybox, id_mapped_mounts);
+    let supervisor = Supervisor::without_image();
+    let bundle = Bundle::with_busybox();
+    let busybox = fs::read(bundle.rootfs().join("bin/busybox")).unwrap();
+    let program = |path| Header {
+        mode: 0o755,
+        ..Header::new(b'0', path)
+    };
+    let base = Tar::new().entry(&program("bin/busybox"), &busybox);
+    let base = base.header(&Header {
+        mode: 0o1770,
+        uid: 33,
+        ..Header::new(b'5', "used/")
+    });
+    let archive = saved("used:1", &[base, Tar::new().file("used/x", b"")]);
+    let file = supervisor.scratch.file("used.tar", archive);
+    supervisor.says(&["load", "-i", &file.display().to_string()]);
+    let create = ["create", "--name", "box", "--userns", "auto", "used:1"];
+    let stat = ["/bin/busybox", "stat", "-c", "%a %u", "/used"];
+    supervisor.says(&[&create[..], &stat].concat());
+    let exported = supervisor.scratch.name("exported.tar");
+    supervisor.says(&["export", "box", "-o", &exported]);
+    let listed = sh(&format!("tar --numeric-owner -tvf {exported} used/"));
+    assert!(listed.stdout.starts_with("drwxrwx--T 33/33 "), "{listed}");
+    assert_eq!(supervisor.says(&["start", "-a", "box"]), "1770 33");
 }
 
 #[test]
