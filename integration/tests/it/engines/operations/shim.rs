@@ -23,9 +23,11 @@ pub(in super::super) const SHIM: &[Operation] = &[
         3,
         "33 99",
     ),
+    // What has not been copied when the container ends, runc's shim may lose.
     operation(
         "run with the output in a file",
-        "rm -f $shared/log; $run --rm --log-uri file://$shared/log box:latest other sh -c 'echo one; echo two >&2; exit 3'
+        "rm -f $shared/log; $run --rm --mount type=bind,src=$shared,dst=/shared,options=rbind:ro --log-uri file://$shared/log box:latest other sh -c '
+            echo one; echo two >&2; until [ $(wc -l </shared/log) = 2 ]; do sleep 0.1; done; exit 3'
             code=$?; sort $shared/log; exit $code",
         3,
         "two",
