@@ -41,10 +41,11 @@ pub(in super::super) const EVERYDAY: &[Operation] = &[
         0,
         "/dev/pts/0",
     ),
+    // mount(2) does not put a hierarchy over itself (EBUSY); for an unprivileged user who has no cgroup, runc masks the place then.
     seldom(
         "run in the host's namespaces, without seccomp",
         r#"${run%none}host --rm --pid host --ipc host --uts host --security-opt seccomp=unconfined box sh -c '
-            hostname; cat /proc/1/comm; readlink /proc/self/ns/net; grep Seccomp /proc/self/status; mounts'"#,
+            hostname; cat /proc/1/comm; readlink /proc/self/ns/net; grep Seccomp /proc/self/status; mounts | grep -v /sys/fs/cgroup'"#,
         0,
         "caisson-vm",
     ),
