@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 impl Supervisor {
     /// What was cut off between files and their records: nobody's files go. Before anybody is served. Blocks.
     pub(super) fn sweep(&self) -> Result<()> {
+        for entry in entries(&self.host.bundle("")) {
+            bundle::close(&entry.path())?;
+        }
         let known: HashSet<_> = lock(&self.containers).keys().cloned().collect();
         let removing = || "remove the directory of a container that is gone".to_owned();
         for id in self.store.snapshots().tried(removing)? {

@@ -144,7 +144,7 @@ impl Supervisor {
         super::ids::own(&snapshot, record)?;
         let launch = Launch::new(&self.host, &config.runtime, record.ids.as_ref())?;
         let directory = self.host.bundle(&record.id);
-        bundle::make(&directory)?;
+        bundle::make(&directory, record.ids.as_ref())?;
         let made = || -> Result<String> {
             let image = defaults(&image);
             let found = self.look_up(record, &image, &snapshot)?;
