@@ -247,3 +247,40 @@ fn where_a_socket_is_named_and_nobody_listens_no_daemon_is_started() {
     error.says("is not started on demand");
     assert!(!std::path::Path::new(&socket).exists());
 }
+
+#[test]
+fn a_daemon_removes_no_file_where_it_is_to_listen_but_a_socket() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::without_image();
+    let file = supervisor.scratch.file("file", "precious");
+    let path = file.display().to_string();
+    for flags in [["--address", &path], ["--metrics", &format!("unix:{path}")]] {
+        let refused = supervisor.refused(&flags);
+        refused.says(&format!("listen on {path}: there is something else"));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+    }
+    // A socket that nobody listens at any more is of a daemon that was killed.
+    std::fs::remove_file(&file).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&file).unwrap());
+    let _daemon = supervisor.daemon(&["--metrics", &format!("unix:{path}")]);
+    std::os::unix::net::UnixStream::connect(&file).unwrap();
+}
+
+#[test]
+fn the_group_of_a_daemon_is_one_that_there_is() {
+    use std::os::unix::fs::MetadataExt as _;
+    require!(containers, busybox);
+    let supervisor = Supervisor::without_image();
+    let refused = supervisor.refused(&["--group", "no-such-group"]);
+    refused.says("find the group 'no-such-group' of --group: /etc/group has none");
+    let groups = std::fs::read_to_string("/etc/group").unwrap();
+    let fields = groups.lines().map(|line| line.split(':').collect());
+    let mut fields = fields.filter(|fields: &Vec<&str>| fields[2] != "0");
+    let group = fields.next().unwrap();
+    let _daemon = supervisor.daemon(&["--group", group[0]]);
+    let socket = std::fs::metadata(supervisor.state.join("caissond.sock")).unwrap();
+    assert_eq!(
+        (socket.gid().to_string(), socket.mode() & 0o777),
+        (group[2].to_owned(), 0o660)
+    );
+}
