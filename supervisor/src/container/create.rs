@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::ids::Mode;
 use super::log::MOST_FILES;
@@ -209,6 +210,23 @@ impl Supervisor {
 
     /// Removes one that does not run, after `force` has ended it.
     pub(crate) async fn remove(
+        &self,
+        container: &Arc<Container>,
+        force: bool,
+        volumes: bool,
+    ) -> Result<()> {
+        if force {
+            // Others who start it meanwhile, again and again, would keep it.
+            container.going.store(true, Ordering::Relaxed);
+        }
+        let removed = self.end_and_forget(container, force, volumes).await;
+        if force {
+            container.going.store(false, Ordering::Relaxed);
+        }
+        removed
+    }
+
+    async fn end_and_forget(
         &self,
         container: &Arc<Container>,
         force: bool,

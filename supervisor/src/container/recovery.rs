@@ -311,6 +311,18 @@ impl Supervisor {
         self.find(name)
     }
 
+    /// The same for who removes it by force: a shim that has not answered in time is ended.
+    pub(crate) async fn found_or_ended(&self, name: &str) -> Result<Arc<Container>> {
+        let container = self.find(name)?;
+        let mut found = container.found.subscribe();
+        let finding = found.wait_for(|found| *found);
+        let late = tokio::time::timeout(ANSWER, finding).await.is_err();
+        if late {
+            self.end_shim(&container)?;
+        }
+        self.found(name).await
+    }
+
     /// Waits until all that the last daemon left has been found again, or has had its time.
     pub(crate) async fn recovered(&self) {
         // The sender is here.

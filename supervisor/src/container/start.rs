@@ -46,6 +46,12 @@ impl Supervisor {
                 container.name()
             )));
         }
+        if container.going.load(Ordering::Relaxed) {
+            return Err(Fault::precondition(format!(
+                "container {} is being removed",
+                container.name()
+            )));
+        }
         if container.is_alive() {
             return Ok(container.record().state.pid);
         }

@@ -284,3 +284,59 @@ fn the_group_of_a_daemon_is_one_that_there_is() {
         (group[2].to_owned(), 0o660)
     );
 }
+
+#[test]
+fn a_removal_by_force_takes_what_others_start_meanwhile() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for round in 0..6 {
+        let name = format!("box-{round}");
+        supervisor.detached(&["--name", &name], "sleep 1000");
+        // Until there is none any more, or it is about to go.
+        let lines = ["start", "start", "start", "restart -t 0"]
+            .map(|verb| supervisor.in_shell(&format!("while $ctl {verb} {name}; do :; done")));
+        let mut others = lines.map(integration::runtime::Running::start);
+        for other in &mut others {
+            assert_eq!(other.stdout.line(), name);
+        }
+        supervisor.says(&["rm", "-f", &name]);
+        for other in others {
+            let said = other.wait().stderr;
+            let known = ["no such container", "is being removed"];
+            assert!(known.iter().any(|words| said.contains(words)), "{said}");
+        }
+        supervisor.ctl(&["inspect", &name]).failure();
+    }
+    assert!(supervisor.bundles().is_empty());
+}
+
+#[test]
+fn a_shim_that_does_not_answer_goes_when_its_container_is_to_go() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let stuck = |name: &str| {
+        supervisor.detached(&["--name", name], "sleep 1000");
+        let pid: i32 = supervisor.field(name, "{{.State.Pid}}").parse().unwrap();
+        let shim = shim_of(pid);
+        signal(shim, Signal::SIGSTOP);
+        (pid, shim)
+    };
+    let removed = stuck("removed");
+    let removing = supervisor.start(&["rm", "-f", "removed"]);
+    let stopped = stuck("stopped");
+    let stopping = supervisor.start(&["stop", "-t", "1", "stopped"]);
+    removing.wait().success();
+    stopping.wait().success();
+    let state = "{{.State.Status}} {{.State.ExitCode}}";
+    assert_eq!(supervisor.field("stopped", state), "exited 137");
+    supervisor.says(&["start", "stopped"]);
+    assert_eq!(supervisor.says(&["exec", "stopped", "echo", "a"]), "a");
+    // One that has not answered this daemon yet.
+    let unknown = stuck("unknown");
+    supervisor.crash();
+    supervisor.says(&["rm", "-f", "unknown"]);
+    for (pid, shim) in [removed, stopped, unknown] {
+        assert!(host::await_end(pid) && host::await_end(shim));
+    }
+    assert_eq!(supervisor.bundles().len(), 1);
+}
