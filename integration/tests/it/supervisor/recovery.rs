@@ -139,8 +139,13 @@ fn the_death_of_a_shim_is_the_end_of_its_container_and_leaves_nothing() {
     let supervisor = Supervisor::new();
     let id = supervisor.detached(&[], "sleep 1000");
     let pid: i32 = supervisor.field(&id, "{{.State.Pid}}").parse().unwrap();
+    let mut exec = supervisor.start(&["exec", &id, "sh", "-c", "echo ready; sleep 1000"]);
+    assert_eq!(exec.stdout.line(), "ready");
     signal(shim_of(pid), Signal::SIGKILL);
     assert_eq!(supervisor.says(&["wait", &id]), "137");
+    // Its client still has the daemon.
+    let said = exec.wait().failure().says("the other end has ended");
+    assert!(!said.stderr.contains("connection"), "{said}");
     assert!(host::await_end(pid));
     assert!(supervisor.bundles().is_empty());
     supervisor.says(&["start", &id]);
