@@ -19,6 +19,7 @@ use crate::protos::containers::{
 };
 use crate::protos::system::Volume;
 use crate::records::{Change, event, now};
+use crate::shim::Launch;
 use crate::spec::{self, Defaults, Found};
 use protobuf::MessageField;
 
@@ -47,6 +48,7 @@ impl Supervisor {
             blocking(move || store.image(&wanted).map_err(|error| of_image(&error))).await?;
         let defaults = defaults(&image);
         check(&config, &defaults)?;
+        Launch::check(&self.host, &config.runtime)?;
         self.name_others(&mut config)?;
         let ids = self.take_ids(&config, &mut reserved)?;
         let mut change = Change::default();

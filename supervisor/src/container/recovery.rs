@@ -63,7 +63,9 @@ impl Supervisor {
     pub(crate) async fn recover(self: Arc<Self>) {
         let bundles = self.bundles();
         let mut tasks = tokio::task::JoinSet::new();
-        for container in self.list() {
+        // One that has been made meanwhile is known.
+        let left = |container: &Arc<Container>| !*container.found.borrow();
+        for container in self.list().into_iter().filter(left) {
             let (supervisor, here) = (self.clone(), bundles.contains(&container.id));
             let one: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
                 supervisor.find_again(&container, here).await;
@@ -265,7 +267,8 @@ impl Supervisor {
         let config = container.config();
         let state = container.record().state.unwrap_or_default();
         let created = super::create::status(&state) == Status::CREATED;
-        if config.auto_remove && !created {
+        // One that was never started, too, as with Docker's daemon: who ran it has lost his daemon before he could.
+        if config.auto_remove {
             return self.remove(container, true, true).await;
         }
         // Even one that was stopped is to run again after a start of the daemon, if its policy is ALWAYS.

@@ -72,10 +72,17 @@ impl Supervisor {
         size: Option<Size>,
     ) -> Result<u32> {
         let started = self.start(container, size).await;
-        if started.is_err() && container.config().auto_remove {
-            self.remove(container, false, true).await?;
+        if started.is_err() {
+            self.forget_unstarted(container).await?;
         }
         started
+    }
+
+    pub(super) async fn forget_unstarted(&self, container: &Arc<Container>) -> Result<()> {
+        if container.config().auto_remove && !container.is_active() {
+            self.remove(container, false, true).await?;
+        }
+        Ok(())
     }
 
     /// With the operation's lock held.

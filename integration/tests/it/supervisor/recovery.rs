@@ -291,6 +291,39 @@ fn the_group_of_a_daemon_is_one_that_there_is() {
 }
 
 #[test]
+fn what_goes_with_its_end_goes_when_it_cannot_begin() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for runtime in ["nosuch", "/no/such", "io.containerd.nosuch.v2"] {
+        for verb in [&["create"][..], &["run", "--rm"], &["run", "--rm", "-d"]] {
+            let refused = supervisor.ctl(&[verb, &["--runtime", runtime, IMAGE, "true"]].concat());
+            refused
+                .failure()
+                .says(&format!("find the runtime '{runtime}'"));
+        }
+    }
+    // One that goes after the creation.
+    let runtime = supervisor.scratch.file("runtime", "");
+    let path = runtime.display().to_string();
+    let create = |name: &str| {
+        let flags = ["create", "--rm", "--name", name, "--runtime", &path];
+        supervisor.says(&[&flags[..], &[IMAGE, "true"]].concat())
+    };
+    create("plain");
+    create("attached");
+    std::fs::remove_file(&runtime).unwrap();
+    supervisor.ctl(&["start", "plain"]).failure();
+    supervisor.ctl(&["start", "-a", "attached"]).failure();
+    assert_eq!(supervisor.says(&["ps", "-aq"]), "");
+    // And one whose client has lost his daemon before it was started.
+    let kept = supervisor.says(&["create", IMAGE, "true"]);
+    supervisor.says(&["create", "--rm", "-v", "/data", IMAGE, "true"]);
+    supervisor.crash();
+    assert_eq!(supervisor.says(&["ps", "-aq", "--no-trunc"]), kept);
+    assert_eq!(supervisor.says(&["volume", "ls", "-q"]), "");
+}
+
+#[test]
 fn a_removal_by_force_takes_what_others_start_meanwhile() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
