@@ -106,12 +106,21 @@ impl From<Fault> for ttrpc::Error {
 
 impl From<ttrpc::Error> for Fault {
     fn from(error: ttrpc::Error) -> Self {
-        let ttrpc::Error::RpcStatus(status) = error else {
+        let status = match error {
+            ttrpc::Error::RpcStatus(status) => status,
+            // It was not in time, or the question was too long.
+            ttrpc::Error::Others(why) => {
+                return Self::of(Kind::Unavailable, format!("no answer: {why}"));
+            }
             // Ours or a shim's, at either end.
-            return Self::of(
-                Kind::Unavailable,
-                format!("the other end has ended before it answered ({error}): its log says why"),
-            );
+            ended => {
+                return Self::of(
+                    Kind::Unavailable,
+                    format!(
+                        "the other end has ended before it answered ({ended}): its log says why"
+                    ),
+                );
+            }
         };
         let code = status.code();
         let kind = CODES.iter().find(|(_, known)| *known == code);

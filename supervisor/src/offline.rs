@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
         }),
         "tag" => {
             let image = words.required()?;
-            store.tag(image, &words.required()?.parse()?)
+            store.tag(image, &Reference::given(words.required()?)?)
         }
         "remove" => {
             let force = words.flag("--force");
@@ -85,10 +85,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
 
 fn import(store: &Store, words: &mut Words<'_>) -> Result<()> {
     let options = ImportOptions {
-        name: words
-            .value("--name")
-            .map(str::parse::<Reference>)
-            .transpose()?,
+        name: words.value("--name").map(Reference::given).transpose()?,
         root_filesystem: words.flag("--rootfs"),
         ..ImportOptions::default()
     };

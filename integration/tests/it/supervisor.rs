@@ -13,6 +13,7 @@ mod images;
 mod lists;
 mod metrics;
 mod options;
+mod others;
 mod power;
 mod real;
 mod recovery;

@@ -1,8 +1,8 @@
 //! The connection to the daemon, which is started if none runs.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -110,9 +110,13 @@ fn unreachable(place: &Place, error: &std::io::Error) -> Fault {
     )
 }
 
-/// Starts the daemon and waits until it listens, unless another client has just done so.
-fn start(place: &Place, error: &std::io::Error) -> Result<()> {
-    fs::create_dir_all(&place.state).tried(|| format!("make {}", place.state.display()))?;
+/// Of the clients that start it. The directory is as the daemon makes it.
+fn alone(place: &Place) -> Result<Flock<File>> {
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(&place.state);
+    made.tried(|| format!("make {}", place.state.display()))?;
     let lock = place.state.join("start.lock");
     let file = OpenOptions::new()
         .write(true)
@@ -121,8 +125,13 @@ fn start(place: &Place, error: &std::io::Error) -> Result<()> {
         .mode(0o600)
         .open(&lock);
     let file = file.tried(|| format!("open {}", lock.display()))?;
-    let _alone = Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| Fault::unknown(format!("lock {}: {errno}", lock.display())))?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| Fault::unknown(format!("lock {}: {errno}", lock.display())))
+}
+
+/// Starts the daemon and waits until it listens, unless another client has just done so.
+fn start(place: &Place, error: &std::io::Error) -> Result<()> {
+    let _alone = alone(place)?;
     if std::os::unix::net::UnixStream::connect(place.socket()).is_ok() {
         return Ok(());
     }

@@ -187,8 +187,9 @@ fn code(ended: &attach_response::Ended) -> i32 {
 
 /// An error of the stream is an answer; its end without one means that the daemon is gone.
 pub(super) fn lost(error: ttrpc::Error) -> Fault {
+    let answered = matches!(error, ttrpc::Error::RpcStatus(_));
     let fault = Fault::from(error);
-    if fault.kind == crate::fault::Kind::Unavailable {
+    if !answered {
         return fault.during(
             "the connection to the daemon is lost; the container goes on, attach to it again",
         );

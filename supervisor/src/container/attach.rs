@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, watch};
-use ttrpc::r#async::ServerStream;
+use ttrpc::r#async::{SSSender, ServerStream};
 
 use super::flow::{self, Inputs, Output};
 use super::log::{Follower, From};
@@ -31,27 +31,16 @@ pub(crate) async fn attach(
         ));
     };
     let container = supervisor.found(&to.container).await?;
-    let config = container.config();
-    let launch = Launch::new(&supervisor.host, &config.runtime, None)?;
-    if config.log.none && !launch.ours {
-        return Err(Fault::precondition(format!(
-            "container {} has no log, without which nothing of its output can be seen with the shim {}",
-            container.name(),
-            config.runtime
-        )));
-    }
-    if !to.start && !container.is_alive() {
-        return Err(Fault::precondition(format!(
-            "container {} does not run: start it to attach to it",
-            container.name()
-        )));
-    }
-    let from = if to.logs { From::Begin } else { From::End };
-    let directory = supervisor.host.log(&container.id);
-    std::fs::create_dir_all(&directory).tried(|| format!("make {}", directory.display()))?;
-    let mut follower =
-        Follower::open(&supervisor.watches, &directory, from).tried(|| "open the log".into())?;
-    flow::attached(&sender, &container.id, config.terminal).await?;
+    let mut follower = match begin(supervisor, &container, &to, &sender).await {
+        Ok(follower) => follower,
+        Err(fault) => {
+            if to.start {
+                let supervisor = supervisor.clone();
+                detached(async move { supervisor.forget_unstarted(&container).await }).await?;
+            }
+            return Err(fault);
+        }
+    };
     if to.start {
         let (supervisor, container, size) =
             (supervisor.clone(), container.clone(), to.size.into_option());
@@ -67,7 +56,7 @@ pub(crate) async fn attach(
         )));
     };
     let (taken_sender, taken) = watch::channel(0);
-    let stdin = (to.stdin && config.interactive)
+    let stdin = (to.stdin && container.config().interactive)
         .then(|| supervisor.host.bundle(&container.id).join("stdin"));
     let inputs = Inputs {
         shim: &run.shim,
@@ -86,6 +75,37 @@ pub(crate) async fn attach(
         }
     };
     attended(&inputs.sender, attached).await
+}
+
+/// All that comes before its start, if it is to be started.
+async fn begin(
+    supervisor: &Supervisor,
+    container: &Container,
+    to: &attach_request::To,
+    sender: &SSSender<AttachResponse>,
+) -> Result<Follower> {
+    let config = container.config();
+    let launch = Launch::new(&supervisor.host, &config.runtime, None)?;
+    if config.log.none && !launch.ours {
+        return Err(Fault::precondition(format!(
+            "container {} has no log, without which nothing of its output can be seen with the shim {}",
+            container.name(),
+            config.runtime
+        )));
+    }
+    if !to.start && !container.is_alive() {
+        return Err(Fault::precondition(format!(
+            "container {} does not run: start it to attach to it",
+            container.name()
+        )));
+    }
+    let from = if to.logs { From::Begin } else { From::End };
+    let directory = supervisor.host.log(&container.id);
+    std::fs::create_dir_all(&directory).tried(|| format!("make {}", directory.display()))?;
+    let follower =
+        Follower::open(&supervisor.watches, &directory, from).tried(|| "open the log".into())?;
+    flow::attached(sender, &container.id, config.terminal).await?;
+    Ok(follower)
 }
 
 /// Until the run has ended and all has been read.

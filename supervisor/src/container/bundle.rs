@@ -3,9 +3,11 @@
 //!
 //! Blocking calls, for a thread that may block.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
+};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -14,20 +16,39 @@ use nix::unistd::mkfifo;
 use serde::Deserialize;
 
 use crate::fault::{Result, Tried as _};
+use crate::protos::containers::Ids;
 
 const SHIM: &str = "shim";
 const FROZEN: &str = "frozen";
 /// Its /dev/shm, if others may have it too.
 const SHM: &str = "shm";
 
-/// Makes it anew.
-pub(super) fn make(bundle: &Path) -> Result<()> {
+/// Makes it anew. Nobody on the host goes through it to the container's files, of which programs may be set-id (CVE-2021-41103): but for its
+/// own root, if it has ids of its own, as some runtimes find its files, and what is mounted from here, as him.
+pub(super) fn make(bundle: &Path, ids: Option<&Ids>) -> Result<()> {
     remove(bundle)?;
-    let made = DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(bundle.join("rootfs"));
-    made.tried(|| format!("make {}", bundle.display()))
+    let directory = |path: &Path, mode| DirBuilder::new().recursive(true).mode(mode).create(path);
+    let made = || -> io::Result<()> {
+        bundle.parent().map_or(Ok(()), |it| directory(it, 0o711))?;
+        directory(bundle, 0o700)?;
+        if let Some(ids) = ids {
+            chown(bundle, None, Some(ids.first_gid))?;
+            fs::set_permissions(bundle, Permissions::from_mode(0o710))?;
+        }
+        directory(&bundle.join("rootfs"), 0o711)
+    };
+    made().tried(|| format!("make {}", bundle.display()))
+}
+
+/// One of an earlier version, which all could go through.
+pub(super) fn close(bundle: &Path) -> Result<()> {
+    let closed = || -> io::Result<()> {
+        if fs::symlink_metadata(bundle)?.mode() & 0o007 == 0 {
+            return Ok(());
+        }
+        fs::set_permissions(bundle, Permissions::from_mode(0o700))
+    };
+    closed().tried(|| format!("keep others out of {}", bundle.display()))
 }
 
 /// With what may still be mounted in it, and the socket of its shim, which a shim that was killed leaves.

@@ -81,9 +81,9 @@ impl Supervisor {
     fn write_image(&self, record: &Record, asked: &CommitRequest) -> Result<String> {
         let name = Some(&asked.name).filter(|name| !name.is_empty());
         let name: Option<Reference> = name
-            .map(|name| name.parse())
+            .map(|name| Reference::given(name))
             .transpose()
-            .map_err(|error: anyhow::Error| Fault::new(format!("{error:#}")))?;
+            .map_err(|error| Fault::new(format!("{error:#}")))?;
         let store = &self.store;
         let base = store
             .image(&record.image_id)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::ids::Mode;
 use super::log::MOST_FILES;
@@ -18,6 +19,7 @@ use crate::protos::containers::{
 };
 use crate::protos::system::Volume;
 use crate::records::{Change, event, now};
+use crate::shim::Launch;
 use crate::spec::{self, Defaults, Found};
 use protobuf::MessageField;
 
@@ -46,6 +48,7 @@ impl Supervisor {
             blocking(move || store.image(&wanted).map_err(|error| of_image(&error))).await?;
         let defaults = defaults(&image);
         check(&config, &defaults)?;
+        Launch::check(&self.host, &config.runtime)?;
         self.name_others(&mut config)?;
         let ids = self.take_ids(&config, &mut reserved)?;
         let mut change = Change::default();
@@ -209,6 +212,23 @@ impl Supervisor {
 
     /// Removes one that does not run, after `force` has ended it.
     pub(crate) async fn remove(
+        &self,
+        container: &Arc<Container>,
+        force: bool,
+        volumes: bool,
+    ) -> Result<()> {
+        if force {
+            // Others who start it meanwhile, again and again, would keep it.
+            container.going.store(true, Ordering::Relaxed);
+        }
+        let removed = self.end_and_forget(container, force, volumes).await;
+        if force {
+            container.going.store(false, Ordering::Relaxed);
+        }
+        removed
+    }
+
+    async fn end_and_forget(
         &self,
         container: &Arc<Container>,
         force: bool,

@@ -80,6 +80,8 @@ pub(crate) struct Container {
     changed: watch::Sender<()>,
     /// How often in a row it has ended soon after its start.
     short_lives: AtomicU32,
+    /// It is removed by force: nobody starts it any more.
+    going: AtomicBool,
     /// True when it is known what became of it while there was no daemon.
     found: watch::Sender<bool>,
 }
@@ -129,6 +131,7 @@ impl Container {
             run: Mutex::default(),
             changed: watch::Sender::new(()),
             short_lives: AtomicU32::new(0),
+            going: AtomicBool::new(false),
             found: watch::Sender::new(found),
         })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::create::{blocking, signal, valid_name};
 use super::look_up::rates;
 use super::{Container, Supervisor};
-use crate::fault::{Fault, Kind, Result};
+use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::lock::lock;
 use crate::protos::containers::{Resources, RestartPolicy, state::Status};
 use crate::spec::{self, Rates};
@@ -45,7 +45,7 @@ impl Supervisor {
             .await
             .is_err()
         {
-            self.send(container, SIGKILL).await?;
+            self.send_kill(container).await?;
         }
         run.settled().await;
         self.note(container, Some("stop"), &[], |_| {})
@@ -100,18 +100,33 @@ impl Supervisor {
         }
     }
 
-    /// One that has ended meanwhile is as good.
-    async fn send(&self, container: &Arc<Container>, number: u32) -> Result<()> {
+    /// One that has ended meanwhile is as good. Whether its shim answers.
+    async fn send(&self, container: &Arc<Container>, number: u32) -> Result<bool> {
         let Ok(shim) = container.shim() else {
-            return Ok(());
+            return Ok(true);
         };
         match shim.kill("", number).await {
-            Err(fault) if !matches!(fault.kind, Kind::NotFound | Kind::Unavailable) => {
-                return Err(fault);
-            }
+            Err(fault) if fault.kind == Kind::Unavailable => return Ok(false),
+            Err(fault) if fault.kind != Kind::NotFound => return Err(fault),
             _ => {}
         }
-        self.wake(container, number).await
+        self.wake(container, number).await.map(|()| true)
+    }
+
+    /// A shim that does not answer goes with its container, as one that has died.
+    async fn send_kill(&self, container: &Arc<Container>) -> Result<()> {
+        match self.send(container, SIGKILL).await? {
+            true => Ok(()),
+            false => self.end_shim(container),
+        }
+    }
+
+    pub(super) fn end_shim(&self, container: &Container) -> Result<()> {
+        let what = || format!("end the shim of container {}", container.name());
+        if crate::shim::end(container.record().state.pid, &container.id).tried(what)? {
+            crate::daemon::warn(&Fault::unknown(format!("{}: it did not answer", what())));
+        }
+        Ok(())
     }
 
     pub(crate) async fn kill(&self, container: &Arc<Container>, word: &str) -> Result<()> {
@@ -147,7 +162,7 @@ impl Supervisor {
         let Some(run) = container.run() else {
             return Ok(());
         };
-        self.send(container, SIGKILL).await?;
+        self.send_kill(container).await?;
         run.settled().await;
         Ok(())
     }

@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 impl Supervisor {
     /// What was cut off between files and their records: nobody's files go. Before anybody is served. Blocks.
     pub(super) fn sweep(&self) -> Result<()> {
+        for entry in entries(&self.host.bundle("")) {
+            bundle::close(&entry.path())?;
+        }
         let known: HashSet<_> = lock(&self.containers).keys().cloned().collect();
         let removing = || "remove the directory of a container that is gone".to_owned();
         for id in self.store.snapshots().tried(removing)? {
@@ -60,7 +63,9 @@ impl Supervisor {
     pub(crate) async fn recover(self: Arc<Self>) {
         let bundles = self.bundles();
         let mut tasks = tokio::task::JoinSet::new();
-        for container in self.list() {
+        // One that has been made meanwhile is known.
+        let left = |container: &Arc<Container>| !*container.found.borrow();
+        for container in self.list().into_iter().filter(left) {
             let (supervisor, here) = (self.clone(), bundles.contains(&container.id));
             let one: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
                 supervisor.find_again(&container, here).await;
@@ -262,7 +267,8 @@ impl Supervisor {
         let config = container.config();
         let state = container.record().state.unwrap_or_default();
         let created = super::create::status(&state) == Status::CREATED;
-        if config.auto_remove && !created {
+        // One that was never started, too, as with Docker's daemon: who ran it has lost his daemon before he could.
+        if config.auto_remove {
             return self.remove(container, true, true).await;
         }
         // Even one that was stopped is to run again after a start of the daemon, if its policy is ALWAYS.
@@ -306,6 +312,18 @@ impl Supervisor {
         }
         // It may have gone with its end.
         self.find(name)
+    }
+
+    /// The same for who removes it by force: a shim that has not answered in time is ended.
+    pub(crate) async fn found_or_ended(&self, name: &str) -> Result<Arc<Container>> {
+        let container = self.find(name)?;
+        let mut found = container.found.subscribe();
+        let finding = found.wait_for(|found| *found);
+        let late = tokio::time::timeout(ANSWER, finding).await.is_err();
+        if late {
+            self.end_shim(&container)?;
+        }
+        self.found(name).await
     }
 
     /// Waits until all that the last daemon left has been found again, or has had its time.

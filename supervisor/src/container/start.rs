@@ -46,6 +46,12 @@ impl Supervisor {
                 container.name()
             )));
         }
+        if container.going.load(Ordering::Relaxed) {
+            return Err(Fault::precondition(format!(
+                "container {} is being removed",
+                container.name()
+            )));
+        }
         if container.is_alive() {
             return Ok(container.record().state.pid);
         }
@@ -66,10 +72,17 @@ impl Supervisor {
         size: Option<Size>,
     ) -> Result<u32> {
         let started = self.start(container, size).await;
-        if started.is_err() && container.config().auto_remove {
-            self.remove(container, false, true).await?;
+        if started.is_err() {
+            self.forget_unstarted(container).await?;
         }
         started
+    }
+
+    pub(super) async fn forget_unstarted(&self, container: &Arc<Container>) -> Result<()> {
+        if container.config().auto_remove && !container.is_active() {
+            self.remove(container, false, true).await?;
+        }
+        Ok(())
     }
 
     /// With the operation's lock held.
@@ -144,7 +157,7 @@ impl Supervisor {
         super::ids::own(&snapshot, record)?;
         let launch = Launch::new(&self.host, &config.runtime, record.ids.as_ref())?;
         let directory = self.host.bundle(&record.id);
-        bundle::make(&directory)?;
+        bundle::make(&directory, record.ids.as_ref())?;
         let made = || -> Result<String> {
             let image = defaults(&image);
             let found = self.look_up(record, &image, &snapshot)?;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Result as IoResult;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::Path;
 use std::pin::Pin;
@@ -59,12 +59,7 @@ pub(super) fn bind(socket: &Path, group: Option<u32>) -> Result<StdListener> {
             format!("{}: somebody listens there already", socket.display()),
         ));
     }
-    match fs::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).tried(what);
-        }
-        _ => {}
-    }
+    make_room(socket).tried(what)?;
     // Nobody connects before the permissions are set: the mode of a new socket is that of the mask.
     let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
     let listener = StdListener::bind(socket);
@@ -76,6 +71,18 @@ pub(super) fn bind(socket: &Path, group: Option<u32>) -> Result<StdListener> {
     }
     listener.set_nonblocking(true).tried(what)?;
     Ok(listener)
+}
+
+/// The socket of one that has ended goes, and nothing else that may be there.
+fn make_room(socket: &Path) -> IoResult<()> {
+    match fs::symlink_metadata(socket) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(socket),
+        Ok(_) => Err(std::io::Error::other(
+            "there is something else than a socket",
+        )),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 pub(super) fn listener(listener: StdListener, grouped: bool) -> IoResult<Listener> {

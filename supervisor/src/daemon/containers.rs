@@ -117,7 +117,11 @@ impl Containers for Service {
         _: &TtrpcContext,
         request: api::RemoveContainerRequest,
     ) -> Reply<api::RemoveContainerResponse> {
-        let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
+        let supervisor = self.0.clone();
+        let container = match request.force {
+            true => supervisor.found_or_ended(&request.container).await?,
+            false => self.found(&request.container).await?,
+        };
         detached(async move {
             supervisor
                 .remove(&container, request.force, request.volumes)

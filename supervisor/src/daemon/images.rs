@@ -198,8 +198,7 @@ pub(super) fn of(error: &anyhow::Error) -> Fault {
 }
 
 fn reference(name: &str) -> Result<Reference> {
-    name.parse()
-        .map_err(|error: anyhow::Error| Fault::new(format!("{error:#}")))
+    Reference::given(name).map_err(|error| Fault::new(format!("{error:#}")))
 }
 
 fn names(removed: &Removed) -> (Vec<String>, Vec<String>) {

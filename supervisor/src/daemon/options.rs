@@ -1,12 +1,16 @@
-//! The daemon's command line. No I/O.
+//! The daemon's command line. No I/O, but for the number of a group.
 
 use std::ffi::OsString;
+use std::fs;
 use std::path::PathBuf;
 
 use super::metrics::Address;
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, Result, Tried as _};
 use crate::host::STATE;
+use crate::spec::Accounts;
 use crate::store::ROOT;
+
+const GROUPS: &str = "/etc/group";
 
 pub(crate) const HELP: &str = "\
 Usage: caissond [--root DIRECTORY] [--state DIRECTORY] [--address SOCKET] [--group GROUP] [--metrics ADDRESS]
@@ -71,14 +75,20 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Option<Options>> {
     }))
 }
 
+/// As the file has it: programs like ours, which are linked with all that they need, cannot ask the libraries that know more (getgrnam(3)).
 fn gid(group: &str) -> Result<u32> {
-    if let Ok(gid) = group.parse() {
-        return Ok(gid);
-    }
-    let found = nix::unistd::Group::from_name(group).ok().flatten();
-    found
-        .map(|group| group.gid.as_raw())
-        .ok_or_else(|| Fault::new(format!("no group is called '{group}'")))
+    let what = || format!("find the group '{group}' of --group");
+    let accounts = Accounts {
+        group: fs::read_to_string(GROUPS).tried(|| format!("{}: read {GROUPS}", what()))?,
+        ..Accounts::default()
+    };
+    let found = accounts.group_id(group);
+    found.map_err(|_| {
+        Fault::new(format!(
+            "{}: {GROUPS} has none of that name, and it is no number",
+            what()
+        ))
+    })
 }
 
 #[cfg(test)]

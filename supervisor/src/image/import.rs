@@ -227,7 +227,7 @@ fn name_as_saved(found: &mut [Found], saved: &documents::Saved) -> Result<()> {
     for image in found {
         if saved.config.contains(&image.config.hex()) {
             for tag in &saved.repo_tags {
-                add_name(&mut image.names, tag.parse()?);
+                add_name(&mut image.names, Reference::given(tag)?);
             }
         }
     }
@@ -334,11 +334,11 @@ impl Search<'_> {
 fn name_of(descriptor: &oci_spec::image::Descriptor) -> Option<Reference> {
     let annotations = descriptor.annotations().as_ref()?;
     if let Some(name) = annotations.get(documents::FULL_NAME) {
-        return name.parse().ok();
+        return Reference::given(name).ok();
     }
     let name = annotations.get(documents::NAME)?;
     name.contains([':', '/'])
-        .then(|| name.parse().ok())
+        .then(|| Reference::given(name).ok())
         .flatten()
 }
 
@@ -368,7 +368,7 @@ fn of_saved(
         names: saved
             .repo_tags
             .iter()
-            .map(|tag| tag.parse())
+            .map(|tag| Reference::given(tag))
             .collect::<Result<_>>()?,
         manifest,
         config: config.0,

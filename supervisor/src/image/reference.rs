@@ -12,6 +12,8 @@ use crate::digest::Digest;
 const DOMAIN: &str = "docker.io";
 const OFFICIAL: &str = "library/";
 const TAG: &str = "latest";
+/// No repository is called so.
+const DIGESTS: &str = "sha256";
 
 /// A complete name: with domain, path, and a tag or a digest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +25,20 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// A name that an image can be given. What names content by its digest names always the same, so it is nobody's to give; as with Docker.
+    pub fn given(text: &str) -> Result<Self> {
+        let name: Self = text.parse()?;
+        ensure!(
+            name.digest.is_none(),
+            "'{text}' cannot be given as a name: its digest says what it names"
+        );
+        ensure!(
+            name.repository() != DIGESTS,
+            "'{text}' cannot be given as a name: what begins with '{DIGESTS}:' is a digest"
+        );
+        Ok(name)
+    }
+
     pub fn domain(&self) -> &str {
         &self.domain
     }
@@ -251,6 +267,26 @@ mod tests {
         assert_eq!((reference.tag(), reference.digest()), (None, Some(digest)));
         let both: Reference = format!("a:1@{digest}").parse().unwrap();
         assert_eq!((both.tag(), both.digest()), (Some("1"), Some(digest)));
+    }
+
+    #[test]
+    fn a_name_that_looks_like_a_digest_is_given_to_nobody() {
+        let digest = Digest::of(b"");
+        for text in [
+            &*digest.to_string(),
+            "sha256",
+            "sha256:1",
+            "docker.io/sha256:1",
+            "library/sha256",
+            &format!("a@{digest}"),
+            &format!("a:1@{digest}"),
+        ] {
+            assert!(text.parse::<Reference>().is_ok(), "{text}");
+            assert!(Reference::given(text).is_err(), "{text}");
+        }
+        for text in ["a", "a/sha256:1", "host.x/sha256"] {
+            assert_eq!(Reference::given(text).unwrap(), text.parse().unwrap());
+        }
     }
 
     #[test]

@@ -64,6 +64,17 @@ impl Launch {
         })
     }
 
+    /// What is not there is refused before there is a container that would need it.
+    pub(crate) fn check(host: &Host, runtime: &str) -> Result<()> {
+        let what = || format!("find the runtime '{runtime}'");
+        Self::new(host, runtime, None).map_err(|fault| fault.during(what()))?;
+        if runtime.starts_with('/') && !Path::new(runtime).is_file() {
+            let text = format!("{}: there is no such file", what());
+            return Err(Fault::not_found(text));
+        }
+        Ok(())
+    }
+
     /// Makes the serving shim of the container whose bundle that is: its address, for [`super::Shim::connect`].
     pub(crate) fn start(&self, host: &Host, id: &str, bundle: &Path) -> Result<String> {
         let parameters = BootstrapParams {

@@ -5,12 +5,13 @@
 
 mod launch;
 
-use std::fmt;
 use std::time::Duration;
+use std::{fmt, fs, io};
 
 use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::empty::Empty;
 use protobuf::{Message, MessageField};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::time::timeout;
 use ttrpc::r#async::Client;
 
@@ -261,6 +262,26 @@ impl Shim {
         // Either way it is no more needed.
         answer.ok();
     }
+}
+
+/// Kills the shim of the container that has this process: its parent, if that has the container's id among its words. Whether there is one.
+pub(crate) fn end(pid: u32, id: &str) -> io::Result<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    let parent = parent.and_then(|parent| parent.trim().parse().ok());
+    let Some(parent) = parent.and_then(Pid::from_raw) else {
+        return Ok(false);
+    };
+    // Held first: who has that number from then on is this one, or the words are somebody else's and the signal meets nobody.
+    let process = pidfd_open(parent, PidfdFlags::empty())?;
+    let words = fs::read(format!("/proc/{}/cmdline", parent.as_raw_nonzero()))?;
+    let found = words
+        .split(|byte| *byte == 0)
+        .any(|word| word == id.as_bytes());
+    if found {
+        pidfd_send_signal(&process, Signal::KILL)?;
+    }
+    Ok(found)
 }
 
 fn encode(message: &impl Message) -> Result<Vec<u8>> {

@@ -11,7 +11,7 @@ pub(crate) struct User {
     pub(crate) home: String,
 }
 
-/// The container's /etc/passwd and /etc/group; empty if there is none.
+/// The container's, or the host's, /etc/passwd and /etc/group; empty if there is none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Accounts {
     pub(crate) passwd: String,
@@ -84,7 +84,8 @@ impl Accounts {
             .or_else(|| all().find(|(_, user)| Some(user.uid) == wanted))
     }
 
-    fn group_id(&self, group: &str) -> Result<u32> {
+    /// By name or number.
+    pub(crate) fn group_id(&self, group: &str) -> Result<u32> {
         let line = self
             .group
             .lines()

@@ -15,7 +15,9 @@ use crate::image::{DOCUMENT_LIMIT, Image, Reference, Step};
 impl Graph {
     /// The manifest that a name, an id, or the beginning of an id means, and the name if it was one.
     pub(super) fn find(&self, name_or_id: &str) -> Result<(Digest, Option<String>)> {
-        if let Ok(reference) = name_or_id.parse::<Reference>()
+        // An earlier store may have a name that looks like an id: nothing is found by that.
+        if !name_or_id.starts_with("sha256:")
+            && let Ok(reference) = name_or_id.parse::<Reference>()
             && let Some(found) = self.find_name(&reference)
         {
             return Ok(found);
@@ -43,12 +45,11 @@ impl Graph {
     }
 
     fn find_name(&self, reference: &Reference) -> Option<(Digest, Option<String>)> {
-        let name = reference.to_string();
-        if let Some(manifest) = self.names.get(&name) {
-            return Some((*manifest, Some(name)));
-        }
+        let Some(digest) = reference.digest() else {
+            let name = reference.to_string();
+            return self.names.get(&name).map(|it| (*it, Some(name)));
+        };
         // `name@digest` is what has this manifest, if it has this name with any tag.
-        let digest = reference.digest()?;
         let same = |other: &str| {
             other
                 .parse::<Reference>()

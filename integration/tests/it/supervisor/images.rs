@@ -292,3 +292,62 @@ fn what_may_yet_turn_out_to_hold_an_image_and_does_not_is_not_loaded() {
         "flat"
     );
 }
+
+#[test]
+fn what_looks_like_a_digest_names_what_has_that_digest_and_nothing_else() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let id_of = |image: &str| supervisor.says(&["image", "inspect", "--format", "{{.Id}}", image]);
+    let unpacked = |image: &str, name: &str| {
+        let (directory, archive) = (supervisor.scratch.dir(name), supervisor.scratch.name("tar"));
+        supervisor.says(&["save", "-o", &archive, image]);
+        let mut tar = std::process::Command::new("tar");
+        tar.arg("-C").arg(&directory).args(["-xf", &archive]);
+        integration::runtime::finish(tar).success();
+        let index = fs::read(directory.join("index.json")).unwrap();
+        (directory, serde_json::from_slice::<Value>(&index).unwrap())
+    };
+    let id = id_of(IMAGE);
+    let (_, index) = unpacked(IMAGE, "ours");
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    let named = format!("{IMAGE}@{digest}");
+    assert_eq!(id_of(&named), id);
+    let other = saved("other:1", &[Tar::new().file("file", b"other\n")]);
+    feed(&supervisor, &["load"], &other).success();
+    let zeros = format!("sha256:{:064}", 0);
+    for name in [&*id, &named, &zeros, "sha256", &format!("other@{zeros}")] {
+        supervisor
+            .ctl(&["tag", "other:1", name])
+            .failure()
+            .says("cannot be given as a name");
+    }
+    // Somebody else's archive names its image as it likes.
+    let (directory, mut index) = unpacked("other:1", "theirs");
+    fs::remove_file(directory.join("manifest.json")).unwrap();
+    let path = directory.display().to_string();
+    for annotation in [
+        "io.containerd.image.name",
+        "org.opencontainers.image.ref.name",
+    ] {
+        for name in [&id, &named] {
+            index["manifests"][0]["annotations"] = serde_json::json!({ annotation: name });
+            place::write(&directory.join("index.json"), index.to_string());
+            supervisor.says(&["image", "import", &path]);
+            assert_eq!((id_of(&id), id_of(&named)), (id.clone(), id.clone()));
+        }
+    }
+    let listed = supervisor.says(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    let listed: std::collections::BTreeSet<_> = listed.lines().collect();
+    assert_eq!(
+        listed.into_iter().collect::<Vec<_>>(),
+        ["busybox:latest", "other:1"]
+    );
+    for name in [&id, &named] {
+        let run = ["run", "--rm", name, "cat", "/srv/file"];
+        assert_eq!(supervisor.says(&run), "from the image");
+    }
+    let lying = saved(&id, &[Tar::new().file("file", b"lying\n")]);
+    feed(&supervisor, &["load"], &lying)
+        .failure()
+        .says("cannot be given as a name");
+}

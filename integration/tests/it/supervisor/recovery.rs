@@ -139,8 +139,13 @@ fn the_death_of_a_shim_is_the_end_of_its_container_and_leaves_nothing() {
     let supervisor = Supervisor::new();
     let id = supervisor.detached(&[], "sleep 1000");
     let pid: i32 = supervisor.field(&id, "{{.State.Pid}}").parse().unwrap();
+    let mut exec = supervisor.start(&["exec", &id, "sh", "-c", "echo ready; sleep 1000"]);
+    assert_eq!(exec.stdout.line(), "ready");
     signal(shim_of(pid), Signal::SIGKILL);
     assert_eq!(supervisor.says(&["wait", &id]), "137");
+    // Its client still has the daemon.
+    let said = exec.wait().failure().says("the other end has ended");
+    assert!(!said.stderr.contains("connection"), "{said}");
     assert!(host::await_end(pid));
     assert!(supervisor.bundles().is_empty());
     supervisor.says(&["start", &id]);
@@ -246,4 +251,130 @@ fn where_a_socket_is_named_and_nobody_listens_no_daemon_is_started() {
     let error = supervisor.ctl(&["--address", &socket, "ps"]).failure();
     error.says("is not started on demand");
     assert!(!std::path::Path::new(&socket).exists());
+}
+
+#[test]
+fn a_daemon_removes_no_file_where_it_is_to_listen_but_a_socket() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::without_image();
+    let file = supervisor.scratch.file("file", "precious");
+    let path = file.display().to_string();
+    for flags in [["--address", &path], ["--metrics", &format!("unix:{path}")]] {
+        let refused = supervisor.refused(&flags);
+        refused.says(&format!("listen on {path}: there is something else"));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+    }
+    // A socket that nobody listens at any more is of a daemon that was killed.
+    std::fs::remove_file(&file).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&file).unwrap());
+    let _daemon = supervisor.daemon(&["--metrics", &format!("unix:{path}")]);
+    std::os::unix::net::UnixStream::connect(&file).unwrap();
+}
+
+#[test]
+fn the_group_of_a_daemon_is_one_that_there_is() {
+    use std::os::unix::fs::MetadataExt as _;
+    require!(containers, busybox);
+    let supervisor = Supervisor::without_image();
+    let refused = supervisor.refused(&["--group", "no-such-group"]);
+    refused.says("find the group 'no-such-group' of --group: /etc/group has none");
+    let groups = std::fs::read_to_string("/etc/group").unwrap();
+    let fields = groups.lines().map(|line| line.split(':').collect());
+    let mut fields = fields.filter(|fields: &Vec<&str>| fields[2] != "0");
+    let group = fields.next().unwrap();
+    let _daemon = supervisor.daemon(&["--group", group[0]]);
+    let socket = std::fs::metadata(supervisor.state.join("caissond.sock")).unwrap();
+    assert_eq!(
+        (socket.gid().to_string(), socket.mode() & 0o777),
+        (group[2].to_owned(), 0o660)
+    );
+}
+
+#[test]
+fn what_goes_with_its_end_goes_when_it_cannot_begin() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for runtime in ["nosuch", "/no/such", "io.containerd.nosuch.v2"] {
+        for verb in [&["create"][..], &["run", "--rm"], &["run", "--rm", "-d"]] {
+            let refused = supervisor.ctl(&[verb, &["--runtime", runtime, IMAGE, "true"]].concat());
+            refused
+                .failure()
+                .says(&format!("find the runtime '{runtime}'"));
+        }
+    }
+    // One that goes after the creation.
+    let runtime = supervisor.scratch.file("runtime", "");
+    let path = runtime.display().to_string();
+    let create = |name: &str| {
+        let flags = ["create", "--rm", "--name", name, "--runtime", &path];
+        supervisor.says(&[&flags[..], &[IMAGE, "true"]].concat())
+    };
+    create("plain");
+    create("attached");
+    std::fs::remove_file(&runtime).unwrap();
+    supervisor.ctl(&["start", "plain"]).failure();
+    supervisor.ctl(&["start", "-a", "attached"]).failure();
+    assert_eq!(supervisor.says(&["ps", "-aq"]), "");
+    // And one whose client has lost his daemon before it was started.
+    let kept = supervisor.says(&["create", IMAGE, "true"]);
+    supervisor.says(&["create", "--rm", "-v", "/data", IMAGE, "true"]);
+    supervisor.crash();
+    assert_eq!(supervisor.says(&["ps", "-aq", "--no-trunc"]), kept);
+    assert_eq!(supervisor.says(&["volume", "ls", "-q"]), "");
+}
+
+#[test]
+fn a_removal_by_force_takes_what_others_start_meanwhile() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for round in 0..6 {
+        let name = format!("box-{round}");
+        supervisor.detached(&["--name", &name], "sleep 1000");
+        // Until there is none any more, or it is about to go.
+        let lines = ["start", "start", "start", "restart -t 0"]
+            .map(|verb| supervisor.in_shell(&format!("while $ctl {verb} {name}; do :; done")));
+        let mut others = lines.map(integration::runtime::Running::start);
+        for other in &mut others {
+            assert_eq!(other.stdout.line(), name);
+        }
+        supervisor.says(&["rm", "-f", &name]);
+        for other in others {
+            let said = other.wait().stderr;
+            let known = ["no such container", "is being removed"];
+            assert!(known.iter().any(|words| said.contains(words)), "{said}");
+        }
+        supervisor.ctl(&["inspect", &name]).failure();
+    }
+    assert!(supervisor.bundles().is_empty());
+}
+
+#[test]
+fn a_shim_that_does_not_answer_goes_when_its_container_is_to_go() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let stuck = |name: &str| {
+        supervisor.detached(&["--name", name], "sleep 1000");
+        let pid: i32 = supervisor.field(name, "{{.State.Pid}}").parse().unwrap();
+        let shim = shim_of(pid);
+        signal(shim, Signal::SIGSTOP);
+        (pid, shim)
+    };
+    let removed = stuck("removed");
+    let removing = supervisor.start(&["rm", "-f", "removed"]);
+    let stopped = stuck("stopped");
+    let stopping = supervisor.start(&["stop", "-t", "1", "stopped"]);
+    removing.wait().success();
+    stopping.wait().success();
+    let state = "{{.State.Status}} {{.State.ExitCode}}";
+    assert_eq!(supervisor.field("stopped", state), "exited 137");
+    supervisor.says(&["start", "stopped"]);
+    assert_eq!(supervisor.says(&["exec", "stopped", "echo", "a"]), "a");
+    // One that has not answered this daemon yet.
+    let unknown = stuck("unknown");
+    supervisor.crash();
+    supervisor.says(&["rm", "-f", "unknown"]);
+    for (pid, shim) in [removed, stopped, unknown] {
+        assert!(host::await_end(pid) && host::await_end(shim));
+    }
+    assert_eq!(supervisor.bundles().len(), 1);
 }
