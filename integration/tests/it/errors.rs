@@ -261,6 +261,36 @@ fn a_config_without_a_part_that_is_needed_is_refused() {
 }
 
 #[test]
+fn a_list_in_the_place_of_an_object_is_refused() {
+    require!(containers);
+    beyond!(
+        a_list_in_the_place_of_an_object_is_refused,
+        [crun("takes some for what they are not")]
+    );
+    for (part, list) in [
+        ("/linux", json!([])),
+        ("/process/user", json!([0, 0])),
+        ("/hooks", json!([])),
+        ("/mounts/0", json!(["/x"])),
+    ] {
+        let mut bundle = Bundle::new();
+        bundle.config.set(part, list);
+        bundle.create_fails().failure();
+    }
+}
+
+#[test]
+fn what_is_null_is_not_there() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    for part in ["/process/user/uid", "/linux/resources/pids/limit"] {
+        bundle.config.set(part, json!(null));
+    }
+    bundle.config.probe(&["exit", "0"]);
+    bundle.run().success();
+}
+
+#[test]
 fn versions_of_the_specification_up_to_the_known_one_are_accepted() {
     require!(containers);
     beyond!(

@@ -288,6 +288,23 @@ fn the_io_priority_is_as_configured() {
 }
 
 #[test]
+fn an_io_priority_has_a_class() {
+    require!(containers);
+    beyond!(
+        an_io_priority_has_a_class,
+        [
+            runc_before("1.2", "knows no ioPriority"),
+            crun_before("1.9", "knows no ioPriority")
+        ]
+    );
+    let mut bundle = Bundle::new();
+    for priority in [json!({}), json!({ "priority": 3 })] {
+        bundle.config.set("/process/ioPriority", priority);
+        bundle.create_fails().failure();
+    }
+}
+
+#[test]
 fn the_scheduler_is_as_configured() {
     require!(containers, capability("CAP_SYS_NICE"));
     beyond!(

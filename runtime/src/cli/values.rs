@@ -33,6 +33,10 @@ impl FromStr for Signal {
     /// Takes a number, or a name in any case, with or without `SIG`; systemd's images ask for `SIGRTMIN+3`.
     fn from_str(text: &str) -> Result<Signal> {
         let unknown = || Error::invalid(format!("unknown signal {text:?}"));
+        // As with runc, which takes an argument that is empty for none.
+        if text.is_empty() {
+            return Ok(Signal::TERM);
+        }
         if let Some(number) = decimal(text) {
             return i32::try_from(number)
                 .ok()
@@ -281,12 +285,12 @@ mod tests {
         }
         assert_eq!(Signal::TERM.number(), 15);
         assert_eq!(Signal::KILL.number(), 9);
+        assert_eq!("".parse::<Signal>().unwrap(), Signal::TERM);
     }
 
     #[test]
     fn what_is_no_signal_is_named() {
         for text in [
-            "",
             "FOO",
             "SIG",
             "65",

@@ -489,7 +489,7 @@ pub(super) static VERBS: &[Verb] = &[
     },
     Verb {
         name: "seccomp",
-        summary: "",
+        summary: "print the program of a container's or a profile's seccomp filter",
         arguments: "dump <container-id> | dump --profile FILE",
         count: (1, 2),
         order: Order::Anywhere,

@@ -216,10 +216,17 @@ impl Context<'_> {
         let Some(supervisor) = notify_socket::supervisor() else {
             return Ok(None);
         };
-        let directory = directory.notify()?;
-        directory
-            .map(|directory| NotifySocket::open(&directory, &supervisor))
-            .transpose()
+        let Some(directory) = directory.notify()? else {
+            return Ok(None);
+        };
+        // A variable that was inherited may well name a socket that has gone: as with runc, the container runs all the same.
+        match NotifySocket::open(&directory, &supervisor) {
+            Ok(socket) => Ok(Some(socket)),
+            Err(error) => {
+                self.log.warn(format!("{error}, ignoring"));
+                Ok(None)
+            }
+        }
     }
 
     /// Waits for a started container to be ready. That a supervisor cannot be told changes nothing about the container, which runs.

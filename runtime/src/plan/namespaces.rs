@@ -254,6 +254,10 @@ fn time_offsets(linux: &Linux, ns: &Namespaces) -> Result<Option<CString>> {
             )));
         }
         let (secs, nanosecs) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+        if nanosecs >= 1_000_000_000 {
+            let text = format!("{nanosecs} nanoseconds are a second or more");
+            return Err(Error::invalid(text).in_field(format!("{clock}.nanosecs")));
+        }
         // Writing to a String cannot fail.
         writeln!(text, "{clock} {secs} {nanosecs}").ok();
     }

@@ -127,8 +127,15 @@ fn cpu(current: LinuxCpu, given: &LinuxCpu) -> (LinuxCpu, LinuxCpu) {
             .filter(|text| !text.is_empty())
             .or(current.clone())
     };
-    let quota = given.quota().or(current.quota());
-    let period = given.period().or(current.period());
+    // As with runc, 0 is none; -1 takes the quota away.
+    let quota = given
+        .quota()
+        .filter(|quota| *quota != 0)
+        .or(current.quota());
+    let period = given
+        .period()
+        .filter(|period| *period != 0)
+        .or(current.period());
     let mut shares = given.shares().or(current.shares());
     let mut idle = given.idle().or(current.idle());
     if given.idle().is_some() && given.shares().is_none() {
@@ -240,6 +247,20 @@ mod tests {
 
     fn after(current: &str, given: &str) -> serde_json::Value {
         serde_json::to_value(plan(current, given).resources).unwrap()
+    }
+
+    #[test]
+    fn a_quota_or_period_of_zero_is_none() {
+        let current = r#"{"cpu":{"quota":50000,"period":100000}}"#;
+        for given in [
+            r#"{"cpu":{"quota":0,"period":200000}}"#,
+            r#"{"cpu":{"period":200000}}"#,
+        ] {
+            assert_eq!(writes(current, given), ["cpu.max=50000 200000"], "{given}");
+            assert_eq!(after(current, given)["cpu"]["quota"], 50000, "{given}");
+        }
+        let given = r#"{"cpu":{"quota":60000,"period":0}}"#;
+        assert_eq!(writes(current, given), ["cpu.max=60000 100000"]);
     }
 
     #[test]

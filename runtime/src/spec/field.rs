@@ -33,7 +33,7 @@ fn offset(text: &[u8], line: usize, column: usize) -> usize {
 }
 
 /// The path of the value that ends at `end`, or of the container that has begun there.
-fn path_before(text: &[u8], end: usize) -> String {
+pub(super) fn path_before(text: &[u8], end: usize) -> String {
     let mut open: Vec<Open> = Vec::new();
     let mut at = 0;
     while at < end {
@@ -78,7 +78,7 @@ fn path_before(text: &[u8], end: usize) -> String {
 }
 
 /// The length of the string at the start of `text`, with both quotes.
-fn string_length(text: &[u8]) -> usize {
+pub(super) fn string_length(text: &[u8]) -> usize {
     let mut escaped = false;
     let end = text.iter().skip(1).position(|byte| {
         let ends = *byte == b'"' && !escaped;

@@ -6,6 +6,7 @@
 
 mod field;
 mod names;
+mod shape;
 
 use crate::report::{Context, Error, Result};
 use oci_spec::runtime::{
@@ -46,7 +47,9 @@ pub(crate) fn parse(text: &[u8]) -> Result<Parsed<Spec>> {
     let mut parsed: Parsed<Spec> = parse_amended(text, |document, warnings| {
         if let Some(linux) = document.get_mut("linux").and_then(Value::as_object_mut) {
             amend_memory_policy(linux)?;
-            amend_device_rules(linux);
+            if let Some(resources) = linux.get_mut("resources").and_then(Value::as_object_mut) {
+                amend_resources(resources);
+            }
             amend_seccomp(linux);
         }
         match document.get_mut("process").and_then(Value::as_object_mut) {
@@ -58,6 +61,9 @@ pub(crate) fn parse(text: &[u8]) -> Result<Parsed<Spec>> {
         // Without the section, nothing of it is asked for. Not its default, which is an example.
         parsed.value.set_linux(serde_json::from_str("{}").ok());
     }
+    if let Some(process) = parsed.value.process() {
+        require_priority_class(process, text, "/process/ioPriority")?;
+    }
     let linux = parsed.value.linux_mut().as_mut();
     if let Some(resources) = linux.and_then(|linux| linux.resources_mut().as_mut()) {
         drop_unsaid_pids_limit(resources, text, "/linux/resources/pids/limit");
@@ -67,12 +73,17 @@ pub(crate) fn parse(text: &[u8]) -> Result<Parsed<Spec>> {
 
 /// Parses the text of a process document, as `exec --process` takes it.
 pub(crate) fn parse_process(text: &[u8]) -> Result<Parsed<Process>> {
-    parse_amended(text, amend_process)
+    let parsed = parse_amended(text, amend_process)?;
+    require_priority_class(&parsed.value, text, "/ioPriority")?;
+    Ok(parsed)
 }
 
 /// Parses the text of a `linux.resources` object, as `update --resources` takes it.
 pub(crate) fn parse_resources(text: &[u8]) -> Result<LinuxResources> {
-    let parsed: Parsed<LinuxResources> = parse_amended(text, |_, _| Ok(()))?;
+    let parsed: Parsed<LinuxResources> = parse_amended(text, |resources, _| {
+        amend_resources(resources);
+        Ok(())
+    })?;
     let mut resources = parsed.value;
     drop_unsaid_pids_limit(&mut resources, text, "/pids/limit");
     Ok(resources)
@@ -84,19 +95,38 @@ pub(crate) fn parse_mounts(text: &[u8]) -> Result<Vec<Mount>> {
     struct Document {
         mounts: Vec<Mount>,
     }
-    if text.trim_ascii_start().starts_with(b"[") {
-        return serde_json::from_slice(text).map_err(|e| wrong(text, &e));
+    let mounts = if text.trim_ascii_start().starts_with(b"[") {
+        serde_json::from_slice(text).map_err(|e| wrong(text, &e))?
+    } else {
+        let parsed = serde_json::from_slice(text);
+        let document: Document = parsed.map_err(|e| wrong(text, &e))?;
+        document.mounts
+    };
+    shape::check(text)?;
+    Ok(mounts)
+}
+
+/// Without a class, oci-spec 0.10 has one of its own.
+fn require_priority_class(process: &Process, text: &[u8], pointer: &str) -> Result<()> {
+    if process.io_priority().is_some() {
+        let mut document: Value = serde_json::from_slice(text).unwrap_or_default();
+        document.as_object_mut().map(names::respell);
+        let class = document
+            .pointer(pointer)
+            .and_then(|priority| priority.get("class"));
+        if class.is_none() {
+            let error = Error::invalid("invalid ioPriority.class \"\"");
+            return Err(error.in_field("process.ioPriority.class"));
+        }
     }
-    let parsed = serde_json::from_slice(text);
-    let document: Document = parsed.map_err(|e| wrong(text, &e))?;
-    Ok(document.mounts)
+    Ok(())
 }
 
 /// A `pids` without `limit` leaves it alone; oci-spec 0.10 reads 0 then, which is a limit.
 fn drop_unsaid_pids_limit(resources: &mut LinuxResources, text: &[u8], pointer: &str) {
     if resources.pids().is_some_and(|pids| pids.limit() == 0) {
         let document: Value = serde_json::from_slice(text).unwrap_or_default();
-        if document.pointer(pointer).is_none() {
+        if document.pointer(pointer).is_none_or(Value::is_null) {
             resources.set_pids(None);
         }
     }
@@ -108,7 +138,10 @@ fn parse_amended<T: DeserializeOwned>(
 ) -> Result<Parsed<T>> {
     let mut warnings = Vec::new();
     let first = match serde_json::from_slice(text) {
-        Ok(value) if !names::are_others(text) => return Ok(Parsed { value, warnings }),
+        Ok(value) if !names::are_others(text) && is_object(text) => {
+            shape::check(text)?;
+            return Ok(Parsed { value, warnings });
+        }
         Ok(_) => None,
         Err(error) => Some(wrong(text, &error)),
     };
@@ -120,13 +153,20 @@ fn parse_amended<T: DeserializeOwned>(
     // As text again: to read these types from a `Value` too would add a quarter of a megabyte of code for a rare case.
     let amended = serde_json::to_vec(&document).unwrap_or_default();
     match serde_json::from_slice(&amended) {
-        Ok(value) => Ok(Parsed { value, warnings }),
+        Ok(value) => {
+            shape::check(&amended)?;
+            Ok(Parsed { value, warnings })
+        }
         // What was amended may have been the first to be found, and is not what is wrong.
         Err(error) => Err(match (wrong(&amended, &error), first) {
             (again, Some(first)) if again.field() == first.field() => first,
             (again, _) => again,
         }),
     }
+}
+
+fn is_object(text: &[u8]) -> bool {
+    text.trim_ascii_start().starts_with(b"{")
 }
 
 /// Names the field, which the parser does not.
@@ -161,15 +201,31 @@ fn amend_memory_policy(linux: &mut Map<String, Value>) -> Result<()> {
     }
 }
 
-/// An empty type is none.
-fn amend_device_rules(linux: &mut Map<String, Value>) {
-    let resources = linux.get_mut("resources").and_then(Value::as_object_mut);
-    let rules = resources.and_then(|resources| resources.get_mut("devices")?.as_array_mut());
-    for rule in rules.into_iter().flatten().filter_map(Value::as_object_mut) {
+/// A device rule of an empty type is one of none. Limits of huge pages are u64 in the specification and i64 in oci-spec 0.10; either is more than
+/// there is.
+fn amend_resources(resources: &mut Map<String, Value>) {
+    for rule in objects(resources, "devices") {
         if rule.get("type").is_some_and(|kind| kind == "") {
             rule.remove("type");
         }
     }
+    for limit in objects(resources, "hugepageLimits") {
+        if let Some(bytes) = limit.get_mut("limit")
+            && bytes.is_u64()
+            && !bytes.is_i64()
+        {
+            *bytes = i64::MAX.into();
+        }
+    }
+}
+
+/// The objects of a list.
+fn objects<'a>(
+    of: &'a mut Map<String, Value>,
+    list: &str,
+) -> impl Iterator<Item = &'a mut Map<String, Value>> {
+    let list = of.get_mut(list).and_then(Value::as_array_mut);
+    list.into_iter().flatten().filter_map(Value::as_object_mut)
 }
 
 /// A profile without a default action and without rules is none, as in runc.

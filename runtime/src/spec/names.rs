@@ -210,11 +210,15 @@ fn strings(text: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
     })
 }
 
-/// Spells the names of a document and of all below it as the specification does. What is there under both spellings is merged, as by Go; where both
+/// Spells the names of a document and of all below it as the specification does, and leaves out what is null. What is there under both spellings is merged, as by Go; where both
 /// say something, the one in capitals wins, which somebody has added.
 pub(super) fn respell(document: &mut Map<String, Value>) {
     let mut others = Vec::new();
     for (name, mut value) in std::mem::take(document) {
+        // To Go, null leaves a field as it is. Where names are free it is a value, an empty one.
+        if value.is_null() {
+            continue;
+        }
         let known = specified(&name);
         if !FREE.contains(&known.unwrap_or(&name)) {
             respell_below(&mut value);

@@ -5,7 +5,7 @@ use super::super::verbs::{GLOBAL, VERBS};
 use super::run;
 use std::collections::BTreeSet;
 
-const PAGE: &str = include_str!("../../../caisson.8");
+const PAGE: &str = include_str!("../../../man/caisson.8");
 
 /// The lines of the page below a heading, which is a macro and its first word, up to the next one of that macro or of `Sh`.
 fn below(heading: &str, word: &str) -> Vec<&'static str> {
