@@ -13,7 +13,7 @@ use super::filter::{Filters, pattern};
 use super::lists::each;
 use super::process::lost;
 use super::{output, print, table};
-use crate::chunks::CHUNK;
+use crate::chunks::{CHUNK, answered};
 use crate::container::text_of;
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::images as api;
@@ -261,11 +261,9 @@ async fn write_archive(daemon: &Daemon, images: Vec<String>, target: &mut dyn Wr
 }
 
 pub(super) async fn list(daemon: &Daemon, asked: Images) -> Result<u8> {
-    let mut images = daemon
-        .images
-        .list(patient(), &api::ListImagesRequest::default())
-        .await?
-        .images;
+    let request = api::ListImagesRequest::default();
+    let answer: api::ListImagesResponse = answered(daemon.images.list(patient(), &request)).await?;
+    let mut images = answer.images;
     images.sort_by_key(|image| std::cmp::Reverse(image.created_at));
     let wanted = Wanted::new(daemon, &asked).await?;
     let mut rows = vec![];
@@ -394,7 +392,8 @@ pub(super) async fn found(daemon: &Daemon, name: &str) -> Result<api::Image> {
         image: name.into(),
         ..Default::default()
     };
-    let answer = daemon.images.inspect(patient(), &request).await?;
+    let answer: api::InspectImageResponse =
+        answered(daemon.images.inspect(patient(), &request)).await?;
     Ok(answer.image.unwrap_or_default())
 }
 
@@ -469,7 +468,7 @@ pub(super) async fn history(daemon: &Daemon, asked: History) -> Result<u8> {
         image: image.id.clone(),
         ..Default::default()
     };
-    let entries = daemon.images.history(patient(), &request).await?.entries;
+    let answer: api::HistoryResponse = answered(daemon.images.history(patient(), &request)).await?;
     let row = |(number, entry): (usize, &api::history_response::Entry)| {
         // The ids of images that it was made of are not known.
         let id = match number {
@@ -491,7 +490,7 @@ pub(super) async fn history(daemon: &Daemon, asked: History) -> Result<u8> {
             "Comment": entry.comment,
         })
     };
-    let rows: Vec<Value> = entries.iter().enumerate().map(row).collect();
+    let rows: Vec<Value> = answer.entries.iter().enumerate().map(row).collect();
     let columns = &[
         ("IMAGE", "ID"),
         ("CREATED", "CreatedSince"),
@@ -544,17 +543,13 @@ pub(super) async fn prune(daemon: &Daemon, asked: &Prune) -> Result<u8> {
 }
 
 async fn verify(daemon: &Daemon, images: Vec<String>, repair: bool) -> Result<u8> {
-    let verdict = daemon
-        .images
-        .verify(
-            patient(),
-            &api::VerifyImagesRequest {
-                images,
-                repair,
-                ..Default::default()
-            },
-        )
-        .await?;
+    let request = api::VerifyImagesRequest {
+        images,
+        repair,
+        ..Default::default()
+    };
+    let verdict: api::VerifyImagesResponse =
+        answered(daemon.images.verify(patient(), &request)).await?;
     for fault in &verdict.faults {
         let end = if fault.repaired { " (repaired)" } else { "" };
         print(&format!("{}: {}{end}\n", fault.object, fault.what))?;

@@ -12,6 +12,7 @@ use super::filter::{Filters, part};
 use super::format::Template;
 use super::process::lost;
 use super::{print, table};
+use crate::chunks::answered;
 use crate::container::text_of;
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers as of_containers;
@@ -71,7 +72,8 @@ pub(super) async fn inspected(daemon: &Daemon, name: &str) -> Result<Value> {
         name: name.into(),
         ..Default::default()
     };
-    let answer = daemon.volumes.inspect(patient(), &request).await?;
+    let answer: api::InspectVolumeResponse =
+        answered(daemon.volumes.inspect(patient(), &request)).await?;
     Ok(shown(answer.volume.get_or_default(), &answer.containers))
 }
 
@@ -99,7 +101,9 @@ async fn volumes(
 ) -> Result<u8> {
     let filters = Filters::parse(filter, &["name", "label", "dangling", "driver"])?;
     let request = api::ListVolumesRequest::default();
-    let mut volumes = daemon.volumes.list(patient(), &request).await?.volumes;
+    let answer: api::ListVolumesResponse =
+        answered(daemon.volumes.list(patient(), &request)).await?;
+    let mut volumes = answer.volumes;
     volumes.retain(|volume| {
         filters.any("name", |wanted| part(wanted, &volume.name))
             && filters.any("driver", |wanted| wanted == "local")
@@ -135,7 +139,8 @@ async fn all_containers(daemon: &Daemon) -> Result<Vec<of_containers::Container>
         all: true,
         ..Default::default()
     };
-    let answer = daemon.containers.list(patient(), &request).await?;
+    let answer: of_containers::ListContainersResponse =
+        answered(daemon.containers.list(patient(), &request)).await?;
     Ok(answer.containers)
 }
 
@@ -195,11 +200,10 @@ pub(super) async fn system(daemon: &Daemon, command: SystemCommand) -> Result<u8
 }
 
 async fn df(daemon: &Daemon, verbose: bool, format: Option<&str>) -> Result<u8> {
-    let items = daemon
-        .system
-        .disk_usage(patient(), &api::DiskUsageRequest::default())
-        .await?
-        .items;
+    let request = api::DiskUsageRequest::default();
+    let answer: api::DiskUsageResponse =
+        answered(daemon.system.disk_usage(patient(), &request)).await?;
+    let items = answer.items;
     if verbose {
         let row = |item: &api::disk_usage_response::Item| {
             json!({

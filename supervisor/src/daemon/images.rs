@@ -8,15 +8,16 @@ use async_trait::async_trait;
 use protobuf::MessageField;
 use tokio::sync::{mpsc, watch};
 use ttrpc::Result as Reply;
-use ttrpc::r#async::{SSSender, ServerStream, TtrpcContext};
+use ttrpc::r#async::{SSSender, ServerStream, ServerStreamSender, TtrpcContext};
 
 use super::detached;
-use crate::chunks::{Incoming, Outgoing};
+use crate::chunks::{Incoming, Outgoing, answer};
 use crate::container::{Supervisor, blocking, time_of};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::image::{Image, Reference};
 use crate::protos::images as api;
 use crate::protos::images_ttrpc::Images;
+use crate::protos::parts::Part;
 use crate::records::{Change, event};
 use crate::requests::{Requests, attended};
 use crate::store::{self, ImportOptions, Refusal, Removed, Source, Store};
@@ -71,24 +72,28 @@ impl Images for Service {
         &self,
         _: &TtrpcContext,
         _: api::ListImagesRequest,
-    ) -> Reply<api::ListImagesResponse> {
+        stream: ServerStreamSender<Part>,
+    ) -> Reply<()> {
         let images = self.call(Store::images).await?;
-        Ok(api::ListImagesResponse {
+        let response = api::ListImagesResponse {
             images: images.iter().map(shown).collect(),
             ..Default::default()
-        })
+        };
+        Ok(answer(&stream, &response).await?)
     }
 
     async fn inspect(
         &self,
         _: &TtrpcContext,
         request: api::InspectImageRequest,
-    ) -> Reply<api::InspectImageResponse> {
+        stream: ServerStreamSender<Part>,
+    ) -> Reply<()> {
         let image = self.call(move |store| store.image(&request.image)).await?;
-        Ok(api::InspectImageResponse {
+        let response = api::InspectImageResponse {
             image: MessageField::some(shown(&image)),
             ..Default::default()
-        })
+        };
+        Ok(answer(&stream, &response).await?)
     }
 
     async fn tag(
@@ -141,7 +146,8 @@ impl Images for Service {
         &self,
         _: &TtrpcContext,
         request: api::HistoryRequest,
-    ) -> Reply<api::HistoryResponse> {
+        stream: ServerStreamSender<Part>,
+    ) -> Reply<()> {
         let steps = self
             .call(move |store| store.history(&request.image))
             .await?;
@@ -157,17 +163,19 @@ impl Images for Service {
             size: step.size,
             ..Default::default()
         };
-        Ok(api::HistoryResponse {
+        let response = api::HistoryResponse {
             entries: steps.into_iter().map(entry).collect(),
             ..Default::default()
-        })
+        };
+        Ok(answer(&stream, &response).await?)
     }
 
     async fn verify(
         &self,
         _: &TtrpcContext,
         request: api::VerifyImagesRequest,
-    ) -> Reply<api::VerifyImagesResponse> {
+        stream: ServerStreamSender<Part>,
+    ) -> Reply<()> {
         let verdict = self
             .call(move |store| store.verify(&request.images, request.repair))
             .await?;
@@ -177,11 +185,12 @@ impl Images for Service {
             repaired: damage.repaired,
             ..Default::default()
         };
-        Ok(api::VerifyImagesResponse {
+        let response = api::VerifyImagesResponse {
             faults: verdict.damage.into_iter().map(fault).collect(),
             checked: verdict.checked,
             ..Default::default()
-        })
+        };
+        Ok(answer(&stream, &response).await?)
     }
 }
 
@@ -279,7 +288,11 @@ async fn take_in(
         told = tell(&sender, told) => told?,
     }
     for image in work.await.tried(|| "import".into())?? {
-        let image = api::import_images_response::Of::Image(shown(&image));
+        let image = api::Image {
+            config: String::new(),
+            ..shown(&image)
+        };
+        let image = api::import_images_response::Of::Image(image);
         send(&sender, image).await?;
     }
     Ok(())
