@@ -24,7 +24,7 @@ const LEFT: u8 = 0;
 const UNWANTED: u8 = 128 + libc::SIGPIPE as u8;
 
 pub(super) async fn run(daemon: &Daemon, arguments: Run) -> Result<u8> {
-    let config = arguments
+    let mut config = arguments
         .create
         .options
         .config(&arguments.create.image, &arguments.create.command)?;
@@ -41,6 +41,7 @@ pub(super) async fn run(daemon: &Daemon, arguments: Run) -> Result<u8> {
     }
     let mut streams = Streams::of(attach);
     streams.stdin &= config.interactive;
+    config.keep_stdin = arguments.detach || !streams.stdin;
     let id = made(daemon, &arguments.create.options, config).await?;
     if !arguments.detach && !streams.stdout && !streams.stderr {
         print(&format!("{id}\n"))?;

@@ -117,6 +117,8 @@ pub struct Config {
     pub device_cgroup_rules: ::std::vec::Vec<::std::string::String>,
     // @@protoc_insertion_point(field:caisson.v1.Config.domainname)
     pub domainname: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.Config.keep_stdin)
+    pub keep_stdin: bool,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.Config.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -312,6 +314,9 @@ impl ::protobuf::Message for Config {
                 354 => {
                     self.domainname = is.read_string()?;
                 },
+                360 => {
+                    self.keep_stdin = is.read_bool()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -471,6 +476,9 @@ impl ::protobuf::Message for Config {
         if !self.domainname.is_empty() {
             my_size += ::protobuf::rt::string_size(44, &self.domainname);
         }
+        if self.keep_stdin != false {
+            my_size += 2 + 1;
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -627,6 +635,9 @@ impl ::protobuf::Message for Config {
         if !self.domainname.is_empty() {
             os.write_string(44, &self.domainname)?;
         }
+        if self.keep_stdin != false {
+            os.write_bool(45, self.keep_stdin)?;
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -688,6 +699,7 @@ impl ::protobuf::Message for Config {
         self.dns_options.clear();
         self.device_cgroup_rules.clear();
         self.domainname.clear();
+        self.keep_stdin = false;
         self.special_fields.clear();
     }
 
