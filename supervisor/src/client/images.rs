@@ -96,7 +96,10 @@ async fn import(
         std::future::pending::<Result<()>>().await
     };
     let receiving = async {
-        let mut progress = Progress::new(quiet);
+        // The daemon does not know how much comes.
+        let size = std::fs::metadata("/dev/stdin").ok();
+        let size = size.filter(|found| streamed && found.is_file());
+        let mut progress = Progress::new(quiet, size.map_or(0, |found| found.len()));
         loop {
             let response = match receiver.recv().await {
                 Ok(response) => response,
@@ -177,14 +180,17 @@ async fn send_archive(
 /// Bars on a terminal; a line per layer elsewhere.
 struct Progress {
     quiet: bool,
+    /// Of the archive; 0 if only the daemon knows it, or nobody.
+    size: u64,
     bars: MultiProgress,
     known: std::collections::HashMap<String, ProgressBar>,
 }
 
 impl Progress {
-    fn new(quiet: bool) -> Self {
+    fn new(quiet: bool, size: u64) -> Self {
         Self {
             quiet,
+            size,
             bars: MultiProgress::new(),
             known: std::collections::HashMap::new(),
         }
@@ -194,7 +200,13 @@ impl Progress {
         if self.quiet {
             return;
         }
-        let name = if step.item.is_empty() {
+        let whole = step.item.is_empty();
+        let total = if whole {
+            step.total.max(self.size)
+        } else {
+            step.total
+        };
+        let name = if whole {
             "archive".to_owned()
         } else {
             step.item
@@ -205,24 +217,27 @@ impl Progress {
         };
         if !io::stderr().is_terminal() {
             // What is shown once needs no bar.
-            if step.total > 0 && step.done >= step.total && !self.known.contains_key(&name) {
-                writeln!(io::stderr(), "{name}: {}", table::decimal(step.total)).ok();
+            if !whole && total > 0 && step.done >= total && !self.known.contains_key(&name) {
+                writeln!(io::stderr(), "{name}: {}", table::decimal(total)).ok();
                 self.known.insert(name, ProgressBar::hidden());
             }
             return;
         }
         let bar = self.known.entry(name.clone()).or_insert_with(|| {
-            let bar = self.bars.add(ProgressBar::new(step.total));
-            if let Ok(style) = ProgressStyle::with_template(
-                "{prefix}  {bar:40}  {bytes}/{total_bytes}  {bytes_per_sec}",
-            ) {
+            let bar = self.bars.add(ProgressBar::new(total));
+            // Without an end, a bar would be full from the begin.
+            let style = match total {
+                0 => "{prefix}  {bytes}  {bytes_per_sec}",
+                _ => "{prefix}  {bar:40}  {bytes}/{total_bytes}  {bytes_per_sec}",
+            };
+            if let Ok(style) = ProgressStyle::with_template(style) {
                 bar.set_style(style);
             }
             bar.set_prefix(name);
             bar
         });
-        if step.total > 0 {
-            bar.set_length(step.total);
+        if total > 0 {
+            bar.set_length(total);
         }
         bar.set_position(step.done);
     }
@@ -401,6 +416,14 @@ pub(super) async fn found(daemon: &Daemon, name: &str) -> Result<api::Image> {
 pub(super) async fn inspected(daemon: &Daemon, name: &str) -> Result<Value> {
     let image = found(daemon, name).await?;
     let config: Value = serde_json::from_str(&image.config).unwrap_or_default();
+    // What it does not say has a place for templates all the same.
+    let mut of_containers = json!({
+        "User": "", "ExposedPorts": null, "Env": [], "Cmd": null, "Entrypoint": null, "Volumes": null, "WorkingDir": "", "Labels": null,
+        "OnBuild": null, "StopSignal": "",
+    });
+    for (name, value) in config["config"].as_object().into_iter().flatten() {
+        of_containers[name] = value.clone();
+    }
     Ok(json!({
         "Id": image.id,
         "RepoTags": image.names,
@@ -410,7 +433,7 @@ pub(super) async fn inspected(daemon: &Daemon, name: &str) -> Result<Value> {
         "Architecture": config["architecture"],
         "Os": config["os"],
         "Size": image.size,
-        "Config": config["config"],
+        "Config": of_containers,
         "RootFS": { "Type": "layers", "Layers": image.layers },
         "Descriptor": { "digest": image.digest },
     }))

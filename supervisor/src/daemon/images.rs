@@ -1,6 +1,7 @@
 //! The service of images: a request → one call on the store, on a thread that may block.
 
-use std::io::Write as _;
+use std::cell::Cell;
+use std::io::{Read, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -335,16 +336,54 @@ fn read_archive(
     let taken = telling.clone();
     let mut progress = |progress| drop(telling.send(Told::Progress(progress)));
     if path.is_empty() {
-        let mut incoming = Incoming::new(chunks, move |bytes| drop(taken.send(Told::Taken(bytes))));
-        return store.import(Source::Archive(&mut incoming), options, &mut progress);
+        let incoming = Incoming::new(chunks, move |bytes| drop(taken.send(Told::Taken(bytes))));
+        return read_through(store, incoming, 0, options, &mut progress);
     }
     let path = Path::new(path);
     if path.is_dir() {
         return store.import(Source::Directory(path), options, &mut progress);
     }
-    let mut file = std::fs::File::open(path)
-        .map_err(|error| anyhow::anyhow!("open {}: {error}", path.display()))?;
-    store.import(Source::Archive(&mut file), options, &mut progress)
+    let opened = std::fs::File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+    let (metadata, file) =
+        opened.map_err(|error| anyhow::anyhow!("open {}: {error}", path.display()))?;
+    // What is no regular file does not say.
+    let size = if metadata.is_file() {
+        metadata.len()
+    } else {
+        0
+    };
+    read_through(store, file, size, options, &mut progress)
+}
+
+/// Of an archive, progress is how much of it has been read, packed as it may be.
+fn read_through(
+    store: &Store,
+    mut from: impl Read,
+    size: u64,
+    options: &ImportOptions,
+    tell: &mut dyn FnMut(store::Progress),
+) -> anyhow::Result<Vec<Image>> {
+    let read = Cell::new(0);
+    let mut counted = Counted(&mut from, &read);
+    let mut progress = |progress: store::Progress| match progress.layer {
+        Some(_) => tell(progress),
+        None => tell(store::Progress {
+            done: read.get(),
+            total: size,
+            ..progress
+        }),
+    };
+    store.import(Source::Archive(&mut counted), options, &mut progress)
+}
+
+struct Counted<'a, R>(&'a mut R, &'a Cell<u64>);
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.0.read(buffer)?;
+        self.1.set(self.1.get() + length as u64);
+        Ok(length)
+    }
 }
 
 /// Until the thread that reads has ended.

@@ -296,6 +296,35 @@ fn what_is_done_with_things_can_be_said_by_their_kind() {
         .says("(see 'caissonctl container --help')");
 }
 
+#[test]
+fn events_are_filtered() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for name in ["one", "two"] {
+        supervisor.says(&["create", "--name", name, IMAGE, "true"]);
+    }
+    supervisor.says(&["volume", "create", "v"]);
+    let events = |filters: &[&str]| {
+        let until = ["--since", "1", "--until", "0s", "--format", "{{.Action}}"];
+        let mut words = [&["events"], &until[..]].concat();
+        filters
+            .iter()
+            .for_each(|filter| words.extend(["-f", filter]));
+        supervisor.says(&words).replace('\n', " ")
+    };
+    assert_eq!(events(&["container=one"]), "create");
+    assert_eq!(
+        events(&["container=one", "container=two", "event=create"]),
+        "create create"
+    );
+    assert_eq!(events(&["type=image", "type=volume"]), "import create");
+    assert_eq!(events(&["type=image", "event=create"]), "");
+    let refused = supervisor
+        .ctl(&["events", "--until", "0s", "-f", "nonsense=1"])
+        .failure();
+    refused.says("invalid filter 'nonsense'");
+}
+
 /// More than a message of the interface holds.
 #[test]
 fn what_is_large_is_listed_inspected_and_removed_like_all_else() {
@@ -338,6 +367,8 @@ fn what_is_large_is_listed_inspected_and_removed_like_all_else() {
     let label = one[0]["Config"]["Labels"]["l"].as_str().unwrap();
     assert_eq!(label.len(), 7_000_000);
     supervisor.says(&["system", "df", "-v"]);
+    let names = supervisor.says(&["system", "df", "-v", "--format", "{{.Name}}"]);
+    assert!(!names.contains('…'), "{names}");
     supervisor.says(&["container", "prune", "-f"]);
     assert_eq!(supervisor.says(&["ps", "-aq"]), "");
     supervisor.says(&["rmi", "long:1"]);
