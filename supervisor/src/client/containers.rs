@@ -264,12 +264,19 @@ async fn logs(daemon: &Daemon, asked: Logs) -> Result<u8> {
     let mut stream = daemon.containers.logs(patient(), &request).await?;
     // Of each stream, whether the last record was a whole line.
     let mut whole = [true; 2];
+    let mut overtaken = false;
     loop {
         let response = match stream.recv().await {
             Ok(Some(response)) => response,
             Ok(None) => return Ok(0),
             Err(error) => return Err(super::process::lost(error)),
         };
+        if response.overtaken && !overtaken {
+            overtaken = true;
+            say(&Fault::unknown(
+                "the log was rotated faster than it was read: lines may be missing (see --log-opt max-size and max-file)",
+            ));
+        }
         if response.lost_output > 0 {
             super::say_lost(response.lost_output);
         }

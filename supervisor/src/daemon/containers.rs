@@ -352,6 +352,7 @@ async fn logs(
         if record.time < request.since {
             continue;
         }
+        response.overtaken = follower.was_overtaken();
         response.stderr = record.stderr;
         response.data = record.data;
         response.time = record.time;

@@ -7012,6 +7012,8 @@ pub struct LogsResponse {
     pub data: ::std::vec::Vec<u8>,
     // @@protoc_insertion_point(field:caisson.v1.LogsResponse.time)
     pub time: i64,
+    // @@protoc_insertion_point(field:caisson.v1.LogsResponse.overtaken)
+    pub overtaken: bool,
     // @@protoc_insertion_point(field:caisson.v1.LogsResponse.lost_output)
     pub lost_output: u64,
     // special fields
@@ -7050,6 +7052,9 @@ impl ::protobuf::Message for LogsResponse {
                 24 => {
                     self.time = is.read_int64()?;
                 },
+                40 => {
+                    self.overtaken = is.read_bool()?;
+                },
                 32 => {
                     self.lost_output = is.read_uint64()?;
                 },
@@ -7074,6 +7079,9 @@ impl ::protobuf::Message for LogsResponse {
         if self.time != 0 {
             my_size += ::protobuf::rt::int64_size(3, self.time);
         }
+        if self.overtaken != false {
+            my_size += 1 + 1;
+        }
         if self.lost_output != 0 {
             my_size += ::protobuf::rt::uint64_size(4, self.lost_output);
         }
@@ -7091,6 +7099,9 @@ impl ::protobuf::Message for LogsResponse {
         }
         if self.time != 0 {
             os.write_int64(3, self.time)?;
+        }
+        if self.overtaken != false {
+            os.write_bool(5, self.overtaken)?;
         }
         if self.lost_output != 0 {
             os.write_uint64(4, self.lost_output)?;
@@ -7115,6 +7126,7 @@ impl ::protobuf::Message for LogsResponse {
         self.stderr = false;
         self.data.clear();
         self.time = 0;
+        self.overtaken = false;
         self.lost_output = 0;
         self.special_fields.clear();
     }
@@ -7124,6 +7136,7 @@ impl ::protobuf::Message for LogsResponse {
             stderr: false,
             data: ::std::vec::Vec::new(),
             time: 0,
+            overtaken: false,
             lost_output: 0,
             special_fields: ::protobuf::SpecialFields::new(),
         };
