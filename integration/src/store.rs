@@ -236,6 +236,11 @@ impl Tar {
 
 /// An archive as `docker save` wrote them for long: these layers, bottom first.
 pub fn saved(name: &str, layers: &[Tar]) -> Vec<u8> {
+    saved_with(name, layers, &serde_json::json!({}))
+}
+
+/// The same with this in the image's `config`.
+pub fn saved_with(name: &str, layers: &[Tar], config: &Value) -> Vec<u8> {
     let mut archive = Tar::new();
     let mut diff_ids = Vec::new();
     let mut paths = Vec::new();
@@ -250,7 +255,7 @@ pub fn saved(name: &str, layers: &[Tar]) -> Vec<u8> {
             .file(&format!("{id}/layer.tar"), &bytes);
     }
     let config = serde_json::json!({
-        "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }, "os": "linux", "config": {},
+        "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }, "os": "linux", "config": config,
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
     let config = config.to_string();

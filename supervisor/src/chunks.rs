@@ -3,10 +3,40 @@
 
 use std::io::{self, Read, Write};
 
+use protobuf::Message;
 use tokio::sync::mpsc;
+use ttrpc::r#async::{ClientStreamReceiver, ServerStreamSender};
+
+use crate::fault::{Result, Tried as _};
+use crate::protos::parts::Part;
 
 /// Of one message.
 pub(crate) const CHUNK: usize = 256 << 10;
+
+/// Sends an answer of any size.
+pub(crate) async fn answer(to: &ServerStreamSender<Part>, answer: &impl Message) -> Result<()> {
+    let encoded = answer.write_to_bytes().tried(|| "encode".into())?;
+    for chunk in encoded.chunks(CHUNK) {
+        let part = Part {
+            data: chunk.to_vec(),
+            ..Default::default()
+        };
+        to.send(&part).await?;
+    }
+    Ok(())
+}
+
+/// Receives what [`answer`] sends.
+pub(crate) async fn answered<A: Message>(
+    call: impl Future<Output = ttrpc::Result<ClientStreamReceiver<Part>>>,
+) -> Result<A> {
+    let mut parts = call.await?;
+    let mut encoded = vec![];
+    while let Some(part) = parts.recv().await? {
+        encoded.extend_from_slice(&part.data);
+    }
+    A::parse_from_bytes(&encoded).tried(|| "decode".into())
+}
 
 /// Takes what a thread writes to those who send it. What is buffered goes with `flush`.
 pub(crate) struct Outgoing {

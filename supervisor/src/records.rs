@@ -77,7 +77,9 @@ impl Records {
             transaction.commit()?;
             Ok((last, starts))
         };
-        let (last, starts) = open().tried(|| "open the records".into())?;
+        // Also on a full disk, from which nothing can be removed without a daemon.
+        let opened = store.database().freeing(open);
+        let (last, starts) = opened.tried(|| "open the records".into())?;
         Ok(Self {
             store,
             latest: Arc::new(watch::Sender::new(last)),
@@ -100,7 +102,14 @@ impl Records {
         let store = self.store.clone();
         let kind_of = |event: &Event| (event.kind.clone(), event.action.clone());
         let told: Vec<_> = change.events.iter().map(kind_of).collect();
-        let written = tokio::task::spawn_blocking(move || write(&store, change)).await;
+        let written = tokio::task::spawn_blocking(move || {
+            let frees = !change.containers_gone.is_empty() || !change.volumes_gone.is_empty();
+            match frees {
+                true => store.database().freeing(|| write(&store, &change)),
+                false => write(&store, &change),
+            }
+        })
+        .await;
         let last = written
             .map_err(|error| Fault::unknown(error.to_string()))?
             .tried(|| "write the records".into())?;
@@ -192,7 +201,7 @@ impl Records {
 }
 
 /// The last event's cursor, if there is a new one.
-fn write(store: &Store, change: Change) -> anyhow::Result<Option<u64>> {
+fn write(store: &Store, change: &Change) -> anyhow::Result<Option<u64>> {
     let transaction = store.database().begin_write()?;
     {
         let mut table = transaction.open_table(CONTAINERS)?;
@@ -221,9 +230,12 @@ fn write(store: &Store, change: Change) -> anyhow::Result<Option<u64>> {
     if !change.events.is_empty() {
         let mut table = transaction.open_table(EVENTS)?;
         let mut cursor = table.last()?.map_or(0, |(cursor, _)| cursor.value());
-        for mut event in change.events {
+        for event in &change.events {
             cursor += 1;
-            event.cursor = cursor;
+            let event = Event {
+                cursor,
+                ..event.clone()
+            };
             let bytes = event.write_to_bytes()?;
             table.insert(cursor, &*bytes)?;
             table.remove(cursor.saturating_sub(KEPT))?;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use protobuf::{EnumOrUnknown, MessageField};
 
+use super::filter::truth;
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::containers::{
     Config, Device, LogOptions, Mount, Resources, RestartPolicy, Throttle, Ulimit, mount::Kind,
@@ -140,7 +141,7 @@ pub(super) struct Options {
     #[command(flatten)]
     limits: Limits,
     /// Room in /dev/shm
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     shm_size: Option<String>,
     /// A capability beyond the default ones, or ALL
     #[arg(long, value_name = "CAPABILITY")]
@@ -193,7 +194,7 @@ pub(super) struct Options {
     )]
     stop_signal: String,
     /// How long stop waits before SIGKILL
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     stop_timeout: Option<u32>,
     /// json-file or none
     #[arg(long, default_value = "json-file", value_name = "DRIVER")]
@@ -355,7 +356,8 @@ impl Options {
             sysctls: pairs(&self.sysctl)?,
             pid_mode: self.pid.clone(),
             ipc_mode: self.ipc.clone(),
-            shm_size: size(self.shm_size.as_deref())?.cast_unsigned(),
+            shm_size: u64::try_from(size(self.shm_size.as_deref())?)
+                .map_err(|_| Fault::new("the size of /dev/shm cannot be negative"))?,
             extra_hosts: self.add_host.clone(),
             dns: self.dns.clone(),
             dns_search: self.dns_search.clone(),
@@ -537,6 +539,12 @@ pub(super) fn size(word: Option<&str>) -> Result<i64> {
     Ok((whole << shift) + (thousandths << shift) / 1000)
 }
 
+/// Until SIGKILL. As Docker has it, a negative number is for ever.
+pub(super) fn seconds(word: &str) -> std::result::Result<u32, std::num::ParseIntError> {
+    let seconds: i32 = word.parse()?;
+    Ok(u32::try_from(seconds).unwrap_or(u32::MAX))
+}
+
 /// Billionths.
 fn cpus(word: &str) -> Result<i64> {
     let wrong = || Fault::new(format!("'{word}' is no number of CPUs"));
@@ -680,10 +688,19 @@ fn volume(word: &str) -> Result<Mount> {
         make_source: true,
         ..Mount::default()
     };
+    let mut mode = None;
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
-            "ro" => mount.read_only = true,
-            "rw" | "z" | "Z" => {}
+            "ro" | "rw" if mode.is_some() => {
+                return Err(Fault::new(format!(
+                    "volume '{word}': it is ro or rw, and said once"
+                )));
+            }
+            "ro" | "rw" => {
+                mode = Some(option);
+                mount.read_only = option == "ro";
+            }
+            "z" | "Z" => {}
             "nocopy" => mount.no_copy = true,
             "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" | "idmap" => {
                 mount.options.push(option.into())
@@ -724,6 +741,13 @@ fn mount(word: &str) -> Result<Mount> {
     };
     for field in fields(word)? {
         let (name, value) = field.split_once('=').unwrap_or((&field, "true"));
+        let said = || {
+            truth(value).ok_or_else(|| {
+                Fault::new(format!(
+                    "mount '{word}': {name} is true or false, not '{value}'"
+                ))
+            })
+        };
         match name {
             "type" => {
                 mount.kind = match value {
@@ -740,8 +764,8 @@ fn mount(word: &str) -> Result<Mount> {
             }
             "source" | "src" => mount.source = value.into(),
             "target" | "dst" | "destination" => mount.target = value.into(),
-            "readonly" | "ro" => mount.read_only = value != "false",
-            "volume-nocopy" => mount.no_copy = value != "false",
+            "readonly" | "ro" => mount.read_only = said()?,
+            "volume-nocopy" => mount.no_copy = said()?,
             "idmap" => mount.options.push(name.into()),
             "bind-propagation" => mount.options.push(value.into()),
             "tmpfs-size" => mount.options.push(format!("size={}", size(Some(value))?)),
@@ -813,6 +837,11 @@ mod tests {
             ["size=1048576"]
         );
         assert!(mount("type=nonsense").is_err());
+        let read_only = |word: &str| mount(&format!("src=a,dst=/b,{word}")).map(|it| it.read_only);
+        assert!(read_only("ro=1").unwrap() && read_only("readonly=True").unwrap());
+        assert!(!read_only("ro=0").unwrap() && !read_only("readonly=f").unwrap());
+        assert!(read_only("readonly=maybe").is_err() && read_only("ro=no").is_err());
+        assert!(volume("a:/b:ro,rw").is_err() && volume("a:/b:rw,z").is_ok());
         let made = mount("type=bind,\"source=/a,\"\"b\",dst=/c").unwrap();
         assert_eq!((&*made.source, &*made.target), ("/a,\"b", "/c"));
         assert!(mount("\"type=bind,source=/a").is_err());

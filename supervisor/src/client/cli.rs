@@ -221,7 +221,7 @@ pub(super) struct Start {
 #[derive(Debug, Args)]
 pub(super) struct Stop {
     /// Seconds before SIGKILL
-    #[arg(long, short = 't', alias = "time", value_name = "SECONDS")]
+    #[arg(long, short = 't', alias = "time", value_name = "SECONDS", allow_negative_numbers = true, value_parser = super::arguments::seconds)]
     pub(super) timeout: Option<u32>,
     /// Instead of the container's stop signal
     #[arg(long, short, default_value = "", hide_default_value = true)]

@@ -7,14 +7,16 @@
 use std::time::Duration;
 
 use clap::{Arg, Command};
+use tokio::time::timeout;
 
-use super::connection::{Daemon, Place, within};
+use super::connection::{Daemon, Place, patient};
 use super::line::Line;
 use super::print;
+use crate::chunks::answered;
 use crate::fault::Result;
-use crate::protos::containers::ListContainersRequest;
-use crate::protos::images::ListImagesRequest;
-use crate::protos::system::ListVolumesRequest;
+use crate::protos::containers::{ListContainersRequest, ListContainersResponse};
+use crate::protos::images::{ListImagesRequest, ListImagesResponse};
+use crate::protos::system::{ListVolumesRequest, ListVolumesResponse};
 
 /// Somebody waits for a key.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -72,7 +74,10 @@ pub(super) async fn run(root: &Command, mut place: Place, words: &[String]) -> R
         Offer::Words(words) => lines(words, prefix, begin),
         // Without a daemon there is nothing to offer.
         things => match Daemon::running(&place).await {
-            Ok(daemon) => lines(asked(&daemon, &things).await, prefix, begin),
+            Ok(daemon) => {
+                let words = timeout(PATIENCE, asked(&daemon, &things)).await;
+                lines(words.unwrap_or_default(), prefix, begin)
+            }
             Err(_) => String::new(),
         },
     };
@@ -101,18 +106,21 @@ async fn asked(daemon: &Daemon, things: &Offer) -> Vec<(String, String)> {
             all: true,
             ..Default::default()
         };
-        let answer = daemon.containers.list(within(PATIENCE), &request).await;
-        let containers = answer.map(|answer| answer.containers).unwrap_or_default();
-        names.extend(containers.into_iter().map(|container| {
+        let answer = answered(daemon.containers.list(patient(), &request)).await;
+        let containers = answer.map(|answer: ListContainersResponse| answer.containers);
+        names.extend(containers.unwrap_or_default().into_iter().map(|container| {
             let image = container.config.image.clone();
             (container.name, format!("of {image}"))
         }));
     }
     if all || *things == Offer::Images {
         let request = ListImagesRequest::default();
-        let answer = daemon.images.list(within(PATIENCE), &request).await;
-        let images = answer.map(|answer| answer.images).unwrap_or_default();
-        let named = images.into_iter().flat_map(|image| image.names);
+        let answer = answered(daemon.images.list(patient(), &request)).await;
+        let images = answer.map(|answer: ListImagesResponse| answer.images);
+        let named = images
+            .unwrap_or_default()
+            .into_iter()
+            .flat_map(|image| image.names);
         names.extend(named.map(|name| {
             let short = name.strip_suffix(":latest").map(str::to_owned);
             (short.unwrap_or(name), String::new())
@@ -120,10 +128,11 @@ async fn asked(daemon: &Daemon, things: &Offer) -> Vec<(String, String)> {
     }
     if all || *things == Offer::Volumes {
         let request = ListVolumesRequest::default();
-        let answer = daemon.volumes.list(within(PATIENCE), &request).await;
-        let volumes = answer.map(|answer| answer.volumes).unwrap_or_default();
+        let answer = answered(daemon.volumes.list(patient(), &request)).await;
+        let volumes = answer.map(|answer: ListVolumesResponse| answer.volumes);
         names.extend(
             volumes
+                .unwrap_or_default()
                 .into_iter()
                 .map(|volume| (volume.name, String::new())),
         );

@@ -6,7 +6,6 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -86,11 +85,6 @@ impl Daemon {
 /// Without a deadline: what takes long takes long, and the user can interrupt it.
 pub(super) fn patient() -> Context {
     with_timeout(0)
-}
-
-/// For what is not worth waiting for.
-pub(super) fn within(time: Duration) -> Context {
-    with_timeout(i64::try_from(time.as_nanos()).unwrap_or(i64::MAX))
 }
 
 fn unreachable(place: &Place, error: &std::io::Error) -> Fault {

@@ -11,6 +11,7 @@ use super::arguments::policy;
 use super::cli::{Logs, Stats, Update, Verb};
 use super::connection::{Daemon, patient};
 use super::{print, say, table};
+use crate::chunks::answered;
 use crate::container::{text_of, time_of};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::containers as api;
@@ -263,12 +264,19 @@ async fn logs(daemon: &Daemon, asked: Logs) -> Result<u8> {
     let mut stream = daemon.containers.logs(patient(), &request).await?;
     // Of each stream, whether the last record was a whole line.
     let mut whole = [true; 2];
+    let mut overtaken = false;
     loop {
         let response = match stream.recv().await {
             Ok(Some(response)) => response,
             Ok(None) => return Ok(0),
             Err(error) => return Err(super::process::lost(error)),
         };
+        if response.overtaken && !overtaken {
+            overtaken = true;
+            say(&Fault::unknown(
+                "the log was rotated faster than it was read: lines may be missing (see --log-opt max-size and max-file)",
+            ));
+        }
         if response.lost_output > 0 {
             super::say_lost(response.lost_output);
         }
@@ -380,12 +388,13 @@ async fn stats(daemon: &Daemon, asked: Stats) -> Result<u8> {
                 all: asked.all,
                 ..Default::default()
             };
-            let listed = daemon
+            let listed: api::ListContainersResponse =
+                answered(daemon.containers.list(patient(), &request)).await?;
+            names = listed
                 .containers
-                .list(patient(), &request)
-                .await?
-                .containers;
-            names = listed.into_iter().map(|container| container.id).collect();
+                .into_iter()
+                .map(|container| container.id)
+                .collect();
         }
         let mut rows = vec![];
         for name in &names {
@@ -477,7 +486,8 @@ async fn diff(daemon: &Daemon, container: String) -> Result<u8> {
         container,
         ..Default::default()
     };
-    for change in daemon.containers.diff(patient(), &request).await?.changes {
+    let answer: api::DiffResponse = answered(daemon.containers.diff(patient(), &request)).await?;
+    for change in answer.changes {
         let letter = match change.kind.enum_value_or_default() {
             api::diff_response::change::Kind::MODIFIED => 'C',
             api::diff_response::change::Kind::ADDED => 'A',

@@ -60,17 +60,23 @@ impl Filters {
     pub(super) fn truth(&self, name: &str) -> Result<Option<bool>> {
         let mut truth = None;
         for value in self.values(name) {
-            truth = Some(match value {
-                "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-                "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                _ => {
-                    return Err(Fault::new(format!(
-                        "invalid filter '{name}={value}': it is true or false"
-                    )));
-                }
-            });
+            let wrong = || {
+                Fault::new(format!(
+                    "invalid filter '{name}={value}': it is true or false"
+                ))
+            };
+            truth = Some(self::truth(value).ok_or_else(wrong)?);
         }
         Ok(truth)
+    }
+}
+
+/// As Go reads it.
+pub(super) fn truth(word: &str) -> Option<bool> {
+    match word {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! `--format`: the part of Go's templates that people use. `{{.Field.Inner}}`, `{{json .Field}}`, `{{index .Labels "name"}}`,
-//! `{{range .List}}...{{end}}`, `{{if .Field}}...{{else}}...{{end}}`, `{{len .List}}`, `{{upper .X}}`, `{{lower .X}}`, and text between them, with
-//! `\t` and `\n`. Pure.
+//! `{{range $key, $value := .Map}}...{{end}}`, `{{if eq .Field "x"}}...{{else}}...{{end}}`, some other functions (see [`call`]), and text between
+//! them, with `\t` and `\n`. Pure.
 
 use serde_json::Value;
 
@@ -10,7 +10,8 @@ use crate::fault::{Fault, Result};
 enum Part {
     Text(String),
     Show(Vec<String>),
-    Range(Vec<String>, Vec<Part>),
+    /// Over what, with the names of its variables.
+    Range(Vec<String>, Vec<String>, Vec<Part>),
     If(Vec<String>, Vec<Part>, Vec<Part>),
 }
 
@@ -31,7 +32,12 @@ impl Template {
 
     pub(super) fn apply(&self, to: &Value) -> Result<String> {
         let mut text = String::new();
-        apply(&self.0, to, to, &mut text)?;
+        let scope = Scope {
+            root: to,
+            here: to,
+            variables: vec![],
+        };
+        apply(&self.0, &scope, &mut text)?;
         Ok(text)
     }
 }
@@ -59,7 +65,7 @@ fn tokens(text: &str) -> Result<Vec<Token>> {
     Ok(tokens)
 }
 
-/// Separated by spaces, outside of quotes; a quoted one keeps its opening quote.
+/// Separated by spaces, outside of quotes; a quoted one keeps its opening quote, and parentheses are words.
 fn words(action: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;
@@ -73,7 +79,8 @@ fn words(action: &str) -> Vec<String> {
                 }
                 quoted = !quoted;
             }
-            ' ' | '(' | ')' if !quoted => words.push(String::new()),
+            ' ' if !quoted => words.push(String::new()),
+            '(' | ')' if !quoted => words.extend([character.into(), String::new()]),
             other => {
                 if let Some(word) = words.last_mut() {
                     word.push(other);
@@ -101,7 +108,8 @@ fn parts(tokens: &mut std::vec::IntoIter<Token>) -> Result<(Vec<Part>, Option<St
             Some("range") => {
                 let (inner, end) = parts(tokens)?;
                 ended(end.as_deref())?;
-                parts_so_far.push(Part::Range(action[1..].to_vec(), inner));
+                let (names, over) = range(&action[1..]);
+                parts_so_far.push(Part::Range(over, names, inner));
             }
             Some("if") => {
                 let (then, end) = parts(tokens)?;
@@ -121,94 +129,284 @@ fn parts(tokens: &mut std::vec::IntoIter<Token>) -> Result<(Vec<Part>, Option<St
     Ok((parts_so_far, None))
 }
 
+/// `$key, $value := .Map`, `$value := .List` or `.List`: the names, and what it is over.
+fn range(words: &[String]) -> (Vec<String>, Vec<String>) {
+    let Some(at) = words.iter().position(|word| word == ":=") else {
+        return (vec![], words.to_vec());
+    };
+    let names = words[..at].concat();
+    let names = names.split(',').map(str::to_owned);
+    (names.collect(), words[at + 1..].to_vec())
+}
+
 fn ended(end: Option<&str>) -> Result<()> {
     (end == Some("end"))
         .then_some(())
         .ok_or_else(|| Fault::new("the template lacks an {{end}}"))
 }
 
-fn apply(parts: &[Part], root: &Value, here: &Value, text: &mut String) -> Result<()> {
+/// What words may mean.
+struct Scope<'a> {
+    root: &'a Value,
+    here: &'a Value,
+    variables: Vec<(&'a str, Value)>,
+}
+
+fn apply(parts: &[Part], scope: &Scope<'_>, text: &mut String) -> Result<()> {
     for part in parts {
         match part {
             Part::Text(words) => text.push_str(words),
-            Part::Show(words) => text.push_str(&shown(&evaluate(words, root, here)?)),
-            Part::Range(words, inner) => match evaluate(words, root, here)? {
-                Value::Array(items) => items
-                    .iter()
-                    .try_for_each(|item| apply(inner, root, item, text))?,
-                Value::Object(items) => items
-                    .values()
-                    .try_for_each(|item| apply(inner, root, item, text))?,
-                _ => {}
-            },
+            Part::Show(words) => text.push_str(&shown(&evaluate(words, scope)?)),
+            Part::Range(words, names, inner) => {
+                let items: Vec<(Value, Value)> = match evaluate(words, scope)? {
+                    Value::Array(items) => {
+                        let counted = items.into_iter().enumerate();
+                        counted.map(|(at, item)| (at.into(), item)).collect()
+                    }
+                    Value::Object(items) => items
+                        .into_iter()
+                        .map(|(name, item)| (name.into(), item))
+                        .collect(),
+                    _ => vec![],
+                };
+                for (key, item) in &items {
+                    let values = match names.len() {
+                        1 => vec![item],
+                        _ => vec![key, item],
+                    };
+                    let named = names.iter().map(String::as_str);
+                    let named = named.zip(values.into_iter().cloned());
+                    let inside = Scope {
+                        root: scope.root,
+                        here: item,
+                        variables: scope.variables.iter().cloned().chain(named).collect(),
+                    };
+                    apply(inner, &inside, text)?;
+                }
+            }
             Part::If(words, then, otherwise) => {
-                let parts = if truth(&evaluate(words, root, here)?) {
+                let parts = if truth(&evaluate(words, scope)?) {
                     then
                 } else {
                     otherwise
                 };
-                apply(parts, root, here, text)?;
+                apply(parts, scope, text)?;
             }
         }
     }
     Ok(())
 }
 
-fn evaluate(words: &[String], root: &Value, here: &Value) -> Result<Value> {
-    let [first, rest @ ..] = words else {
+/// A function or a field, and what it is given.
+fn evaluate(words: &[String], scope: &Scope<'_>) -> Result<Value> {
+    let terms = terms(words)?;
+    let Some((first, rest)) = terms.split_first() else {
         return Ok(Value::Null);
     };
-    let argument = || evaluate(rest, root, here);
-    match first.as_str() {
-        "json" => Ok(Value::String(argument()?.to_string())),
-        "len" => Ok(match argument()? {
+    let one = |term: &&[String]| match term {
+        [word] => value(word, scope),
+        words => evaluate(words, scope),
+    };
+    if rest.is_empty() {
+        return one(first);
+    }
+    let given: Vec<Value> = rest.iter().map(one).collect::<Result<_>>()?;
+    match first {
+        [word] if word.starts_with(['.', '$']) => {
+            // Nothing else is called so but `.Label "name"`, which is empty if there is none.
+            match item(&value(word, scope)?, &given[0])? {
+                Value::Null => Ok(String::new().into()),
+                found => Ok(found),
+            }
+        }
+        [word] => call(word, &given),
+        _ => Err(Fault::new(
+            "the template has ( ) in the place of a function",
+        )),
+    }
+}
+
+/// Words, or what is between parentheses.
+fn terms(words: &[String]) -> Result<Vec<&[String]>> {
+    let (mut terms, mut begin, mut depth) = (vec![], 0, 0);
+    for (at, word) in words.iter().enumerate() {
+        match word.as_str() {
+            "(" => {
+                depth += 1;
+                if depth == 1 {
+                    begin = at + 1;
+                }
+            }
+            ")" => {
+                depth -= 1;
+                if depth == 0 {
+                    terms.push(&words[begin..at]);
+                }
+            }
+            _ if depth == 0 => terms.push(&words[at..=at]),
+            _ => {}
+        }
+        if depth < 0 {
+            break;
+        }
+    }
+    match depth {
+        0 => Ok(terms),
+        _ => Err(Fault::new(
+            "the template has a ( without a ), or a ) without a (",
+        )),
+    }
+}
+
+fn call(name: &str, given: &[Value]) -> Result<Value> {
+    Ok(match (name, given) {
+        ("json", [value]) => Value::String(value.to_string()),
+        ("len", [value]) => match value {
             Value::Array(items) => items.len().into(),
             Value::Object(items) => items.len().into(),
             Value::String(text) => text.len().into(),
             _ => 0.into(),
-        }),
-        "upper" => Ok(Value::String(shown(&argument()?).to_uppercase())),
-        "lower" => Ok(Value::String(shown(&argument()?).to_lowercase())),
-        "not" => Ok(Value::Bool(!truth(&argument()?))),
-        "index" => {
-            let mut value = evaluate(rest.get(..1).unwrap_or_default(), root, here)?;
-            for key in rest.iter().skip(1) {
+        },
+        ("upper", [value]) => shown(value).to_uppercase().into(),
+        ("lower", [value]) => shown(value).to_lowercase().into(),
+        ("not", [value]) => Value::Bool(!truth(value)),
+        ("eq", [value, others @ ..]) if !others.is_empty() => Value::Bool(others.contains(value)),
+        ("ne", [one, other]) => Value::Bool(one != other),
+        ("index", [value, keys @ ..]) => {
+            let mut value = value.clone();
+            for key in keys {
                 value = item(&value, key)?;
             }
-            Ok(value)
+            value
         }
-        "." => Ok(here.clone()),
-        path => match (path.strip_prefix('.'), path.strip_prefix("$.")) {
-            (Some(path), _) => field(here, path),
-            (_, Some(path)) => field(root, path),
-            _ => match path.strip_prefix('"') {
-                Some(text) => Ok(Value::String(text.to_owned())),
-                None => Err(Fault::new(format!(
-                    "the template has '{path}', which is not understood"
-                ))),
-            },
-        },
+        ("slice", [value, bounds @ ..]) if bounds.len() < 3 => slice(value, bounds)?,
+        ("split", [Value::String(text), Value::String(by)]) => text.split(by).collect(),
+        ("join", [Value::Array(items), Value::String(by)]) => {
+            let words: Vec<String> = items.iter().map(shown).collect();
+            words.join(by).into()
+        }
+        ("printf", [Value::String(format), values @ ..]) => printf(format, values)?.into(),
+        _ => {
+            return Err(Fault::new(format!(
+                "the template has '{name}', which is not understood, or not with what it is given"
+            )));
+        }
+    })
+}
+
+/// From the first bound to the second.
+fn slice(value: &Value, bounds: &[Value]) -> Result<Value> {
+    let bound = |at: usize, usual| match bounds.get(at) {
+        Some(bound) => bound.as_u64().and_then(|bound| usize::try_from(bound).ok()),
+        None => Some(usual),
+    };
+    let part = match value {
+        Value::String(text) => bound(0, 0)
+            .zip(bound(1, text.len()))
+            .and_then(|(from, to)| text.get(from..to))
+            .map(Value::from),
+        Value::Array(items) => bound(0, 0)
+            .zip(bound(1, items.len()))
+            .and_then(|(from, to)| items.get(from..to))
+            .map(|items| items.to_vec().into()),
+        _ => None,
+    };
+    part.ok_or_else(|| {
+        Fault::new(format!(
+            "the template has a slice that is not there: {value}"
+        ))
+    })
+}
+
+/// `%s`, `%v`, `%d`, `%q` and `%t`, with a width.
+fn printf(format: &str, values: &[Value]) -> Result<String> {
+    let wrong = || {
+        Fault::new(format!(
+            "the template has the format '{format}', which is not understood, or lacks a value"
+        ))
+    };
+    let (mut text, mut values) = (String::new(), values.iter());
+    let mut rest = format.chars().peekable();
+    while let Some(character) = rest.next() {
+        if character != '%' {
+            text.push(character);
+            continue;
+        }
+        if rest.next_if_eq(&'%').is_some() {
+            text.push('%');
+            continue;
+        }
+        let left = rest.next_if_eq(&'-').is_some();
+        let mut width = 0_usize;
+        while let Some(digit) = rest.peek().and_then(|it| it.to_digit(10)) {
+            rest.next();
+            width = (width * 10 + digit as usize).min(1000);
+        }
+        let value = values.next().ok_or_else(wrong)?;
+        let word = match rest.next() {
+            Some('s' | 'v' | 'd' | 't') => shown(value),
+            Some('q') => Value::String(shown(value)).to_string(),
+            _ => return Err(wrong()),
+        };
+        text += &match left {
+            true => format!("{word:<width$}"),
+            false => format!("{word:>width$}"),
+        };
+    }
+    Ok(text)
+}
+
+fn value(word: &str, scope: &Scope<'_>) -> Result<Value> {
+    let unknown = || {
+        Fault::new(format!(
+            "the template has '{word}', which is not understood"
+        ))
+    };
+    if let Some(text) = word.strip_prefix('"') {
+        return Ok(text.into());
+    }
+    if let Some(path) = word.strip_prefix('.') {
+        return field(scope.here, path);
+    }
+    if word.starts_with('$') {
+        let (name, path) = word.split_once('.').unwrap_or((word, ""));
+        let mut variables = scope.variables.iter().rev();
+        let of = match name {
+            "$" => scope.root,
+            _ => variables
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| value)
+                .ok_or_else(unknown)?,
+        };
+        return field(of, path);
+    }
+    match word {
+        "true" => Ok(true.into()),
+        "false" => Ok(false.into()),
+        _ => word.parse::<i64>().map(Value::from).map_err(|_| unknown()),
     }
 }
 
 /// As Go has it, a map that lacks a key has nothing there, and a list that is too short is an error.
-fn item(of: &Value, key: &str) -> Result<Value> {
-    let found = match (of, key.strip_prefix('"')) {
-        (Value::Object(fields), Some(name)) => fields.get(name).or(Some(&Value::Null)),
-        (Value::Null, Some(_)) => Some(&Value::Null),
-        (Value::Array(items), None) => key.parse().ok().and_then(|index: usize| items.get(index)),
+fn item(of: &Value, key: &Value) -> Result<Value> {
+    let found = match (of, key) {
+        (Value::Object(fields), Value::String(name)) => fields.get(name).or(Some(&Value::Null)),
+        (Value::Null, Value::String(_)) => Some(&Value::Null),
+        (Value::Array(items), Value::Number(at)) => at
+            .as_u64()
+            .and_then(|index| items.get(usize::try_from(index).ok()?)),
         _ => None,
     };
     found.cloned().ok_or_else(|| {
-        let key = key.trim_start_matches('"');
         let text = format!("the template has the index {key}, which is not there: {of}");
         Fault::new(text)
     })
 }
 
+/// The value itself if the path is empty.
 fn field(of: &Value, path: &str) -> Result<Value> {
     let mut value = of;
-    for name in path.split('.') {
+    for name in path.split('.').filter(|name| !name.is_empty()) {
         value = match value {
             Value::Object(fields) => fields.get(name).ok_or_else(|| {
                 let known: Vec<&str> = fields.keys().map(String::as_str).collect();
@@ -278,6 +476,32 @@ mod tests {
         assert_eq!(apply("{{if not .State.Running}}yes{{else}}no{{end}}"), "no");
         assert_eq!(apply("{{len .Env}}{{upper .ID}}"), "2ABC");
         assert_eq!(apply("{{range .Env}}{{$.ID}}{{end}}"), "abcabc");
+        assert_eq!(
+            apply("{{range $k, $v := .Labels}}{{$k}}={{$v}}{{end}}"),
+            "x.y=z"
+        );
+        assert_eq!(
+            apply("{{range $at, $word := .Env}}{{$at}}{{$word}};{{end}}"),
+            "0A=1;1B=2;"
+        );
+        assert_eq!(
+            apply("{{range $word := .Env}}{{$word}};{{end}}"),
+            "A=1;B=2;"
+        );
+        assert_eq!(apply(r#"{{if eq .ID "x" "abc"}}yes{{end}}"#), "yes");
+        assert_eq!(
+            apply("{{eq (len .Env) 2}} {{ne .State.Pid 7}}"),
+            "true false"
+        );
+        assert_eq!(apply(r#"{{index (split (index .Env 0) "=") 1}}"#), "1");
+        assert_eq!(apply(r#"{{json (index .Labels "x.y")}}"#), r#""z""#);
+        assert_eq!(apply("{{slice .ID 1 2}}{{slice .Env 1}}"), "b[B=2]");
+        assert_eq!(
+            apply(r#"{{printf "%-5s|%3d|%q|%%" .ID .State.Pid .ID}}"#),
+            "abc  |  7|\"abc\"|%"
+        );
+        assert_eq!(apply(r#"{{join .Env ","}}"#), "A=1,B=2");
+        assert_eq!(apply(r#"{{.Labels "x.y"}}{{.Labels "none"}}"#), "z");
     }
 
     #[test]
@@ -288,6 +512,11 @@ mod tests {
             "{{range .Env}}",
             "{{end}}",
             "{{nonsense}}",
+            "{{eq .ID}}",
+            "{{$nothing}}",
+            "{{json (.ID}}",
+            "{{slice .ID 2 9}}",
+            "{{printf \"%s %s\" .ID}}",
             "{{index .Env 2}}",
             "{{index .Env \"a\"}}",
             "{{index .ID 0}}",

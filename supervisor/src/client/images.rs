@@ -13,7 +13,7 @@ use super::filter::{Filters, pattern};
 use super::lists::each;
 use super::process::lost;
 use super::{output, print, table};
-use crate::chunks::CHUNK;
+use crate::chunks::{CHUNK, answered};
 use crate::container::text_of;
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::images as api;
@@ -96,7 +96,10 @@ async fn import(
         std::future::pending::<Result<()>>().await
     };
     let receiving = async {
-        let mut progress = Progress::new(quiet);
+        // The daemon does not know how much comes.
+        let size = std::fs::metadata("/dev/stdin").ok();
+        let size = size.filter(|found| streamed && found.is_file());
+        let mut progress = Progress::new(quiet, size.map_or(0, |found| found.len()));
         loop {
             let response = match receiver.recv().await {
                 Ok(response) => response,
@@ -177,14 +180,17 @@ async fn send_archive(
 /// Bars on a terminal; a line per layer elsewhere.
 struct Progress {
     quiet: bool,
+    /// Of the archive; 0 if only the daemon knows it, or nobody.
+    size: u64,
     bars: MultiProgress,
     known: std::collections::HashMap<String, ProgressBar>,
 }
 
 impl Progress {
-    fn new(quiet: bool) -> Self {
+    fn new(quiet: bool, size: u64) -> Self {
         Self {
             quiet,
+            size,
             bars: MultiProgress::new(),
             known: std::collections::HashMap::new(),
         }
@@ -194,7 +200,13 @@ impl Progress {
         if self.quiet {
             return;
         }
-        let name = if step.item.is_empty() {
+        let whole = step.item.is_empty();
+        let total = if whole {
+            step.total.max(self.size)
+        } else {
+            step.total
+        };
+        let name = if whole {
             "archive".to_owned()
         } else {
             step.item
@@ -205,24 +217,27 @@ impl Progress {
         };
         if !io::stderr().is_terminal() {
             // What is shown once needs no bar.
-            if step.total > 0 && step.done >= step.total && !self.known.contains_key(&name) {
-                writeln!(io::stderr(), "{name}: {}", table::decimal(step.total)).ok();
+            if !whole && total > 0 && step.done >= total && !self.known.contains_key(&name) {
+                writeln!(io::stderr(), "{name}: {}", table::decimal(total)).ok();
                 self.known.insert(name, ProgressBar::hidden());
             }
             return;
         }
         let bar = self.known.entry(name.clone()).or_insert_with(|| {
-            let bar = self.bars.add(ProgressBar::new(step.total));
-            if let Ok(style) = ProgressStyle::with_template(
-                "{prefix}  {bar:40}  {bytes}/{total_bytes}  {bytes_per_sec}",
-            ) {
+            let bar = self.bars.add(ProgressBar::new(total));
+            // Without an end, a bar would be full from the begin.
+            let style = match total {
+                0 => "{prefix}  {bytes}  {bytes_per_sec}",
+                _ => "{prefix}  {bar:40}  {bytes}/{total_bytes}  {bytes_per_sec}",
+            };
+            if let Ok(style) = ProgressStyle::with_template(style) {
                 bar.set_style(style);
             }
             bar.set_prefix(name);
             bar
         });
-        if step.total > 0 {
-            bar.set_length(step.total);
+        if total > 0 {
+            bar.set_length(total);
         }
         bar.set_position(step.done);
     }
@@ -261,11 +276,9 @@ async fn write_archive(daemon: &Daemon, images: Vec<String>, target: &mut dyn Wr
 }
 
 pub(super) async fn list(daemon: &Daemon, asked: Images) -> Result<u8> {
-    let mut images = daemon
-        .images
-        .list(patient(), &api::ListImagesRequest::default())
-        .await?
-        .images;
+    let request = api::ListImagesRequest::default();
+    let answer: api::ListImagesResponse = answered(daemon.images.list(patient(), &request)).await?;
+    let mut images = answer.images;
     images.sort_by_key(|image| std::cmp::Reverse(image.created_at));
     let wanted = Wanted::new(daemon, &asked).await?;
     let mut rows = vec![];
@@ -394,7 +407,8 @@ pub(super) async fn found(daemon: &Daemon, name: &str) -> Result<api::Image> {
         image: name.into(),
         ..Default::default()
     };
-    let answer = daemon.images.inspect(patient(), &request).await?;
+    let answer: api::InspectImageResponse =
+        answered(daemon.images.inspect(patient(), &request)).await?;
     Ok(answer.image.unwrap_or_default())
 }
 
@@ -402,6 +416,14 @@ pub(super) async fn found(daemon: &Daemon, name: &str) -> Result<api::Image> {
 pub(super) async fn inspected(daemon: &Daemon, name: &str) -> Result<Value> {
     let image = found(daemon, name).await?;
     let config: Value = serde_json::from_str(&image.config).unwrap_or_default();
+    // What it does not say has a place for templates all the same.
+    let mut of_containers = json!({
+        "User": "", "ExposedPorts": null, "Env": [], "Cmd": null, "Entrypoint": null, "Volumes": null, "WorkingDir": "", "Labels": null,
+        "OnBuild": null, "StopSignal": "",
+    });
+    for (name, value) in config["config"].as_object().into_iter().flatten() {
+        of_containers[name] = value.clone();
+    }
     Ok(json!({
         "Id": image.id,
         "RepoTags": image.names,
@@ -411,7 +433,7 @@ pub(super) async fn inspected(daemon: &Daemon, name: &str) -> Result<Value> {
         "Architecture": config["architecture"],
         "Os": config["os"],
         "Size": image.size,
-        "Config": config["config"],
+        "Config": of_containers,
         "RootFS": { "Type": "layers", "Layers": image.layers },
         "Descriptor": { "digest": image.digest },
     }))
@@ -469,7 +491,7 @@ pub(super) async fn history(daemon: &Daemon, asked: History) -> Result<u8> {
         image: image.id.clone(),
         ..Default::default()
     };
-    let entries = daemon.images.history(patient(), &request).await?.entries;
+    let answer: api::HistoryResponse = answered(daemon.images.history(patient(), &request)).await?;
     let row = |(number, entry): (usize, &api::history_response::Entry)| {
         // The ids of images that it was made of are not known.
         let id = match number {
@@ -491,7 +513,7 @@ pub(super) async fn history(daemon: &Daemon, asked: History) -> Result<u8> {
             "Comment": entry.comment,
         })
     };
-    let rows: Vec<Value> = entries.iter().enumerate().map(row).collect();
+    let rows: Vec<Value> = answer.entries.iter().enumerate().map(row).collect();
     let columns = &[
         ("IMAGE", "ID"),
         ("CREATED", "CreatedSince"),
@@ -544,17 +566,13 @@ pub(super) async fn prune(daemon: &Daemon, asked: &Prune) -> Result<u8> {
 }
 
 async fn verify(daemon: &Daemon, images: Vec<String>, repair: bool) -> Result<u8> {
-    let verdict = daemon
-        .images
-        .verify(
-            patient(),
-            &api::VerifyImagesRequest {
-                images,
-                repair,
-                ..Default::default()
-            },
-        )
-        .await?;
+    let request = api::VerifyImagesRequest {
+        images,
+        repair,
+        ..Default::default()
+    };
+    let verdict: api::VerifyImagesResponse =
+        answered(daemon.images.verify(patient(), &request)).await?;
     for fault in &verdict.faults {
         let end = if fault.repaired { " (repaired)" } else { "" };
         print(&format!("{}: {}{end}\n", fault.object, fault.what))?;

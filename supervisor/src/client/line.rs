@@ -141,11 +141,7 @@ impl<'a> Line<'a> {
         }
         let (name, value) = word.split_once('=')?;
         let option = self.named(name)?;
-        let given = match value {
-            "true" | "True" | "TRUE" | "t" | "T" | "1" => true,
-            "false" | "False" | "FALSE" | "f" | "F" | "0" => false,
-            _ => return None,
-        };
+        let given = super::filter::truth(value)?;
         matches!(option.get_action(), ArgAction::SetTrue).then(|| (name.to_owned(), given))
     }
 }

@@ -9,10 +9,11 @@ use super::connection::{Daemon, patient};
 use super::containers::show;
 use super::filter::{Filters, part};
 use super::{print, say, table, view};
+use crate::chunks::answered;
 use crate::fault::{Fault, Kind, Result};
 use crate::protos::containers as api;
-use crate::protos::images::ListImagesRequest;
-use crate::protos::system::ListVolumesRequest;
+use crate::protos::images::{ListImagesRequest, ListImagesResponse};
+use crate::protos::system::{ListVolumesRequest, ListVolumesResponse};
 use crate::records::now;
 
 /// What `--filter` of `ps` may name.
@@ -46,7 +47,8 @@ pub(super) async fn ps(daemon: &Daemon, asked: Ps) -> Result<u8> {
         sizes,
         ..Default::default()
     };
-    let mut answer = daemon.containers.list(patient(), &request).await?;
+    let mut answer: api::ListContainersResponse =
+        answered(daemon.containers.list(patient(), &request)).await?;
     let mut containers = std::mem::take(&mut answer.containers);
     containers.retain(|container| wanted.matches(container));
     if let Some(last) = last {
@@ -66,6 +68,10 @@ pub(super) async fn ps(daemon: &Daemon, asked: Ps) -> Result<u8> {
         let mut row = view::row(container, now, asked.no_trunc);
         if let Some(size) = answer.sizes.get(&container.id) {
             row["Size"] = json!(view::size(size));
+        }
+        // A template's only, which asks for one of them.
+        if format.is_some_and(|format| format.contains(".Label ")) {
+            row["Label"] = json!(container.labels);
         }
         row
     });
@@ -133,7 +139,7 @@ impl Wanted {
 
     async fn find_ancestors(&mut self, daemon: &Daemon) -> Result<()> {
         let request = ListImagesRequest::default();
-        let images = daemon.images.list(patient(), &request).await?.images;
+        let images: ListImagesResponse = answered(daemon.images.list(patient(), &request)).await?;
         for name in self.filters.values("ancestor") {
             // One that is not there has no descendants.
             match super::images::found(daemon, name).await {
@@ -145,7 +151,8 @@ impl Wanted {
                 Err(fault) => return Err(fault),
             }
         }
-        let images = images.into_iter().map(|image| (image.id, image.layers));
+        let images = images.images.into_iter();
+        let images = images.map(|image| (image.id, image.layers));
         self.layers.extend(images);
         Ok(())
     }
@@ -200,7 +207,7 @@ async fn made(daemon: &Daemon, names: impl Iterator<Item = &str>) -> Result<Vec<
     Ok(times)
 }
 
-async fn inspected(
+pub(super) async fn inspected(
     daemon: &Daemon,
     name: &str,
     size: bool,
@@ -210,7 +217,7 @@ async fn inspected(
         size,
         ..Default::default()
     };
-    Ok(daemon.containers.inspect(patient(), &request).await?)
+    answered(daemon.containers.inspect(patient(), &request)).await
 }
 
 pub(super) async fn inspect(daemon: &Daemon, asked: InspectAny) -> Result<u8> {
@@ -259,8 +266,8 @@ pub(super) async fn each(
 async fn container(daemon: &Daemon, name: &str, size: bool) -> Result<Value> {
     let answer = inspected(daemon, name, size).await?;
     let request = ListVolumesRequest::default();
-    let volumes = daemon.volumes.list(patient(), &request).await?.volumes;
-    let volumes = volumes.into_iter();
+    let volumes: ListVolumesResponse = answered(daemon.volumes.list(patient(), &request)).await?;
+    let volumes = volumes.volumes.into_iter();
     let context = view::Context {
         effective: answer.effective.clone().unwrap_or_default(),
         volumes: volumes.map(|volume| (volume.name, volume.path)).collect(),

@@ -8,13 +8,14 @@ use ttrpc::r#async::CSReceiver;
 use super::arguments::{Options, environment};
 use super::cli::{Attach, Attached, Create, Exec, Run, Start};
 use super::connection::{Daemon, patient};
+use super::lists::inspected;
 use super::process::{self, Ends, Over, lost};
 use super::{print, terminal};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers::{
     AttachRequest, AttachResponse, Config, CreateContainerRequest, ExecRequest,
-    InspectContainerRequest, KillContainerRequest, Mount, StartContainerRequest, attach_request,
-    attach_response, exec_request, mount,
+    KillContainerRequest, Mount, StartContainerRequest, attach_request, attach_response,
+    exec_request, mount,
 };
 
 /// The program was started, and the user left.
@@ -23,7 +24,7 @@ const LEFT: u8 = 0;
 const UNWANTED: u8 = 128 + libc::SIGPIPE as u8;
 
 pub(super) async fn run(daemon: &Daemon, arguments: Run) -> Result<u8> {
-    let config = arguments
+    let mut config = arguments
         .create
         .options
         .config(&arguments.create.image, &arguments.create.command)?;
@@ -40,6 +41,7 @@ pub(super) async fn run(daemon: &Daemon, arguments: Run) -> Result<u8> {
     }
     let mut streams = Streams::of(attach);
     streams.stdin &= config.interactive;
+    config.keep_stdin = arguments.detach || !streams.stdin;
     let id = made(daemon, &arguments.create.options, config).await?;
     if !arguments.detach && !streams.stdout && !streams.stderr {
         print(&format!("{id}\n"))?;
@@ -129,11 +131,7 @@ async fn add_mounts_of(daemon: &Daemon, others: &[String], config: &mut Config) 
                 "volumes from '{word}': it is CONTAINER, CONTAINER:ro or CONTAINER:rw"
             )));
         }
-        let request = InspectContainerRequest {
-            container: name.into(),
-            ..Default::default()
-        };
-        let other = daemon.containers.inspect(patient(), &request).await?;
+        let other = inspected(daemon, name, false).await?;
         for mount in &other.container.config.mounts {
             let there = |one: &Mount| one.target == mount.target;
             if mount.kind == mount::Kind::TMPFS.into() || config.mounts.iter().any(there) {
@@ -208,16 +206,8 @@ pub(super) async fn start(daemon: &Daemon, arguments: Start) -> Result<u8> {
 }
 
 pub(super) async fn attach(daemon: &Daemon, arguments: Attach) -> Result<u8> {
-    let request = InspectContainerRequest {
-        container: arguments.container.clone(),
-        ..Default::default()
-    };
-    let container = daemon
-        .containers
-        .inspect(patient(), &request)
-        .await?
-        .container
-        .unwrap_or_default();
+    let container = inspected(daemon, &arguments.container, false).await?;
+    let container = container.container.unwrap_or_default();
     let to = attach_request::To {
         container: container.id.clone(),
         size: terminal::size().into(),

@@ -12,10 +12,14 @@ use super::filter::{Filters, part};
 use super::format::Template;
 use super::process::lost;
 use super::{print, table};
+use crate::chunks::answered;
 use crate::container::text_of;
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers as of_containers;
 use crate::protos::system as api;
+
+/// What `--filter` of `events` may name.
+const OF_EVENTS: [&str; 5] = ["container", "event", "image", "type", "volume"];
 
 /// Asks on a terminal; elsewhere nobody can say no, so it is not done.
 pub(super) fn confirmed(what: &str) -> Result<bool> {
@@ -71,7 +75,8 @@ pub(super) async fn inspected(daemon: &Daemon, name: &str) -> Result<Value> {
         name: name.into(),
         ..Default::default()
     };
-    let answer = daemon.volumes.inspect(patient(), &request).await?;
+    let answer: api::InspectVolumeResponse =
+        answered(daemon.volumes.inspect(patient(), &request)).await?;
     Ok(shown(answer.volume.get_or_default(), &answer.containers))
 }
 
@@ -99,7 +104,9 @@ async fn volumes(
 ) -> Result<u8> {
     let filters = Filters::parse(filter, &["name", "label", "dangling", "driver"])?;
     let request = api::ListVolumesRequest::default();
-    let mut volumes = daemon.volumes.list(patient(), &request).await?.volumes;
+    let answer: api::ListVolumesResponse =
+        answered(daemon.volumes.list(patient(), &request)).await?;
+    let mut volumes = answer.volumes;
     volumes.retain(|volume| {
         filters.any("name", |wanted| part(wanted, &volume.name))
             && filters.any("driver", |wanted| wanted == "local")
@@ -135,7 +142,8 @@ async fn all_containers(daemon: &Daemon) -> Result<Vec<of_containers::Container>
         all: true,
         ..Default::default()
     };
-    let answer = daemon.containers.list(patient(), &request).await?;
+    let answer: of_containers::ListContainersResponse =
+        answered(daemon.containers.list(patient(), &request)).await?;
     Ok(answer.containers)
 }
 
@@ -195,15 +203,19 @@ pub(super) async fn system(daemon: &Daemon, command: SystemCommand) -> Result<u8
 }
 
 async fn df(daemon: &Daemon, verbose: bool, format: Option<&str>) -> Result<u8> {
-    let items = daemon
-        .system
-        .disk_usage(patient(), &api::DiskUsageRequest::default())
-        .await?
-        .items;
+    let request = api::DiskUsageRequest::default();
+    let answer: api::DiskUsageResponse =
+        answered(daemon.system.disk_usage(patient(), &request)).await?;
+    let items = answer.items;
     if verbose {
+        let whole = format.is_some_and(|format| format != "table");
         let row = |item: &api::disk_usage_response::Item| {
+            let name = match whole {
+                true => item.name.clone(),
+                false => table::short(item.name.trim_start_matches("sha256:"), 40),
+            };
             json!({
-                "Kind": item.kind, "Name": table::short(item.name.trim_start_matches("sha256:"), 40), "Size": table::decimal(item.size),
+                "Kind": item.kind, "Name": name, "Size": table::decimal(item.size),
                 "Reclaimable": table::decimal(item.reclaimable), "Reasons": item.reasons.join("; "),
             })
         };
@@ -315,11 +327,7 @@ async fn prune(daemon: &Daemon, asked: &Prune, volumes: bool) -> Result<u8> {
 pub(super) async fn events(daemon: &Daemon, asked: Events) -> Result<u8> {
     let since = asked.since.as_deref().map(time).transpose()?;
     let until = asked.until.as_deref().map(time).transpose()?;
-    let filters: Vec<(&str, &str)> = asked
-        .filter
-        .iter()
-        .map(|word| word.split_once('=').unwrap_or((word, "")))
-        .collect();
+    let filters = Filters::parse(&asked.filter, &OF_EVENTS)?;
     let request = api::EventsRequest {
         after: asked.after.unwrap_or_default(),
         new_only: asked.after.is_none() && since.is_none() && until.is_none(),
@@ -342,9 +350,9 @@ pub(super) async fn events(daemon: &Daemon, asked: Events) -> Result<u8> {
         let out_of_time = since.is_some_and(|since| event.time < since)
             || until.is_some_and(|until| event.time > until);
         if out_of_time
-            || !filters
+            || !OF_EVENTS
                 .iter()
-                .all(|(name, value)| matches(&event, name, value))
+                .all(|name| filters.any(name, |value| matches(&event, name, value)))
         {
             continue;
         }

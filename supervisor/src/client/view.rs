@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::table::{decimal, duration, short};
 use crate::container::text_of;
 use crate::protos::containers::{
-    Config, Container, ContainerSize, Effective, Mount, State, mount::Kind, restart_policy::Name,
-    state::Status,
+    Config, Container, ContainerSize, Device, Effective, Mount, State, Ulimit, mount::Kind,
+    restart_policy::Name, state::Status,
 };
 
 pub(super) fn status_word(state: &State) -> &'static str {
@@ -138,7 +138,11 @@ pub(super) fn inspect(container: &Container, context: &Context) -> Value {
         "GraphDriver": { "Name": "overlay", "Data": { "UpperDir": container.upper } },
         "HostConfig": host_config(container),
         "Config": effective(container, &context.effective),
-        "NetworkSettings": { "Networks": { network(config): {} } },
+        // None of them is ours to give.
+        "NetworkSettings": {
+            "IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "MacAddress": "", "Ports": {},
+            "Networks": { network(config): { "IPAddress": "", "Gateway": "", "MacAddress": "" } },
+        },
     })
 }
 
@@ -164,6 +168,7 @@ fn effective(container: &Container, effective: &Effective) -> Value {
         "User": effective.user,
         "Tty": config.terminal,
         "OpenStdin": config.interactive,
+        "StdinOnce": config.interactive && !config.keep_stdin,
         "Env": effective.env,
         "Cmd": words(&effective.command),
         "Entrypoint": words(&effective.entrypoint),
@@ -172,8 +177,10 @@ fn effective(container: &Container, effective: &Effective) -> Value {
         "ExposedPorts": set(&effective.exposed_ports),
         "Volumes": set(&effective.volumes),
         "Labels": container.labels,
+        "OnBuild": null,
         "StopSignal": effective.stop_signal,
-        "StopTimeout": config.stop_timeout,
+        // As it was said: for ever.
+        "StopTimeout": config.stop_timeout.map(|seconds| if seconds == u32::MAX { -1 } else { i64::from(seconds) }),
     })
 }
 
@@ -221,6 +228,23 @@ fn tmpfs(config: &Config) -> Map<String, Value> {
         .collect()
 }
 
+fn devices(config: &Config) -> Vec<Value> {
+    let device = |device: &Device| {
+        json!({
+            "PathOnHost": device.source,
+            "PathInContainer": if device.target.is_empty() { &device.source } else { &device.target },
+            "CgroupPermissions": if device.access.is_empty() { "rwm" } else { &*device.access },
+        })
+    };
+    config.devices.iter().map(device).collect()
+}
+
+fn ulimits(config: &Config) -> Vec<Value> {
+    let limit =
+        |limit: &Ulimit| json!({ "Name": limit.name, "Soft": limit.soft, "Hard": limit.hard });
+    config.ulimits.iter().map(limit).collect()
+}
+
 fn host_config(container: &Container) -> Value {
     let config = container.config.get_or_default();
     let limits = config.resources.get_or_default();
@@ -231,7 +255,7 @@ fn host_config(container: &Container) -> Value {
         Name::ALWAYS => "always",
         Name::UNLESS_STOPPED => "unless-stopped",
     };
-    json!({
+    let mut shown = json!({
         "Binds": binds(config),
         "Tmpfs": tmpfs(config),
         "NetworkMode": network(config),
@@ -273,5 +297,23 @@ fn host_config(container: &Container) -> Value {
         "Dns": config.dns,
         "DnsSearch": config.dns_search,
         "DnsOptions": config.dns_options,
+    });
+    if let (Some(shown), Value::Object(more)) = (shown.as_object_mut(), lists(config)) {
+        shown.extend(more);
+    }
+    shown
+}
+
+/// And what nothing here is ever said about.
+fn lists(config: &Config) -> Value {
+    json!({
+        "VolumesFrom": null,
+        "Links": null,
+        "PortBindings": {},
+        "CgroupParent": "",
+        "GroupAdd": config.groups,
+        "Devices": devices(config),
+        "Ulimits": ulimits(config),
+        "Annotations": config.annotations,
     })
 }

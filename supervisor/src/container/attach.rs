@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, watch};
 use ttrpc::r#async::{SSSender, ServerStream};
 
-use super::flow::{self, Inputs, Output};
+use super::flow::{self, Inputs, Output, Seen};
 use super::log::{Follower, From};
 use super::{Container, Run, Supervisor};
 use crate::daemon::detached;
@@ -49,7 +49,7 @@ pub(crate) async fn attach(
     } else if let (Some(size), Ok(shim)) = (to.size.as_ref(), container.shim()) {
         shim.resize("", size.width, size.height).await?;
     }
-    let Some(run) = container.run() else {
+    let Some(mut run) = container.run() else {
         return Err(Fault::precondition(format!(
             "container {} is not running",
             container.name()
@@ -58,23 +58,37 @@ pub(crate) async fn attach(
     let (taken_sender, taken) = watch::channel(0);
     let stdin = (to.stdin && container.config().interactive)
         .then(|| supervisor.host.bundle(&container.id).join("stdin"));
-    let inputs = Inputs {
-        shim: &run.shim,
-        exec: "",
-        stdin: stdin.as_deref(),
-        sender: sender.clone(),
-        taken: taken_sender,
+    let mut output = Output::new(sender.clone(), taken);
+    let (to_inputs, mut next) = mpsc::channel(16);
+    let seen = Seen::default();
+    let runs = async {
+        loop {
+            let inputs = Inputs {
+                shim: &run.shim,
+                exec: "",
+                stdin: stdin.as_deref(),
+                keep: config.keep_stdin,
+                sender: sender.clone(),
+                taken: taken_sender.clone(),
+                seen: &seen,
+            };
+            tokio::select! {
+                done = follow(&run, &mut follower, &mut output) => done?,
+                failed = inputs.run(&mut next) => return failed,
+            }
+            match container.run_after(&run).await {
+                Some(next) => run = next,
+                None => return over(&container, &run, &output).await,
+            }
+        }
     };
-    let mut output = Output::new(sender, taken);
-    let (to_inputs, next) = mpsc::channel(16);
     let attached = async {
         tokio::select! {
-            done = follow(&container, &run, &mut follower, &mut output) => done,
-            failed = inputs.run(next) => failed,
+            done = runs => done,
             () = flow::receive(requests, to_inputs) => Ok(()),
         }
     };
-    attended(&inputs.sender, attached).await
+    attended(&sender, attached).await
 }
 
 /// All that comes before its start, if it is to be started.
@@ -109,12 +123,7 @@ async fn begin(
 }
 
 /// Until the run has ended and all has been read.
-async fn follow(
-    container: &Arc<Container>,
-    run: &Arc<Run>,
-    follower: &mut Follower,
-    output: &mut Output,
-) -> Result<()> {
+async fn follow(run: &Arc<Run>, follower: &mut Follower, output: &mut Output) -> Result<()> {
     let mut reading = Some(run.readers.subscribe());
     let (over_sender, mut over) = watch::channel(false);
     let mut last = over.clone();
@@ -154,10 +163,14 @@ async fn follow(
         copied = copying => copied?,
         never = noticing => never?,
     }
-    let code = *run.ended.borrow();
+    Ok(())
+}
+
+/// Tells the client of the last run's end.
+async fn over(container: &Container, run: &Run, output: &Output) -> Result<()> {
     if container.config().auto_remove {
         run.settled().await;
     }
     let lost = run.lost_output.load(Ordering::Relaxed);
-    output.ended(code.unwrap_or_default(), lost).await
+    output.ended(run.ended().await, lost).await
 }

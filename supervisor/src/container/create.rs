@@ -377,6 +377,24 @@ fn check_modes(config: &Config) -> Result<()> {
             )));
         }
     }
+    if config.network.starts_with("container:") {
+        for (what, given) in [
+            ("hostname", !config.hostname.is_empty()),
+            ("custom host-to-IP mapping", !config.extra_hosts.is_empty()),
+            (
+                "dns",
+                !config.dns.is_empty()
+                    || !config.dns_search.is_empty()
+                    || !config.dns_options.is_empty(),
+            ),
+        ] {
+            if given {
+                return Err(Fault::new(format!(
+                    "conflicting options: {what} and the network mode: these are the other container's"
+                )));
+            }
+        }
+    }
     if config.uts_mode == "host" && !(config.hostname.is_empty() && config.domainname.is_empty()) {
         return Err(Fault::new(
             "conflicting options: hostname and the UTS mode: the host's is not to be renamed",

@@ -145,6 +145,7 @@ impl Supervisor {
         state.shim.clear();
         if restarts(config, state) && !config.auto_remove {
             state.status = Status::RESTARTING.into();
+            run.again.store(true, Ordering::Relaxed);
         }
         let state = state.clone();
         let text = code.to_string();

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use ttrpc::r#async::{SSSender, ServerStream};
 
 use super::create::{blocking, random};
-use super::flow::{self, Inputs, Output};
+use super::flow::{self, Inputs, Output, Seen};
 use super::look_up::{capabilities, snapshot, user};
 use super::{Container, Supervisor, bundle, ids, told};
 use crate::fault::{Fault, Kind, Result, Tried as _};
@@ -163,15 +163,18 @@ impl Client {
         let (shim, streams) = (&running.shim, &mut running.streams);
         let (taken_sender, taken) = watch::channel(0);
         let stdin = files.path("stdin");
+        let seen = Seen::default();
         let inputs = Inputs {
             shim,
             exec: &files.id,
             stdin: self.stdin.then_some(&*stdin),
             sender: self.sender.clone(),
             taken: taken_sender,
+            keep: false,
+            seen: &seen,
         };
         let mut output = Output::new(self.sender, taken);
-        let (to_inputs, next) = mpsc::channel(16);
+        let (to_inputs, mut next) = mpsc::channel(16);
         let served = async {
             let exit = copy(streams, Some(&mut output), shim.wait(&files.id)).await?;
             let code = i32::try_from(exit.code).unwrap_or(-1);
@@ -179,7 +182,7 @@ impl Client {
         };
         tokio::select! {
             done = served => done,
-            failed = inputs.run(next) => failed,
+            failed = inputs.run(&mut next) => failed,
             () = flow::receive(self.requests, to_inputs) => Ok(()),
         }
     }

@@ -1,6 +1,7 @@
 //! The two directions of an attached client: output to him, at most [`WINDOW`] ahead of what he has taken, and his input to a process.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe;
@@ -131,20 +132,42 @@ pub(super) struct Inputs<'a> {
     pub(super) exec: &'a str,
     /// The process' fifo, if the client is to write to it.
     pub(super) stdin: Option<&'a Path>,
+    /// The end of the client's input is not that of the process'.
+    pub(super) keep: bool,
     pub(super) sender: SSSender<AttachResponse>,
     pub(super) taken: watch::Sender<u64>,
+    pub(super) seen: &'a Seen,
+}
+
+/// What a client has sent in all, for whatever process.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    bytes: AtomicU64,
+    end: AtomicBool,
 }
 
 impl Inputs<'_> {
     /// Passes on what comes. Comes back only with an error: the client may have no more to say, and still listens.
-    pub(super) async fn run(&self, mut next: mpsc::Receiver<Input>) -> Result<()> {
+    pub(super) async fn run(&self, next: &mut mpsc::Receiver<Input>) -> Result<()> {
         let (to_writer, mut data) = mpsc::unbounded_channel::<Option<Vec<u8>>>();
+        // What another process has not taken any more counts as taken, and the end is the end.
+        let mut taken = self.seen.bytes.load(Ordering::Relaxed);
+        if self.seen.end.load(Ordering::Relaxed) {
+            drop(to_writer.send(None));
+        }
         let reading = async {
             while let Some(input) = next.recv().await {
                 match input.of {
                     // The window bounds what waits here. Without a fifo nobody wants it.
-                    Some(input::Of::Data(bytes)) => drop(to_writer.send(Some(bytes))),
-                    Some(input::Of::End(_)) => drop(to_writer.send(None)),
+                    Some(input::Of::Data(bytes)) => {
+                        let length = bytes.len() as u64;
+                        self.seen.bytes.fetch_add(length, Ordering::Relaxed);
+                        drop(to_writer.send(Some(bytes)));
+                    }
+                    Some(input::Of::End(_)) => {
+                        self.seen.end.store(true, Ordering::Relaxed);
+                        drop(to_writer.send(None));
+                    }
                     // A terminal that is gone needs no size.
                     Some(input::Of::Size(size)) => {
                         drop(self.shim.resize(self.exec, size.width, size.height).await)
@@ -165,11 +188,10 @@ impl Inputs<'_> {
                 ),
                 None => None,
             };
-            let mut taken = 0;
             while let Some(bytes) = data.recv().await {
                 let Some(bytes) = bytes else {
                     // A process that has ended needs no end of input; how it ended is what counts.
-                    if fifo.take().is_some() {
+                    if fifo.take().is_some() && !self.keep {
                         self.shim.close_stdin(self.exec).await.ok();
                     }
                     send(&self.sender, attach_response::Of::Taken(taken)).await?;

@@ -37,6 +37,8 @@ pub(crate) struct Follower {
     /// The begin of a line whose end is not written yet.
     partial: Vec<u8>,
     ready: VecDeque<Record>,
+    /// The newest file that was open has been rotated away: others may have been meanwhile.
+    overtaken: bool,
 }
 
 /// Where to begin.
@@ -54,6 +56,7 @@ impl Follower {
             files: VecDeque::new(),
             partial: vec![],
             ready: VecDeque::new(),
+            overtaken: false,
         };
         follower.catch_up()?;
         match from {
@@ -124,6 +127,11 @@ impl Follower {
                 _ = over.changed() => {}
             }
         }
+    }
+
+    /// Whether lines may be missing before those that come next; told once.
+    pub(crate) fn was_overtaken(&mut self) -> bool {
+        std::mem::take(&mut self.overtaken)
     }
 
     /// Whether there was something to read.
@@ -200,36 +208,43 @@ impl Follower {
         Ok(())
     }
 
-    fn successor(&self, of: Option<u64>) -> io::Result<Option<File>> {
+    fn successor(&mut self, of: Option<u64>) -> io::Result<Option<File>> {
         loop {
             let newest = inode(&self.path)?;
             if newest.is_none() || newest == of {
                 return Ok(None);
             }
-            let mut at = None;
-            let mut oldest = 0;
+            let (mut at, mut below, mut hole) = (None, 0, false);
             for number in 1..MOST_FILES {
-                let Some(found) = inode(&self.numbered(number))? else {
-                    break;
-                };
-                oldest = number;
-                if Some(found) == of {
+                let found = inode(&self.numbered(number))?;
+                if found.is_some() && found == of {
                     at = Some(number);
                     break;
                 }
+                // While names move up, one of them is nobody's; for longer if that was cut off.
+                if found.is_none() && hole {
+                    break;
+                }
+                hole = found.is_none();
+                if !hole {
+                    below = number;
+                }
             }
             // One that is gone was the oldest; what came right after it may be gone too.
-            let next = at.map_or(oldest, |number| number - 1);
-            let file = match File::open(self.numbered(next)) {
+            let file = match File::open(self.numbered(below)) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 other => other?,
             };
             // Unless they have been renamed meanwhile.
             let still = match at {
-                Some(number) => inode(&self.numbered(number))? == of,
-                None => inode(&self.numbered(next))? == Some(file.metadata()?.ino()),
+                Some(number) => {
+                    let hole = number - below > 1 && inode(&self.numbered(number - 1))?.is_some();
+                    inode(&self.numbered(number))? == of && !hole
+                }
+                None => inode(&self.numbered(below))? == Some(file.metadata()?.ino()),
             };
             if still {
+                self.overtaken |= of.is_some() && at.is_none();
                 return Ok(Some(file));
             }
         }
@@ -516,5 +531,32 @@ mod tests {
             follower.catch_up().unwrap();
         }
         assert_eq!(all(&inside, &mut follower), ["1", "2", "3", "4", "5"]);
+        assert!(!follower.was_overtaken());
+        for text in ["6", "7", "8", "9"] {
+            scratch.rotate();
+            scratch.line(text);
+        }
+        assert_eq!(all(&inside, &mut follower), ["7", "8", "9"]);
+        assert!(follower.was_overtaken());
+    }
+
+    #[test]
+    fn names_that_are_being_moved_lead_to_what_comes_next() {
+        let scratch = Scratch::new("moving");
+        let inside = inside();
+        let _inside = inside.enter();
+        scratch.line("1");
+        let mut follower = Follower::open(&Watches::default(), &scratch.0, From::Begin).unwrap();
+        for text in ["2", "3"] {
+            scratch.rotate();
+            scratch.line(text);
+        }
+        // Of four files, as far as the second one's name.
+        let name = |number| scratch.0.join(format!("{NAME}.{number}"));
+        for number in [2, 1] {
+            fs::rename(name(number), name(number + 1)).unwrap();
+        }
+        assert_eq!(all(&inside, &mut follower), ["1", "2", "3"]);
+        assert!(!follower.was_overtaken());
     }
 }

@@ -13,7 +13,7 @@ use super::layers::Layers;
 use super::{Supervisor, bundle};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::layer::Snapshot;
-use crate::protos::containers::{Container as Record, Effective, Throttle, mount::Kind};
+use crate::protos::containers::{Config, Container as Record, Effective, Throttle, mount::Kind};
 use crate::spec::{self, Accounts, Bind, Defaults, Found, Joined, Node, Rate, Rates, User};
 use crate::store::Store;
 
@@ -25,7 +25,24 @@ impl Supervisor {
     pub(crate) fn effective(&self, record: &Record) -> Result<Effective> {
         let image = self.store.image(&record.image_id);
         let image = image.map_err(|error| of_image(&error))?;
-        Ok(effective(record, &defaults(&image)))
+        Ok(self.with_hostname(record, effective(record, &defaults(&image))))
+    }
+
+    /// Unless it was said, that of whose network it is in, or its own.
+    fn with_hostname(&self, record: &Record, mut effective: Effective) -> Effective {
+        if !effective.hostname.is_empty() {
+            return effective;
+        }
+        let config = record.config.get_or_default();
+        let other = config.network.strip_prefix("container:");
+        let other = other.and_then(|id| self.find(id).ok());
+        let of_other = other.and_then(|other| self.effective(&other.record()).ok());
+        effective.hostname = match of_other {
+            Some(other) => other.hostname,
+            None if config.network == "host" || config.uts_mode == "host" => own_hostname(),
+            None => record.id[..12].to_owned(),
+        };
+        effective
     }
 
     pub(super) fn look_up(
@@ -35,7 +52,7 @@ impl Supervisor {
         snapshot: &Snapshot,
     ) -> Result<Found> {
         let config = record.config.get_or_default();
-        let effective = effective(record, image);
+        let effective = self.with_hostname(record, effective(record, image));
         let hostname = effective.hostname;
         let user = user(snapshot, &effective.user, &config.groups)?;
         for id in [user.uid, user.gid].iter().chain(&user.groups) {
@@ -174,6 +191,19 @@ impl Supervisor {
         Ok(binds)
     }
 
+    /// Such a file of the container whose network it is in, which may have another mounted there. A link, so that it stays when that one ends.
+    fn shared(&self, config: &Config, directory: &Path, name: &str) -> Result<Option<PathBuf>> {
+        let Some(id) = config.network.strip_prefix("container:") else {
+            return Ok(None);
+        };
+        let (from, to) = (self.host.bundle(id).join(name), directory.join(name));
+        match fs::hard_link(&from, &to) {
+            Ok(()) => Ok(Some(to)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).tried(|| format!("link {}", from.display())),
+        }
+    }
+
     /// hostname, hosts and resolv.conf, unless the configuration mounts others there.
     fn own_files(&self, record: &Record, hostname: &str) -> Result<Vec<Bind>> {
         let config = record.config.get_or_default();
@@ -198,8 +228,11 @@ impl Supervisor {
             {
                 continue;
             }
-            let source = bundle::write(&directory, name, content, 0o644)?;
-            if let Some(ids) = record.ids.as_ref() {
+            let (source, shared) = match self.shared(config, &directory, name)? {
+                Some(source) => (source, true),
+                None => (bundle::write(&directory, name, content, 0o644)?, false),
+            };
+            if let Some(ids) = record.ids.as_ref().filter(|_| !shared) {
                 let (uid, gid) = (Some(ids.first_uid), Some(ids.first_gid));
                 std::os::unix::fs::lchown(&source, uid, gid)
                     .tried(|| format!("give {} to the container's root", source.display()))?;
@@ -218,14 +251,7 @@ impl Supervisor {
 
 fn effective(record: &Record, image: &Defaults) -> Effective {
     let config = record.config.get_or_default();
-    let mut effective = spec::effective(config, image);
-    if effective.hostname.is_empty() {
-        effective.hostname = match config.network == "host" || config.uts_mode == "host" {
-            true => own_hostname(),
-            false => record.id[..12].to_owned(),
-        };
-    }
-    effective
+    spec::effective(config, image)
 }
 
 /// Where a container's files are.

@@ -92,6 +92,8 @@ pub(crate) struct Run {
     shim: Arc<Shim>,
     /// The exit code, when the log is complete.
     ended: watch::Sender<Option<i32>>,
+    /// Its end is not the container's: the policy starts that again.
+    again: AtomicBool,
     /// All is over: it has been removed, if it was to be.
     settled: watch::Sender<bool>,
     /// Who still reads its log holds a receiver: a container that goes with its end waits for them.
@@ -107,11 +109,20 @@ impl Run {
         Arc::new(Self {
             shim,
             ended: watch::Sender::new(None),
+            again: AtomicBool::new(false),
             settled: watch::Sender::new(false),
             readers: watch::Sender::new(()),
             oom: AtomicBool::new(false),
             lost_output: AtomicU64::new(0),
         })
+    }
+
+    /// The exit code, when there is one.
+    async fn ended(&self) -> i32 {
+        // The sender is here.
+        let mut ended = self.ended.subscribe();
+        let code = ended.wait_for(Option::is_some).await;
+        code.ok().and_then(|code| *code).unwrap_or_default()
     }
 
     /// Until all is over.
@@ -167,6 +178,24 @@ impl Container {
         let run = self.run().filter(|_| self.is_alive());
         run.map(|run| run.shim.clone())
             .ok_or_else(|| Fault::precondition(format!("container {} is not running", self.name())))
+    }
+
+    /// What its policy has started after this run, which has ended; none if that was the last one.
+    async fn run_after(&self, run: &Arc<Run>) -> Option<Arc<Run>> {
+        if !run.again.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            // Not in the midst of a start.
+            drop(self.operation.lock().await);
+            match self.run() {
+                Some(next) if !Arc::ptr_eq(&next, run) => return Some(next),
+                _ if !self.is_active() => return None,
+                _ => changed.changed().await.ok()?,
+            }
+        }
     }
 
     /// It runs, or is about to.

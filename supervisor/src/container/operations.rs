@@ -1,6 +1,7 @@
 //! What can be done with a container that is there: signals and stopping, pausing, other limits, another name.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::create::{blocking, signal, valid_name};
@@ -167,14 +168,21 @@ impl Supervisor {
         Ok(())
     }
 
-    /// The exit code, when it does not run any more, and that is on the disk.
+    /// The exit code, when it does not run any more, and that is on the disk. One that its policy starts again runs meanwhile.
     pub(crate) async fn wait(&self, container: &Arc<Container>) -> Result<i32> {
         let mut changed = container.changed.subscribe();
-        while matches!(container.status(), Status::STARTING) && changed.changed().await.is_ok() {}
-        if let Some(run) = container.run() {
-            let mut ended = run.ended.subscribe();
-            let ended = ended.wait_for(Option::is_some).await;
-            if let Ok(code) = ended.map(|code| code.unwrap_or_default()) {
+        let begins = || match container.status() {
+            Status::STARTING => true,
+            // By a daemon that has not seen it run.
+            Status::RESTARTING => container.run().is_none(),
+            _ => false,
+        };
+        while begins() && changed.changed().await.is_ok() {}
+        let mut next = container.run();
+        while let Some(run) = next {
+            let code = run.ended().await;
+            next = container.run_after(&run).await;
+            if next.is_none() && !run.again.load(Ordering::Relaxed) {
                 return Ok(code);
             }
         }

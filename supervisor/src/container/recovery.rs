@@ -166,9 +166,10 @@ impl Supervisor {
         match state.status.enum_value_or_default() {
             Task::RUNNING | Task::PAUSED | Task::PAUSING => {
                 *lock(&container.run) = Some(run.clone());
-                self.runs(container, &state).await?;
+                // Its end is to be noticed also if this cannot be noted.
+                let noted = self.runs(container, &state).await;
                 tokio::spawn(self.clone().supervise(container.clone(), run));
-                return Ok(());
+                return noted;
             }
             Task::STOPPED => {
                 let exit = Exit {

@@ -8,10 +8,12 @@ use ttrpc::Result as Reply;
 use ttrpc::r#async::{ServerStream, ServerStreamSender, TtrpcContext};
 
 use super::detached;
+use crate::chunks::answer;
 use crate::container::{self, Container, Follower, From, Supervisor, blocking};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers as api;
 use crate::protos::containers_ttrpc::Containers;
+use crate::protos::parts::Part;
 use crate::requests::attended;
 
 pub(super) struct Service(pub(super) Arc<Supervisor>);
@@ -192,7 +194,8 @@ impl Containers for Service {
         &self,
         _: &TtrpcContext,
         request: api::ListContainersRequest,
-    ) -> Reply<api::ListContainersResponse> {
+        stream: ServerStreamSender<Part>,
+    ) -> Reply<()> {
         self.0.recovered().await;
         let wanted = |container: &&Arc<Container>| request.all || container.is_active();
         let containers = self.0.list();
@@ -210,18 +213,20 @@ impl Containers for Service {
                 }
             }
         }
-        Ok(api::ListContainersResponse {
+        let response = api::ListContainersResponse {
             containers,
             sizes,
             ..Default::default()
-        })
+        };
+        Ok(answer(&stream, &response).await?)
     }
 
     async fn inspect(
         &self,
         _: &TtrpcContext,
         request: api::InspectContainerRequest,
-    ) -> Reply<api::InspectContainerResponse> {
+        stream: ServerStreamSender<Part>,
+    ) -> Reply<()> {
         let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
         let record = container.record();
         let of = record.clone();
@@ -231,12 +236,13 @@ impl Containers for Service {
             Ok((supervisor.effective(&of).ok(), size))
         })
         .await?;
-        Ok(api::InspectContainerResponse {
+        let response = api::InspectContainerResponse {
             container: Some(record).into(),
             effective: effective.into(),
             size: size.into(),
             ..Default::default()
-        })
+        };
+        Ok(answer(&stream, &response).await?)
     }
 
     async fn logs(
@@ -272,13 +278,19 @@ impl Containers for Service {
         Ok(self.0.stats(&container).await?)
     }
 
-    async fn diff(&self, _: &TtrpcContext, request: api::DiffRequest) -> Reply<api::DiffResponse> {
+    async fn diff(
+        &self,
+        _: &TtrpcContext,
+        request: api::DiffRequest,
+        stream: ServerStreamSender<Part>,
+    ) -> Reply<()> {
         let container = self.found(&request.container).await?;
         let changes = self.0.diff(&container).await?;
-        Ok(api::DiffResponse {
+        let response = api::DiffResponse {
             changes,
             ..Default::default()
-        })
+        };
+        Ok(answer(&stream, &response).await?)
     }
 
     async fn commit(
@@ -344,6 +356,7 @@ async fn logs(
         if record.time < request.since {
             continue;
         }
+        response.overtaken = follower.was_overtaken();
         response.stderr = record.stderr;
         response.data = record.data;
         response.time = record.time;

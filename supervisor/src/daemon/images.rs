@@ -1,6 +1,7 @@
 //! The service of images: a request → one call on the store, on a thread that may block.
 
-use std::io::Write as _;
+use std::cell::Cell;
+use std::io::{Read, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,15 +9,16 @@ use async_trait::async_trait;
 use protobuf::MessageField;
 use tokio::sync::{mpsc, watch};
 use ttrpc::Result as Reply;
-use ttrpc::r#async::{SSSender, ServerStream, TtrpcContext};
+use ttrpc::r#async::{SSSender, ServerStream, ServerStreamSender, TtrpcContext};
 
 use super::detached;
-use crate::chunks::{Incoming, Outgoing};
+use crate::chunks::{Incoming, Outgoing, answer};
 use crate::container::{Supervisor, blocking, time_of};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::image::{Image, Reference};
 use crate::protos::images as api;
 use crate::protos::images_ttrpc::Images;
+use crate::protos::parts::Part;
 use crate::records::{Change, event};
 use crate::requests::{Requests, attended};
 use crate::store::{self, ImportOptions, Refusal, Removed, Source, Store};
@@ -71,24 +73,28 @@ impl Images for Service {
         &self,
         _: &TtrpcContext,
         _: api::ListImagesRequest,
-    ) -> Reply<api::ListImagesResponse> {
+        stream: ServerStreamSender<Part>,
+    ) -> Reply<()> {
         let images = self.call(Store::images).await?;
-        Ok(api::ListImagesResponse {
+        let response = api::ListImagesResponse {
             images: images.iter().map(shown).collect(),
             ..Default::default()
-        })
+        };
+        Ok(answer(&stream, &response).await?)
     }
 
     async fn inspect(
         &self,
         _: &TtrpcContext,
         request: api::InspectImageRequest,
-    ) -> Reply<api::InspectImageResponse> {
+        stream: ServerStreamSender<Part>,
+    ) -> Reply<()> {
         let image = self.call(move |store| store.image(&request.image)).await?;
-        Ok(api::InspectImageResponse {
+        let response = api::InspectImageResponse {
             image: MessageField::some(shown(&image)),
             ..Default::default()
-        })
+        };
+        Ok(answer(&stream, &response).await?)
     }
 
     async fn tag(
@@ -141,7 +147,8 @@ impl Images for Service {
         &self,
         _: &TtrpcContext,
         request: api::HistoryRequest,
-    ) -> Reply<api::HistoryResponse> {
+        stream: ServerStreamSender<Part>,
+    ) -> Reply<()> {
         let steps = self
             .call(move |store| store.history(&request.image))
             .await?;
@@ -157,17 +164,19 @@ impl Images for Service {
             size: step.size,
             ..Default::default()
         };
-        Ok(api::HistoryResponse {
+        let response = api::HistoryResponse {
             entries: steps.into_iter().map(entry).collect(),
             ..Default::default()
-        })
+        };
+        Ok(answer(&stream, &response).await?)
     }
 
     async fn verify(
         &self,
         _: &TtrpcContext,
         request: api::VerifyImagesRequest,
-    ) -> Reply<api::VerifyImagesResponse> {
+        stream: ServerStreamSender<Part>,
+    ) -> Reply<()> {
         let verdict = self
             .call(move |store| store.verify(&request.images, request.repair))
             .await?;
@@ -177,11 +186,12 @@ impl Images for Service {
             repaired: damage.repaired,
             ..Default::default()
         };
-        Ok(api::VerifyImagesResponse {
+        let response = api::VerifyImagesResponse {
             faults: verdict.damage.into_iter().map(fault).collect(),
             checked: verdict.checked,
             ..Default::default()
-        })
+        };
+        Ok(answer(&stream, &response).await?)
     }
 }
 
@@ -278,7 +288,11 @@ async fn take_in(
         told = tell(&sender, told) => told?,
     }
     for image in work.await.tried(|| "import".into())?? {
-        let image = api::import_images_response::Of::Image(shown(&image));
+        let image = api::Image {
+            config: String::new(),
+            ..shown(&image)
+        };
+        let image = api::import_images_response::Of::Image(image);
         send(&sender, image).await?;
     }
     Ok(())
@@ -321,16 +335,54 @@ fn read_archive(
     let taken = telling.clone();
     let mut progress = |progress| drop(telling.send(Told::Progress(progress)));
     if path.is_empty() {
-        let mut incoming = Incoming::new(chunks, move |bytes| drop(taken.send(Told::Taken(bytes))));
-        return store.import(Source::Archive(&mut incoming), options, &mut progress);
+        let incoming = Incoming::new(chunks, move |bytes| drop(taken.send(Told::Taken(bytes))));
+        return read_through(store, incoming, 0, options, &mut progress);
     }
     let path = Path::new(path);
     if path.is_dir() {
         return store.import(Source::Directory(path), options, &mut progress);
     }
-    let mut file = std::fs::File::open(path)
-        .map_err(|error| anyhow::anyhow!("open {}: {error}", path.display()))?;
-    store.import(Source::Archive(&mut file), options, &mut progress)
+    let opened = std::fs::File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+    let (metadata, file) =
+        opened.map_err(|error| anyhow::anyhow!("open {}: {error}", path.display()))?;
+    // What is no regular file does not say.
+    let size = if metadata.is_file() {
+        metadata.len()
+    } else {
+        0
+    };
+    read_through(store, file, size, options, &mut progress)
+}
+
+/// Of an archive, progress is how much of it has been read, packed as it may be.
+fn read_through(
+    store: &Store,
+    mut from: impl Read,
+    size: u64,
+    options: &ImportOptions,
+    tell: &mut dyn FnMut(store::Progress),
+) -> anyhow::Result<Vec<Image>> {
+    let read = Cell::new(0);
+    let mut counted = Counted(&mut from, &read);
+    let mut progress = |progress: store::Progress| match progress.layer {
+        Some(_) => tell(progress),
+        None => tell(store::Progress {
+            done: read.get(),
+            total: size,
+            ..progress
+        }),
+    };
+    store.import(Source::Archive(&mut counted), options, &mut progress)
+}
+
+struct Counted<'a, R>(&'a mut R, &'a Cell<u64>);
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.0.read(buffer)?;
+        self.1.set(self.1.get() + length as u64);
+        Ok(length)
+    }
 }
 
 /// Until the thread that reads has ended.

@@ -7,8 +7,10 @@ use ttrpc::Result as Reply;
 use ttrpc::r#async::{ServerStreamSender, TtrpcContext};
 
 use super::{images, volumes};
+use crate::chunks::answer;
 use crate::container::{Supervisor, blocking};
 use crate::protos::containers::state::Status;
+use crate::protos::parts::Part;
 use crate::protos::system as api;
 use crate::protos::system_ttrpc::System;
 use crate::store::ObjectKind;
@@ -74,7 +76,8 @@ impl System for Service {
         &self,
         _: &TtrpcContext,
         _: api::DiskUsageRequest,
-    ) -> Reply<api::DiskUsageResponse> {
+        stream: ServerStreamSender<Part>,
+    ) -> Reply<()> {
         let supervisor = self.0.clone();
         let items = blocking(move || {
             let usage = supervisor
@@ -104,10 +107,11 @@ impl System for Service {
             Ok(items)
         })
         .await?;
-        Ok(api::DiskUsageResponse {
+        let response = api::DiskUsageResponse {
             items,
             ..Default::default()
-        })
+        };
+        Ok(answer(&stream, &response).await?)
     }
 
     async fn events(

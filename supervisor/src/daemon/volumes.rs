@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use ttrpc::Result as Reply;
-use ttrpc::r#async::TtrpcContext;
+use ttrpc::r#async::{ServerStreamSender, TtrpcContext};
 
 use super::detached;
+use crate::chunks::answer;
 use crate::container::{Supervisor, blocking, random};
 use crate::fault::{Fault, Result};
+use crate::protos::parts::Part;
 use crate::protos::system as api;
 use crate::protos::system_ttrpc::Volumes;
 use crate::records::{Change, event};
@@ -49,25 +51,29 @@ impl Volumes for Service {
         &self,
         _: &TtrpcContext,
         _: api::ListVolumesRequest,
-    ) -> Reply<api::ListVolumesResponse> {
+        stream: ServerStreamSender<Part>,
+    ) -> Reply<()> {
         let volumes = self.0.records.volumes()?;
-        Ok(api::ListVolumesResponse {
+        let response = api::ListVolumesResponse {
             volumes,
             ..Default::default()
-        })
+        };
+        Ok(answer(&stream, &response).await?)
     }
 
     async fn inspect(
         &self,
         _: &TtrpcContext,
         request: api::InspectVolumeRequest,
-    ) -> Reply<api::InspectVolumeResponse> {
+        stream: ServerStreamSender<Part>,
+    ) -> Reply<()> {
         let volume = found(&self.0, &request.name)?;
-        Ok(api::InspectVolumeResponse {
+        let response = api::InspectVolumeResponse {
             volume: Some(volume).into(),
             containers: self.0.users_of(&request.name),
             ..Default::default()
-        })
+        };
+        Ok(answer(&stream, &response).await?)
     }
 
     async fn remove(

@@ -117,6 +117,8 @@ pub struct Config {
     pub device_cgroup_rules: ::std::vec::Vec<::std::string::String>,
     // @@protoc_insertion_point(field:caisson.v1.Config.domainname)
     pub domainname: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.Config.keep_stdin)
+    pub keep_stdin: bool,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.Config.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -312,6 +314,9 @@ impl ::protobuf::Message for Config {
                 354 => {
                     self.domainname = is.read_string()?;
                 },
+                360 => {
+                    self.keep_stdin = is.read_bool()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -471,6 +476,9 @@ impl ::protobuf::Message for Config {
         if !self.domainname.is_empty() {
             my_size += ::protobuf::rt::string_size(44, &self.domainname);
         }
+        if self.keep_stdin != false {
+            my_size += 2 + 1;
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -627,6 +635,9 @@ impl ::protobuf::Message for Config {
         if !self.domainname.is_empty() {
             os.write_string(44, &self.domainname)?;
         }
+        if self.keep_stdin != false {
+            os.write_bool(45, self.keep_stdin)?;
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -688,6 +699,7 @@ impl ::protobuf::Message for Config {
         self.dns_options.clear();
         self.device_cgroup_rules.clear();
         self.domainname.clear();
+        self.keep_stdin = false;
         self.special_fields.clear();
     }
 
@@ -7000,6 +7012,8 @@ pub struct LogsResponse {
     pub data: ::std::vec::Vec<u8>,
     // @@protoc_insertion_point(field:caisson.v1.LogsResponse.time)
     pub time: i64,
+    // @@protoc_insertion_point(field:caisson.v1.LogsResponse.overtaken)
+    pub overtaken: bool,
     // @@protoc_insertion_point(field:caisson.v1.LogsResponse.lost_output)
     pub lost_output: u64,
     // special fields
@@ -7038,6 +7052,9 @@ impl ::protobuf::Message for LogsResponse {
                 24 => {
                     self.time = is.read_int64()?;
                 },
+                40 => {
+                    self.overtaken = is.read_bool()?;
+                },
                 32 => {
                     self.lost_output = is.read_uint64()?;
                 },
@@ -7062,6 +7079,9 @@ impl ::protobuf::Message for LogsResponse {
         if self.time != 0 {
             my_size += ::protobuf::rt::int64_size(3, self.time);
         }
+        if self.overtaken != false {
+            my_size += 1 + 1;
+        }
         if self.lost_output != 0 {
             my_size += ::protobuf::rt::uint64_size(4, self.lost_output);
         }
@@ -7079,6 +7099,9 @@ impl ::protobuf::Message for LogsResponse {
         }
         if self.time != 0 {
             os.write_int64(3, self.time)?;
+        }
+        if self.overtaken != false {
+            os.write_bool(5, self.overtaken)?;
         }
         if self.lost_output != 0 {
             os.write_uint64(4, self.lost_output)?;
@@ -7103,6 +7126,7 @@ impl ::protobuf::Message for LogsResponse {
         self.stderr = false;
         self.data.clear();
         self.time = 0;
+        self.overtaken = false;
         self.lost_output = 0;
         self.special_fields.clear();
     }
@@ -7112,6 +7136,7 @@ impl ::protobuf::Message for LogsResponse {
             stderr: false,
             data: ::std::vec::Vec::new(),
             time: 0,
+            overtaken: false,
             lost_output: 0,
             special_fields: ::protobuf::SpecialFields::new(),
         };

@@ -93,14 +93,12 @@ impl ContainersClient {
         ::ttrpc::async_client_request!(self, ctx, req, "caisson.v1.Containers", "Update", cres);
     }
 
-    pub async fn list(&self, ctx: ttrpc::context::Context, req: &super::containers::ListContainersRequest) -> ::ttrpc::Result<super::containers::ListContainersResponse> {
-        let mut cres = super::containers::ListContainersResponse::new();
-        ::ttrpc::async_client_request!(self, ctx, req, "caisson.v1.Containers", "List", cres);
+    pub async fn list(&self, ctx: ttrpc::context::Context, req: &super::containers::ListContainersRequest) -> ::ttrpc::Result<::ttrpc::r#async::ClientStreamReceiver<super::parts::Part>> {
+        ::ttrpc::async_client_stream_receive!(self, ctx, req, "caisson.v1.Containers", "List");
     }
 
-    pub async fn inspect(&self, ctx: ttrpc::context::Context, req: &super::containers::InspectContainerRequest) -> ::ttrpc::Result<super::containers::InspectContainerResponse> {
-        let mut cres = super::containers::InspectContainerResponse::new();
-        ::ttrpc::async_client_request!(self, ctx, req, "caisson.v1.Containers", "Inspect", cres);
+    pub async fn inspect(&self, ctx: ttrpc::context::Context, req: &super::containers::InspectContainerRequest) -> ::ttrpc::Result<::ttrpc::r#async::ClientStreamReceiver<super::parts::Part>> {
+        ::ttrpc::async_client_stream_receive!(self, ctx, req, "caisson.v1.Containers", "Inspect");
     }
 
     pub async fn logs(&self, ctx: ttrpc::context::Context, req: &super::containers::LogsRequest) -> ::ttrpc::Result<::ttrpc::r#async::ClientStreamReceiver<super::containers::LogsResponse>> {
@@ -117,9 +115,8 @@ impl ContainersClient {
         ::ttrpc::async_client_request!(self, ctx, req, "caisson.v1.Containers", "Stats", cres);
     }
 
-    pub async fn diff(&self, ctx: ttrpc::context::Context, req: &super::containers::DiffRequest) -> ::ttrpc::Result<super::containers::DiffResponse> {
-        let mut cres = super::containers::DiffResponse::new();
-        ::ttrpc::async_client_request!(self, ctx, req, "caisson.v1.Containers", "Diff", cres);
+    pub async fn diff(&self, ctx: ttrpc::context::Context, req: &super::containers::DiffRequest) -> ::ttrpc::Result<::ttrpc::r#async::ClientStreamReceiver<super::parts::Part>> {
+        ::ttrpc::async_client_stream_receive!(self, ctx, req, "caisson.v1.Containers", "Diff");
     }
 
     pub async fn copy_out(&self, ctx: ttrpc::context::Context) -> ::ttrpc::Result<::ttrpc::r#async::ClientStream<super::containers::CopyOutRequest, super::containers::CopyOutResponse>> {
@@ -284,9 +281,9 @@ struct ListMethod {
 }
 
 #[async_trait]
-impl ::ttrpc::r#async::MethodHandler for ListMethod {
-    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, req: ::ttrpc::Request) -> ::ttrpc::Result<::ttrpc::Response> {
-        ::ttrpc::async_request_handler!(self, ctx, req, containers, ListContainersRequest, list);
+impl ::ttrpc::r#async::StreamHandler for ListMethod {
+    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, mut inner: ::ttrpc::r#async::StreamInner) -> ::ttrpc::Result<Option<::ttrpc::Response>> {
+        ::ttrpc::async_server_streamimg_handler!(self, ctx, inner, containers, ListContainersRequest, list);
     }
 }
 
@@ -295,9 +292,9 @@ struct InspectMethod {
 }
 
 #[async_trait]
-impl ::ttrpc::r#async::MethodHandler for InspectMethod {
-    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, req: ::ttrpc::Request) -> ::ttrpc::Result<::ttrpc::Response> {
-        ::ttrpc::async_request_handler!(self, ctx, req, containers, InspectContainerRequest, inspect);
+impl ::ttrpc::r#async::StreamHandler for InspectMethod {
+    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, mut inner: ::ttrpc::r#async::StreamInner) -> ::ttrpc::Result<Option<::ttrpc::Response>> {
+        ::ttrpc::async_server_streamimg_handler!(self, ctx, inner, containers, InspectContainerRequest, inspect);
     }
 }
 
@@ -339,9 +336,9 @@ struct DiffMethod {
 }
 
 #[async_trait]
-impl ::ttrpc::r#async::MethodHandler for DiffMethod {
-    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, req: ::ttrpc::Request) -> ::ttrpc::Result<::ttrpc::Response> {
-        ::ttrpc::async_request_handler!(self, ctx, req, containers, DiffRequest, diff);
+impl ::ttrpc::r#async::StreamHandler for DiffMethod {
+    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, mut inner: ::ttrpc::r#async::StreamInner) -> ::ttrpc::Result<Option<::ttrpc::Response>> {
+        ::ttrpc::async_server_streamimg_handler!(self, ctx, inner, containers, DiffRequest, diff);
     }
 }
 
@@ -419,10 +416,10 @@ pub trait Containers: Sync {
     async fn update(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::containers::UpdateContainerRequest) -> ::ttrpc::Result<super::containers::UpdateContainerResponse> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.Containers/Update is not supported".to_string())))
     }
-    async fn list(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::containers::ListContainersRequest) -> ::ttrpc::Result<super::containers::ListContainersResponse> {
+    async fn list(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::containers::ListContainersRequest, _: ::ttrpc::r#async::ServerStreamSender<super::parts::Part>) -> ::ttrpc::Result<()> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.Containers/List is not supported".to_string())))
     }
-    async fn inspect(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::containers::InspectContainerRequest) -> ::ttrpc::Result<super::containers::InspectContainerResponse> {
+    async fn inspect(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::containers::InspectContainerRequest, _: ::ttrpc::r#async::ServerStreamSender<super::parts::Part>) -> ::ttrpc::Result<()> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.Containers/Inspect is not supported".to_string())))
     }
     async fn logs(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::containers::LogsRequest, _: ::ttrpc::r#async::ServerStreamSender<super::containers::LogsResponse>) -> ::ttrpc::Result<()> {
@@ -434,7 +431,7 @@ pub trait Containers: Sync {
     async fn stats(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::containers::StatsRequest) -> ::ttrpc::Result<super::containers::StatsResponse> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.Containers/Stats is not supported".to_string())))
     }
-    async fn diff(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::containers::DiffRequest) -> ::ttrpc::Result<super::containers::DiffResponse> {
+    async fn diff(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::containers::DiffRequest, _: ::ttrpc::r#async::ServerStreamSender<super::parts::Part>) -> ::ttrpc::Result<()> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.Containers/Diff is not supported".to_string())))
     }
     async fn copy_out(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: ::ttrpc::r#async::ServerStream<super::containers::CopyOutResponse, super::containers::CopyOutRequest>) -> ::ttrpc::Result<()> {
@@ -492,11 +489,11 @@ pub fn create_containers(service: Arc<dyn Containers + Send + Sync>) -> HashMap<
     methods.insert("Update".to_string(),
                     Box::new(UpdateMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
 
-    methods.insert("List".to_string(),
-                    Box::new(ListMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
+    streams.insert("List".to_string(),
+                    Arc::new(ListMethod{service: service.clone()}) as Arc<dyn ::ttrpc::r#async::StreamHandler + Send + Sync>);
 
-    methods.insert("Inspect".to_string(),
-                    Box::new(InspectMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
+    streams.insert("Inspect".to_string(),
+                    Arc::new(InspectMethod{service: service.clone()}) as Arc<dyn ::ttrpc::r#async::StreamHandler + Send + Sync>);
 
     streams.insert("Logs".to_string(),
                     Arc::new(LogsMethod{service: service.clone()}) as Arc<dyn ::ttrpc::r#async::StreamHandler + Send + Sync>);
@@ -507,8 +504,8 @@ pub fn create_containers(service: Arc<dyn Containers + Send + Sync>) -> HashMap<
     methods.insert("Stats".to_string(),
                     Box::new(StatsMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
 
-    methods.insert("Diff".to_string(),
-                    Box::new(DiffMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
+    streams.insert("Diff".to_string(),
+                    Arc::new(DiffMethod{service: service.clone()}) as Arc<dyn ::ttrpc::r#async::StreamHandler + Send + Sync>);
 
     streams.insert("CopyOut".to_string(),
                     Arc::new(CopyOutMethod{service: service.clone()}) as Arc<dyn ::ttrpc::r#async::StreamHandler + Send + Sync>);

@@ -38,14 +38,12 @@ impl ImagesClient {
         ::ttrpc::async_client_stream!(self, ctx, "caisson.v1.Images", "Export");
     }
 
-    pub async fn list(&self, ctx: ttrpc::context::Context, req: &super::images::ListImagesRequest) -> ::ttrpc::Result<super::images::ListImagesResponse> {
-        let mut cres = super::images::ListImagesResponse::new();
-        ::ttrpc::async_client_request!(self, ctx, req, "caisson.v1.Images", "List", cres);
+    pub async fn list(&self, ctx: ttrpc::context::Context, req: &super::images::ListImagesRequest) -> ::ttrpc::Result<::ttrpc::r#async::ClientStreamReceiver<super::parts::Part>> {
+        ::ttrpc::async_client_stream_receive!(self, ctx, req, "caisson.v1.Images", "List");
     }
 
-    pub async fn inspect(&self, ctx: ttrpc::context::Context, req: &super::images::InspectImageRequest) -> ::ttrpc::Result<super::images::InspectImageResponse> {
-        let mut cres = super::images::InspectImageResponse::new();
-        ::ttrpc::async_client_request!(self, ctx, req, "caisson.v1.Images", "Inspect", cres);
+    pub async fn inspect(&self, ctx: ttrpc::context::Context, req: &super::images::InspectImageRequest) -> ::ttrpc::Result<::ttrpc::r#async::ClientStreamReceiver<super::parts::Part>> {
+        ::ttrpc::async_client_stream_receive!(self, ctx, req, "caisson.v1.Images", "Inspect");
     }
 
     pub async fn tag(&self, ctx: ttrpc::context::Context, req: &super::images::TagImageRequest) -> ::ttrpc::Result<super::images::TagImageResponse> {
@@ -63,14 +61,12 @@ impl ImagesClient {
         ::ttrpc::async_client_request!(self, ctx, req, "caisson.v1.Images", "Prune", cres);
     }
 
-    pub async fn history(&self, ctx: ttrpc::context::Context, req: &super::images::HistoryRequest) -> ::ttrpc::Result<super::images::HistoryResponse> {
-        let mut cres = super::images::HistoryResponse::new();
-        ::ttrpc::async_client_request!(self, ctx, req, "caisson.v1.Images", "History", cres);
+    pub async fn history(&self, ctx: ttrpc::context::Context, req: &super::images::HistoryRequest) -> ::ttrpc::Result<::ttrpc::r#async::ClientStreamReceiver<super::parts::Part>> {
+        ::ttrpc::async_client_stream_receive!(self, ctx, req, "caisson.v1.Images", "History");
     }
 
-    pub async fn verify(&self, ctx: ttrpc::context::Context, req: &super::images::VerifyImagesRequest) -> ::ttrpc::Result<super::images::VerifyImagesResponse> {
-        let mut cres = super::images::VerifyImagesResponse::new();
-        ::ttrpc::async_client_request!(self, ctx, req, "caisson.v1.Images", "Verify", cres);
+    pub async fn verify(&self, ctx: ttrpc::context::Context, req: &super::images::VerifyImagesRequest) -> ::ttrpc::Result<::ttrpc::r#async::ClientStreamReceiver<super::parts::Part>> {
+        ::ttrpc::async_client_stream_receive!(self, ctx, req, "caisson.v1.Images", "Verify");
     }
 }
 
@@ -101,9 +97,9 @@ struct ListMethod {
 }
 
 #[async_trait]
-impl ::ttrpc::r#async::MethodHandler for ListMethod {
-    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, req: ::ttrpc::Request) -> ::ttrpc::Result<::ttrpc::Response> {
-        ::ttrpc::async_request_handler!(self, ctx, req, images, ListImagesRequest, list);
+impl ::ttrpc::r#async::StreamHandler for ListMethod {
+    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, mut inner: ::ttrpc::r#async::StreamInner) -> ::ttrpc::Result<Option<::ttrpc::Response>> {
+        ::ttrpc::async_server_streamimg_handler!(self, ctx, inner, images, ListImagesRequest, list);
     }
 }
 
@@ -112,9 +108,9 @@ struct InspectMethod {
 }
 
 #[async_trait]
-impl ::ttrpc::r#async::MethodHandler for InspectMethod {
-    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, req: ::ttrpc::Request) -> ::ttrpc::Result<::ttrpc::Response> {
-        ::ttrpc::async_request_handler!(self, ctx, req, images, InspectImageRequest, inspect);
+impl ::ttrpc::r#async::StreamHandler for InspectMethod {
+    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, mut inner: ::ttrpc::r#async::StreamInner) -> ::ttrpc::Result<Option<::ttrpc::Response>> {
+        ::ttrpc::async_server_streamimg_handler!(self, ctx, inner, images, InspectImageRequest, inspect);
     }
 }
 
@@ -156,9 +152,9 @@ struct HistoryMethod {
 }
 
 #[async_trait]
-impl ::ttrpc::r#async::MethodHandler for HistoryMethod {
-    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, req: ::ttrpc::Request) -> ::ttrpc::Result<::ttrpc::Response> {
-        ::ttrpc::async_request_handler!(self, ctx, req, images, HistoryRequest, history);
+impl ::ttrpc::r#async::StreamHandler for HistoryMethod {
+    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, mut inner: ::ttrpc::r#async::StreamInner) -> ::ttrpc::Result<Option<::ttrpc::Response>> {
+        ::ttrpc::async_server_streamimg_handler!(self, ctx, inner, images, HistoryRequest, history);
     }
 }
 
@@ -167,9 +163,9 @@ struct VerifyMethod {
 }
 
 #[async_trait]
-impl ::ttrpc::r#async::MethodHandler for VerifyMethod {
-    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, req: ::ttrpc::Request) -> ::ttrpc::Result<::ttrpc::Response> {
-        ::ttrpc::async_request_handler!(self, ctx, req, images, VerifyImagesRequest, verify);
+impl ::ttrpc::r#async::StreamHandler for VerifyMethod {
+    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, mut inner: ::ttrpc::r#async::StreamInner) -> ::ttrpc::Result<Option<::ttrpc::Response>> {
+        ::ttrpc::async_server_streamimg_handler!(self, ctx, inner, images, VerifyImagesRequest, verify);
     }
 }
 
@@ -181,10 +177,10 @@ pub trait Images: Sync {
     async fn export(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: ::ttrpc::r#async::ServerStream<super::images::ExportImagesResponse, super::images::ExportImagesRequest>) -> ::ttrpc::Result<()> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.Images/Export is not supported".to_string())))
     }
-    async fn list(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::images::ListImagesRequest) -> ::ttrpc::Result<super::images::ListImagesResponse> {
+    async fn list(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::images::ListImagesRequest, _: ::ttrpc::r#async::ServerStreamSender<super::parts::Part>) -> ::ttrpc::Result<()> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.Images/List is not supported".to_string())))
     }
-    async fn inspect(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::images::InspectImageRequest) -> ::ttrpc::Result<super::images::InspectImageResponse> {
+    async fn inspect(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::images::InspectImageRequest, _: ::ttrpc::r#async::ServerStreamSender<super::parts::Part>) -> ::ttrpc::Result<()> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.Images/Inspect is not supported".to_string())))
     }
     async fn tag(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::images::TagImageRequest) -> ::ttrpc::Result<super::images::TagImageResponse> {
@@ -196,10 +192,10 @@ pub trait Images: Sync {
     async fn prune(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::images::PruneImagesRequest) -> ::ttrpc::Result<super::images::PruneImagesResponse> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.Images/Prune is not supported".to_string())))
     }
-    async fn history(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::images::HistoryRequest) -> ::ttrpc::Result<super::images::HistoryResponse> {
+    async fn history(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::images::HistoryRequest, _: ::ttrpc::r#async::ServerStreamSender<super::parts::Part>) -> ::ttrpc::Result<()> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.Images/History is not supported".to_string())))
     }
-    async fn verify(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::images::VerifyImagesRequest) -> ::ttrpc::Result<super::images::VerifyImagesResponse> {
+    async fn verify(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::images::VerifyImagesRequest, _: ::ttrpc::r#async::ServerStreamSender<super::parts::Part>) -> ::ttrpc::Result<()> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.Images/Verify is not supported".to_string())))
     }
 }
@@ -215,11 +211,11 @@ pub fn create_images(service: Arc<dyn Images + Send + Sync>) -> HashMap<String, 
     streams.insert("Export".to_string(),
                     Arc::new(ExportMethod{service: service.clone()}) as Arc<dyn ::ttrpc::r#async::StreamHandler + Send + Sync>);
 
-    methods.insert("List".to_string(),
-                    Box::new(ListMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
+    streams.insert("List".to_string(),
+                    Arc::new(ListMethod{service: service.clone()}) as Arc<dyn ::ttrpc::r#async::StreamHandler + Send + Sync>);
 
-    methods.insert("Inspect".to_string(),
-                    Box::new(InspectMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
+    streams.insert("Inspect".to_string(),
+                    Arc::new(InspectMethod{service: service.clone()}) as Arc<dyn ::ttrpc::r#async::StreamHandler + Send + Sync>);
 
     methods.insert("Tag".to_string(),
                     Box::new(TagMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
@@ -230,11 +226,11 @@ pub fn create_images(service: Arc<dyn Images + Send + Sync>) -> HashMap<String, 
     methods.insert("Prune".to_string(),
                     Box::new(PruneMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
 
-    methods.insert("History".to_string(),
-                    Box::new(HistoryMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
+    streams.insert("History".to_string(),
+                    Arc::new(HistoryMethod{service: service.clone()}) as Arc<dyn ::ttrpc::r#async::StreamHandler + Send + Sync>);
 
-    methods.insert("Verify".to_string(),
-                    Box::new(VerifyMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
+    streams.insert("Verify".to_string(),
+                    Arc::new(VerifyMethod{service: service.clone()}) as Arc<dyn ::ttrpc::r#async::StreamHandler + Send + Sync>);
 
     ret.insert("caisson.v1.Images".to_string(), ::ttrpc::r#async::Service{ methods, streams });
     ret

@@ -14,5 +14,6 @@ pub mod containers;
 pub mod containers_ttrpc;
 pub mod images;
 pub mod images_ttrpc;
+pub mod parts;
 pub mod system;
 pub mod system_ttrpc;

@@ -40,9 +40,8 @@ impl SystemClient {
         ::ttrpc::async_client_request!(self, ctx, req, "caisson.v1.System", "Info", cres);
     }
 
-    pub async fn disk_usage(&self, ctx: ttrpc::context::Context, req: &super::system::DiskUsageRequest) -> ::ttrpc::Result<super::system::DiskUsageResponse> {
-        let mut cres = super::system::DiskUsageResponse::new();
-        ::ttrpc::async_client_request!(self, ctx, req, "caisson.v1.System", "DiskUsage", cres);
+    pub async fn disk_usage(&self, ctx: ttrpc::context::Context, req: &super::system::DiskUsageRequest) -> ::ttrpc::Result<::ttrpc::r#async::ClientStreamReceiver<super::parts::Part>> {
+        ::ttrpc::async_client_stream_receive!(self, ctx, req, "caisson.v1.System", "DiskUsage");
     }
 
     pub async fn events(&self, ctx: ttrpc::context::Context, req: &super::system::EventsRequest) -> ::ttrpc::Result<::ttrpc::r#async::ClientStreamReceiver<super::system::Event>> {
@@ -77,9 +76,9 @@ struct DiskUsageMethod {
 }
 
 #[async_trait]
-impl ::ttrpc::r#async::MethodHandler for DiskUsageMethod {
-    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, req: ::ttrpc::Request) -> ::ttrpc::Result<::ttrpc::Response> {
-        ::ttrpc::async_request_handler!(self, ctx, req, system, DiskUsageRequest, disk_usage);
+impl ::ttrpc::r#async::StreamHandler for DiskUsageMethod {
+    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, mut inner: ::ttrpc::r#async::StreamInner) -> ::ttrpc::Result<Option<::ttrpc::Response>> {
+        ::ttrpc::async_server_streamimg_handler!(self, ctx, inner, system, DiskUsageRequest, disk_usage);
     }
 }
 
@@ -102,7 +101,7 @@ pub trait System: Sync {
     async fn info(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::system::InfoRequest) -> ::ttrpc::Result<super::system::InfoResponse> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.System/Info is not supported".to_string())))
     }
-    async fn disk_usage(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::system::DiskUsageRequest) -> ::ttrpc::Result<super::system::DiskUsageResponse> {
+    async fn disk_usage(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::system::DiskUsageRequest, _: ::ttrpc::r#async::ServerStreamSender<super::parts::Part>) -> ::ttrpc::Result<()> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.System/DiskUsage is not supported".to_string())))
     }
     async fn events(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::system::EventsRequest, _: ::ttrpc::r#async::ServerStreamSender<super::system::Event>) -> ::ttrpc::Result<()> {
@@ -121,8 +120,8 @@ pub fn create_system(service: Arc<dyn System + Send + Sync>) -> HashMap<String, 
     methods.insert("Info".to_string(),
                     Box::new(InfoMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
 
-    methods.insert("DiskUsage".to_string(),
-                    Box::new(DiskUsageMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
+    streams.insert("DiskUsage".to_string(),
+                    Arc::new(DiskUsageMethod{service: service.clone()}) as Arc<dyn ::ttrpc::r#async::StreamHandler + Send + Sync>);
 
     streams.insert("Events".to_string(),
                     Arc::new(EventsMethod{service: service.clone()}) as Arc<dyn ::ttrpc::r#async::StreamHandler + Send + Sync>);
@@ -148,14 +147,12 @@ impl VolumesClient {
         ::ttrpc::async_client_request!(self, ctx, req, "caisson.v1.Volumes", "Create", cres);
     }
 
-    pub async fn list(&self, ctx: ttrpc::context::Context, req: &super::system::ListVolumesRequest) -> ::ttrpc::Result<super::system::ListVolumesResponse> {
-        let mut cres = super::system::ListVolumesResponse::new();
-        ::ttrpc::async_client_request!(self, ctx, req, "caisson.v1.Volumes", "List", cres);
+    pub async fn list(&self, ctx: ttrpc::context::Context, req: &super::system::ListVolumesRequest) -> ::ttrpc::Result<::ttrpc::r#async::ClientStreamReceiver<super::parts::Part>> {
+        ::ttrpc::async_client_stream_receive!(self, ctx, req, "caisson.v1.Volumes", "List");
     }
 
-    pub async fn inspect(&self, ctx: ttrpc::context::Context, req: &super::system::InspectVolumeRequest) -> ::ttrpc::Result<super::system::InspectVolumeResponse> {
-        let mut cres = super::system::InspectVolumeResponse::new();
-        ::ttrpc::async_client_request!(self, ctx, req, "caisson.v1.Volumes", "Inspect", cres);
+    pub async fn inspect(&self, ctx: ttrpc::context::Context, req: &super::system::InspectVolumeRequest) -> ::ttrpc::Result<::ttrpc::r#async::ClientStreamReceiver<super::parts::Part>> {
+        ::ttrpc::async_client_stream_receive!(self, ctx, req, "caisson.v1.Volumes", "Inspect");
     }
 
     pub async fn remove(&self, ctx: ttrpc::context::Context, req: &super::system::RemoveVolumeRequest) -> ::ttrpc::Result<super::system::RemoveVolumeResponse> {
@@ -185,9 +182,9 @@ struct ListMethod {
 }
 
 #[async_trait]
-impl ::ttrpc::r#async::MethodHandler for ListMethod {
-    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, req: ::ttrpc::Request) -> ::ttrpc::Result<::ttrpc::Response> {
-        ::ttrpc::async_request_handler!(self, ctx, req, system, ListVolumesRequest, list);
+impl ::ttrpc::r#async::StreamHandler for ListMethod {
+    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, mut inner: ::ttrpc::r#async::StreamInner) -> ::ttrpc::Result<Option<::ttrpc::Response>> {
+        ::ttrpc::async_server_streamimg_handler!(self, ctx, inner, system, ListVolumesRequest, list);
     }
 }
 
@@ -196,9 +193,9 @@ struct InspectMethod {
 }
 
 #[async_trait]
-impl ::ttrpc::r#async::MethodHandler for InspectMethod {
-    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, req: ::ttrpc::Request) -> ::ttrpc::Result<::ttrpc::Response> {
-        ::ttrpc::async_request_handler!(self, ctx, req, system, InspectVolumeRequest, inspect);
+impl ::ttrpc::r#async::StreamHandler for InspectMethod {
+    async fn handler(&self, ctx: ::ttrpc::r#async::TtrpcContext, mut inner: ::ttrpc::r#async::StreamInner) -> ::ttrpc::Result<Option<::ttrpc::Response>> {
+        ::ttrpc::async_server_streamimg_handler!(self, ctx, inner, system, InspectVolumeRequest, inspect);
     }
 }
 
@@ -229,10 +226,10 @@ pub trait Volumes: Sync {
     async fn create(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::system::CreateVolumeRequest) -> ::ttrpc::Result<super::system::CreateVolumeResponse> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.Volumes/Create is not supported".to_string())))
     }
-    async fn list(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::system::ListVolumesRequest) -> ::ttrpc::Result<super::system::ListVolumesResponse> {
+    async fn list(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::system::ListVolumesRequest, _: ::ttrpc::r#async::ServerStreamSender<super::parts::Part>) -> ::ttrpc::Result<()> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.Volumes/List is not supported".to_string())))
     }
-    async fn inspect(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::system::InspectVolumeRequest) -> ::ttrpc::Result<super::system::InspectVolumeResponse> {
+    async fn inspect(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::system::InspectVolumeRequest, _: ::ttrpc::r#async::ServerStreamSender<super::parts::Part>) -> ::ttrpc::Result<()> {
         Err(::ttrpc::Error::RpcStatus(::ttrpc::get_status(::ttrpc::Code::NOT_FOUND, "/caisson.v1.Volumes/Inspect is not supported".to_string())))
     }
     async fn remove(&self, _ctx: &::ttrpc::r#async::TtrpcContext, _: super::system::RemoveVolumeRequest) -> ::ttrpc::Result<super::system::RemoveVolumeResponse> {
@@ -246,16 +243,16 @@ pub trait Volumes: Sync {
 pub fn create_volumes(service: Arc<dyn Volumes + Send + Sync>) -> HashMap<String, ::ttrpc::r#async::Service> {
     let mut ret = HashMap::new();
     let mut methods = HashMap::new();
-    let streams = HashMap::new();
+    let mut streams = HashMap::new();
 
     methods.insert("Create".to_string(),
                     Box::new(CreateMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
 
-    methods.insert("List".to_string(),
-                    Box::new(ListMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
+    streams.insert("List".to_string(),
+                    Arc::new(ListMethod{service: service.clone()}) as Arc<dyn ::ttrpc::r#async::StreamHandler + Send + Sync>);
 
-    methods.insert("Inspect".to_string(),
-                    Box::new(InspectMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);
+    streams.insert("Inspect".to_string(),
+                    Arc::new(InspectMethod{service: service.clone()}) as Arc<dyn ::ttrpc::r#async::StreamHandler + Send + Sync>);
 
     methods.insert("Remove".to_string(),
                     Box::new(RemoveMethod{service: service.clone()}) as Box<dyn ::ttrpc::r#async::MethodHandler + Send + Sync>);

@@ -8,7 +8,6 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use redb::Durability;
 use rustix::fs::Stat;
 
 use super::rows::{self, BLOBS, Graph, LAYERS, LayerRow, Tables};
@@ -107,7 +106,6 @@ impl Store {
         let files = lock(&self.files);
         // Before the rows are read: a layer that gets its row meanwhile is fresh until then.
         let fresh = lock(&self.fresh);
-        let mut freed = 0;
         // What becomes useless while this looks is collected by who makes it so.
         let graph = self.read()?;
         if graph.is_all_held() {
@@ -115,7 +113,8 @@ impl Store {
             drop((files, fresh));
             return self.empty_trash().map(|()| 0);
         }
-        let graph = self.write(Durability::Immediate, |transaction| {
+        let (graph, freed) = self.write_freeing(|transaction| {
+            let mut freed = 0;
             let mut graph = transaction.graph()?;
             let holders = graph.holders();
             for (digest, row) in &graph.blobs {
@@ -136,7 +135,7 @@ impl Store {
             graph
                 .layers
                 .retain(|digest, _| holders.layers.contains_key(digest));
-            Ok(graph)
+            Ok((graph, freed))
         })?;
         self.sweep(&graph, &fresh)?;
         drop((files, fresh));
@@ -186,6 +185,7 @@ impl Store {
             let path = trash.join(&name);
             forgive(remove_tree(&path).with_context(|| format!("remove {}", path.display())));
         }
+        self.database.keep_reserve();
         Ok(())
     }
 

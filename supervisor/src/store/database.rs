@@ -12,9 +12,12 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use anyhow::{Context, Result};
 use redb::{ReadTransaction, ReadableDatabase as _, WriteTransaction};
 
+use super::reserve::{Reserve, is_full};
+
 #[derive(Debug)]
 pub(crate) struct Database {
     path: PathBuf,
+    reserve: Reserve,
     /// None if it could not be opened again. Held for writing only then, and for reading as long as there is a transaction.
     open: RwLock<Option<redb::Database>>,
     /// Something has gone wrong that may have been the disk.
@@ -62,9 +65,12 @@ impl DerefMut for Transaction<'_> {
 
 impl Database {
     pub(super) fn open(path: PathBuf) -> Result<Self> {
-        let database = open(&path)?;
+        let reserve = Reserve(path.with_file_name("reserve"));
+        // That one was full when a daemon ended is no reason not to start another.
+        let database = with(&reserve, || open(&path))?;
         Ok(Self {
             path,
+            reserve,
             open: RwLock::new(Some(database)),
             doubtful: AtomicBool::new(false),
             generation: AtomicU64::new(0),
@@ -74,6 +80,16 @@ impl Database {
     /// Stays as it is while there is a transaction.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Writes what makes room on the disk: on a full one, with the room that is kept for this.
+    pub(crate) fn freeing<T>(&self, write: impl Fn() -> Result<T>) -> Result<T> {
+        with(&self.reserve, write)
+    }
+
+    /// Keeps room for that, if there is some again.
+    pub(super) fn keep_reserve(&self) {
+        self.reserve.keep();
     }
 
     /// No other may be begun before this one has ended.
@@ -116,6 +132,16 @@ impl Database {
             }
         }
         Ok(self.open.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn with<T>(reserve: &Reserve, write: impl Fn() -> Result<T>) -> Result<T> {
+    match write() {
+        Err(error) if is_full(&error) => {
+            reserve.give();
+            write()
+        }
+        done => done,
     }
 }
 

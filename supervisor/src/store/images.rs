@@ -150,7 +150,7 @@ impl Store {
     /// Takes a name from an image; with its last name, or named by its id, the image goes. One that a container uses stays, unless `force`
     /// takes its names.
     pub fn remove(&self, name_or_id: &str, force: bool) -> Result<Removed> {
-        let mut removed = self.write(Durability::Immediate, |transaction| {
+        let mut removed = self.write_freeing(|transaction| {
             let graph = transaction.graph()?;
             let (manifest, name) = graph.find(name_or_id)?;
             let key = manifest.to_string();
@@ -182,7 +182,7 @@ impl Store {
 
     /// Removes images that no container uses: those without a name, or `all`.
     pub fn prune(&self, all: bool) -> Result<Removed> {
-        let mut removed = self.write(Durability::Immediate, |transaction| {
+        let mut removed = self.write_freeing(|transaction| {
             let graph = transaction.graph()?;
             let mut removed = Removed::default();
             for (key, row) in &graph.images {

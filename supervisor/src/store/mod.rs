@@ -5,6 +5,7 @@
 //! | path | what |
 //! |---|---|
 //! | `caisson.redb` | the database; locked while the store is open |
+//! | `reserve` | room for what removes things from a full disk |
 //! | `blobs/sha256/DIGITS` | manifests, configurations and layers as they came |
 //! | `ingests/DIGITS/data` | what is on its way to become a blob |
 //! | `layers/N` | a layer's files, unpacked once; read by all containers |
@@ -22,6 +23,7 @@ mod database;
 mod images;
 mod operation;
 mod refusal;
+mod reserve;
 mod rows;
 mod snapshots;
 mod verify;
@@ -200,7 +202,8 @@ impl Store {
 
     /// Nothing is under way now: what leases hold and what has no row is left over.
     fn recover(&self) -> Result<()> {
-        self.write(Durability::Immediate, |transaction| {
+        // On a disk that is full, too: nothing can be removed from it without a daemon.
+        self.write_freeing(|transaction| {
             rows::prepare(transaction)?;
             for lease in transaction.graph()?.leases.keys() {
                 rows::delete(transaction, LEASES, lease)?;
@@ -250,6 +253,12 @@ impl Store {
     fn read(&self) -> Result<Graph> {
         let read = self.database.read(|transaction| transaction.graph());
         read.context("read the database")
+    }
+
+    /// One transaction, after which something can go from the disk.
+    fn write_freeing<T>(&self, how: impl Fn(&WriteTransaction) -> Result<T>) -> Result<T> {
+        self.database
+            .freeing(|| self.write(Durability::Immediate, &how))
     }
 
     /// One transaction: all of it, or nothing.

@@ -137,9 +137,7 @@ impl Store {
 
     /// Removes what a container has changed, and nothing else. One that has nothing is none the worse.
     pub fn remove_snapshot(&self, container: &str) -> Result<()> {
-        self.write(Durability::Immediate, |transaction| {
-            rows::delete(transaction, SNAPSHOTS, container)
-        })?;
+        self.write_freeing(|transaction| rows::delete(transaction, SNAPSHOTS, container))?;
         self.collect().map(drop)
     }
 

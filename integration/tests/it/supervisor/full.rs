@@ -67,3 +67,56 @@ fn a_daemon_whose_disk_was_full_works_again_as_soon_as_there_is_space() {
         nix::mount::umount(&root).unwrap();
     });
 }
+
+/// Makes volumes with records of this size until there is no room for one more.
+fn fill_database(supervisor: &Supervisor, label: &str) {
+    for number in 0.. {
+        let name = format!("v{}-{number}", label.len());
+        let made = supervisor.ctl(&["volume", "create", "--label", label, &name]);
+        if !made.status.success() {
+            made.says("No space left on device");
+            return;
+        }
+        assert!(number < 1000, "the disk is not full");
+    }
+}
+
+#[test]
+fn what_is_removed_makes_room_on_a_disk_that_is_full_to_the_last_page() {
+    require!(containers, busybox);
+    host::in_own_mounts(|| {
+        let supervisor = Supervisor::without_image();
+        let root = supervisor.scratch.dir("root");
+        let size = Some("size=64m,mode=711");
+        mount(Some("tmpfs"), &root, Some("tmpfs"), MsFlags::empty(), size).unwrap();
+        supervisor.import();
+        supervisor.says(&["run", "--name", "box", IMAGE, "sh", "-c", "echo a >/a"]);
+        let lives = supervisor.detached(&["-v", "data:/data"], "sleep 1000");
+        let (filling, reserve) = (
+            supervisor.scratch.name("root/filling"),
+            supervisor.scratch.path().join("root/reserve"),
+        );
+        fill(&filling);
+        for label in [&label(), "none"] {
+            fill_database(&supervisor, label);
+        }
+        // Nothing of it is left for the next daemon either.
+        supervisor.crash();
+        fill_database(&supervisor, "again");
+        assert!(reserve.exists());
+        supervisor.says(&["rm", "-f", &lives]);
+        supervisor.says(&["volume", "rm", "data"]);
+        std::fs::remove_file(&filling).unwrap();
+        supervisor.says(&["system", "prune", "-af"]);
+        assert_eq!(supervisor.says(&["ps", "-aq"]), "");
+        assert_eq!(supervisor.says(&["images", "-q"]), "");
+        // For the next time.
+        assert_eq!(std::fs::metadata(&reserve).unwrap().len(), 1 << 20);
+        std::fs::remove_file(&reserve).unwrap();
+        supervisor.crash();
+        supervisor.says(&["ps"]);
+        assert!(reserve.exists());
+        supervisor.crash();
+        nix::mount::umount(&root).unwrap();
+    });
+}

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use integration::store::{Tar, saved_with};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{place, require};
+use serde_json::{Value, json};
 
 fn names(supervisor: &Supervisor, list: &[&str], field: &str, filters: &[&str]) -> String {
     let mut words = list.to_vec();
@@ -292,4 +294,85 @@ fn what_is_done_with_things_can_be_said_by_their_kind() {
         .ctl(&["container", "nonsense"])
         .failure()
         .says("(see 'caissonctl container --help')");
+}
+
+#[test]
+fn events_are_filtered() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for name in ["one", "two"] {
+        supervisor.says(&["create", "--name", name, IMAGE, "true"]);
+    }
+    supervisor.says(&["volume", "create", "v"]);
+    let events = |filters: &[&str]| {
+        let until = ["--since", "1", "--until", "0s", "--format", "{{.Action}}"];
+        let mut words = [&["events"], &until[..]].concat();
+        filters
+            .iter()
+            .for_each(|filter| words.extend(["-f", filter]));
+        supervisor.says(&words).replace('\n', " ")
+    };
+    assert_eq!(events(&["container=one"]), "create");
+    assert_eq!(
+        events(&["container=one", "container=two", "event=create"]),
+        "create create"
+    );
+    assert_eq!(events(&["type=image", "type=volume"]), "import create");
+    assert_eq!(events(&["type=image", "event=create"]), "");
+    let refused = supervisor
+        .ctl(&["events", "--until", "0s", "-f", "nonsense=1"])
+        .failure();
+    refused.says("invalid filter 'nonsense'");
+}
+
+/// More than a message of the interface holds.
+#[test]
+fn what_is_large_is_listed_inspected_and_removed_like_all_else() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let labels = (0..50_000).map(|number| (format!("label-{number}"), json!("of many")));
+    let labels: serde_json::Map<_, _> = labels.collect();
+    for (name, config) in [
+        (
+            "long:1",
+            json!({ "Labels": { "l": "x".repeat(7_000_000) } }),
+        ),
+        ("many:1", json!({ "Labels": labels })),
+        (
+            "words:1",
+            json!({ "Cmd": ["echo", "x".repeat(3_000_000), "y".repeat(2_000_000)] }),
+        ),
+    ] {
+        let layer = Tar::new().file("name", name.as_bytes());
+        let archive = supervisor.scratch.name("large.tar");
+        place::write(archive.as_ref(), saved_with(name, &[layer], &config));
+        let loaded = supervisor.says(&["load", "-i", &archive]);
+        assert!(
+            loaded.ends_with(&format!("Loaded image: {name}")),
+            "{loaded}"
+        );
+        let of_image = supervisor.says(&["inspect", name]);
+        assert!(of_image.len() > 1_500_000, "{name}: {}", of_image.len());
+        supervisor.says(&["history", "-q", name]);
+        supervisor.says(&["create", "--name", &name.replace(':', "-"), name, "true"]);
+    }
+    let label = format!("l={}", "x".repeat(120_000));
+    for number in 0..45 {
+        let name = format!("small-{number}");
+        supervisor.says(&["create", "--name", &name, "--label", &label, IMAGE, "true"]);
+    }
+    assert_eq!(supervisor.says(&["images", "-q"]).lines().count(), 4);
+    assert_eq!(supervisor.says(&["ps", "-aq"]).lines().count(), 48);
+    let one: Value = serde_json::from_str(&supervisor.says(&["inspect", "long-1"])).unwrap();
+    let label = one[0]["Config"]["Labels"]["l"].as_str().unwrap();
+    assert_eq!(label.len(), 7_000_000);
+    supervisor.says(&["system", "df", "-v"]);
+    let names = supervisor.says(&["system", "df", "-v", "--format", "{{.Name}}"]);
+    assert!(!names.contains('…'), "{names}");
+    supervisor.says(&["container", "prune", "-f"]);
+    assert_eq!(supervisor.says(&["ps", "-aq"]), "");
+    supervisor.says(&["rmi", "long:1"]);
+    let pruned = supervisor.says(&["system", "prune", "-af"]);
+    assert!(pruned.contains("Deleted: sha256:"), "{pruned}");
+    assert_eq!(supervisor.says(&["images", "-q"]), "");
 }

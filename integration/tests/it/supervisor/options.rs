@@ -672,3 +672,81 @@ fn a_daemon_is_the_same_whoever_started_it() {
     let seen = supervisor.says(&["run", "--rm", "--user", "web", IMAGE, "sh", "-c", script]);
     assert_eq!(seen, "1024\nread");
 }
+
+#[test]
+fn who_shares_a_network_shares_its_names() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let flags = [
+        "--name",
+        "first",
+        "--hostname",
+        "of-first",
+        "--add-host",
+        "db:10.0.0.1",
+    ];
+    supervisor.detached(&flags, "sleep 1000");
+    supervisor.detached(
+        &["--name", "second", "--network", "container:first"],
+        "sleep 1000",
+    );
+    let script = "hostname; cat /etc/hostname /etc/hosts";
+    let of = |container: &str| supervisor.says(&["exec", container, "sh", "-c", script]);
+    let names = of("first");
+    assert!(
+        names.starts_with("of-first\nof-first\n") && names.contains("10.0.0.1\tdb"),
+        "{names}"
+    );
+    assert_eq!(of("second"), names);
+    assert_eq!(
+        supervisor.field("second", "{{.Config.Hostname}}"),
+        "of-first"
+    );
+    supervisor.says(&[
+        "exec",
+        "first",
+        "sh",
+        "-c",
+        "echo 10.0.0.2 late >>/etc/hosts",
+    ]);
+    assert!(of("second").contains("late"));
+    let third = [
+        "run",
+        "--network",
+        "container:second",
+        IMAGE,
+        "sh",
+        "-c",
+        script,
+    ];
+    assert_eq!(supervisor.says(&third), of("first"));
+    for option in [
+        ["--hostname", "own"],
+        ["--add-host", "a:1.1.1.1"],
+        ["--dns", "1.1.1.1"],
+    ] {
+        let words = [
+            &["create", "--network", "container:first"],
+            &option[..],
+            &[IMAGE, "true"],
+        ]
+        .concat();
+        supervisor
+            .ctl(&words)
+            .failure()
+            .says("conflicting options: ");
+    }
+}
+
+#[test]
+fn a_negative_number_is_one_behind_a_space_too() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let id = supervisor.says(&["create", "--stop-timeout", "-1", IMAGE, "true"]);
+    assert_eq!(supervisor.field(&id, "{{.Config.StopTimeout}}"), "-1");
+    supervisor.says(&["stop", "-t", "-1", &id]);
+    let refused = supervisor
+        .ctl(&["create", "--shm-size", "-1", IMAGE])
+        .failure();
+    refused.says("cannot be negative");
+}

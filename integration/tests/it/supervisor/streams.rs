@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 
 use integration::place::Scratch;
 use integration::require;
-use integration::runtime::finish;
+use integration::runtime::{Running, finish};
 use integration::supervisor::{IMAGE, Supervisor};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::Signal;
@@ -473,4 +473,55 @@ fn what_a_full_disk_does_not_take_of_the_output_is_told() {
         let warning = format!("{missing} bytes of output could not be written");
         assert!(said.contains(&warning), "{said}");
     }
+}
+
+#[test]
+fn the_end_of_a_clients_input_is_that_of_a_container_which_was_run_for_it_only() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "while read line; do echo got $line; done; echo over";
+    let id = supervisor.detached(&["-i"], script);
+    for word in ["one", "two", "three"] {
+        let line = format!("echo {word} | $ctl attach {id}");
+        let mut attached = Running::start(supervisor.in_shell(&line));
+        assert_eq!(attached.stdout.line(), format!("got {word}"));
+    }
+    supervisor.says(&["rm", "-f", &id]);
+    let line = format!("echo four | $ctl run -i --rm {IMAGE} sh -c '{script}'");
+    let ended = finish(supervisor.in_shell(&line)).success();
+    assert_eq!(ended.stdout, "got four\nover\n");
+    let line =
+        format!("id=$($ctl create -i {IMAGE} sh -c '{script}'); echo five | $ctl start -ai $id");
+    let ended = finish(supervisor.in_shell(&line)).success();
+    assert_eq!(ended.stdout, "got five\nover\n");
+}
+
+#[test]
+fn what_is_started_again_has_not_ended_for_who_waits_and_who_is_attached() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let policy = ["--restart", "on-failure:2"];
+    let words = [
+        "run",
+        policy[0],
+        policy[1],
+        IMAGE,
+        "sh",
+        "-c",
+        "echo a; exit 3",
+    ];
+    let ended = supervisor.ctl(&words);
+    assert_eq!((ended.code(), &*ended.stdout), (3, "a\na\na\n"));
+    let id = supervisor.detached(&policy, "exit 4");
+    assert_eq!(supervisor.says(&["wait", &id]), "4");
+    assert_eq!(supervisor.field(&id, "{{.RestartCount}}"), "2");
+    assert_eq!(supervisor.says(&["wait", &id]), "4");
+    // Nor is it over before somebody says so.
+    let id = supervisor.detached(&["--restart", "always"], "exit 5");
+    let waiting = supervisor.start(&["wait", &id]);
+    let mut events = supervisor.start(&["events", "--since", "1", "-f", "event=start"]);
+    while !events.stdout.line().contains(&id) {}
+    events.stdout.until(&id);
+    supervisor.says(&["stop", &id]);
+    assert_eq!(waiting.wait().success().stdout, "5\n");
 }
