@@ -67,7 +67,7 @@ pub(crate) async fn attach(
                 shim: &run.shim,
                 exec: "",
                 stdin: stdin.as_deref(),
-                keep: config.keep_stdin,
+                keep: container.config().keep_stdin,
                 sender: sender.clone(),
                 taken: taken_sender.clone(),
                 seen: &seen,
