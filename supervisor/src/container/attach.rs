@@ -2,6 +2,7 @@
 //!
 //! The daemon is a reader here like any other. That it goes away, or that a client is slow, holds no container up and loses no output.
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ use super::log::{Follower, From};
 use super::{Container, Run, Supervisor};
 use crate::daemon::detached;
 use crate::fault::{Fault, Result, Tried as _};
-use crate::protos::containers::{AttachRequest, AttachResponse, attach_request};
+use crate::protos::containers::{AttachRequest, AttachResponse, Input, attach_request};
 use crate::requests::{Requests, attended};
 use crate::shim::Launch;
 
@@ -49,42 +50,27 @@ pub(crate) async fn attach(
     } else if let (Some(size), Ok(shim)) = (to.size.as_ref(), container.shim()) {
         shim.resize("", size.width, size.height).await?;
     }
-    let Some(mut run) = container.run() else {
+    let Some(run) = container.run() else {
         return Err(Fault::precondition(format!(
             "container {} is not running",
             container.name()
         )));
     };
     let (taken_sender, taken) = watch::channel(0);
-    let stdin = (to.stdin && container.config().interactive)
-        .then(|| supervisor.host.bundle(&container.id).join("stdin"));
     let mut output = Output::new(sender.clone(), taken);
     let (to_inputs, mut next) = mpsc::channel(16);
-    let seen = Seen::default();
-    let runs = async {
-        loop {
-            let inputs = Inputs {
-                shim: &run.shim,
-                exec: "",
-                stdin: stdin.as_deref(),
-                keep: container.config().keep_stdin,
-                sender: sender.clone(),
-                taken: taken_sender.clone(),
-                seen: &seen,
-            };
-            tokio::select! {
-                done = follow(&run, &mut follower, &mut output) => done?,
-                failed = inputs.run(&mut next) => return failed,
-            }
-            match container.run_after(&run).await {
-                Some(next) => run = next,
-                None => return over(&container, &run, &output).await,
-            }
-        }
+    let config = container.config();
+    let client = Client {
+        stdin: (to.stdin && config.interactive)
+            .then(|| supervisor.host.bundle(&container.id).join("stdin")),
+        keep: config.keep_stdin,
+        sender: sender.clone(),
+        taken: taken_sender,
+        seen: Seen::default(),
     };
     let attached = async {
         tokio::select! {
-            done = runs => done,
+            done = client.runs(&container, run, &mut follower, &mut output, &mut next) => done,
             () = flow::receive(requests, to_inputs) => Ok(()),
         }
     };
@@ -120,6 +106,48 @@ async fn begin(
         Follower::open(&supervisor.watches, &directory, from).tried(|| "open the log".into())?;
     flow::attached(sender, &container.id, config.terminal).await?;
     Ok(follower)
+}
+
+/// Who is attached.
+struct Client {
+    /// The container's fifo, if he is to write to it.
+    stdin: Option<PathBuf>,
+    keep: bool,
+    sender: SSSender<AttachResponse>,
+    taken: watch::Sender<u64>,
+    seen: Seen,
+}
+
+impl Client {
+    /// From this run to the last one.
+    async fn runs(
+        &self,
+        container: &Container,
+        mut run: Arc<Run>,
+        follower: &mut Follower,
+        output: &mut Output,
+        next: &mut mpsc::Receiver<Input>,
+    ) -> Result<()> {
+        loop {
+            let inputs = Inputs {
+                shim: &run.shim,
+                exec: "",
+                stdin: self.stdin.as_deref(),
+                keep: self.keep,
+                sender: self.sender.clone(),
+                taken: self.taken.clone(),
+                seen: &self.seen,
+            };
+            tokio::select! {
+                done = follow(&run, follower, output) => done?,
+                failed = inputs.run(next) => return failed,
+            }
+            match container.run_after(&run).await {
+                Some(next) => run = next,
+                None => return over(container, &run, output).await,
+            }
+        }
+    }
 }
 
 /// Until the run has ended and all has been read.

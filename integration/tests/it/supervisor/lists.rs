@@ -303,7 +303,7 @@ fn events_are_filtered() {
     for name in ["one", "two"] {
         supervisor.says(&["create", "--name", name, IMAGE, "true"]);
     }
-    supervisor.says(&["volume", "create", "v"]);
+    supervisor.says(&["volume", "create", "data"]);
     let events = |filters: &[&str]| {
         let until = ["--since", "1", "--until", "0s", "--format", "{{.Action}}"];
         let mut words = [&["events"], &until[..]].concat();
@@ -375,4 +375,19 @@ fn what_is_large_is_listed_inspected_and_removed_like_all_else() {
     let pruned = supervisor.says(&["system", "prune", "-af"]);
     assert!(pruned.contains("Deleted: sha256:"), "{pruned}");
     assert_eq!(supervisor.says(&["images", "-q"]), "");
+}
+
+#[test]
+fn templates_find_what_an_image_or_a_container_does_not_have() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let of_image = "{{.Config.Env}} {{.Config.WorkingDir}}{{len .Config.Labels}}";
+    assert_eq!(supervisor.field(IMAGE, of_image), "[] 0");
+    supervisor.says(&["create", "--name", "box", "-l", "a=1", IMAGE, "true"]);
+    let of_container = "{{.NetworkSettings.IPAddress}}{{.HostConfig.Devices}}{{.Config.OnBuild}}";
+    assert_eq!(supervisor.field("box", of_container), "[]<no value>");
+    let labels = r#"{{.Label "a"}}{{.Label "none"}}{{if eq .State "created"}}!{{end}}"#;
+    assert_eq!(supervisor.says(&["ps", "-a", "--format", labels]), "1!");
+    let json = supervisor.says(&["ps", "-a", "--format", "json"]);
+    assert!(!json.contains("\"Label\""), "{json}");
 }
