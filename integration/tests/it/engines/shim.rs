@@ -77,6 +77,61 @@ fn containers_and_their_output_and_end_outlive_a_restart_of_containerd() {
 }
 
 #[test]
+fn what_is_done_with_containers_outlives_a_restart_of_containerd() {
+    require!(throwaway_machine, busybox, containerd);
+    let mut containerd = Containerd::start();
+    containerd.sh("mkfifo shared/go");
+    let shared = containerd.image.bundle.scratch.name("shared");
+    // Its client is cut off, and its output goes to who attaches.
+    let mut client = containerd.running(&format!(
+        "$run --mount type=bind,src={shared},dst=/shared,options=rbind:rw box:latest client \
+            sh -c 'echo ready; read word </shared/go; exit 7'"
+    ));
+    assert_eq!(client.stdout.line(), "ready");
+    containerd.sh("script -qec \"$run -d -t box:latest terminal sleep 1000\" /dev/null </dev/null");
+    containerd.sh("$run -d box:latest paused sleep 1000");
+    let exec = "ctr task exec --exec-id two terminal sh -c 'echo ready; sleep 1000'";
+    let mut exec = containerd.running(exec);
+    assert_eq!(exec.stdout.line(), "ready");
+    containerd.sh("ctr task pause paused");
+    let used = "ctr task metrics terminal | awk '$1 == \"memory.usage\" { print ($2 > 0) }'";
+    assert_eq!(containerd.sh(used).stdout, "1\n");
+    let pids = ["client", "terminal", "paused"].map(|name| containerd.pid(name));
+    containerd.stop();
+    assert_ne!(client.wait().code(), 0);
+    assert_ne!(exec.wait().code(), 0);
+    containerd.go_on();
+    let listed = containerd
+        .sh("ctr task ls | awk '{ print $1, $2, $3 }'")
+        .stdout;
+    for ((name, state), pid) in [
+        ("client", "RUNNING"),
+        ("terminal", "RUNNING"),
+        ("paused", "PAUSED"),
+    ]
+    .into_iter()
+    .zip(pids)
+    {
+        assert!(
+            listed.contains(&format!("{name} {pid} {state}")),
+            "{listed}"
+        );
+    }
+    assert_eq!(containerd.sh(used).stdout, "1\n");
+    containerd.sh("ctr task resume paused && ctr task kill -s KILL paused");
+    containerd.sh("ctr task kill --exec-id two -s KILL terminal");
+    containerd.sh("echo told >shared/go; ctr task kill -s KILL terminal");
+    for pid in pids {
+        assert!(host::await_end(pid));
+    }
+    for (name, code) in [("client", 7), ("terminal", 137), ("paused", 137)] {
+        containerd.sh(&format!("ctr task rm {name} || [ $? = {code} ]"));
+    }
+    containerd.sh("ctr container rm client terminal paused");
+    containerd.assert_empty();
+}
+
+#[test]
 fn of_a_shim_that_is_killed_containerd_learns_and_nothing_is_left() {
     require!(throwaway_machine, busybox, containerd);
     let mut containerd = Containerd::start();
