@@ -39,8 +39,10 @@ pub(super) fn failed(failure: &Failure, steps: &[Step], program: &str) -> Error 
                 (Step::Ids { .. } | Step::Groups(_), Errno::EINVAL) => {
                     " (not mapped in the container's user namespace)"
                 }
-                // What overlayfs says.
-                (Step::Root(_), Errno::ELOOP) if op == Op::CreateSuperblock => {
+                // What overlayfs says; before 6.5, of all layers in one string, when it is mounted.
+                (Step::Root(_), Errno::ELOOP)
+                    if matches!(op, Op::CreateSuperblock | Op::MakeMount) =>
+                {
                     " (an overlay's layer is given twice, or is below another one)"
                 }
                 _ => "",
