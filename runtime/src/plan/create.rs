@@ -111,6 +111,8 @@ pub(crate) fn draft(spec: &Spec, mut options: Options<'_>, faults: &mut Faults) 
         close_from: 3 + options.preserved_fds,
         before_exec,
     };
+    // For what `exec` runs, and wrong already now.
+    faults.keep_in("process.execCPUAffinity", process::affinity(process));
     let rlimits = process::tail(tail, &mut steps, faults);
     let exec = process::exec(process, faults);
     Some(Plan {

@@ -272,8 +272,6 @@ fn attributes(process: &Process, steps: &mut Vec<Step>, faults: &mut Faults) {
     let scheduler = process.scheduler().as_ref().map(sched_attr).transpose();
     let scheduler = faults.keep_in("process.scheduler", scheduler).flatten();
     steps.extend(scheduler.map(Step::Scheduler));
-    // For what `exec` runs, and wrong already now.
-    faults.keep_in("process.execCPUAffinity", affinity(process));
     let priority = process.io_priority().as_ref().map(io_priority).transpose();
     let priority = faults.keep_in("process.ioPriority", priority).flatten();
     steps.extend(priority.map(Step::IoPriority));

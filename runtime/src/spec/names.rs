@@ -4,6 +4,7 @@
 //! Pure. What is looked for are names that begin with a capital, as those of Go's own fields do, none of the specification's does; and
 //! `pagesize`, which runc's own tests say.
 
+use super::field::string_length;
 use serde_json::{Map, Value};
 
 /// Of the parts of `config.json` that are for Linux.
@@ -197,15 +198,10 @@ fn is_kernels(capability: &[u8]) -> bool {
 fn strings(text: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let begin = rest.iter().position(|byte| *byte == b'"')? + 1;
-        let mut escaped = false;
-        let length = rest[begin..].iter().position(|byte| {
-            let ends = *byte == b'"' && !escaped;
-            escaped = *byte == b'\\' && !escaped;
-            ends
-        })?;
-        let (word, behind) = rest[begin..].split_at(length);
-        rest = &behind[1..];
+        let begin = rest.iter().position(|byte| *byte == b'"')?;
+        let length = string_length(&rest[begin..]);
+        let word = rest[begin..].get(1..length - 1)?;
+        rest = &rest[begin + length..];
         Some((word, rest.trim_ascii_start().starts_with(b":")))
     })
 }

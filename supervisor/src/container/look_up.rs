@@ -25,15 +25,16 @@ impl Supervisor {
     pub(crate) fn effective(&self, record: &Record) -> Result<Effective> {
         let image = self.store.image(&record.image_id);
         let image = image.map_err(|error| of_image(&error))?;
-        Ok(self.with_hostname(record, effective(record, &defaults(&image))))
+        Ok(self.effective_with(record, &defaults(&image)))
     }
 
-    /// Unless it was said, that of whose network it is in, or its own.
-    fn with_hostname(&self, record: &Record, mut effective: Effective) -> Effective {
+    /// What the options and the image say together. The hostname is, unless it was said, that of whose network it is in, or its own.
+    fn effective_with(&self, record: &Record, image: &Defaults) -> Effective {
+        let config = record.config.get_or_default();
+        let mut effective = spec::effective(config, image);
         if !effective.hostname.is_empty() {
             return effective;
         }
-        let config = record.config.get_or_default();
         let other = config.network.strip_prefix("container:");
         let other = other.and_then(|id| self.find(id).ok());
         let of_other = other.and_then(|other| self.effective(&other.record()).ok());
@@ -52,7 +53,7 @@ impl Supervisor {
         snapshot: &Snapshot,
     ) -> Result<Found> {
         let config = record.config.get_or_default();
-        let effective = self.with_hostname(record, effective(record, image));
+        let effective = self.effective_with(record, image);
         let hostname = effective.hostname;
         let user = user(snapshot, &effective.user, &config.groups)?;
         for id in [user.uid, user.gid].iter().chain(&user.groups) {
@@ -247,11 +248,6 @@ impl Supervisor {
         }
         Ok(binds)
     }
-}
-
-fn effective(record: &Record, image: &Defaults) -> Effective {
-    let config = record.config.get_or_default();
-    spec::effective(config, image)
 }
 
 /// Where a container's files are.
