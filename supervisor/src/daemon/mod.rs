@@ -16,18 +16,16 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::Path;
 use std::sync::Arc;
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use ttrpc::r#async::Server;
 
 use crate::container::Supervisor;
-use crate::fault::{Fault, Kind, Result, Tried as _};
+use crate::fault::{Fault, Result, Tried as _};
 use crate::host::Host;
 use crate::protos::{containers_ttrpc, images_ttrpc, system_ttrpc};
 use crate::store::Store;
@@ -68,7 +66,6 @@ pub(crate) fn run(arguments: &[std::ffi::OsString]) -> Result<()> {
             .and_then(|()| fs::set_permissions(&directory, private))
             .tried(|| format!("make {}", directory.display()))?;
     }
-    let _only = only(&host.root.join("lock"))?;
     // Nobody is to connect before it is certain that he will be answered.
     let supervisor = open(&host)?;
     let passed = accept::passed(&host.socket)?;
@@ -87,23 +84,6 @@ pub(crate) fn run(arguments: &[std::ffi::OsString]) -> Result<()> {
     made.map(fs::remove_file);
     options.metrics.iter().for_each(metrics::remove);
     Ok(())
-}
-
-/// Two daemons on the same directory would undo each other's work. Held until the end.
-fn only(path: &Path) -> Result<Flock<fs::File>> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path);
-    let file = file.tried(|| format!("open {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-        Fault::of(
-            Kind::AlreadyExists,
-            format!("{}: {errno}: another daemon is running", path.display()),
-        )
-    })
 }
 
 fn open(host: &Host) -> Result<Arc<Supervisor>> {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use anyhow::{Context, Result};
+use nix::fcntl::{Flock, FlockArg};
 use redb::{ReadTransaction, ReadableDatabase as _, WriteTransaction};
 
 use super::reserve::{Reserve, is_full};
@@ -154,8 +155,13 @@ fn open(path: &Path) -> Result<redb::Database> {
         .truncate(false)
         .mode(0o600)
         .open(path);
-    made.and_then(|file| file.set_permissions(Permissions::from_mode(0o600)))
+    let file = made.with_context(story)?;
+    file.set_permissions(Permissions::from_mode(0o600))
         .with_context(story)?;
+    // redb locks it, and has no patience. What a daemon was about to start has a copy of that lock until it executes its program, even if
+    // the daemon was killed meanwhile. Nobody else has, for the store's own lock is ours.
+    let free = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
+    drop(free.with_context(story)?);
     redb::Database::create(path).with_context(story)
 }
 

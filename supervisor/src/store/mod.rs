@@ -4,7 +4,8 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `caisson.redb` | the database; locked while the store is open |
+//! | `lock` | locked while the store is open |
+//! | `caisson.redb` | the database |
 //! | `reserve` | room for what removes things from a full disk |
 //! | `blobs/sha256/DIGITS` | manifests, configurations and layers as they came |
 //! | `ingests/DIGITS/data` | what is on its way to become a blob |
@@ -21,6 +22,7 @@ mod blobs;
 mod collect;
 mod database;
 mod images;
+mod lock;
 mod operation;
 mod refusal;
 mod reserve;
@@ -58,6 +60,8 @@ pub const ROOT: &str = "/var/lib/caisson";
 pub struct Store {
     root: PathBuf,
     database: Database,
+    /// After the database: the next one opens it then.
+    _lock: fs::File,
     /// For names of directories.
     numbers: AtomicU64,
     /// Held while a file and its row do not agree.
@@ -184,10 +188,12 @@ impl Store {
         let root = root
             .canonicalize()
             .with_context(|| format!("open {}", root.display()))?;
+        let lock = lock::take(&root.join("lock"))?;
         let database = Database::open(root.join("caisson.redb"))?;
         let store = Self {
             root,
             database,
+            _lock: lock,
             numbers: AtomicU64::new(0),
             files: Mutex::default(),
             writers: Mutex::default(),

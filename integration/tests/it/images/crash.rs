@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use integration::place;
 use integration::require;
-use integration::runtime::{Finished, finish};
+use integration::runtime::{Finished, Running, deadline, finish};
 use integration::store::{Store, Tar, saved};
+use integration::waiting;
 
 /// What there is on the disk of the store, but for its database and what comes and goes with each command.
 fn files(store: &Store) -> (usize, usize) {
@@ -128,4 +130,26 @@ fn what_was_left_of_a_directory_is_gone_on_with() {
     store.call(&["import", "--name", "a", &layout]).success();
     assert_eq!(fs::read_dir(&ingests).unwrap().count(), 0);
     store.call(&["verify"]).success();
+}
+
+#[test]
+fn who_comes_next_waits_for_what_the_killed_was_about_to_start() {
+    require!(root);
+    let store = Store::new();
+    store.call(&["images"]).success();
+    let database = fs::File::open(store.root().join("caisson.redb")).unwrap();
+    // As a child has it between fork and exec.
+    database.lock().unwrap();
+    let next = Running::start(store.command(&["images"]));
+    let end = Instant::now() + deadline();
+    while waiting::call(next.pid()).as_deref() != Some("flock") {
+        assert!(Instant::now() < end, "it does not wait for the database");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    store
+        .call(&["images"])
+        .failure()
+        .says(&format!("another daemon is running (pid {})", next.pid()));
+    database.unlock().unwrap();
+    next.wait_for_errors().success();
 }
