@@ -43,6 +43,7 @@ use nix::sys::signal::{SigSet, Signal};
 use serde_json::json;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -74,7 +75,8 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
         ["pause"] => return pause(0),
         ["pause", code] => return pause(number(code)? as u8),
         [] => {}
-        ["count"] => return count(),
+        ["count"] => return count(Ok),
+        ["count-by-network", lock] => return count_by_network(lock),
         ["notify", text] => {
             notify(text)?;
             return pause(0);
@@ -168,7 +170,8 @@ fn pause(code: u8) -> io::Result<ExitCode> {
 }
 
 /// The number is nowhere but in its memory.
-fn count() -> io::Result<ExitCode> {
+/// Tells a number for each SIGUSR1. `by` is the way that it takes.
+fn count(mut by: impl FnMut(String) -> io::Result<String>) -> io::Result<ExitCode> {
     let all = SigSet::all();
     all.thread_block()?;
     say("ready")?;
@@ -178,11 +181,27 @@ fn count() -> io::Result<ExitCode> {
             Signal::SIGTERM => return Ok(ExitCode::SUCCESS),
             Signal::SIGUSR1 => {
                 number += 1;
-                say(&format!("count {number}"))?;
+                say(&by(format!("count {number}"))?)?;
             }
             _ => {}
         }
     }
+}
+
+/// By a connection to itself, while it holds a lock.
+fn count_by_network(lock: &str) -> io::Result<ExitCode> {
+    let lock = File::create_new(lock)?;
+    lock.lock()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut here = TcpStream::connect(listener.local_addr()?)?;
+    let (mut there, _) = listener.accept()?;
+    drop(listener);
+    count(|text| {
+        here.write_all(text.as_bytes())?;
+        let mut arrived = vec![0; text.len()];
+        there.read_exact(&mut arrived)?;
+        Ok(String::from_utf8_lossy(&arrived).into_owned())
+    })
 }
 
 fn note(file: &str, label: &str) -> io::Result<()> {

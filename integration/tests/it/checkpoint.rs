@@ -509,6 +509,38 @@ fn landlock_rules_keep_a_container_from_being_saved() {
     counts(&mut container, 1..=1);
 }
 
+#[test]
+fn what_is_connected_and_locked_is_so_again() {
+    require!(criu);
+    beyond!(
+        what_is_connected_and_locked_is_so_again,
+        [
+            runc("leaves the loopback of a restored container down, and has no --network-lock"),
+            crun("takes --network-lock without a value")
+        ]
+    );
+    let mut bundle = counter();
+    bundle.config.set("/root/readonly", false);
+    bundle.config.probe(&["count-by-network", "/lock"]);
+    let mut container = running(&mut bundle);
+    counts(&mut container, 1..=2);
+    let images = images(&bundle, "images");
+    let id = container.id.clone();
+    let mut flags = vec!["--image-path", &images, "--network-lock", "skip"];
+    // Each of these is refused unless it is asked for.
+    for flag in ["--tcp-established", "--file-locks"] {
+        container.checkpoint(&flags).failure().says("criu failed");
+        flags.push(flag);
+    }
+    container.checkpoint_away(&flags);
+
+    let made = Container::restore(&bundle.runtime, &bundle.path(), &flags, &id);
+    let mut restored = made.unwrap();
+    counts(&mut restored, 3..=4);
+    let lock = fs::File::open(bundle.rootfs().join("lock")).unwrap();
+    assert!(matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)));
+}
+
 fn counter() -> Bundle {
     let mut bundle = Bundle::new();
     bundle.runtime = bundle.runtime.with_criu();

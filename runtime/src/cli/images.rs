@@ -46,6 +46,8 @@ pub(crate) struct Images {
     pub(crate) auto_dedup: bool,
     pub(crate) lazy_pages: bool,
     pub(crate) cgroups: CgroupsMode,
+    /// CRIU decides if there is none. What is restored is unlocked as it was locked, whatever this says.
+    pub(crate) network_lock: Option<NetworkLock>,
 }
 
 /// What CRIU does about cgroups. The numbers are its own.
@@ -56,6 +58,14 @@ pub(crate) enum CgroupsMode {
     Full = 4,
     Strict = 5,
     Default = 6,
+}
+
+/// What keeps packets from connections that are being saved. The numbers are CRIU's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NetworkLock {
+    Iptables = 1,
+    Nftables = 2,
+    Skip = 3,
 }
 
 /// Where pages are sent to.
@@ -133,6 +143,13 @@ fn images(found: &Matches) -> Result<Images> {
             "full" => CgroupsMode::Full,
             "strict" => CgroupsMode::Strict,
             _ => return Err(usage("invalid manage-cgroups-mode value")),
+        },
+        network_lock: match found.text("network-lock")?.unwrap_or_default() {
+            "" => None,
+            "iptables" => Some(NetworkLock::Iptables),
+            "nftables" => Some(NetworkLock::Nftables),
+            "skip" => Some(NetworkLock::Skip),
+            _ => return Err(usage("unknown network lock method specified")),
         },
     })
 }

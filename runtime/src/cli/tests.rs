@@ -600,7 +600,7 @@ fn a_link_named_runc_answers_as_runc() {
 
 mod images {
     use super::*;
-    use crate::cli::images::{CgroupsMode, Checkpoint, Restore};
+    use crate::cli::images::{CgroupsMode, Checkpoint, NetworkLock, Restore};
 
     fn checkpoint(line: &[&str]) -> Checkpoint {
         match ok(&[&["checkpoint"], line].concat()) {
@@ -658,6 +658,8 @@ mod images {
         );
         let mode = refused("--manage-cgroups-mode", "none");
         assert_eq!(mode, "invalid manage-cgroups-mode value");
+        let lock = refused("--network-lock", "none");
+        assert_eq!(lock, "unknown network lock method specified");
         let usage = "Use --page-server ADDRESS:PORT to specify page server";
         for wrong in ["host", ":1", "host:"] {
             assert_eq!(refused("--page-server", wrong), usage);
@@ -670,5 +672,8 @@ mod images {
         assert_eq!((server.address.as_str(), server.port), ("::1", 27));
         let images = restore(&["--manage-cgroups-mode=strict", "web"]).images;
         assert_eq!(images.cgroups, CgroupsMode::Strict);
+        assert_eq!(images.network_lock, None);
+        let images = checkpoint(&["--network-lock", "nftables", "web"]).images;
+        assert_eq!(images.network_lock, Some(NetworkLock::Nftables));
     }
 }

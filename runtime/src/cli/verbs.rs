@@ -130,6 +130,11 @@ const MANAGE_CGROUPS: Flag = one_of(
     &["manage-cgroups-mode"],
     "what CRIU does about cgroups: soft, full, strict or ignore (default: soft)",
 );
+const NETWORK_LOCK: Flag = one_of(
+    &["iptables", "nftables", "skip"],
+    &["network-lock"],
+    "how CRIU locks the network meanwhile: iptables, nftables or skip (default: as CRIU is configured)",
+);
 const EMPTY_NS: Flag = value(
     &["empty-ns"],
     "a namespace that is made anew, without its properties: network, as always",
@@ -239,6 +244,7 @@ pub(super) static VERBS: &[Verb] = &[
                 "save memory only and let the container go on, for a later --parent-path",
             ),
             MANAGE_CGROUPS,
+            NETWORK_LOCK,
             EMPTY_NS,
             AUTO_DEDUP,
             HELP,
@@ -440,6 +446,7 @@ pub(super) static VERBS: &[Verb] = &[
             PID_FILE,
             NO_SUBREAPER,
             NO_PIVOT,
+            NETWORK_LOCK,
             EMPTY_NS,
             AUTO_DEDUP,
             LAZY_PAGES,

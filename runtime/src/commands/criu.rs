@@ -211,6 +211,9 @@ pub(super) fn options(request: &Images, directories: &Directories, state: &State
     message.switch(opts::NOTIFY_SCRIPTS, true);
     message.switch(opts::MANAGE_CGROUPS, true);
     message.number(opts::MANAGE_CGROUPS_MODE, request.cgroups as i64);
+    if let Some(method) = request.network_lock {
+        message.number(opts::NETWORK_LOCK, method as i64);
+    }
     message.switch(opts::SHELL_JOB, request.shell_job);
     message.switch(opts::TCP_ESTABLISHED, request.tcp_established);
     message.switch(opts::EXT_UNIX_SK, request.ext_unix_sk);

@@ -45,6 +45,7 @@ pub(crate) mod opts {
     pub(crate) const TCP_CLOSE: u32 = 52;
     pub(crate) const LSM_PROFILE: u32 = 53;
     pub(crate) const LSM_MOUNT_CONTEXT: u32 = 63;
+    pub(crate) const NETWORK_LOCK: u32 = 64;
 }
 
 /// `criu_req`; its `type` is 1.

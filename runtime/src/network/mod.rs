@@ -1,4 +1,5 @@
-//! Network devices that come into a container's network namespace, with their addresses, and back if it is not to be.
+//! Network devices that come into a container's network namespace, with their addresses, and back if it is not to be; and the loopback of
+//! a container that CRIU restores.
 //!
 //! Runs in the runtime command, while init waits for the answer to its request. The protocol is in [`netlink`]; which devices are
 //! meant was decided by the plan. When a container ends, its namespace does: the kernel gives physical devices to the initial network
@@ -12,6 +13,8 @@ use crate::sys::Errno;
 use crate::sys::process::setns;
 use netlink::Netlink;
 use std::fs::File;
+
+const OWN: &str = "/proc/self/ns/net";
 
 /// A network namespace, and a socket in it.
 #[derive(Debug)]
@@ -31,11 +34,12 @@ pub(crate) struct Moved {
 /// Moves devices into the network namespace of a process. If one cannot be moved, none is.
 pub(crate) fn move_devices(devices: &[NetDevice], pid: i32) -> Result<Moved> {
     let here = Namespace {
-        file: open("/proc/self/ns/net")?,
+        file: open(OWN)?,
         netlink: Netlink::open().context(|| "open a netlink socket")?,
     };
     let file = open(&format!("/proc/{pid}/ns/net"))?;
-    let netlink = socket_in(&file, &here.file)?;
+    let made = inside(&file, &here.file, Netlink::open)?;
+    let netlink = made.context(|| "open a netlink socket")?;
     let mut moved = Moved {
         here,
         there: Namespace { file, netlink },
@@ -73,6 +77,13 @@ pub(crate) fn move_devices(devices: &[NetDevice], pid: i32) -> Result<Moved> {
     Ok(moved)
 }
 
+/// That of the network namespace of a process.
+pub(crate) fn bring_loopback_up(pid: i32) -> Result<()> {
+    let (there, here) = (open(&format!("/proc/{pid}/ns/net"))?, open(OWN)?);
+    let done = inside(&there, &here, crate::sys::net::loopback_up)?;
+    done.context(|| "bring the loopback interface up")
+}
+
 impl Moved {
     /// Gives the devices back, as far as that can be done: the failure that leads here is the one to tell.
     pub(crate) fn undo(&self) {
@@ -87,12 +98,12 @@ fn open(path: &str) -> Result<File> {
 }
 
 /// A socket belongs to the namespace in which it was made.
-fn socket_in(there: &File, here: &File) -> Result<Netlink> {
+fn inside<T>(there: &File, here: &File, call: impl FnOnce() -> T) -> Result<T> {
     setns(there, libc::CLONE_NEWNET as u64)
         .context(|| "enter the container's network namespace")?;
-    let made = Netlink::open().context(|| "open a netlink socket");
+    let done = call();
     setns(here, libc::CLONE_NEWNET as u64).context(|| "return to our own network namespace")?;
-    made
+    Ok(done)
 }
 
 /// Moves one device, renames it on the way, gives it its addresses again, which the kernel drops, and brings it up.

@@ -12,6 +12,7 @@ use crate::criu::Criu;
 use crate::criu::wire::{Message, Notify, Type, opts};
 use crate::foreground::{Signals, Terminal};
 use crate::host::Host;
+use crate::network;
 use crate::plan::Plan;
 use crate::plan::criu::{Foreign, check, externals, foreign};
 use crate::plan::mounts::Outside;
@@ -256,6 +257,10 @@ impl Job<'_> {
         context.log.debug(|| format!("notify: {script}"));
         match (script, fd) {
             ("setup-namespaces", _) => {
+                // CRIU makes an empty one (EMPTY_NS), but connections within the container may be among what it restores.
+                if has_new_network(spec)? {
+                    network::bring_loopback_up(notify.pid)?;
+                }
                 let warn = |text| context.log.alert(text);
                 run_hooks(spec, state, notify.pid, &warn)
             }
@@ -335,6 +340,13 @@ fn add_cgroup(criu: &Child, message: &mut Message) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn has_new_network(spec: &Spec) -> Result<bool> {
+    let is_network =
+        |namespace: &Foreign<'_>| matches!(namespace, Foreign::External { kind: "net", .. });
+    Ok(own_namespaces(spec) & libc::CLONE_NEWNET as u64 != 0
+        && !foreign(spec)?.iter().any(is_network))
 }
 
 /// CRIU restores clocks by way of a time namespace, which `exec` has to join then.
