@@ -91,6 +91,9 @@ fn an_idle_container_gets_a_weight_again() {
         .config
         .set("/linux/resources/cpu", json!({ "shares": 512 }));
     let container = bundle.pause();
+    let weight = file_of(&container, "cpu.weight");
+    update(&container, &["--cpu-idle", "0"]).success();
+    assert_eq!(file_of(&container, "cpu.weight"), weight);
     update(&container, &["--cpu-idle", "1"]).success();
     assert_eq!(file_of(&container, "cpu.idle"), "1");
     update(&container, &["--cpu-share", "1024"]).success();
@@ -634,7 +637,7 @@ fn eater(bundle: &mut Bundle) -> Container {
 }
 
 #[track_caller]
-fn update(container: &Container, flags: &[&str]) -> Finished {
+pub(super) fn update(container: &Container, flags: &[&str]) -> Finished {
     container
         .runtime
         .call(&[&["update"], flags, &[&container.id]].concat())
@@ -642,7 +645,7 @@ fn update(container: &Container, flags: &[&str]) -> Finished {
 
 /// `update` with these resources on standard input.
 #[track_caller]
-fn document(container: &Container, resources: &Value) -> Finished {
+pub(super) fn document(container: &Container, resources: &Value) -> Finished {
     given(container, &["--resources", "-"], &resources.to_string())
 }
 

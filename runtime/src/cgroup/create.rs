@@ -5,7 +5,7 @@
 use super::events::Events;
 use super::{Cgroup, Held, Hierarchy, Saved, files, systemd};
 use crate::plan::cgroup::{CgroupPlan, Driver, Place, clean};
-use crate::plan::systemd::Unit;
+use crate::plan::systemd::{Unit, is_for_bfq};
 use crate::report::{Context, Error, Kind, Result};
 use crate::sys::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -299,6 +299,9 @@ impl Cgroup {
             self.enable_from(above)?;
         }
         let warnings = self.restrict(plan, true)?;
+        if plan.limits.writes.iter().any(is_for_bfq) {
+            self.tell_systemd(&plan.limits)?;
+        }
         let pids_max = plan.limits.writes.iter().rfind(|w| w.file == "pids.max");
         let pids_max = pids_max.and_then(|write| write.value.parse::<u64>().ok());
         if let Some(held) = &mut self.held {

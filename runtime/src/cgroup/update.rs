@@ -33,10 +33,8 @@ impl Cgroup {
                 self.prepare(write, update.shrink)
             })
             .and_then(|mut warnings| {
-                // After the files, as memory has room then, and once more the files: systemd rounds what it writes.
-                if self.tell_systemd(&update.limits)? {
-                    self.apply(&update.limits)?;
-                }
+                // After the files: memory has room then.
+                self.tell_systemd(&update.limits)?;
                 if let Some(change) = &update.devices {
                     self.filter_devices(&change.new, false, false)?;
                     warnings.extend_from_slice(&change.new.warnings);
@@ -89,11 +87,9 @@ impl Cgroup {
             writes,
             ..Limits::default()
         };
-        // Before the files: it rounds what it writes.
-        let told = self.tell_systemd(&limits).err();
         let restore = |former: &Former| self.write(&former.file, &former.value).err();
-        let restored = former.iter().rev().filter_map(restore);
-        let failed: Vec<_> = told.into_iter().chain(restored).collect();
+        let mut failed: Vec<_> = former.iter().rev().filter_map(restore).collect();
+        failed.extend(self.tell_systemd(&limits).err());
         let failed: Vec<_> = failed.iter().map(Error::to_string).collect();
         if failed.is_empty() {
             return error;

@@ -464,7 +464,9 @@ fn swap_max(limit: Option<Amount>, swap: Option<Amount>) -> Result<Option<String
             Some(swap) => Ok(Some(swap.to_string())),
             None => invalid("the limit of memory and swap together is below that of memory"),
         },
-        (None | Some(Amount::Unlimited), Some(Amount::Bytes(_))) => {
+        // As runc has it: nothing could be taken from it.
+        (Some(Amount::Unlimited), Some(Amount::Bytes(swap))) => Ok(Some(swap.to_string())),
+        (None, Some(Amount::Bytes(_))) => {
             invalid("a limit of memory and swap together needs a memory limit")
         }
     }
@@ -675,12 +677,15 @@ mod tests {
             writes(r#"{"memory":{"limit":9,"swap":10,"reservation":5}}"#),
             ["memory.swap.max=1", "memory.max=9", "memory.low=5"]
         );
+        assert_eq!(
+            writes(r#"{"memory":{"limit":-1,"swap":100}}"#),
+            ["memory.swap.max=100", "memory.max?=max"]
+        );
     }
 
     #[test]
     fn swap_without_memory_or_below_it_is_refused() {
         assert!(refusal(r#"{"memory":{"swap":100}}"#).contains("needs a memory limit"));
-        assert!(refusal(r#"{"memory":{"limit":-1,"swap":100}}"#).contains("needs a memory limit"));
         assert!(refusal(r#"{"memory":{"limit":200,"swap":100}}"#).contains("below that of memory"));
         assert!(refusal(r#"{"memory":{"limit":-2}}"#).contains("memory.limit: -2"));
     }

@@ -40,7 +40,7 @@ pub(crate) const RECENT: [&str; 4] = [
 ];
 
 /// What can be chosen only while a unit starts.
-pub(crate) const AT_START: &str = "OOMPolicy";
+const AT_START: &str = "OOMPolicy";
 
 const SLICE: &str = ".slice";
 
@@ -149,21 +149,67 @@ fn property(name: &str, value: Value) -> Property {
     (name.to_owned(), value)
 }
 
-/// The properties that systemd writes to the same files with the same values, each once.
+/// The files that systemd writes when it is told of any property of a unit: all it has ever been told of, as it has it. Those of one list
+/// say one thing together, the first that says anything.
+const FILES: [&[&str]; 11] = [
+    &["cpu.idle", "cpu.weight"],
+    &["cpu.max"],
+    &["cpuset.cpus"],
+    &["cpuset.mems"],
+    &["io.bfq.weight", "io.weight"],
+    &["memory.min"],
+    &["memory.low"],
+    &["memory.high"],
+    &["memory.max"],
+    &["memory.swap.max"],
+    &["pids.max"],
+];
+
+/// In an order in which they can be written: an idle group takes no weight.
+pub(crate) fn files() -> impl Iterator<Item = &'static str> {
+    FILES.into_iter().flatten().copied()
+}
+
+/// What a group's files say of the limits that were named, for a unit that is there. Not from the limits themselves: which file has taken a
+/// weight of IO, and what is in force after a failure, the files know.
+pub(crate) fn properties_of(files: &[(&str, String)], named: &Limits) -> Vec<Property> {
+    let is_named = |list: &&&[&str]| {
+        let mut writes = named.writes.iter();
+        writes.any(|write| list.contains(&write.file.as_str()))
+    };
+    let said = |file: &&str| {
+        let (file, value) = files.iter().find(|(name, _)| name == file)?;
+        Some(translate(file, value)).filter(|found| !found.is_empty())
+    };
+    let lists = FILES.iter().filter(is_named);
+    let found = lists
+        .filter_map(|list| list.iter().find_map(said))
+        .flatten();
+    found.map(|(name, value)| property(name, value)).collect()
+}
+
+/// The properties that systemd writes to the same files with the same values, each once, for a unit that is to be. A weight for BFQ is not among
+/// them: whether there is BFQ is known when the group is there.
 pub(crate) fn properties(limits: &Limits) -> Vec<Property> {
     let mut properties: Vec<Property> = Vec::new();
-    for (name, value) in limits.writes.iter().flat_map(translate) {
+    let writes = limits.writes.iter().filter(|write| !is_for_bfq(write));
+    for (name, value) in writes.flat_map(|write| translate(&write.file, &write.value)) {
         properties.retain(|(other, _)| other != name);
         properties.push(property(name, value));
     }
     properties
 }
 
+pub(crate) fn is_for_bfq(write: &Write) -> bool {
+    write.file == "io.bfq.weight"
+}
+
 /// Nothing for files that systemd has no property for, and for what it would refuse: the kernel is the one to judge a value.
-fn translate(write: &Write) -> Vec<(&'static str, Value)> {
-    let value = write.value.trim();
+fn translate(file: &str, value: &str) -> Vec<(&'static str, Value)> {
+    let value = value.trim();
+    let default = value.strip_prefix("default ").unwrap_or(value);
     let number = |name, number: Option<u64>| number.map(|n| (name, Value::Uint64(n)));
-    let one = match write.file.as_str() {
+    let one = match file {
         "memory.max" => number("MemoryMax", amount(value)),
         "memory.high" => number("MemoryHigh", amount(value)),
         "memory.low" => number("MemoryLow", amount(value)),
@@ -175,16 +221,13 @@ fn translate(write: &Write) -> Vec<(&'static str, Value)> {
         }
         "pids.max" => number("TasksMax", amount(value).filter(|n| *n > 0)),
         "cpu.weight" => number("CPUWeight", weight(value)),
-        // systemd's words for it since 252: a weight of 0, and none.
-        "cpu.idle" => number("CPUWeight", Some(if value == "1" { 0 } else { u64::MAX })),
+        // systemd's word for it since 252. One that is not idle has its weight.
+        "cpu.idle" => number("CPUWeight", (value == "1").then_some(0)),
         "cpu.max" => return bandwidth(value),
         "cpuset.cpus" => bit_mask(value).map(|mask| ("AllowedCPUs", mask)),
         "cpuset.mems" => bit_mask(value).map(|mask| ("AllowedMemoryNodes", mask)),
-        "io.weight" => number(
-            "IOWeight",
-            weight(value.strip_prefix("default ").unwrap_or(value)),
-        ),
-        "io.bfq.weight" => number("IOWeight", weight(value).map(io_weight_for_bfq)),
+        "io.weight" => number("IOWeight", weight(default)),
+        "io.bfq.weight" => number("IOWeight", weight(default).map(io_weight_for_bfq)),
         _ => None,
     };
     one.into_iter().collect()
@@ -477,10 +520,38 @@ mod tests {
             numbers(&[("CPUWeight", 0)])
         );
         assert_eq!(
-            from(r#"{"blockIO":{"weight":500}}"#),
-            numbers(&[("IOWeight", 4500)])
+            from(r#"{"cpu":{"idle":0,"shares":1024}}"#),
+            numbers(&[("CPUWeight", 100)])
         );
+        assert_eq!(
+            from(r#"{"unified":{"io.weight":"default 200"}}"#),
+            numbers(&[("IOWeight", 200)])
+        );
+        // It depends on the kernel which file takes it.
+        assert_eq!(from(r#"{"blockIO":{"weight":500}}"#), []);
         assert_eq!(from("{}"), []);
+    }
+
+    #[test]
+    fn a_unit_that_is_there_has_what_its_files_say_of_what_was_named() {
+        let named = |json| limits(&serde_json::from_str(json).unwrap()).unwrap();
+        let weight = named(r#"{"blockIO":{"weight":500}}"#);
+        let say = |files: &[(&str, &str)], named: &Limits| {
+            let files: Vec<_> = files
+                .iter()
+                .map(|(file, value)| (*file, (*value).to_owned()))
+                .collect();
+            properties_of(&files, named)
+        };
+        let io = ("io.weight", "default 4950\n");
+        assert_eq!(say(&[io], &weight), numbers(&[("IOWeight", 4950)]));
+        let bfq = ("io.bfq.weight", "default 500\n");
+        assert_eq!(say(&[bfq, io], &weight), numbers(&[("IOWeight", 4500)]));
+        let cpu = named(r#"{"cpu":{"idle":0}}"#);
+        let idle = [("cpu.idle", "1"), ("cpu.weight", "0")];
+        assert_eq!(say(&idle, &cpu), numbers(&[("CPUWeight", 0)]));
+        let busy = [("cpu.idle", "0"), ("cpu.weight", "59"), ("pids.max", "7")];
+        assert_eq!(say(&busy, &cpu), numbers(&[("CPUWeight", 59)]));
     }
 
     #[test]

@@ -138,7 +138,8 @@ fn cpu(current: LinuxCpu, given: &LinuxCpu) -> (LinuxCpu, LinuxCpu) {
         .or(current.period());
     let mut shares = given.shares().or(current.shares());
     let mut idle = given.idle().or(current.idle());
-    if given.idle().is_some() && given.shares().is_none() {
+    let is_idle = |cpu: &LinuxCpu| cpu.idle() == Some(1);
+    if given.idle().is_some() && given.shares().is_none() && (is_idle(given) || is_idle(&current)) {
         // An idle group has no weight that could be set, and one that is not idle any more has the default.
         shares = None;
     } else if given.shares().is_some_and(|shares| shares != 0) && given.idle().is_none() {

@@ -1,6 +1,7 @@
 //! Limits and devices under the systemd driver: systemd knows them, the group has them, and nothing that systemd does undoes them.
 
 use super::{bundle, daemon_reload, show, systemctl, unit_of};
+use crate::update::{document, update};
 use integration::runtime::Runtime;
 use integration::{Bundle, Container, beyond, host, require};
 use serde_json::json;
@@ -193,6 +194,75 @@ fn systemd_learns_of_updates() {
         (file("memory.max"), file("pids.max")),
         ("50331648".to_owned(), "55".to_owned())
     );
+}
+
+#[test]
+fn what_an_update_does_not_name_or_fails_to_change_stays_as_it_was() {
+    require!(
+        systemd,
+        controller("memory"),
+        controller("cpu"),
+        controller("io")
+    );
+    beyond!(
+        what_an_update_does_not_name_or_fails_to_change_stays_as_it_was,
+        [
+            runc("leaves in force what an update changed before it failed"),
+            crun("leaves in force what an update changed before it failed")
+        ]
+    );
+    let mut bundle = bundle();
+    bundle.config.set(
+        "/linux/resources",
+        json!({
+            "memory": { "limit": 67_108_864 },
+            "cpu": { "shares": 512, "quota": 33_333, "period": 100_000 },
+            "blockIO": { "weight": 20 },
+            "pids": { "limit": 77 },
+        }),
+    );
+    let container = bundle.create();
+    let fails = json!({
+        "cpu": { "shares": 2048, "idle": 0, "period": 50_000 },
+        "blockIO": { "weight": 30 },
+        "pids": { "limit": 5 },
+        "unified": { "memory.oom.group": "50" },
+    });
+    let stays = |change: &[&str]| {
+        let before = all(&container);
+        document(&container, &fails)
+            .failure()
+            .says("memory.oom.group");
+        assert_eq!(all(&container), before);
+        daemon_reload();
+        assert_eq!(all(&container), before);
+        update(&container, change).success();
+        let after = all(&container);
+        let differ: Vec<_> = before.iter().zip(&after).filter(|(a, b)| a != b).collect();
+        assert_eq!(differ.len(), 1, "{differ:?}");
+        daemon_reload();
+        assert_eq!(all(&container), after);
+    };
+    stays(&["--pids-limit=55"]);
+    update(&container, &["--cpu-idle=0"]).success();
+    stays(&["--blkio-weight=10"]);
+    update(&container, &["--cpu-idle=1"]).success();
+    stays(&["--memory-reservation=1048576"]);
+}
+
+/// What the files say that systemd writes.
+fn all(container: &Container) -> Vec<String> {
+    let files = [
+        "cpu.idle",
+        "cpu.weight",
+        "cpu.max",
+        "io.weight",
+        "memory.max",
+        "memory.low",
+        "pids.max",
+    ];
+    let of = |file: &&str| format!("{file} {}", host::cgroup_file(&container.cgroup(), file));
+    files.iter().map(of).collect()
 }
 
 #[test]

@@ -22,9 +22,9 @@ pub(super) use holder::Holder;
 
 use super::Cgroup;
 use crate::plan::limits::Limits;
-use crate::plan::systemd::{AT_START, Property, RECENT, Unit, properties};
+use crate::plan::systemd::{Property, RECENT, Unit, files, properties_of};
 use crate::plan::variant::Value;
-use crate::report::{Error, Kind, Result};
+use crate::report::{Context as _, Error, Kind, Result};
 use crate::sys::Errno;
 pub(super) use bus::Bus;
 use bus::{Answer, malformed, refused};
@@ -227,18 +227,36 @@ pub(super) fn forget(unit: &SavedUnit, path: &str) -> Result<()> {
 }
 
 impl Cgroup {
-    /// Tells systemd of new limits, or it would write the former ones again some day. It writes them at once, rounded, where [`Cgroup::apply`]
-    /// writes them as they are, and what systemd has no word for. Returns whether systemd has made this group and was told.
-    pub(super) fn tell_systemd(&self, limits: &Limits) -> Result<bool> {
+    /// Tells systemd of the limits in force, as far as they are named, or it would write the former ones again some day. It then writes all
+    /// limits that it knows, as it knows them: rounded, or as of before a change that it was not told of. What was in force stays so.
+    pub(super) fn tell_systemd(&self, named: &Limits) -> Result<()> {
         let Some(unit) = &self.unit else {
-            return Ok(false);
+            return Ok(());
         };
-        let mut properties = properties(limits);
-        properties.retain(|(name, _)| name != AT_START);
-        if !properties.is_empty() {
-            set(unit, properties)?;
+        let mut in_force = Vec::new();
+        for file in files() {
+            in_force.extend(self.first_line(file)?.map(|line| (file, line)));
         }
-        Ok(true)
+        let properties = properties_of(&in_force, named);
+        if properties.is_empty() {
+            return Ok(());
+        }
+        set(unit, properties)?;
+        for (file, line) in in_force {
+            if self.first_line(file)?.as_ref() != Some(&line) {
+                self.write(file, &line)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// With its end: a write of no bytes would not reach the kernel's parser. None if the file does not exist.
+    fn first_line(&self, file: &str) -> Result<Option<String>> {
+        match super::files::read(&self.dir, file) {
+            Ok(text) => Ok(text.split_inclusive('\n').next().map(str::to_owned)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno).context(|| format!("read {file} of cgroup '/{}'", self.path)),
+        }
     }
 }
 
