@@ -36,6 +36,8 @@ fn every_flag_changes_its_file() {
         ("--cpu-burst", "100000", "cpu.max.burst", "100000"),
         ("--cpu-quota", "-1", "cpu.max", "max 900000"),
         ("--cpu-share", "1024", "cpu.weight", "100"),
+        ("--cpu-idle", "1", "cpu.idle", "1"),
+        ("--cpu-idle", "0", "cpu.idle", "0"),
         ("--memory", "-1", "memory.max", "max"),
         ("--memory", "33554432", "memory.max", "33554432"),
     ] {

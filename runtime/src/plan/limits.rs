@@ -409,8 +409,8 @@ impl Limits {
                 "unified resource '{key}' is not a limit"
             )));
         }
-        if value.is_empty() {
-            // To clear a list such as cpuset.cpus. A write of no bytes would not reach the kernel's parser.
+        if value.is_empty() && key.starts_with("cpuset.") {
+            // Clears a list. A write of no bytes, as it is for all other files (runc, crun), would not reach the kernel's parser.
             self.set(key, "\n", Absent::Fail);
         }
         // The kernel takes one setting for each write, so `io.max` for two devices is two writes.
@@ -796,7 +796,7 @@ mod tests {
 
     #[test]
     fn unified_is_last_sorted_and_split_by_lines() {
-        let json = r#"{"unified":{"pids.max":"9","io.max":"8:0 rbps=1\n8:16 rbps=2\n","cpuset.cpus":""},"pids":{"limit":5}}"#;
+        let json = r#"{"unified":{"pids.max":"9","io.max":"8:0 rbps=1\n8:16 rbps=2\n","cpuset.cpus":"","cgroup.max.depth":""},"pids":{"limit":5}}"#;
         assert_eq!(
             writes(json),
             [
