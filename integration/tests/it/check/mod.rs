@@ -1,5 +1,6 @@
 //! `check` says of a bundle what `create` and `start` would fail with: all of it, with the field, and before anything is made.
 
+mod additions;
 mod agreement;
 
 use integration::{Bundle, Finished, host, place, require};
