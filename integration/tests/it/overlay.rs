@@ -71,7 +71,7 @@ fn a_layer_given_twice_is_foreseen() {
     assert!(found.contains("a layer is given twice"), "{found}");
 }
 
-fn kernel() -> (u32, u32) {
+pub(crate) fn kernel() -> (u32, u32) {
     let name = nix::sys::utsname::uname().unwrap();
     let mut numbers = name.release().to_str().unwrap().split('.');
     let mut next = || numbers.next().unwrap().parse().unwrap();

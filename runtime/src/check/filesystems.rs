@@ -3,8 +3,9 @@
 //! The options are told to a file system context (fsopen(2)), which the kernel checks as it will, and which is dropped without a superblock:
 //! nothing is mounted. Not where that would load a module.
 
+use super::namespaces;
 use crate::host::Host;
-use crate::plan::Birth;
+use crate::plan::Plan;
 use crate::plan::mounts::Filesystem;
 use crate::report::{Error, Kind, Result};
 use crate::sys::Errno;
@@ -32,11 +33,11 @@ const OF_USERS: [&str; 11] = [
 ];
 
 impl Filesystems {
-    pub(super) fn read(host: &Host, birth: &Birth) -> Self {
+    pub(super) fn read(host: &Host, plan: &Plan) -> Self {
         Filesystems {
             known: std::fs::read_to_string("/proc/filesystems").unwrap_or_default(),
-            user_namespace: birth.id_maps.is_some(),
-            new: birth.flags,
+            user_namespace: plan.birth.id_maps.is_some(),
+            new: namespaces::new(plan),
             privileged: host.sys_admin,
         }
     }
@@ -65,16 +66,21 @@ impl Filesystems {
         let shown = match &*fstype {
             "proc" => libc::CLONE_NEWPID,
             "sysfs" => libc::CLONE_NEWNET,
+            "mqueue" => libc::CLONE_NEWIPC,
             _ => 0,
         };
-        if self.user_namespace
-            && self.new & shown as u64 != shown as u64
-            && filesystem.fallback.is_none()
-        {
-            let text = format!(
-                "a user namespace may not mount {fstype} of a namespace that is not its own"
-            );
-            return Err(Error::os(text, Errno::EPERM).in_field("type"));
+        if self.user_namespace && self.new & shown as u64 != shown as u64 {
+            let Some(fallback) = &filesystem.fallback else {
+                let text = format!(
+                    "a user namespace may not mount {fstype} of a namespace that is not its own"
+                );
+                return Err(Error::os(text, Errno::EPERM).in_field("type"));
+            };
+            let there = fs::stat_at(fs::CWD, fallback, 0);
+            return there.map(drop).map_err(|errno| {
+                let host = fallback.to_string_lossy();
+                Error::os(format!("open {host} of the host in place of it"), errno).in_field("type")
+            });
         }
         // With long options, mount(2) is used, and only that can tell.
         let by_mount = filesystem.legacy.is_some() && filesystem.remount().is_none();

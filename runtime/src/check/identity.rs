@@ -3,7 +3,7 @@
 use super::{Findings, Subject};
 use crate::host;
 use crate::plan::Step;
-use crate::plan::namespaces::{IdMap, maps_only};
+use crate::plan::namespaces::{IdMap, IdMaps, map_text, maps_only};
 use crate::report::Error;
 use crate::sys::cred::CapSets;
 use crate::sys::{Errno, cred};
@@ -18,11 +18,11 @@ pub(super) fn look(subject: &Subject<'_>, findings: &mut Findings) {
             ("uid", &maps.uids, host.euid),
             ("gid", &maps.gids, host.egid),
         ] {
-            let outcome = match host.sys_admin {
+            let outcome = writable(maps).and_then(|()| match host.sys_admin {
                 true => mapped_here(side, maps),
                 false if maps_only(maps, own) => Ok(()),
                 false => by_helper(side, maps, own, host.euid),
-            };
+            });
             if let Err(error) = outcome {
                 findings.error(error.in_field(format!("linux.{side}Mappings")));
             }
@@ -52,6 +52,43 @@ pub(super) fn look(subject: &Subject<'_>, findings: &mut Findings) {
             _ => {}
         }
     }
+}
+
+/// What is wrong with the id map of a mount, whose user namespace is made by this command.
+pub(super) fn of_mount(maps: &IdMaps) -> Result<(), Error> {
+    for (side, maps) in [("uid", &maps.uids), ("gid", &maps.gids)] {
+        let outcome = writable(maps).and_then(|()| mapped_here(side, maps));
+        outcome.map_err(|error| error.in_field(format!("{side}Mappings")))?;
+    }
+    Ok(())
+}
+
+/// user_namespaces(7): the ranges of a map must not overlap, on either side, and there cannot be more than the kernel reads at once.
+fn writable(maps: &[IdMap]) -> Result<(), Error> {
+    const RANGES: usize = 340;
+    const BYTES: usize = 4096;
+    if maps.len() > RANGES || map_text(maps).len() >= BYTES {
+        let text = format!(
+            "{} ranges, and the kernel takes no more than {RANGES}, in less than {BYTES} bytes",
+            maps.len()
+        );
+        return Err(Error::os(text, Errno::EINVAL));
+    }
+    let overlap = |a: u32, a_size: u32, b: u32, b_size: u32| {
+        u64::from(a) < u64::from(b) + u64::from(b_size)
+            && u64::from(b) < u64::from(a) + u64::from(a_size)
+    };
+    for (at, map) in maps.iter().enumerate() {
+        let other = maps[..at].iter().position(|other| {
+            overlap(map.container, map.size, other.container, other.size)
+                || overlap(map.host, map.size, other.host, other.size)
+        });
+        if let Some(other) = other {
+            let text = format!("it has ids of range {other}, too");
+            return Err(Error::os(text, Errno::EINVAL).in_field(format!("[{at}]")));
+        }
+    }
+    Ok(())
 }
 
 /// user_namespaces(7): each id must be one of the user namespace that the maps are written in.
@@ -179,5 +216,36 @@ fn capabilities(
         };
         findings
             .error(Error::os(text, Errno::EPERM).in_field(format!("process.capabilities.{set}")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(container: u32, host: u32, size: u32) -> IdMap {
+        IdMap {
+            container,
+            host,
+            size,
+        }
+    }
+
+    #[test]
+    fn ranges_that_the_kernel_does_not_take_are_known() {
+        assert!(writable(&[map(0, 1000, 10), map(10, 2000, 10), map(20, 1010, 5)]).is_ok());
+        for overlapping in [map(9, 2000, 1), map(10, 1009, 1), map(0, 999, 2)] {
+            let error = writable(&[map(0, 1000, 10), overlapping]).unwrap_err();
+            assert_eq!(error.field(), "[1]");
+        }
+        let many = |count| -> Vec<IdMap> { (0..count).map(|id| map(id, id, 1)).collect() };
+        assert!(writable(&many(340)).is_ok());
+        assert!(writable(&many(341)).is_err());
+        // 300 lines of 16 bytes are more than a page.
+        let long: Vec<IdMap> = (0..300)
+            .map(|at| map(10_000 + at, 100_000 + at, 1))
+            .collect();
+        assert!(writable(&long[..200]).is_ok());
+        assert!(writable(&long).is_err());
     }
 }

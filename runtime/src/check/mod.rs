@@ -17,13 +17,18 @@ mod program;
 mod tree;
 
 pub(crate) use document::{Document, read};
+pub(crate) use process::socket;
 
 use crate::host::Host;
-use crate::plan::{Plan, cgroup::CgroupPlan};
+use crate::plan::Plan;
+use crate::plan::cgroup::{CgroupPlan, Driver};
 use crate::report::Error;
+use crate::sys::Errno;
+use crate::sys::bpf::load_device_program;
 use oci_spec::runtime::Spec;
 use serde::Serialize;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// One thing that is wrong, or that may not be what was meant.
@@ -72,11 +77,36 @@ pub(crate) fn look(subject: &Subject<'_>, findings: &mut Findings) {
         for error in crate::cgroup::foresee(plan, resources) {
             findings.error(error);
         }
+        if plan.driver != Driver::Disabled {
+            group(plan, subject, findings);
+        }
     }
     let tree = mounts::look(subject, findings);
     process::look(subject, findings);
     identity::look(subject, findings);
     program::look(subject, &tree, findings);
+}
+
+/// What the kernel takes neither as a group's name nor as its device filter, which is loaded to be dropped.
+fn group(plan: &CgroupPlan, subject: &Subject<'_>, findings: &mut Findings) {
+    let path = subject.spec.linux().as_ref();
+    let path = path.and_then(|linux| linux.cgroups_path().as_ref());
+    if path.is_some_and(|path| path.as_os_str().as_bytes().contains(&b'\n')) {
+        let text = "make a cgroup with a line feed in its name";
+        findings.error(Error::os(text, Errno::EINVAL).in_field("linux.cgroupsPath"));
+    }
+    let program = &plan.devices.program;
+    if program.is_empty() {
+        return;
+    }
+    match load_device_program(program, &mut []) {
+        // Whether those are errors is not the rules' matter.
+        Ok(_) | Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS) => {}
+        Err(errno) => {
+            let text = "load the device filter that these rules make";
+            findings.error(Error::os(text, errno).in_field("linux.resources.devices"));
+        }
+    }
 }
 
 impl Findings {

@@ -1,10 +1,13 @@
 //! Namespaces to make and to join, and what is set in them: sysctls, network devices.
 
 use super::{Findings, Subject};
-use crate::plan::{Open, Slot, Step, names};
+use crate::plan::namespaces::CLONE_NEWTIME;
+use crate::plan::{Join, Open, Plan, Slot, Step, names};
 use crate::report::Error;
 use crate::sys::process::{namespace_owner, namespace_type};
 use crate::sys::{Errno, Result, fs};
+use nix::time::{ClockId, clock_gettime};
+use std::ffi::CStr;
 use std::fs::read_to_string;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -21,15 +24,72 @@ pub(super) fn look(subject: &Subject<'_>, findings: &mut Findings) {
             findings.error(error.in_field(format!("linux.sysctl[{name:?}]")));
         }
     }
+    names_of_others(subject, findings);
+    if let Some(stage) = &subject.plan.birth.stage {
+        time_offsets(stage.time_offsets.as_deref(), findings);
+    }
+    network_devices(subject, findings);
+}
+
+/// Devices to move, which must be there, and find no other of their name.
+fn network_devices(subject: &Subject<'_>, findings: &mut Findings) {
     let devices = read_to_string("/proc/self/net/dev").unwrap_or_default();
     for device in &subject.plan.net_devices {
+        let field = || format!("linux.netDevices[{:?}]", device.name);
         let there = |line: &str| {
             line.split_once(':')
                 .is_some_and(|(name, _)| name.trim() == device.name)
         };
         if !devices.lines().any(there) {
             let text = format!("there is no network device {}", device.name);
-            findings.wrong(format!("linux.netDevices[{:?}]", device.name), text);
+            findings.wrong(field(), text);
+        } else if device.name == "lo" {
+            findings.wrong(field(), "a loopback device stays where it is");
+        } else if device.new_name == "lo" {
+            let text = "network device lo in the container";
+            findings.error(Error::os(text, Errno::EEXIST).in_field(field()));
+        }
+    }
+}
+
+/// A UTS namespace that was there before the container's user namespace is not one to name.
+fn names_of_others(subject: &Subject<'_>, findings: &mut Findings) {
+    let uts = libc::CLONE_NEWUTS as u64;
+    if subject.plan.birth.id_maps.is_none() || !joins(subject).any(|join| join.flags == uts) {
+        return;
+    }
+    for step in &subject.plan.steps {
+        let field = match step {
+            Step::Hostname(_) => "hostname",
+            Step::Domainname(_) => "domainname",
+            _ => continue,
+        };
+        let text = format!("{step} in a UTS namespace of another user namespace");
+        findings.error(Error::os(text, Errno::EPERM).in_field(field));
+    }
+}
+
+/// time_namespaces(7): a clock shows neither less than 0 nor more than about 146 years.
+fn time_offsets(text: Option<&CStr>, findings: &mut Findings) {
+    /// KTIME_SEC_MAX / 2 of the kernel.
+    const MOST: i64 = i64::MAX / 1_000_000_000 / 2;
+    let text = text.unwrap_or_default().to_string_lossy();
+    for line in text.lines() {
+        let mut words = line.split(' ');
+        let (Some(clock), Some(offset)) = (words.next(), words.next()) else {
+            continue;
+        };
+        let id = match clock {
+            "boottime" => ClockId::CLOCK_BOOTTIME,
+            _ => ClockId::CLOCK_MONOTONIC,
+        };
+        let (Ok(offset), Ok(now)) = (offset.parse::<i64>(), clock_gettime(id)) else {
+            continue;
+        };
+        if !(0..=MOST).contains(&now.tv_sec().saturating_add(offset)) {
+            let text = format!("the clock would not show between 0 and {MOST} seconds");
+            let field = format!("linux.timeOffsets.{clock}");
+            findings.error(Error::os(text, Errno::ERANGE).in_field(field));
         }
     }
 }
@@ -63,16 +123,20 @@ fn join(subject: &Subject<'_>, findings: &mut Findings) {
 
 /// The kind of namespace that a file is opened for.
 fn wanted(subject: &Subject<'_>, slot: Slot) -> u64 {
-    let birth = &subject.plan.birth;
-    let stage = birth.stage.iter().flat_map(|stage| &stage.join);
+    let mut joins = joins(subject).filter(|join| join.slot == slot);
+    joins
+        .next()
+        .map_or(libc::CLONE_NEWPID as u64, |join| join.flags)
+}
+
+/// The namespaces that are joined, but for one of pids.
+fn joins<'a>(subject: &Subject<'a>) -> impl Iterator<Item = &'a Join> {
+    let stage = subject.plan.birth.stage.iter();
     let steps = subject.plan.steps.iter().filter_map(|step| match step {
         Step::Join(join) => Some(join),
         _ => None,
     });
-    let mut joins = stage.chain(steps).filter(|join| join.slot == slot);
-    joins
-        .next()
-        .map_or(libc::CLONE_NEWPID as u64, |join| join.flags)
+    stage.flat_map(|stage| &stage.join).chain(steps)
 }
 
 /// setns(2): why the kernel would refuse.
@@ -96,6 +160,20 @@ fn joinable(file: &OwnedFd, wanted: u64) -> Result<()> {
     namespace_owner(file).map(drop)
 }
 
+/// `CLONE_NEW*` of the namespaces that are made for the container.
+pub(super) fn new(plan: &Plan) -> u64 {
+    let unshared = plan.steps.iter().fold(0, |flags, step| match step {
+        Step::Unshare(more) => flags | more,
+        _ => flags,
+    });
+    let stage = plan.birth.stage.as_ref().map_or(0, |stage| {
+        let given = |is: bool, flag: i32| if is { flag as u64 } else { 0 };
+        given(stage.new_user, libc::CLONE_NEWUSER)
+            | given(stage.time_offsets.is_some(), CLONE_NEWTIME)
+    });
+    plan.birth.flags | unshared | stage
+}
+
 /// Namespaces of the container's own.
 fn make(subject: &Subject<'_>, findings: &mut Findings) {
     const FILES: [(i32, &str); 8] = [
@@ -106,27 +184,9 @@ fn make(subject: &Subject<'_>, findings: &mut Findings) {
         (libc::CLONE_NEWIPC, "ipc"),
         (libc::CLONE_NEWUTS, "uts"),
         (libc::CLONE_NEWCGROUP, "cgroup"),
-        (crate::plan::namespaces::CLONE_NEWTIME, "time"),
+        (CLONE_NEWTIME, "time"),
     ];
-    let birth = &subject.plan.birth;
-    let unshared = subject.plan.steps.iter().fold(0, |flags, step| match step {
-        Step::Unshare(more) => flags | more,
-        _ => flags,
-    });
-    let stage = birth.stage.as_ref().map_or(0, |stage| {
-        let user = if stage.new_user {
-            libc::CLONE_NEWUSER as u64
-        } else {
-            0
-        };
-        let time = stage.time_offsets.is_some();
-        user | if time {
-            crate::plan::namespaces::CLONE_NEWTIME as u64
-        } else {
-            0
-        }
-    });
-    let new = birth.flags | unshared | stage;
+    let new = new(subject.plan);
     for (flag, name) in FILES {
         if new & flag as u64 == 0 {
             continue;

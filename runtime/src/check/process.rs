@@ -6,8 +6,10 @@ use crate::plan::{Rlimit, Step, process::rlimit_name};
 use crate::report::Error;
 use crate::sys::landlock::Handled;
 use crate::sys::process::rlimit as own_rlimit;
-use crate::sys::{Errno, cred, landlock};
+use crate::sys::{Errno, cred, fs, landlock};
+use std::ffi::CString;
 use std::fs::read_to_string;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 const CAP_SYS_NICE: u64 = 1 << 23;
@@ -52,6 +54,21 @@ pub(super) fn look(subject: &Subject<'_>, findings: &mut Findings) {
         oom_score(value, subject, effective & CAP_SYS_RESOURCE != 0, findings);
     }
     terminal(subject, findings);
+}
+
+/// A socket that `create` connects to. Who listens there may not have begun yet.
+pub(crate) fn socket(field: &str, path: &Path, findings: &mut Findings) {
+    let story = format!("connect to {}", path.display());
+    let found = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL);
+    match found.and_then(|path| fs::stat_at(fs::CWD, &path, 0)) {
+        Ok(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFSOCK => {}
+        Ok(_) => {
+            let text = format!("{story}, which is not a socket");
+            findings.error(Error::os(text, Errno::ECONNREFUSED).in_field(field));
+        }
+        Err(Errno::ENOENT) => findings.warn(field, format!("{story}: nobody listens there yet")),
+        Err(errno) => findings.error(Error::os(story, errno).in_field(field)),
+    }
 }
 
 fn host_name(field: &str, name: &[u8], findings: &mut Findings) {

@@ -1,7 +1,8 @@
 //! The program and the hooks: whether they are there, and whether who is to execute them may.
 
-use super::tree::{Entry, Place, Tree};
+use super::tree::{Entry, Found, Place, Tree};
 use super::{Findings, Subject};
+use crate::plan::landlock::{ANNOTATION, Ruleset};
 use crate::plan::namespaces::{IdMaps, host_id};
 use crate::plan::process::exec_error;
 use crate::plan::{Op, Step};
@@ -13,6 +14,13 @@ use std::os::unix::ffi::OsStrExt;
 
 const CAP_DAC_OVERRIDE: u64 = 1 << 1;
 const CAP_DAC_READ_SEARCH: u64 = 1 << 2;
+
+/// Bits of a mode.
+pub(super) const WRITE: u32 = 2;
+pub(super) const EXECUTE: u32 = 1;
+
+/// LANDLOCK_ACCESS_FS_EXECUTE.
+const LANDLOCK_EXECUTE: u64 = 1;
 
 /// Looks for the program of the process and for every hook.
 pub(super) fn look(subject: &Subject<'_>, tree: &Tree, findings: &mut Findings) {
@@ -33,9 +41,16 @@ pub(super) fn look(subject: &Subject<'_>, tree: &Tree, findings: &mut Findings) 
     }
     let user = User::root(subject);
     for step in &subject.plan.steps {
-        let Step::Hook(call) = step else { continue };
+        let call = match step {
+            Step::Hook(call) => call,
+            Step::Landlock(ruleset) => {
+                rules(ruleset, tree, findings);
+                continue;
+            }
+            _ => continue,
+        };
         let found = match call.kind {
-            "startContainer" => find(tree, &call.path, &user),
+            "startContainer" => find(tree, &call.path, &user).map(drop),
             _ => host_program(&call.path),
         };
         if let Err(errno) = found {
@@ -93,7 +108,7 @@ fn program(subject: &Subject<'_>, tree: &Tree, findings: &mut Findings) {
             false => find(tree, &path, &user),
         };
         match found {
-            Ok(()) => return,
+            Ok(found) => return confined(&found, subject, tree, findings),
             Err(errno) if name.to_bytes().contains(&b'/') => failure = errno,
             Err(_) => {}
         }
@@ -112,29 +127,72 @@ fn host_program(path: &CStr) -> sys::Result<()> {
 }
 
 /// Whether the user may execute a file of the container's tree. What cannot be known is taken to be so.
-fn find(tree: &Tree, path: &CStr, user: &User<'_>) -> sys::Result<()> {
+fn find(tree: &Tree, path: &CStr, user: &User<'_>) -> sys::Result<Found> {
     let found = tree.find(path, true)?;
     let program = match found.place.as_ref().ok_or(Errno::ENOENT)? {
         Place::There(program) => program,
-        Place::New => return Ok(()),
+        Place::New => return Ok(found),
+        Place::Empty => return Err(Errno::EISDIR),
     };
     if program.kind() == libc::S_IFDIR {
         return Err(Errno::EISDIR);
     }
     let above = &found.passed[..found.passed.len() - 1];
     let searchable = above.iter().all(|place| match place {
-        Place::There(directory) => user.may_execute(directory),
-        Place::New => true,
+        Place::There(directory) => user.may(EXECUTE, directory),
+        Place::New | Place::Empty => true,
     });
     let executable = program.kind() == libc::S_IFREG && !program.noexec;
-    match searchable && executable && user.may_execute(program) {
-        true => Ok(()),
+    match searchable && executable && user.may(EXECUTE, program) {
+        true => Ok(found),
         false => Err(Errno::EACCES),
     }
 }
 
+/// The files that Landlock rules name must be there.
+fn rules(ruleset: &Ruleset, tree: &Tree, findings: &mut Findings) {
+    for (path, _) in &ruleset.paths {
+        let found = tree.find(path, true);
+        if let Err(errno) = found.and_then(|found| found.place.ok_or(Errno::ENOENT)) {
+            let text = format!("add the rule ({})", path.to_string_lossy());
+            let field = format!("annotations[{ANNOTATION:?}]");
+            findings.error(Error::os(text, errno).in_field(field));
+        }
+    }
+}
+
+/// One of the Landlock rules must let the program be executed. What it needs beside itself, such as an interpreter, is not looked for.
+fn confined(program: &Found, subject: &Subject<'_>, tree: &Tree, findings: &mut Findings) {
+    for step in &subject.plan.steps {
+        let Step::Landlock(ruleset) = step else {
+            continue;
+        };
+        let allows = |(path, access): &(CString, u64)| {
+            let rule = tree.find(path, true).ok();
+            access & LANDLOCK_EXECUTE != 0 && rule.is_some_and(|rule| covers(&rule, program))
+        };
+        if ruleset.handled.fs & LANDLOCK_EXECUTE != 0 && !ruleset.paths.iter().any(allows) {
+            let name = subject.plan.exec.argv.strings().first();
+            let name = name.map(|name| name.to_string_lossy()).unwrap_or_default();
+            let text = format!("execute {name}: no rule of the Landlock annotation lets it");
+            findings.error(Error::os(text, Errno::EACCES).in_field("process.args[0]"));
+        }
+    }
+}
+
+/// Whether a rule for one file is one for the other: it is that file, or a directory above it. A rule is about the file, by whatever name.
+fn covers(rule: &Found, program: &Found) -> bool {
+    let same = |place: &Place| match (place, &rule.place) {
+        (Place::There(passed), Some(Place::There(rule))) => {
+            (passed.stat.st_dev, passed.stat.st_ino) == (rule.stat.st_dev, rule.stat.st_ino)
+        }
+        _ => false,
+    };
+    program.path.starts_with(&rule.path) || program.passed.iter().any(same)
+}
+
 /// Who executes a program.
-struct User<'a> {
+pub(super) struct User<'a> {
     uid: u32,
     gid: u32,
     groups: &'a [u32],
@@ -163,7 +221,7 @@ impl<'a> User<'a> {
     }
 
     /// Root of the container, with all that it may.
-    fn root(subject: &Subject<'a>) -> Self {
+    pub(super) fn root(subject: &Subject<'a>) -> Self {
         let joins = |stage: &crate::plan::Stage| stage.become_root;
         User {
             uid: 0,
@@ -175,8 +233,16 @@ impl<'a> User<'a> {
         }
     }
 
-    /// By the bits of the mode. What access control lists give beyond the group is in its bits, as a limit.
-    fn may_execute(&self, entry: &Entry) -> bool {
+    /// His ids on the host: what he makes is theirs.
+    pub(super) fn owner(&self) -> (u32, u32) {
+        let host = |maps: &Vec<_>, id| host_id(maps, id).unwrap_or(id);
+        self.maps.map_or((self.uid, self.gid), |maps| {
+            (host(&maps.uids, self.uid), host(&maps.gids, self.gid))
+        })
+    }
+
+    /// Whether he has these rights (the bits of one digit of a mode). What access control lists give beyond the group is in its bits, as a limit.
+    pub(super) fn may(&self, wanted: u32, entry: &Entry) -> bool {
         if self.unknown {
             return true;
         }
@@ -192,7 +258,7 @@ impl<'a> User<'a> {
                 |map: &crate::plan::namespaces::IdMap| id >= map.host && id - map.host < map.size;
             maps.is_none_or(|maps| maps.iter().any(within))
         };
-        let override_with = match directory {
+        let override_with = match directory && wanted & WRITE == 0 {
             true => CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH,
             false => CAP_DAC_OVERRIDE,
         };
@@ -211,6 +277,6 @@ impl<'a> User<'a> {
         } else {
             0
         };
-        stat.st_mode >> shift & 1 != 0
+        stat.st_mode >> shift & wanted == wanted
     }
 }

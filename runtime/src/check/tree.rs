@@ -23,13 +23,13 @@ pub(super) struct Tree {
     mounts: Vec<Mounted>,
 }
 
-/// A mount of the config.
+/// A mount of the config, or what is made for one.
 #[derive(Debug)]
 struct Mounted {
     at: Vec<CString>,
     root: Place,
-    /// Its file system is the container's alone.
-    own: bool,
+    /// Its file system is the container's alone. None: this is no mount but a directory or file that will be made.
+    own: Option<bool>,
 }
 
 /// A file of the tree.
@@ -38,6 +38,8 @@ pub(super) enum Place {
     There(Rc<Entry>),
     /// On a file system that will be made for the container: nobody knows what is in it.
     New,
+    /// A directory that will be made, and have nothing in it.
+    Empty,
 }
 
 /// A file that exists.
@@ -47,8 +49,8 @@ pub(super) struct Entry {
     pub(super) stat: libc::stat,
     /// It is below a mount where nothing may be executed.
     pub(super) noexec: bool,
-    /// Or nothing may be written.
-    pub(super) readonly: bool,
+    /// Whether nothing may be written, where that will be otherwise than the mount has it that it was found by.
+    pub(super) readonly: Option<bool>,
 }
 
 /// Where a walk has ended.
@@ -62,28 +64,24 @@ pub(super) struct Found {
 }
 
 impl Place {
-    /// An open file. `noexec`: nothing may be executed there.
-    pub(super) fn of(file: OwnedFd, noexec: bool) -> Result<Place> {
+    /// An open file: see [`Entry`].
+    pub(super) fn of(file: OwnedFd, noexec: bool, readonly: Option<bool>) -> Result<Place> {
         let stat = fs::stat(&file)?;
         Ok(Place::There(Rc::new(Entry {
             file,
             stat,
             noexec,
-            readonly: false,
+            readonly,
         })))
     }
 
-    /// The same where nothing may be written.
-    pub(super) fn readonly(self) -> Self {
-        match self {
-            Place::There(entry) => match Rc::try_unwrap(entry) {
-                Ok(entry) => Place::There(Rc::new(Entry {
-                    readonly: true,
-                    ..entry
-                })),
-                Err(shared) => Place::There(shared),
-            },
-            Place::New => Place::New,
+    /// Makes a directory one that somebody has made with the usual mode.
+    pub(super) fn belong_to(&mut self, (uid, gid): (u32, u32)) {
+        if let Place::There(entry) = self
+            && let Some(entry) = Rc::get_mut(entry)
+        {
+            (entry.stat.st_uid, entry.stat.st_gid) = (uid, gid);
+            entry.stat.st_mode = libc::S_IFDIR | 0o755;
         }
     }
 }
@@ -102,14 +100,34 @@ impl Tree {
         }
     }
 
-    /// Puts a mount where a walk has ended. `own`: of a file system that only the container has.
-    pub(super) fn mount(&mut self, at: Vec<CString>, root: Place, own: bool) {
+    /// Puts a mount where a walk has ended, over those below. `own`: of a file system that only the container has.
+    pub(super) fn mount(&mut self, found: Found, root: Place, own: bool) {
+        self.make_above(&found);
+        self.put(found.path, root, Some(own));
+    }
+
+    /// Puts what will be made where a walk has ended at nothing.
+    pub(super) fn make(&mut self, found: Found, place: Place) {
+        self.make_above(&found);
+        self.put(found.path, place, None);
+    }
+
+    /// The directories that are missing on the way.
+    fn make_above(&mut self, found: &Found) {
+        for end in found.passed.len()..found.path.len() {
+            self.put(found.path[..end].to_vec(), Place::Empty, None);
+        }
+    }
+
+    fn put(&mut self, at: Vec<CString>, root: Place, own: Option<bool>) {
+        let hidden = |other: &Mounted| other.at.len() > at.len() && other.at.starts_with(&at);
+        self.mounts.retain(|other| !hidden(other));
         self.mounts.push(Mounted { at, root, own });
     }
 
     /// Whether the file system of the mount where a walk has ended is the container's alone. None: no mount is there.
     pub(super) fn is_own(&self, found: &Found) -> Option<bool> {
-        self.last(&found.path).map(|mount| mount.own)
+        self.last(&found.path).and_then(|mount| mount.own)
     }
 
     /// Walks a path from the root. `follow`: a link at its end, too.
@@ -130,11 +148,7 @@ impl Tree {
             found.path.push(name.clone());
             let next = match self.at(&found.path) {
                 Some(place) => Some(place),
-                None => match step(&found.passed[found.path.len() - 1], &name)? {
-                    // It will be made, for a mount below.
-                    None if self.leads_to_mount(&found.path) => Some(Place::New),
-                    next => next,
-                },
+                None => step(&found.passed[found.path.len() - 1], &name)?,
             };
             let Some(next) = next else {
                 // Whatever comes below is not there either.
@@ -170,10 +184,6 @@ impl Tree {
         Ok(found)
     }
 
-    fn leads_to_mount(&self, path: &[CString]) -> bool {
-        self.mounts.iter().any(|mount| mount.at.starts_with(path))
-    }
-
     fn at(&self, path: &[CString]) -> Option<Place> {
         self.last(path).map(|mount| mount.root.clone())
     }
@@ -186,7 +196,8 @@ impl Tree {
 
 /// Whether the file system of an entry is mounted read-only.
 pub(super) fn is_readonly(entry: &Entry) -> bool {
-    entry.readonly || mount_flags(&entry.file).is_ok_and(|flags| flags & libc::ST_RDONLY != 0)
+    let mounted = || mount_flags(&entry.file).is_ok_and(|flags| flags & libc::ST_RDONLY != 0);
+    entry.readonly.unwrap_or_else(mounted)
 }
 
 fn components(path: &[u8]) -> VecDeque<CString> {
@@ -198,8 +209,10 @@ fn components(path: &[u8]) -> VecDeque<CString> {
 
 /// One name in a directory; None if nothing has it.
 fn step(directory: &Place, name: &CStr) -> Result<Option<Place>> {
-    let Place::There(directory) = directory else {
-        return Ok(Some(Place::New));
+    let directory = match directory {
+        Place::There(directory) => directory,
+        Place::New => return Ok(Some(Place::New)),
+        Place::Empty => return Ok(None),
     };
     let opened = fs::openat2(
         &directory.file,
@@ -209,14 +222,7 @@ fn step(directory: &Place, name: &CStr) -> Result<Option<Place>> {
         BENEATH,
     );
     match opened {
-        Ok(file) => {
-            let place = Place::of(file, directory.noexec)?;
-            Ok(Some(if directory.readonly {
-                place.readonly()
-            } else {
-                place
-            }))
-        }
+        Ok(file) => Place::of(file, directory.noexec, directory.readonly).map(Some),
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(errno),
     }
@@ -250,6 +256,7 @@ mod tests {
         Place::of(
             fs::open_follow(fs::CWD, &path, libc::O_PATH).unwrap(),
             false,
+            None,
         )
         .unwrap()
     }
@@ -268,13 +275,23 @@ mod tests {
         assert_eq!(is_there(&tree, c"/no/such"), None);
         assert_eq!(tree.find(c"/loop", true).unwrap_err(), Errno::ELOOP);
         assert_eq!(tree.find(c"/bin/sh/x", true).unwrap_err(), Errno::ENOTDIR);
-        let at = tree.find(c"/up", true).unwrap().path;
+        let at = tree.find(c"/up", true).unwrap();
         tree.mount(at, Place::New, true);
         assert_eq!(is_there(&tree, c"/bin/anything"), Some(false));
-        let at = tree.find(c"/up/local", true).unwrap().path;
+        let at = tree.find(c"/up/local", true).unwrap();
         tree.mount(at, place(&dir), false);
         assert_eq!(is_there(&tree, c"/up/local/usr/bin"), Some(true));
         assert_eq!(is_there(&tree, c"/up/local/no"), None);
+        let at = tree.find(c"/up", true).unwrap();
+        tree.mount(at, Place::Empty, true);
+        assert_eq!(is_there(&tree, c"/usr"), Some(false));
+        assert_eq!(is_there(&tree, c"/usr/local"), None);
+        let at = tree.find(c"/run/new/x", true).unwrap();
+        tree.mount(at, Place::New, true);
+        assert_eq!(is_there(&tree, c"/run/new/x/y"), Some(false));
+        assert_eq!(is_there(&tree, c"/run/new/y"), None);
+        let made = tree.find(c"/run/new", true).unwrap();
+        assert_eq!(tree.is_own(&made), None);
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -3,6 +3,7 @@
 //! Goes the way of `create` as far as that makes nothing, and collects where that stops at the first error; what comes after is `crate::check`'s to foresee.
 
 use super::create::prepare::{cgroup, refuse_host_network, resctrl, root_directory};
+use super::pidfd_socket::RECEIVER;
 use super::{Context, HOOK_WARN_AFTER, hook_warn_ms, seccomp};
 use crate::check::{self, Document, Finding, Findings, Subject};
 use crate::host::Host;
@@ -132,6 +133,7 @@ fn prepare(
     let seccomp = faults
         .keep_in("linux.seccomp", seccomp::compile(spec))
         .flatten();
+    sockets(spec, bundle, seccomp.as_ref(), findings);
     let resources = cgroup
         .iter()
         .flat_map(|plan| plan.limits.warnings.iter().chain(&plan.devices.warnings));
@@ -147,5 +149,25 @@ fn prepare(
         rootfs,
         cgroup,
         seccomp,
+    }
+}
+
+/// Who gets the filter's listener and the pidfd of init.
+fn sockets(
+    spec: &Spec,
+    bundle: &Path,
+    filter: Option<&plan::seccomp::Filter>,
+    findings: &mut Findings,
+) {
+    let notifies = filter.is_some_and(plan::seccomp::Filter::notifies);
+    let listener = seccomp::listener_path(spec).filter(|_| notifies);
+    let annotations = spec.annotations().as_ref();
+    let receiver = annotations.and_then(|all| all.get(RECEIVER));
+    if let Some(path) = listener {
+        check::socket("linux.seccomp.listenerPath", &bundle.join(path), findings);
+    }
+    if let Some(path) = receiver {
+        let field = format!("annotations[{RECEIVER:?}]");
+        check::socket(&field, &bundle.join(path), findings);
     }
 }

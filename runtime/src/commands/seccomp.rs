@@ -6,7 +6,6 @@ use crate::plan::seccomp::{self, Filter};
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::state::{ContainerId, Directory, State, Status};
 use oci_spec::runtime::{LinuxSeccomp, Spec};
-use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -44,7 +43,7 @@ pub(super) fn compile(spec: &Spec) -> Result<Option<Filter>> {
             filter.unknown.join(", ")
         )));
     }
-    if filter.notifies() && listener_path(profile, spec.annotations().as_ref()).is_none() {
+    if filter.notifies() && listener_path(spec).is_none() {
         return Err(Error::invalid(
             "seccomp listenerPath is not set, and a rule has the action SCMP_ACT_NOTIFY",
         ));
@@ -64,8 +63,8 @@ pub(super) fn agent(
         return Ok(None);
     }
     let profile = profile(spec);
-    let path = listener_path(profile, spec.annotations().as_ref())
-        .ok_or_else(|| Error::invalid("seccomp listenerPath is not set"))?;
+    let path =
+        listener_path(spec).ok_or_else(|| Error::invalid("seccomp listenerPath is not set"))?;
     Ok(Some(Agent {
         // runc works in the bundle's directory.
         path: state.bundle.join(path),
@@ -81,11 +80,10 @@ fn profile(spec: &Spec) -> Option<&LinuxSeccomp> {
     spec.linux().as_ref()?.seccomp().as_ref()
 }
 
-fn listener_path(
-    profile: Option<&LinuxSeccomp>,
-    annotations: Option<&HashMap<String, String>>,
-) -> Option<PathBuf> {
-    let listed = profile.and_then(|profile| profile.listener_path().clone());
+/// Where the agent listens, absolute or relative to the bundle.
+pub(super) fn listener_path(spec: &Spec) -> Option<PathBuf> {
+    let listed = profile(spec).and_then(|profile| profile.listener_path().clone());
+    let annotations = spec.annotations().as_ref();
     let receiver = || annotations.and_then(|all| all.get(RECEIVER).map(PathBuf::from));
     listed
         .filter(|path| !path.as_os_str().is_empty())

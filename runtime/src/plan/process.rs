@@ -224,6 +224,16 @@ fn look_for_home(process: &Process, steps: &mut Vec<Step>) {
 }
 
 fn check_ids(user: &User, faults: &mut Faults) {
+    /// See setgroups(2): the kernel says EINVAL, as of a group that is not mapped.
+    const NGROUPS_MAX: usize = 65_536;
+    let count = user.additional_gids().as_ref().map_or(0, Vec::len);
+    if count > NGROUPS_MAX {
+        let text = format!("{count} groups, and the kernel takes no more than {NGROUPS_MAX}");
+        faults.keep_in(
+            "process.user.additionalGids",
+            Err::<(), _>(Error::invalid(text)),
+        );
+    }
     let groups = user.additional_gids().iter().flatten().enumerate();
     for (at, gid) in groups {
         faults.keep_in(

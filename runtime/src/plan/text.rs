@@ -105,6 +105,9 @@ impl Step {
             }
             Step::BoundingSet(_) => write!(f, "drop capabilities from the bounding set"),
             Step::ChownStdio { uid, .. } => write!(f, "give the standard streams to user {uid}"),
+            Step::Groups(groups) if groups.len() > 32 => {
+                write!(f, "set {} groups", groups.len())
+            }
             Step::Groups(groups) => write!(f, "set the groups {groups:?}"),
             Step::Ids { uid, gid } => write!(f, "become user {uid} and group {gid}"),
             Step::Caps(_) => write!(f, "set the capabilities"),

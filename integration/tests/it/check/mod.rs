@@ -1,5 +1,6 @@
 //! `check` says of a bundle what `create` and `start` would fail with: all of it, with the field, and before anything is made.
 
+mod additions;
 mod agreement;
 
 use integration::{Bundle, Finished, host, place, require};
@@ -207,4 +208,129 @@ fn checking_leaves_nothing() {
             bundle.runtime.root.display()
         );
     });
+}
+
+/// Things that the kernel refuses only as they are done, with what there is to say before.
+const FORESEEN: &[(&str, &str, &str)] = &[
+    (
+        "linux.netDevices[\"lo\"]",
+        "/linux/netDevices",
+        r#"{"lo":{"name":"other"}}"#,
+    ),
+    (
+        "linux.netDevices[\"lo\"]",
+        "/linux/netDevices",
+        r#"{"lo":{}}"#,
+    ),
+    (
+        "linux.cgroupsPath",
+        "/linux/cgroupsPath",
+        r#""/check\nagain""#,
+    ),
+    (
+        "linux.seccomp.listenerPath",
+        "/linux/seccomp",
+        r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"config.json","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+    ),
+    (
+        "annotations[\"run.oci.pidfd_receiver\"]",
+        "/annotations",
+        r#"{"run.oci.pidfd_receiver":"config.json/x"}"#,
+    ),
+    (
+        "annotations[\"dev.caisson.landlock\"]",
+        "/annotations",
+        r#"{"dev.caisson.landlock":"{\"paths\":[{\"paths\":[\"/nope\",\"/\"],\"access\":[\"execute\"]}]}"}"#,
+    ),
+    (
+        "process.args[0]",
+        "/linux/maskedPaths",
+        r#"["/usr/../bin"]"#,
+    ),
+    (
+        "mounts[0].source",
+        "/mounts",
+        r#"[{"destination":"/tmp","type":"bind","source":"/proc","options":["bind","idmap=uids=0-0-9;gids=0-0-9"]}]"#,
+    ),
+    (
+        "mounts[0].uidMappings[1]",
+        "/mounts",
+        r#"[{"destination":"/tmp","type":"bind","source":"/tmp","options":["bind","idmap=uids=0-0-9#5-10-9;gids=0-0-9"]}]"#,
+    ),
+];
+
+#[test]
+fn what_the_kernel_would_refuse_is_known_before() {
+    require!(
+        containers,
+        caisson,
+        id_mapped_mounts,
+        system_call("landlock_create_ruleset")
+    );
+    for (field, pointer, value) in FORESEEN {
+        let mut bundle = Bundle::new();
+        let value: Value = serde_json::from_str(value).unwrap();
+        bundle.config.set(pointer, value);
+        only(&bundle, field);
+        bundle.create_fails();
+    }
+}
+
+#[test]
+fn more_than_the_kernel_takes_is_known_before() {
+    require!(containers, caisson);
+    let mut bundle = Bundle::new();
+    bundle
+        .config
+        .set("/process/user/additionalGids", vec![7; 70_000]);
+    let text = only(&bundle, "process.user.additionalGids");
+    assert!(text.contains("70000 groups"), "{text}");
+    // It does not list them, nor name a user namespace where there is none.
+    let said = bundle.create_fails().stderr;
+    assert!(said.len() < 500 && !said.contains("namespace"), "{said}");
+}
+
+#[test]
+fn a_device_filter_that_is_too_long_is_known_before() {
+    require!(containers, caisson, device_filter);
+    let mut bundle = Bundle::new();
+    let rule = |major| json!({ "allow": true, "type": "c", "major": major, "minor": major % 7, "access": "rw" });
+    let rules: Vec<Value> = (1..3_000).map(rule).collect();
+    bundle.config.set("/linux/resources/devices", rules);
+    only(&bundle, "linux.resources.devices");
+    bundle.create_fails().says("load the device filter");
+}
+
+#[test]
+fn clocks_of_a_time_namespace_show_no_time_before_the_machine_began() {
+    require!(containers, caisson, namespace("time"));
+    let mut bundle = Bundle::new();
+    bundle.config.namespace("time").set(
+        "/linux/timeOffsets",
+        json!({ "boottime": { "secs": -99_999_999_999_i64 } }),
+    );
+    only(&bundle, "linux.timeOffsets.boottime");
+    bundle.create_fails();
+    bundle.config.set(
+        "/linux/timeOffsets",
+        json!({ "boottime": { "secs": 1000 } }),
+    );
+    let (list, _) = check(&bundle);
+    assert_eq!(fields(&list), [""; 0], "{list:?}");
+}
+
+#[test]
+fn an_agent_may_begin_to_listen_later() {
+    require!(containers, caisson);
+    let mut bundle = Bundle::new();
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/no/such/agent",
+        "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }],
+    });
+    bundle.config.set("/linux/seccomp", profile);
+    let (list, code) = check(&bundle);
+    assert_eq!((fields(&list), code), (vec![], 0), "{list:?}");
+    assert!(list.iter().any(|finding| {
+        finding["severity"] == "warning" && finding["field"] == "linux.seccomp.listenerPath"
+    }));
 }
