@@ -14,6 +14,7 @@ mod cli;
 mod container;
 mod containers;
 mod delete;
+mod descriptors;
 mod end;
 mod error;
 mod events;

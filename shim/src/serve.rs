@@ -27,7 +27,7 @@ use crate::containers::Containers;
 use crate::end::End;
 use crate::events::Spool;
 use crate::reaper::Reaper;
-use crate::{aside, log, sandbox, socket, task};
+use crate::{aside, descriptors, log, sandbox, socket, task};
 
 /// How long the end waits for the last replies.
 const LAST_REPLIES: Duration = Duration::from_millis(500);
@@ -37,6 +37,7 @@ pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<()> {
     // One huge page would be as large as all of us. Commands that we run are allowed them again.
     prctl::set_thp_disable(true)?;
     let listener = take_standard_streams()?;
+    descriptors::raise()?;
     log::open(&invocation.namespace, &invocation.id, invocation.debug);
     let socket = path_of(&listener)?;
     let runtime = aside::runtime()?;

@@ -11,6 +11,8 @@ use std::process::Command;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::descriptors;
+
 /// pidfd_open(2).
 pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: the call takes two integers.
@@ -89,7 +91,8 @@ pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Ow
     unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
 }
 
-/// Has what the command becomes die with this process, and be allowed the huge pages that this process does without.
+/// Has what the command becomes die with this process, and be allowed the huge pages that this process does without, but no more
+/// descriptors than usual.
 pub(crate) fn dies_with_us(command: &mut Command) {
     let parent = nix::unistd::getpid();
     let prepare = move || {
@@ -98,9 +101,10 @@ pub(crate) fn dies_with_us(command: &mut Command) {
         if nix::unistd::getppid() != parent {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
-        Ok(nix::sys::prctl::set_thp_disable(false)?)
+        nix::sys::prctl::set_thp_disable(false)?;
+        Ok(descriptors::lower()?)
     };
-    // SAFETY: between fork and exec it does three system calls and neither allocates nor locks.
+    // SAFETY: between fork and exec it does a few system calls and neither allocates nor locks.
     unsafe { command.pre_exec(prepare) };
 }
 

@@ -29,7 +29,7 @@ use tokio::time::timeout;
 
 use super::{Owner, pipe, target};
 use crate::error::told;
-use crate::sys;
+use crate::{descriptors, sys};
 
 /// How long it may take to get ready.
 const READY: Duration = Duration::from_secs(10);
@@ -140,7 +140,10 @@ fn spawn(logger: &target::Logger, owner: &Owner, fds: [OwnedFd; 3]) -> Result<Ow
     let env = env
         .into_iter()
         .collect::<std::result::Result<Vec<_>, _>>()?;
-    let pid = posix_spawn(program, &actions, &attributes, &args, &env)?;
+    descriptors::lower()?;
+    let spawned = posix_spawn(program, &actions, &attributes, &args, &env);
+    descriptors::raise()?;
+    let pid = spawned?;
     // Nobody can have reaped it: the reaper has not run since.
     sys::pidfd_open(pid.as_raw())
 }
