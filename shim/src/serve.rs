@@ -86,6 +86,7 @@ async fn serve(invocation: &Invocation, listener: StdListener, path: &Path) -> a
     server.stop_listen().await;
     // The next shim of this group makes its own.
     socket::remove(path)?;
+    containers.close();
     end.hidden();
     if !spool.flushed().await {
         log::warn("events were not taken in time, ignoring");

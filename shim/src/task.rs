@@ -303,7 +303,7 @@ impl Task for Tasks {
 
     /// With containers left it is only a wish.
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> Reply<Empty> {
-        if self.containers.are_none() {
+        if self.containers.close_if_none() {
             self.end.now().await;
         } else {
             self.end.wish();

@@ -64,6 +64,7 @@ mod seccomp_notify;
 mod shim;
 mod shim_checkpoint;
 mod shim_crash;
+mod shim_end;
 mod shim_mounts;
 mod shim_sandbox;
 mod shim_slow;
