@@ -75,6 +75,7 @@ impl Container {
             directory: bundle.clone(),
         };
         let streams = Streams {
+            stopping: shim.stopping.clone(),
             terminal: request.terminal,
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),

@@ -22,7 +22,7 @@ use crate::bundle::ExitRecord;
 use crate::error::{Error, Result};
 use crate::events::{Event, Spool};
 use crate::execs::Execs;
-use crate::io::Owner;
+use crate::io::{Owner, Stopping};
 use crate::lock::lock;
 use crate::log;
 use crate::mounts;
@@ -49,6 +49,7 @@ pub(crate) struct Shim {
     pub(crate) spool: Spool,
     /// Told when a container has come, ended or gone, or a connection.
     pub(crate) changes: watch::Sender<()>,
+    pub(crate) stopping: Stopping,
 }
 
 #[derive(Debug)]
