@@ -66,6 +66,7 @@ mod shim_checkpoint;
 mod shim_crash;
 mod shim_end;
 mod shim_mounts;
+mod shim_options;
 mod shim_sandbox;
 mod shim_slow;
 mod shim_small;
