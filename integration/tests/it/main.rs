@@ -65,6 +65,7 @@ mod shim;
 mod shim_checkpoint;
 mod shim_crash;
 mod shim_end;
+mod shim_log;
 mod shim_mounts;
 mod shim_options;
 mod shim_sandbox;
