@@ -23,6 +23,7 @@ mod info;
 mod io;
 mod lock;
 mod log;
+mod memory;
 mod metrics;
 mod mounts;
 mod oom;

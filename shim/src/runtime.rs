@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::error::{Error, Kind, Result};
 use crate::io::{Inner, Stdio as Streams};
 use crate::log;
+use crate::memory;
 use crate::options::Options;
 use crate::protos::runc_options::CheckpointOptions;
 use crate::reaper::{Child, Exit, Expectation, Reaper};
@@ -389,6 +390,7 @@ impl Runtime {
         command.arg(verb).args(arguments);
         // What it says there would be the container's readiness, not ours.
         command.env_remove("NOTIFY_SOCKET");
+        memory::leave(&mut command);
         sys::dies_with_us(&mut command);
         command
     }

@@ -143,6 +143,12 @@ pub(crate) fn unmap_code() {
     unsafe { libc::madvise(first.cast_mut().cast(), length, libc::MADV_DONTNEED) };
 }
 
+/// malloc_trim(3): gives back all pages in which the allocator has nothing in use. By itself it gives back only those at its end.
+pub(crate) fn trim_memory() {
+    // SAFETY: the call takes an integer, and touches nothing that is in use.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// F_DUPFD_CLOEXEC: the lowest free number from `lowest` on.
 pub(crate) fn duplicate_from(lowest: i32, fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: the call takes three integers.

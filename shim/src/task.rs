@@ -170,6 +170,8 @@ impl Task for Tasks {
                 .await
         };
         let ended = detached(delete).await?;
+        // Of many processes the last one's deletion may be the last thing for long.
+        sys::trim_memory();
         Ok(DeleteResponse {
             pid: ended.pid.cast_unsigned(),
             exit_status: ended.exit.status,
