@@ -268,22 +268,12 @@ impl Runtime {
 
     /// That there is no such container is no error.
     pub(crate) async fn delete(&self, id: &str, force: bool) -> Result<()> {
-        self.delete_within(id, force, LONG.into()).await
-    }
-
-    /// Of one whose init lives; its end says that all is done but for the tidying.
-    pub(crate) async fn delete_created(&self, id: &str, closing: Closing) -> Result<()> {
-        let limit = Limit::from(LONG).until(closing, POINTLESS);
-        self.delete_within(id, false, limit).await
-    }
-
-    async fn delete_within(&self, id: &str, force: bool, limit: Limit) -> Result<()> {
         let mut arguments: Vec<OsString> = Vec::new();
         if force {
             arguments.push("--force".into());
         }
         arguments.push(id.into());
-        match self.call("delete", arguments, Ends::Nothing, limit).await {
+        match self.call("delete", arguments, Ends::Nothing, LONG).await {
             Err(_) if !self.knows(id) => Ok(()),
             other => other.map(drop),
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use protobuf::MessageField;
-use tokio::sync::watch;
+use tokio::sync::{Mutex as Lock, watch};
 
 use super::{Container, Shim, detach};
 use crate::aside::aside;
@@ -100,6 +100,7 @@ impl Container {
             has_mounts: !request.rootfs.is_empty(),
             closing,
             busy: watch::Sender::new(0),
+            deleting: Lock::new(()),
             deleted: AtomicBool::new(false),
             bundle,
         });

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use protobuf::MessageField;
-use tokio::sync::watch;
+use tokio::sync::{Mutex as Lock, watch};
 use tokio::time::timeout;
 
 use crate::aside::aside;
@@ -73,6 +73,8 @@ pub(crate) struct Container {
     pub(crate) closing: watch::Sender<bool>,
     /// Execs whose end has not been published, or that are being started.
     pub(crate) busy: watch::Sender<usize>,
+    /// Held by the one Delete that does it.
+    deleting: Lock<()>,
     deleted: AtomicBool,
 }
 
