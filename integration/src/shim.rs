@@ -82,6 +82,8 @@ pub struct Shim {
     outputs: RefCell<HashMap<String, Lines>>,
     /// More of the environment in which shims are started.
     pub environment: Vec<(String, String)>,
+    /// A program and arguments that execute it; empty for none.
+    pub wrapper: Vec<String>,
     /// What `start` and Create are told: at first that the runtime under test is to be used.
     pub options: Options,
 }
@@ -163,6 +165,7 @@ impl Shim {
             slowness,
             outputs: RefCell::default(),
             environment: Vec::new(),
+            wrapper: Vec::new(),
             options: Options {
                 binary_name: place::runtime().display().to_string(),
                 root: bundle.scratch.name("runtimes"),
@@ -210,7 +213,7 @@ impl Shim {
     }
 
     fn command(&self, id: &str) -> Command {
-        let mut command = command(&self.bundle, &self.namespace, id);
+        let mut command = command(&self.bundle, &self.namespace, id, &self.wrapper);
         let set = self.environment.iter();
         command.envs(set.map(|(name, value)| (name, value)));
         command

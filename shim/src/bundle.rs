@@ -25,9 +25,22 @@ pub(crate) struct Config {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct Linux {
     namespaces: Vec<Namespace>,
+    cgroups_path: String,
+    uid_mappings: Vec<IdMap>,
+    gid_mappings: Vec<IdMap>,
+}
+
+/// So many ids inside of a user namespace, and which ones these are on the host.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct IdMap {
+    #[serde(rename = "containerID")]
+    inside: u32,
+    #[serde(rename = "hostID")]
+    outside: u32,
+    size: u32,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -49,6 +62,27 @@ impl Config {
             .namespaces
             .iter()
             .any(|namespace| namespace.r#type == "pid" && namespace.path.is_empty())
+    }
+
+    /// Whether the group is named as for systemd, `SLICE:PREFIX:NAME`, which no other manager of groups makes sense of.
+    pub(crate) fn has_group_of_systemd(&self) -> bool {
+        let path = &self.linux.cgroups_path;
+        let parts: Vec<&str> = path.split(':').collect();
+        matches!(parts[..], [slice, _, name] if (slice.is_empty() || slice.ends_with(".slice")) && !name.is_empty())
+            && !path.contains('/')
+    }
+
+    /// Who root of the container is on the host: user and group.
+    pub(crate) fn root(&self) -> (u32, u32) {
+        let on_host = |maps: &[IdMap]| {
+            let mut maps = maps.iter();
+            let map = maps.find(|map| map.inside == 0 && map.size > 0);
+            map.map_or(0, |map| map.outside)
+        };
+        (
+            on_host(&self.linux.uid_mappings),
+            on_host(&self.linux.gid_mappings),
+        )
     }
 }
 
@@ -167,4 +201,39 @@ fn write(path: &Path, content: &[u8]) -> Result<()> {
         .open(&new)?
         .write_all(content)?;
     fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(linux: &str) -> Config {
+        serde_json::from_str(&format!("{{\"linux\":{{{linux}}}}}")).unwrap()
+    }
+
+    #[test]
+    fn a_group_of_systemds_is_told_from_a_path() {
+        for (path, is) in [
+            ("system.slice:docker:1", true),
+            ("kubepods-pod1.slice:cri-containerd:1", true),
+            (":caisson:1", true),
+            ("system.slice:docker:", false),
+            ("system.slice:1", false),
+            ("a:b:c", false),
+            ("/system.slice:docker:1", false),
+            ("/kubepods/pod1/1", false),
+            ("", false),
+        ] {
+            let config = config(&format!("\"cgroupsPath\":\"{path}\""));
+            assert_eq!(config.has_group_of_systemd(), is, "{path}");
+        }
+    }
+
+    #[test]
+    fn root_is_whom_the_maps_make_him() {
+        let maps = r#""uidMappings":[{"containerID":1,"hostID":7,"size":9},{"containerID":0,"hostID":5,"size":1}],
+            "gidMappings":[{"containerID":0,"hostID":6,"size":1}]"#;
+        assert_eq!(config(maps).root(), (5, 6));
+        assert_eq!(config("").root(), (0, 0));
+    }
 }

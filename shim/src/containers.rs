@@ -31,6 +31,21 @@ struct Known {
     here: HashMap<String, Slot>,
     gone: Gone,
     pod: Option<Arc<Pod>>,
+    /// The shim ends: what comes now would be nobody's.
+    closed: bool,
+}
+
+impl Known {
+    fn admits(&self) -> Result<()> {
+        if self.closed {
+            return Err(Error::precondition("the shim is ending"));
+        }
+        self.pod.as_ref().map_or(Ok(()), |pod| pod.admits())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.here.is_empty() && self.pod.is_none()
+    }
 }
 
 #[derive(Debug)]
@@ -64,9 +79,7 @@ impl Containers {
     pub(crate) async fn create(&self, request: CreateTaskRequest) -> Result<i32> {
         let id = request.id.clone();
         let (pod, closing) = self.change(|known| {
-            if let Some(pod) = &known.pod {
-                pod.admits()?;
-            }
+            known.admits()?;
             if known.here.contains_key(&id) {
                 return Err(Error::new(Kind::AlreadyExists, format!("container {id}")));
             }
@@ -198,6 +211,7 @@ impl Containers {
                     format!("sandbox {}", pod.id),
                 ));
             }
+            known.admits()?;
             known.pod = Some(Arc::new(make()?));
             Ok(())
         })
@@ -208,13 +222,27 @@ impl Containers {
         pod.ok_or_else(|| Error::not_found(format!("sandbox {id}")))
     }
 
+    /// No other comes, and no container.
     pub(crate) fn forget_pod(&self) {
+        self.close();
         self.change(|known| known.pod = None);
     }
 
+    /// From now on nothing comes: the shim ends.
+    pub(crate) fn close(&self) {
+        self.change(|known| known.closed = true);
+    }
+
+    /// The same if there is nothing. Whether it is so.
+    pub(crate) fn close_if_none(&self) -> bool {
+        self.change(|known| {
+            known.closed |= known.is_empty();
+            known.closed
+        })
+    }
+
     pub(crate) fn are_none(&self) -> bool {
-        let known = self.known();
-        known.here.is_empty() && known.pod.is_none()
+        self.known().is_empty()
     }
 
     /// Whether one runs, or is being created.

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::error::{Error, Kind, Result};
 use crate::io::{Inner, Stdio as Streams};
 use crate::log;
+use crate::memory;
 use crate::options::Options;
 use crate::protos::runc_options::CheckpointOptions;
 use crate::reaper::{Child, Exit, Expectation, Reaper};
@@ -267,22 +268,12 @@ impl Runtime {
 
     /// That there is no such container is no error.
     pub(crate) async fn delete(&self, id: &str, force: bool) -> Result<()> {
-        self.delete_within(id, force, LONG.into()).await
-    }
-
-    /// Of one whose init lives; its end says that all is done but for the tidying.
-    pub(crate) async fn delete_created(&self, id: &str, closing: Closing) -> Result<()> {
-        let limit = Limit::from(LONG).until(closing, POINTLESS);
-        self.delete_within(id, false, limit).await
-    }
-
-    async fn delete_within(&self, id: &str, force: bool, limit: Limit) -> Result<()> {
         let mut arguments: Vec<OsString> = Vec::new();
         if force {
             arguments.push("--force".into());
         }
         arguments.push(id.into());
-        match self.call("delete", arguments, Ends::Nothing, limit).await {
+        match self.call("delete", arguments, Ends::Nothing, LONG).await {
             Err(_) if !self.knows(id) => Ok(()),
             other => other.map(drop),
         }
@@ -389,6 +380,7 @@ impl Runtime {
         command.arg(verb).args(arguments);
         // What it says there would be the container's readiness, not ours.
         command.env_remove("NOTIFY_SOCKET");
+        memory::leave(&mut command);
         sys::dies_with_us(&mut command);
         command
     }

@@ -160,7 +160,7 @@ impl Sandbox for Sandboxes {
                     containers.forget_pod();
                 }
                 // A client whose CreateSandbox has failed asks for the shim's end by this, and by nothing else.
-                Err(_) if containers.are_none() => {}
+                Err(_) if containers.close_if_none() => {}
                 Err(error) => return Err(error),
             }
             end.now().await;

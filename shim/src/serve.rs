@@ -26,8 +26,9 @@ use crate::container::Shim;
 use crate::containers::Containers;
 use crate::end::End;
 use crate::events::Spool;
+use crate::io::Stopping;
 use crate::reaper::Reaper;
-use crate::{aside, log, sandbox, socket, task};
+use crate::{aside, descriptors, log, sandbox, socket, task};
 
 /// How long the end waits for the last replies.
 const LAST_REPLIES: Duration = Duration::from_millis(500);
@@ -36,6 +37,7 @@ pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<()> {
     prctl::set_child_subreaper(true)?;
     // One huge page would be as large as all of us. Commands that we run are allowed them again.
     prctl::set_thp_disable(true)?;
+    descriptors::raise()?;
     let listener = take_standard_streams()?;
     log::open(&invocation.namespace, &invocation.id, invocation.debug);
     let socket = path_of(&listener)?;
@@ -51,11 +53,13 @@ async fn serve(invocation: &Invocation, listener: StdListener, path: &Path) -> a
     let changes = watch::Sender::new(());
     let spool = Spool::new(&address, &invocation.namespace, changes.clone());
     let open = Open::new(changes.clone());
+    let stopping = Stopping::default();
     let shim = Shim {
         namespace: invocation.namespace.clone(),
         reaper,
         spool: spool.clone(),
         changes,
+        stopping: stopping.clone(),
     };
     let containers = Arc::new(Containers::new(shim));
     let end = Arc::new(End::default());
@@ -82,12 +86,17 @@ async fn serve(invocation: &Invocation, listener: StdListener, path: &Path) -> a
         _ = terminate.recv() => log::info("ending: SIGTERM"),
         _ = interrupt.recv() => log::info("ending: SIGINT"),
     }
+    containers.close();
     server.stop_listen().await;
     // The next shim of this group makes its own.
     socket::remove(path)?;
     end.hidden();
-    if !spool.flushed().await {
+    let (told, logged) = tokio::join!(spool.flushed(), stopping.over());
+    if !told {
         log::warn("events were not taken in time, ignoring");
+    }
+    if !logged {
+        log::warn("a logger cannot be killed, ignoring");
     }
     // Clients that still wait for something keep a connection; the process' end closes it.
     tokio::time::timeout(LAST_REPLIES, server.disconnect())

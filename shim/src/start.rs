@@ -21,7 +21,7 @@ use crate::cgroup;
 use crate::cli::Invocation;
 use crate::options::Options;
 use crate::protos::bootstrap::{BootstrapParams, BootstrapResult};
-use crate::{socket, sys};
+use crate::{memory, socket, sys};
 
 /// More than any client sends.
 const MOST_INPUT: u64 = 10 * 1024 * 1024;
@@ -134,6 +134,7 @@ fn spawn(invocation: &Invocation, listener: UnixListener, request: &Request) -> 
         // The shim inherits it, and so do its containers: none of others' runs beside them on a core.
         sys::sched_core().context("enable core scheduling")?;
     }
+    memory::prepare(&mut command);
     command
         .stdin(OwnedFd::from(listener))
         .stdout(Stdio::null())

@@ -11,6 +11,8 @@ use std::process::Command;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::descriptors;
+
 /// pidfd_open(2).
 pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: the call takes two integers.
@@ -89,7 +91,8 @@ pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Ow
     unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
 }
 
-/// Has what the command becomes die with this process, and be allowed the huge pages that this process does without.
+/// Has what the command becomes die with this process, and be allowed the huge pages that this process does without, but no more
+/// descriptors than usual.
 pub(crate) fn dies_with_us(command: &mut Command) {
     let parent = nix::unistd::getpid();
     let prepare = move || {
@@ -98,9 +101,10 @@ pub(crate) fn dies_with_us(command: &mut Command) {
         if nix::unistd::getppid() != parent {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
-        Ok(nix::sys::prctl::set_thp_disable(false)?)
+        nix::sys::prctl::set_thp_disable(false)?;
+        Ok(descriptors::lower()?)
     };
-    // SAFETY: between fork and exec it does three system calls and neither allocates nor locks.
+    // SAFETY: between fork and exec it does a few system calls and neither allocates nor locks.
     unsafe { command.pre_exec(prepare) };
 }
 
@@ -137,6 +141,12 @@ pub(crate) fn unmap_code() {
     // SAFETY: from the beginning of the program to the end of its code there are private mappings of its file which nobody has written
     // to, so that what comes back is what was there. Constants are among it: reads of them find the same bytes.
     unsafe { libc::madvise(first.cast_mut().cast(), length, libc::MADV_DONTNEED) };
+}
+
+/// malloc_trim(3): gives back all pages in which the allocator has nothing in use. By itself it gives back only those at its end.
+pub(crate) fn trim_memory() {
+    // SAFETY: the call takes an integer, and touches nothing that is in use.
+    unsafe { libc::malloc_trim(0) };
 }
 
 /// F_DUPFD_CLOEXEC: the lowest free number from `lowest` on.

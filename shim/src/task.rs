@@ -170,6 +170,8 @@ impl Task for Tasks {
                 .await
         };
         let ended = detached(delete).await?;
+        // Of many processes the last one's deletion may be the last thing for long.
+        sys::trim_memory();
         Ok(DeleteResponse {
             pid: ended.pid.cast_unsigned(),
             exit_status: ended.exit.status,
@@ -303,7 +305,7 @@ impl Task for Tasks {
 
     /// With containers left it is only a wish.
     async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> Reply<Empty> {
-        if self.containers.are_none() {
+        if self.containers.close_if_none() {
             self.end.now().await;
         } else {
             self.end.wish();

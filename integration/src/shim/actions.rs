@@ -62,8 +62,15 @@ pub(super) fn output(fifo: &str) -> Lines {
     )
 }
 
-pub(super) fn command(bundle: &Bundle, namespace: &str, id: &str) -> Command {
-    let mut command = Command::new(place::shim());
+pub(super) fn command(bundle: &Bundle, namespace: &str, id: &str, wrapper: &[String]) -> Command {
+    let mut command = match wrapper {
+        [] => Command::new(place::shim()),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(place::shim());
+            command
+        }
+    };
     command.args([
         "-namespace",
         namespace,

@@ -11,8 +11,8 @@ use protobuf::MessageField;
 use protobuf::well_known_types::any::Any;
 use serde_json::json;
 use shim::protos::task::{
-    CheckpointTaskRequest, CloseIORequest, ExecProcessRequest, KillRequest, PauseRequest,
-    ResumeRequest, ShutdownRequest, StartRequest, WaitRequest,
+    CheckpointTaskRequest, CloseIORequest, DeleteRequest, ExecProcessRequest, KillRequest,
+    PauseRequest, ResumeRequest, ShutdownRequest, StartRequest, WaitRequest,
 };
 use shim::protos::types::Mount;
 use std::fs::{self, File, OpenOptions};
@@ -159,6 +159,40 @@ fn whatever_hangs_a_container_that_has_ended_is_told_of_and_deleted() {
         assert!(!shim.wait_for(call), "{verb}");
         assert_eq!(shim.held(), Default::default());
     }
+}
+
+#[test]
+fn a_poststop_hook_of_a_container_that_was_never_started_ends_by_itself_and_once() {
+    require!(containers, busybox);
+    let mut bundle = pausing();
+    let noted = bundle.scratch.path().join("noted");
+    // Longer than other commands go on when their container has ended.
+    let script = format!(
+        "echo begun >>{0}; sleep 4; echo done >>{0}",
+        noted.display()
+    );
+    let hook = json!([{ "path": "/bin/busybox", "args": ["sh", "-c", script] }]);
+    bundle.config.set("/hooks", json!({ "poststop": hook }));
+    let shim = Shim::start(bundle);
+    let id = shim.id().to_owned();
+    let pid = shim.create(&id).unwrap();
+    assert_eq!(shim.event(), format!("create {id}"));
+    let request = DeleteRequest {
+        id: id.clone(),
+        ..Default::default()
+    };
+    let again = request.clone();
+    let delete = |request: DeleteRequest| {
+        shim.begin(|client| async move { client.delete(with_timeout(0), &request).await.is_ok() })
+    };
+    let (first, second) = (delete(request), delete(again));
+    assert_eq!(shim.event(), format!("exit {id} 137"));
+    assert!(!first.is_finished() && !second.is_finished());
+    assert!(shim.wait_for(first) && shim.wait_for(second));
+    assert_eq!(fs::read_to_string(noted).unwrap(), "begun\ndone\n");
+    assert_eq!(shim.delete(&id, ""), Ok((pid, 137)));
+    assert_eq!(shim.event(), format!("delete {id} 137"));
+    shim.no_more_events();
 }
 
 #[test]

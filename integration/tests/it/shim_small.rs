@@ -163,3 +163,35 @@ fn execs_one_after_another_leave_nothing_in_their_shim() {
     let grown = shim.status("VmRSS").saturating_sub(rss);
     assert!(grown <= SLACK, "{grown} KiB more");
 }
+
+#[test]
+fn what_many_or_large_execs_needed_is_given_back() {
+    require!(containers);
+    let (shim, ids) = pod(1);
+    let id = &ids[0];
+    let live = |names: &[String], args: &[&str]| {
+        for name in names {
+            shim.exec(id, name, args).unwrap();
+            shim.start_process(id, name).unwrap();
+        }
+        for name in names {
+            shim.kill(id, name, 9).ok();
+            shim.wait(id, name).unwrap();
+            shim.delete(id, name).unwrap();
+        }
+        shim.events(3 * names.len());
+    };
+    let some: Vec<String> = (0..80).map(|number| format!("exec-{number}")).collect();
+    // Its end is remembered, and that of as many others.
+    some.iter()
+        .for_each(|name| live(std::slice::from_ref(name), &["exit", "0"]));
+    let before = shim.status("VmRSS");
+    let word = "x".repeat(100_000);
+    let large: Vec<&str> = std::iter::once("echo").chain([&*word; 15]).collect();
+    live(&some[..1], &large);
+    let grown = shim.status("VmRSS").saturating_sub(before);
+    assert!(grown <= SLACK, "{grown} KiB more after a large one");
+    live(&some, &["pause"]);
+    let grown = shim.status("VmRSS").saturating_sub(before);
+    assert!(grown <= SLACK, "{grown} KiB more after many");
+}

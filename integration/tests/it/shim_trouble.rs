@@ -270,6 +270,49 @@ fn without_descriptors_it_waits_for_some() {
     );
 }
 
+/// The limits of open files, soft and hard, of a process.
+fn limits(pid: i32) -> [String; 2] {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let mut lines = limits.lines();
+    let line = lines.find(|line| line.starts_with("Max open files"));
+    let mut words = line.unwrap().split_whitespace().skip(3);
+    [(); 2].map(|()| words.next().unwrap().to_owned())
+}
+
+#[test]
+fn a_low_limit_of_descriptors_is_for_others_and_not_for_the_shim() {
+    require!(containers, busybox, program("prlimit"));
+    let mut bundle = pausing();
+    bundle.config.remove("/process/rlimits");
+    let noted = bundle.scratch.name("noted");
+    let script = format!(
+        "#!/bin/busybox sh\nulimit -n >{noted}\nexec 5>&-\nexec /bin/busybox cat <&3 >/dev/null\n"
+    );
+    let logger = bundle.scratch.file("logger", &script);
+    fs::set_permissions(&logger, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut shim = Shim::prepared(bundle);
+    shim.wrapper = ["prlimit", "--nofile=40:"].map(String::from).to_vec();
+    shim.launch(Protocol::Bootstrap);
+    let id = shim.id().to_owned();
+    let mut request = shim.request(&id);
+    request.stdout = format!("binary://{}", logger.display());
+    let made = shim.call(async |client, ctx| client.create(ctx, &request).await);
+    let pid = made.unwrap().pid as i32;
+    shim.start_process(&id, "").unwrap();
+    for number in 0..40 {
+        let exec = format!("exec-{number}");
+        shim.exec(&id, &exec, &["pause"]).unwrap();
+        shim.start_process(&id, &exec).unwrap();
+    }
+    let [soft, hard] = limits(shim.pid);
+    assert_eq!(soft, hard);
+    assert_eq!(limits(pid), ["40".to_owned(), hard]);
+    assert_eq!(fs::read_to_string(noted).unwrap(), "40\n");
+    shim.kill(&id, "", 9).unwrap();
+    assert_eq!(shim.wait(&id, ""), Ok(137));
+    shim.delete(&id, "").unwrap();
+}
+
 #[test]
 fn a_shim_that_lives_is_told_by_delete() {
     require!(containers);

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use protobuf::MessageField;
-use tokio::sync::watch;
+use tokio::sync::{Mutex as Lock, watch};
 
 use super::{Container, Shim, detach};
 use crate::aside::aside;
@@ -37,7 +37,8 @@ impl Container {
         closing: watch::Sender<bool>,
     ) -> Result<Arc<Self>> {
         let bundle = PathBuf::from(&request.bundle);
-        let options = Options::from_any(request.options.as_ref())?;
+        let config = Config::read(&bundle).map_err(|error| Error::os("read config.json", error))?;
+        let options = Options::of(request.options.as_ref(), &config)?;
         bundle::write_options(&bundle, &options)
             .map_err(|error| Error::os("write options.json", error))?;
         let rootfs = bundle.join("rootfs");
@@ -46,7 +47,8 @@ impl Container {
             let (mounts, target) = (request.rootfs.clone(), rootfs.clone());
             aside(move || mounts::attach(&mounts, &target)).await?;
         }
-        match Self::make(shim, &request, bundle, options, closing).await {
+        let own_pids = config.has_own_pid_namespace();
+        match Self::make(shim, &request, bundle, options, own_pids, closing).await {
             Ok(container) => Ok(container),
             Err(error) => {
                 if !request.rootfs.is_empty()
@@ -64,15 +66,16 @@ impl Container {
         request: &CreateTaskRequest,
         bundle: PathBuf,
         options: Options,
+        has_own_pid_namespace: bool,
         closing: watch::Sender<bool>,
     ) -> Result<Arc<Self>> {
-        let config = Config::read(&bundle).map_err(|error| Error::os("read config.json", error))?;
         let owner = Owner {
             namespace: shim.namespace.clone(),
             container: request.id.clone(),
             uid: options.io_uid,
             gid: options.io_gid,
             directory: bundle.clone(),
+            stopping: shim.stopping.clone(),
         };
         let streams = Streams {
             terminal: request.terminal,
@@ -93,10 +96,11 @@ impl Container {
             execs: Execs::default(),
             group: OnceLock::new(),
             images: (!request.checkpoint.is_empty()).then(|| PathBuf::from(&request.checkpoint)),
-            has_own_pid_namespace: config.has_own_pid_namespace(),
+            has_own_pid_namespace,
             has_mounts: !request.rootfs.is_empty(),
             closing,
             busy: watch::Sender::new(0),
+            deleting: Lock::new(()),
             deleted: AtomicBool::new(false),
             bundle,
         });

@@ -1,5 +1,6 @@
 //! Delete: of a container that has ended, or was never started.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ impl Container {
             State::Alive(Phase::Created, _) | State::Registered => {}
             State::Alive(..) => return running(),
         }
-        let Ok(_operation) = timeout(STARTING, self.init.operation.lock()).await else {
+        let Ok(operation) = timeout(STARTING, self.init.operation.lock()).await else {
             return running();
         };
         match self.init.state() {
@@ -40,7 +41,21 @@ impl Container {
                 Ok(())
             }
             State::Alive(Phase::Created, child) => {
-                match self.runtime.delete_created(&self.id, self.closing()).await {
+                let mut deleting = pin!(self.runtime.delete(&self.id, false));
+                let mut closing = self.closing();
+                let ended = async {
+                    // The sender is here.
+                    closing.wait_for(|closing| *closing).await.ok();
+                };
+                let deleted = tokio::select! {
+                    deleted = &mut deleting => deleted,
+                    () = ended => {
+                        // Poststop hooks may take long. The end of init is told meanwhile.
+                        drop(operation);
+                        deleting.await
+                    }
+                };
+                match deleted {
                     Err(_) if child.has_ended() => Ok(()),
                     other => other,
                 }
@@ -52,6 +67,8 @@ impl Container {
 
     /// Removes a container that has ended, or that was never started.
     pub(crate) async fn delete(&self) -> Result<Ended> {
+        // Who asks again finds it done, and does not do it once more beside this.
+        let _deleting = self.deleting.lock().await;
         self.end_unstarted().await?;
         // Published under the lock.
         let ended = self.init.ended().await;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use protobuf::MessageField;
-use tokio::sync::watch;
+use tokio::sync::{Mutex as Lock, watch};
 use tokio::time::timeout;
 
 use crate::aside::aside;
@@ -22,7 +22,7 @@ use crate::bundle::ExitRecord;
 use crate::error::{Error, Result};
 use crate::events::{Event, Spool};
 use crate::execs::Execs;
-use crate::io::Owner;
+use crate::io::{Owner, Stopping};
 use crate::lock::lock;
 use crate::log;
 use crate::mounts;
@@ -49,6 +49,7 @@ pub(crate) struct Shim {
     pub(crate) spool: Spool,
     /// Told when a container has come, ended or gone, or a connection.
     pub(crate) changes: watch::Sender<()>,
+    pub(crate) stopping: Stopping,
 }
 
 #[derive(Debug)]
@@ -72,6 +73,8 @@ pub(crate) struct Container {
     pub(crate) closing: watch::Sender<bool>,
     /// Execs whose end has not been published, or that are being started.
     pub(crate) busy: watch::Sender<usize>,
+    /// Held by the one Delete that does it.
+    deleting: Lock<()>,
     deleted: AtomicBool,
 }
 

@@ -81,12 +81,15 @@ async fn copy(
         match sink.take(source(from.get_ref())) {
             Moved::Something => {}
             Moved::Nothing => tokio::select! {
+                // What there is belongs before what has been waited for long enough.
+                biased;
                 ready = from.readable() => match ready {
                     Ok(mut ready) => ready.clear_ready(),
                     // The shim ends.
                     Err(_) => return,
                 },
                 () = &mut until => return,
+                () = sink.overdue() => sink.flush(),
             },
             Moved::Full => sink.room().await,
             Moved::End => return,

@@ -1,23 +1,36 @@
 //! A log that the shim writes itself: `log:///path?max-size=BYTES&max-files=COUNT`. Lines are those of Docker's json-file, an object with
 //! `log`, `stream` and `time` each, and the file is rotated: `path` is the newest, then `path.1`, `path.2` and so on.
 //!
-//! What was read at once is one record, so that much output costs little, and an unfinished line goes out at once. Exact: a byte that is
-//! not UTF-8 is the lone surrogate U+DC00 plus that byte, so that a reader gets back what was written.
+//! A line is one record, as whoever ships such logs expects, and a file begins with a whole one. Of a line that is not finished a part is a
+//! record without a line feed, as with Docker: of a terminal at once, otherwise if nothing follows for [`PAUSE`] or it is as long as [`LINE`].
+//! Exact: a byte that is not UTF-8 is the lone surrogate U+DC00 plus that byte, so that a reader gets back what was written.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
+use std::future::pending;
 use std::io::{self, Result};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep_until};
 
 use super::sink::put;
 use crate::error::told;
+use crate::lock::lock;
 use crate::timestamp;
 
 /// All of them are renamed where everybody's output waits, and their reader looks for no more.
 const MOST_FILES: u32 = 1000;
+/// How long the rest of a line is waited for: longer than a program that writes much takes from one write to the next, and less than anybody
+/// minds who is to answer a question.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How much of a line is kept until its rest comes; as much as Docker.
+const LINE: usize = 16 << 10;
+/// How much is written at once, if one record is not more.
+const BLOCK: usize = 16 << 10;
 /// Ends a line of which a part could not be written: however short it is, a line with a zero is no record, and nothing that others wrote.
 const TORN: &str = "\0\n";
 /// What a record may lack and still say all: the end of its line.
@@ -56,28 +69,60 @@ impl Log {
         })
     }
 
-    /// False if it could not be written, at least not so much of it that a reader gets the data.
-    pub(super) fn append(&mut self, data: &[u8], stream: &str) -> bool {
-        let mut text = String::with_capacity(data.len() * 2 + 128);
-        if self.torn {
-            text.push_str(TORN);
-        }
+    /// How many bytes could not be written, at least not so much of their records that a reader gets them.
+    fn append(&mut self, data: &[u8], stream: &str) -> usize {
         let time = timestamp::text(SystemTime::now());
-        record(&mut text, data, stream, &time);
-        let length = text.len() as u64;
-        if self.size > 0 && self.size + length > self.target.max_size {
-            // Without room for another file there is none for the old one either; it goes on as it is.
-            self.rotate().ok();
+        let (mut rest, mut lost) = (data, 0);
+        while !rest.is_empty() {
+            let (text, length) = self.block(rest, stream, &time);
+            if self.size > 0 && self.size + text.len() as u64 > self.target.max_size {
+                // Without room for another file there is none for the old one either; it goes on as it is.
+                self.rotate().ok();
+            }
+            let (now, later) = rest.split_at(length);
+            lost += length - self.write(text, now);
+            rest = later;
+        }
+        lost
+    }
+
+    /// The records of as many lines as fit into the file, or else of one; and how long these lines are.
+    fn block(&self, data: &[u8], stream: &str, time: &str) -> (String, usize) {
+        let (mut text, mut length) = (String::new(), 0);
+        for line in data.split_inclusive(|byte| *byte == b'\n') {
+            let before = text.len();
+            record(&mut text, line, stream, time);
+            let full = self.size + text.len() as u64 > self.target.max_size || text.len() > BLOCK;
+            if full && length > 0 {
+                text.truncate(before);
+                break;
+            }
+            length += line.len();
+        }
+        (text, length)
+    }
+
+    /// How many bytes of these lines a reader gets. A record for each of them is the text.
+    fn write(&mut self, mut text: String, lines: &[u8]) -> usize {
+        let torn = usize::from(self.torn);
+        if self.torn {
+            text.insert_str(0, TORN);
         }
         let written = put(self.file.as_fd(), text.as_bytes());
         self.size = self
             .file
             .metadata()
-            .map_or(self.size + length, |file| file.len());
+            .map_or(self.size + text.len() as u64, |file| file.len());
         let lacking = text.len() - written;
         // It cannot be cut off: somebody may have read it already.
         self.torn = lacking > 0 && (self.torn || written > 0);
-        lacking <= CLOSING
+        let said = &text.as_bytes()[..text.len().min(written + CLOSING)];
+        let records = said.iter().filter(|byte| **byte == b'\n').count();
+        let lines = lines.split_inclusive(|byte| *byte == b'\n');
+        lines
+            .take(records.saturating_sub(torn))
+            .map(<[u8]>::len)
+            .sum()
     }
 
     fn rotate(&mut self) -> Result<()> {
@@ -99,6 +144,67 @@ impl Log {
         (self.file, self.size) = open(path)?;
         self.torn = false;
         Ok(())
+    }
+}
+
+/// One stream's way into the log.
+#[derive(Debug)]
+pub(super) struct Lines {
+    log: Arc<Mutex<Log>>,
+    stream: &'static str,
+    /// The beginning of a line, until when its rest is waited for.
+    begun: Vec<u8>,
+    until: Instant,
+}
+
+impl Lines {
+    pub(super) fn new(log: Arc<Mutex<Log>>, stream: &'static str) -> Self {
+        Self {
+            log,
+            stream,
+            begun: Vec::new(),
+            until: Instant::now(),
+        }
+    }
+
+    /// How many bytes of this, or of what came before, are lost.
+    pub(super) fn add(&mut self, data: &[u8]) -> usize {
+        if self.begun.is_empty() {
+            self.until = Instant::now() + PAUSE;
+        }
+        let end = data.iter().rposition(|byte| *byte == b'\n');
+        let (ended, begun) = data.split_at(end.map_or(0, |end| end + 1));
+        let mut lost = 0;
+        if !ended.is_empty() {
+            if self.begun.is_empty() {
+                lost = lock(&self.log).append(ended, self.stream);
+            } else {
+                self.begun.extend_from_slice(ended);
+                lost = self.flush();
+            }
+            self.until = Instant::now() + PAUSE;
+        }
+        self.begun.extend_from_slice(begun);
+        if self.begun.len() >= LINE {
+            lost += self.flush();
+        }
+        lost
+    }
+
+    /// Comes back when no more of a line that has been begun is waited for.
+    pub(super) async fn overdue(&self) {
+        if self.begun.is_empty() {
+            pending().await
+        } else {
+            sleep_until(self.until).await
+        }
+    }
+
+    /// Writes what is there of a line. How many bytes are lost.
+    pub(super) fn flush(&mut self) -> usize {
+        // Most lines end with what is read at once: nothing is kept for the next one.
+        let begun = std::mem::take(&mut self.begun);
+        lock(&self.log).append(&begun, self.stream)
     }
 }
 
@@ -147,7 +253,7 @@ fn record(into: &mut String, data: &[u8], stream: &str, time: &str) {
 #[expect(clippy::disallowed_methods, reason = "files of the test's own")]
 mod tests {
     use super::*;
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     struct Scratch(PathBuf);
 
@@ -200,12 +306,66 @@ mod tests {
         };
         let mut log = Log::open(&target).unwrap();
         for number in 0..8 {
-            assert!(log.append(format!("line {number}\n").as_bytes(), "stdout"));
+            let line = format!("line {number}\n");
+            assert_eq!(log.append(line.as_bytes(), "stdout"), 0);
         }
         let read = |name: &str| fs::read_to_string(scratch.0.join(name)).unwrap();
         assert!(read("log").contains("line 7"));
         assert!(read("log.1").contains("line 5") && read("log.2").contains("line 3"));
         assert!(!scratch.0.join("log.3").exists());
+    }
+
+    #[test]
+    fn a_line_is_a_record_however_it_comes_and_no_file_begins_within_one() {
+        let scratch = Scratch::new("lines");
+        let target = Target {
+            path: scratch.0.join("log"),
+            max_size: 1000,
+            max_files: 100,
+        };
+        let log = Arc::new(Mutex::new(Log::open(&target).unwrap()));
+        let mut lines = Lines::new(log, "stdout");
+        let numbers: String = (0..200).map(|number| format!("{number}\n")).collect();
+        for piece in numbers.as_bytes().chunks(37) {
+            assert_eq!(lines.add(piece), 0);
+        }
+        lines.add(b"no end");
+        assert_eq!(lines.flush(), 0);
+        let mut files: Vec<_> = fs::read_dir(&scratch.0).unwrap().flatten().collect();
+        assert!(files.len() > 10);
+        files.sort_by_key(|file| {
+            let number = file.path().extension()?.to_str()?.parse::<i32>().ok();
+            number.map(|number| -number)
+        });
+        files.rotate_left(1);
+        let text: String = files
+            .iter()
+            .map(|file| fs::read_to_string(file.path()).unwrap())
+            .collect();
+        let seen = text.lines().map(|line| {
+            let record: serde_json::Value = serde_json::from_str(line).unwrap();
+            record["log"].as_str().unwrap().to_owned()
+        });
+        let expected = (0..200).map(|number| format!("{number}\n"));
+        assert!(seen.eq(expected.chain(["no end".into()])), "{text}");
+    }
+
+    #[test]
+    fn a_line_without_end_is_written_in_parts() {
+        let scratch = Scratch::new("endless");
+        let target = Target {
+            path: scratch.0.join("log"),
+            max_size: 1 << 20,
+            max_files: 2,
+        };
+        let log = Arc::new(Mutex::new(Log::open(&target).unwrap()));
+        let mut lines = Lines::new(log, "stdout");
+        for _ in 0..40 {
+            assert_eq!(lines.add(&[b'x'; 1000]), 0);
+        }
+        assert_eq!(lines.begun.len(), 40_000 % 17_000);
+        let text = fs::read_to_string(&target.path).unwrap();
+        assert_eq!(text.lines().count(), 2);
     }
 
     #[test]
@@ -218,7 +378,7 @@ mod tests {
         };
         let mut log = Log::open(&target).unwrap();
         for _ in 0..3 {
-            assert!(log.append(b"line\n", "stdout"));
+            assert_eq!(log.append(b"line\n", "stdout"), 0);
         }
         assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 3);
     }
@@ -250,6 +410,7 @@ mod tests {
             max_size: 1 << 20,
             max_files: 2,
         };
-        assert!(!Log::open(&target).unwrap().append(b"lost\n", "stdout"));
+        let mut log = Log::open(&target).unwrap();
+        assert_eq!(log.append(b"lost\nall\n", "stdout"), 9);
     }
 }

@@ -6,7 +6,7 @@
 //! waits                                       ◀── closes 5; with binary-v2, after one byte
 //! copies                                      ──▶ reads 3 and 4
 //! closes both when the output has ended       ──▶ reads the end, and ends
-//! when the streams are dropped: SIGTERM, and after [`GRACE`] SIGKILL
+//! when the streams are dropped: SIGTERM, and after [`GRACE`] SIGKILL; the shim does not end before ([`Stopping`])
 //! ```
 //!
 //! It reads pipes of its own, not the container's: its end never blocks the container or breaks its pipe.
@@ -29,12 +29,14 @@ use tokio::time::timeout;
 
 use super::{Owner, pipe, target};
 use crate::error::told;
-use crate::sys;
+use crate::{descriptors, sys};
 
 /// How long it may take to get ready.
 const READY: Duration = Duration::from_secs(10);
 /// How long it may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(12);
+/// And after SIGKILL.
+const KILLED: Duration = Duration::from_secs(2);
 
 /// A running logger. Dropping it asks the program to end.
 #[derive(Debug)]
@@ -46,9 +48,30 @@ pub(super) struct Running {
 
 /// Dropping it is the wish.
 #[derive(Debug)]
-pub(super) struct Stop(
-    #[expect(dead_code, reason = "the other end waits until this is dropped")] oneshot::Sender<()>,
-);
+pub(super) struct Stop {
+    wish: Option<oneshot::Sender<watch::Receiver<()>>>,
+    stopping: Stopping,
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        if let Some(wish) = self.wish.take() {
+            // Nobody takes it if the logger has ended.
+            wish.send(self.stopping.0.subscribe()).ok();
+        }
+    }
+}
+
+/// Those of a shim that have been asked to end and have not ended: each holds a receiver.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stopping(watch::Sender<()>);
+
+impl Stopping {
+    /// Waits until there is none. What the kernel does not let end is not waited for.
+    pub(crate) async fn over(&self) -> bool {
+        timeout(GRACE + KILLED, self.0.closed()).await.is_ok()
+    }
+}
 
 /// Starts it and waits until it is ready. `ended` is held until the program has ended.
 pub(super) async fn start(
@@ -62,12 +85,15 @@ pub(super) async fn start(
     let (ready, theirs_ready) = pipe::to_writer().map_err(context)?;
     let pidfd = spawn(logger, owner, [theirs_out, theirs_err, theirs_ready]).map_err(context)?;
     let pidfd = sys::register(pidfd, Interest::READABLE)?;
-    let (stop, stopped) = oneshot::channel();
+    let (wish, stopped) = oneshot::channel();
     tokio::spawn(attend(pidfd, stopped, ended));
     let running = Running {
         stdout,
         stderr,
-        stop: Stop(stop),
+        stop: Stop {
+            wish: Some(wish),
+            stopping: owner.stopping.clone(),
+        },
     };
     let is_ready = is_ready(sys::register(ready, Interest::READABLE)?, logger.says_ready);
     timeout(READY, is_ready)
@@ -140,20 +166,23 @@ fn spawn(logger: &target::Logger, owner: &Owner, fds: [OwnedFd; 3]) -> Result<Ow
     let env = env
         .into_iter()
         .collect::<std::result::Result<Vec<_>, _>>()?;
-    let pid = posix_spawn(program, &actions, &attributes, &args, &env)?;
+    descriptors::lower()?;
+    let spawned = posix_spawn(program, &actions, &attributes, &args, &env);
+    descriptors::raise()?;
+    let pid = spawned?;
     // Nobody can have reaped it: the reaper has not run since.
     sys::pidfd_open(pid.as_raw())
 }
 
 async fn attend(
     pidfd: AsyncFd<OwnedFd>,
-    stopped: oneshot::Receiver<()>,
+    stopped: oneshot::Receiver<watch::Receiver<()>>,
     ended: watch::Receiver<()>,
 ) {
     let end = async || pidfd.readable().await.is_ok();
     tokio::select! {
         _ = end() => {}
-        _ = stopped => {
+        _stopping = stopped => {
             // ESRCH is what is wanted.
             sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGTERM).ok();
             if timeout(GRACE, end()).await.is_err() {

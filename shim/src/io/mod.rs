@@ -37,6 +37,7 @@ use tokio::time;
 
 use self::console::Console;
 use self::fifo::Opened;
+pub(crate) use self::logger::Stopping;
 use self::sink::{Account, Sink};
 use self::target::Target;
 use crate::error::told;
@@ -52,8 +53,8 @@ pub(crate) struct Streams {
     pub(crate) stderr: String,
 }
 
-/// Whose streams they are: for the environment of a logger (`binary://`), the owner of pipes (`io_uid`, `io_gid` of the options), and
-/// where the console's socket may be.
+/// Whose streams they are: for the environment of a logger (`binary://`), the owner of pipes (`io_uid`, `io_gid` of the options),
+/// where the console's socket may be, and who is told of a logger that is to end.
 #[derive(Clone, Debug)]
 pub(crate) struct Owner {
     pub(crate) namespace: String,
@@ -61,6 +62,7 @@ pub(crate) struct Owner {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) directory: PathBuf,
+    pub(crate) stopping: Stopping,
 }
 
 /// What becomes descriptors 0, 1 and 2 of the runtime command. With a terminal, /dev/null.

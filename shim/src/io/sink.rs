@@ -10,8 +10,10 @@
 //! a reader that comes back the end of file: EPIPE then says that nobody reads. To write all the same it opens a reader of its own
 //! for the moment of writing.
 //!
-//! Data is moved by splice(2) from pipe to pipe, and otherwise over the stack; none of it is held in memory across a wait.
+//! Data is moved by splice(2) from pipe to pipe, and otherwise over the stack; none of it is held in memory across a wait, but for the
+//! beginning of a line for a log, and that not for long.
 
+use std::future::pending;
 use std::io::Result;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -26,8 +28,7 @@ use tokio::io::Interest;
 use tokio::time::{Instant, timeout_at};
 
 use super::fifo;
-use super::log_file::Log;
-use crate::lock::lock;
+use super::log_file::{Lines, Log};
 use crate::sys;
 
 /// What a fifo without a reader may hold: the default of /proc/sys/fs/pipe-max-size.
@@ -48,6 +49,13 @@ pub(super) struct Account {
     pub(super) full: AtomicUsize,
 }
 
+impl Account {
+    fn lose(&self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.dropped.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Sink {
     to: To,
@@ -58,8 +66,7 @@ pub(super) struct Sink {
 enum To {
     Nowhere,
     File(OwnedFd),
-    /// The log of both streams, and which of them this is.
-    Log(Arc<Mutex<Log>>, &'static str),
+    Log(Lines),
     Pipe(Pipe),
 }
 
@@ -123,7 +130,7 @@ impl Sink {
 
     pub(super) fn log(log: Arc<Mutex<Log>>, stream: &'static str, account: &Arc<Account>) -> Self {
         Self {
-            to: To::Log(log, stream),
+            to: To::Log(Lines::new(log, stream)),
             account: account.clone(),
         }
     }
@@ -190,8 +197,12 @@ impl Sink {
                     self.copy::<ATOMIC>(fd)
                 }
             }
-            (To::Nowhere | To::File(_) | To::Log(..), Source::Pipe(fd) | Source::Terminal(fd)) => {
-                self.copy::<CHUNK>(fd)
+            (To::Nowhere | To::File(_) | To::Log(_), Source::Pipe(fd)) => self.copy::<CHUNK>(fd),
+            (To::Nowhere | To::File(_) | To::Log(_), Source::Terminal(fd)) => {
+                let moved = self.copy::<CHUNK>(fd);
+                // Somebody may be typing.
+                self.flush();
+                moved
             }
         }
     }
@@ -218,18 +229,35 @@ impl Sink {
             // EIO: nobody has the terminal open any more.
             Err(_) => return Moved::End,
         };
-        let taken = match &mut self.to {
-            To::Nowhere => data.len(),
-            To::File(file) => put(file.as_fd(), data),
-            To::Log(log, stream) => {
-                let written = lock(log).append(data, stream);
-                if written { data.len() } else { 0 }
-            }
-            To::Pipe(pipe) => pipe.put(data),
+        let lost = match &mut self.to {
+            To::Nowhere => 0,
+            To::File(file) => data.len() - put(file.as_fd(), data),
+            To::Log(lines) => lines.add(data),
+            To::Pipe(pipe) => data.len() - pipe.put(data),
         };
-        let dropped = u64::try_from(data.len() - taken).unwrap_or(u64::MAX);
-        self.account.dropped.fetch_add(dropped, Ordering::Relaxed);
+        self.account.lose(lost);
         Moved::Something
+    }
+
+    /// Comes back if what is held of a line should be written, by [`Sink::flush`].
+    pub(super) async fn overdue(&self) {
+        match &self.to {
+            To::Log(lines) => lines.overdue().await,
+            To::Nowhere | To::File(_) | To::Pipe(_) => pending().await,
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        if let To::Log(lines) = &mut self.to {
+            self.account.lose(lines.flush());
+        }
+    }
+}
+
+/// Copying has ended, or is given up.
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 

@@ -65,6 +65,7 @@ impl Drop for Scratch {
 
 fn owner() -> Owner {
     Owner {
+        stopping: Stopping::default(),
         namespace: "ns".to_owned(),
         container: "c1".to_owned(),
         uid: 0,

@@ -93,6 +93,11 @@ fn a_pod_without_a_pause_container_lives_as_one_that_has_it() {
         assert_eq!(host::namespace(first, kind), host::namespace(second, kind));
         assert_ne!(host::namespace(first, kind), host::namespace("self", kind));
     }
+    if systemd() {
+        let group = fs::read_to_string(format!("/proc/{first}/cgroup")).unwrap();
+        let scope = format!("/kubepods.slice/cri-containerd-{web}.scope\n");
+        assert!(group.ends_with(&scope), "{group}");
+    }
     let shims = [&web, &other].map(|id| kubernetes.containerd.shim_of(id));
     assert_eq!(shims[0], shims[1]);
     kubernetes.containerd.stop();
@@ -301,19 +306,17 @@ fn configuration() -> String {
     } else {
         ours.replace("SystemdCgroup = true", "SystemdCgroup = false")
     };
-    let theirs = ours.replace("runtimes.caisson", "runtimes.runc");
-    let theirs = theirs
+    // To be compared, the runtime that is runc's has the same options.
+    let table = ours
         .lines()
-        .filter(|line| !line.starts_with("runtime_path"));
-    let theirs = theirs
-        .filter(|line| !line.starts_with("version"))
-        .collect::<Vec<_>>();
+        .position(|line| line.ends_with("caisson.options]"));
+    let options = ours.lines().skip(table.unwrap()).collect::<Vec<_>>();
+    let theirs = options.join("\n").replace("caisson", "runc");
     // The same plugin, as it is called in a configuration of version 3.
     let pauseless = part_of_readme("sandboxer").replace("version = 3", "");
     let pauseless = pauseless.replace("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri");
     format!(
-        "{ours}\n{pauseless}\n{}\n{}",
-        theirs.join("\n"),
+        "{ours}\n{pauseless}\n{theirs}\n{}",
         r#"
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "docker.io/library/box:latest"

@@ -207,6 +207,12 @@ fn containers_of_docker_outlive_a_restart_of_it() {
         let pid = image.sh(&format!("docker inspect -f '{{{{.State.Pid}}}}' {name}"));
         pid.stdout.trim().parse().unwrap()
     });
+    if systemd() {
+        let group = fs::read_to_string(format!("/proc/{}/cgroup", pids[1])).unwrap();
+        let name = image.sh("docker inspect -f '{{.Id}}' after").stdout;
+        let scope = format!("/system.slice/docker-{}.scope\n", name.trim());
+        assert!(group.ends_with(&scope), "{group}");
+    }
     drop(daemon);
     drop(below);
     image.sh("echo >shared/go-during");
