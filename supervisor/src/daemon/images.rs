@@ -22,6 +22,7 @@ use crate::protos::parts::Part;
 use crate::records::{Change, event};
 use crate::requests::{Requests, attended};
 use crate::store::{self, ImportOptions, Refusal, Removed, Source, Store};
+use crate::wanted::Wish;
 
 /// How far an archive that goes out may be ahead of its reader.
 const WINDOW: u64 = 1 << 20;
@@ -177,8 +178,21 @@ impl Images for Service {
         request: api::VerifyImagesRequest,
         stream: ServerStreamSender<Part>,
     ) -> Reply<()> {
+        Ok(attended(&stream, self.verified(request, &stream)).await?)
+    }
+}
+
+impl Service {
+    /// As long as the client is there.
+    async fn verified(
+        &self,
+        request: api::VerifyImagesRequest,
+        stream: &ServerStreamSender<Part>,
+    ) -> Result<()> {
+        let wish = Wish::default();
+        let wanted = wish.wanted();
         let verdict = self
-            .call(move |store| store.verify(&request.images, request.repair))
+            .call(move |store| store.verify(&request.images, request.repair, &wanted))
             .await?;
         let fault = |damage: store::Damage| api::verify_images_response::Fault {
             object: damage.object.to_string(),
@@ -191,7 +205,7 @@ impl Images for Service {
             checked: verdict.checked,
             ..Default::default()
         };
-        Ok(answer(&stream, &response).await?)
+        answer(stream, &response).await
     }
 }
 
