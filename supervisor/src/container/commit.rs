@@ -46,7 +46,14 @@ impl Supervisor {
         let comment = asked.message.clone();
         let committed = blocking(move || supervisor.write_image(&record, &asked, &wanted)).await;
         if let Some(shim) = frozen {
-            self.thaw(container, &shim).await?;
+            let woken = self.thaw(container, &shim).await;
+            if let Err(fault) = woken {
+                // Killed while it was frozen, it needs not be woken up. Its end is not noted during an operation, so its shim is asked.
+                if !shim.has_ended().await {
+                    return Err(fault);
+                }
+                crate::daemon::warn(&fault.during("wake a container up that has ended"));
+            }
         }
         let id = committed?;
         let event = told(
@@ -54,7 +61,7 @@ impl Supervisor {
             "commit",
             &[("comment", &comment), ("imageID", &id)],
         );
-        self.records.apply(Change::default().event(event)).await?;
+        self.tell(Change::default().event(event)).await;
         Ok(id)
     }
 
@@ -67,17 +74,10 @@ impl Supervisor {
         paused.map(|()| shim)
     }
 
-    /// One that was killed meanwhile needs it no more.
     pub(super) async fn thaw(&self, container: &Container, shim: &Shim) -> Result<()> {
         let woken = shim.resume().await;
         bundle::unmark_frozen(&self.host.bundle(&container.id))?;
-        match woken {
-            Err(fault) if !container.is_alive() => {
-                crate::daemon::warn(&fault.during("wake a container up that has ended"));
-                Ok(())
-            }
-            woken => woken,
-        }
+        woken
     }
 
     fn write_image(

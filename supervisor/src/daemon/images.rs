@@ -38,17 +38,16 @@ impl Service {
         detached(blocking(move || call(&store).map_err(|error| of(&error)))).await
     }
 
-    async fn tell(&self, action: &str, names: impl IntoIterator<Item = String>) -> Result<()> {
+    async fn tell(&self, action: &str, names: impl IntoIterator<Item = String>) {
         let mut change = Change::default();
         for name in names {
             change
                 .events
                 .push(event("image", action, &name, &[("name", &name)]));
         }
-        if change.events.is_empty() {
-            return Ok(());
+        if !change.events.is_empty() {
+            self.0.tell(change).await;
         }
-        self.0.records.apply(change).await
     }
 }
 
@@ -107,7 +106,7 @@ impl Images for Service {
         let told = name.familiar();
         self.call(move |store| store.tag(&request.image, &name))
             .await?;
-        self.tell("tag", [told]).await?;
+        self.tell("tag", [told]).await;
         Ok(api::TagImageResponse::default())
     }
 
@@ -120,8 +119,8 @@ impl Images for Service {
             .call(move |store| store.remove(&request.image, request.force))
             .await?;
         let (untagged, deleted) = names(&removed);
-        self.tell("untag", untagged.clone()).await?;
-        self.tell("delete", deleted.clone()).await?;
+        self.tell("untag", untagged.clone()).await;
+        self.tell("delete", deleted.clone()).await;
         Ok(api::RemoveImageResponse {
             untagged,
             deleted,
@@ -136,7 +135,7 @@ impl Images for Service {
     ) -> Reply<api::PruneImagesResponse> {
         let removed = self.call(move |store| store.prune(request.all)).await?;
         let (_, deleted) = names(&removed);
-        self.tell("delete", deleted.clone()).await?;
+        self.tell("delete", deleted.clone()).await;
         Ok(api::PruneImagesResponse {
             deleted,
             reclaimed: removed.reclaimed,
@@ -294,7 +293,7 @@ async fn take_in(
         let read =
             move |store: &Store| read_archive(store, &source.path, &options, chunks, telling);
         let images = service.call(read).await?;
-        service.tell("import", images.iter().map(familiar)).await?;
+        service.tell("import", images.iter().map(familiar)).await;
         Ok::<_, Fault>(images)
     });
     tokio::select! {
