@@ -27,6 +27,7 @@ mod spec;
 #[allow(unsafe_code, reason = "the only module with unsafe code")]
 mod sys;
 mod walk;
+mod wanted;
 mod whole;
 
 use std::ffi::OsString;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::image::{Image, Reference};
 use crate::store::{ImportOptions, ROOT, Removed, Source, Store};
+use crate::wanted::Wish;
 
 const USAGE: &str = "usage: caissond store [--root DIR] COMMAND
 
@@ -106,7 +107,8 @@ fn import(store: &Store, words: &mut Words<'_>) -> Result<()> {
 
 fn verify(store: &Store, words: &mut Words<'_>) -> Result<()> {
     let repair = words.flag("--repair");
-    let verdict = store.verify(&words.rest(), repair)?;
+    let wish = Wish::default();
+    let verdict = store.verify(&words.rest(), repair, &wish.wanted())?;
     for damage in &verdict.damage {
         print(&json!({"object": damage.object, "what": damage.what, "repaired": damage.repaired}))?;
     }

@@ -6,6 +6,7 @@ mod copy;
 mod crash;
 mod cut_off;
 mod density;
+mod endings;
 mod everyday;
 mod export;
 mod full;

@@ -1,10 +1,10 @@
-//! The connection to the daemon, which is started if none runs.
+//! The connection to the daemon, which is started if none runs: by systemd, where that has a unit for it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -23,6 +23,11 @@ use crate::protos::system_ttrpc::{SystemClient, VolumesClient};
 
 /// What the daemon that is started on demand has, and containers inherit: as in `caissond.service`.
 const DESCRIPTORS: (u64, u64) = (1024, 524_288);
+
+/// The unit that is the daemon where systemd knows it.
+const UNIT: &str = "caissond.service";
+/// Names the unit of a daemon at other places.
+const UNIT_VARIABLE: &str = "CAISSON_UNIT";
 
 /// Where the daemon is, or is to be.
 #[derive(Clone, Debug)]
@@ -129,6 +134,46 @@ fn start(place: &Place, error: &std::io::Error) -> Result<()> {
     if std::os::unix::net::UnixStream::connect(place.socket()).is_ok() {
         return Ok(());
     }
+    if let Some(unit) = unit(place) {
+        return start_unit(&unit);
+    }
+    spawn(place, error)
+}
+
+/// The daemon's own unit, if there is one: another daemon would be in its way. It may be about to start, or between two.
+fn unit(place: &Place) -> Option<String> {
+    let named = std::env::var(UNIT_VARIABLE).ok();
+    let usual = *place.root == *crate::store::ROOT && *place.state == *crate::host::STATE;
+    let unit = named.or_else(|| usual.then(|| UNIT.to_owned()))?;
+    // As sd_booted(3) does.
+    if !Path::new("/run/systemd/system").is_dir() {
+        return None;
+    }
+    let shown = Command::new("systemctl")
+        .args(["show", "--property=LoadState", "--value", &unit])
+        .output();
+    // Where there is no systemctl nobody has made a service of it. One that is masked, or has errors, is there all the same.
+    let known = shown.is_ok_and(|shown| !matches!(&*shown.stdout, b"" | b"not-found\n"));
+    known.then_some(unit)
+}
+
+/// Comes back when it listens.
+fn start_unit(unit: &str) -> Result<()> {
+    let what = || format!("start the daemon: systemctl start {unit}");
+    let started = Command::new("systemctl").args(["start", unit]).output();
+    let started = started.tried(what)?;
+    if started.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&started.stderr);
+    Err(Fault::of(
+        Kind::Unavailable,
+        format!("{}: {}", what(), said.trim_end()),
+    ))
+}
+
+/// Starts one of our own.
+fn spawn(place: &Place, error: &std::io::Error) -> Result<()> {
     let program = crate::host::program("caissond").map_err(|fault| {
         Fault::of(
             fault.kind,

@@ -119,7 +119,7 @@ pub(super) fn inspect(container: &Container, context: &Context) -> Value {
         "Args": container.args.get(1..).unwrap_or_default(),
         "State": {
             "Status": status_word(state),
-            "Running": matches!(state.status.enum_value_or_default(), Status::RUNNING | Status::PAUSED | Status::STARTING),
+            "Running": matches!(state.status.enum_value_or_default(), Status::RUNNING | Status::PAUSED | Status::STARTING | Status::RESTARTING),
             "Paused": state.status == Status::PAUSED.into(),
             "Restarting": state.status == Status::RESTARTING.into(),
             "OOMKilled": state.oom_killed,

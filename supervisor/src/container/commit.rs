@@ -19,6 +19,7 @@ use crate::lock::lock;
 use crate::protos::containers::{CommitRequest, Container as Record, Effective, state::Status};
 use crate::records::Change;
 use crate::shim::Shim;
+use crate::wanted::{Wanted, WhileWanted};
 
 impl Supervisor {
     /// The image's id.
@@ -26,6 +27,7 @@ impl Supervisor {
         self: &Arc<Self>,
         container: &Arc<Container>,
         asked: CommitRequest,
+        wanted: Wanted,
     ) -> Result<String> {
         let _operation = container.operation.lock().await;
         if lock(&self.containers).get(&container.id).is_none() {
@@ -42,9 +44,16 @@ impl Supervisor {
         };
         let (supervisor, record) = (self.clone(), container.record());
         let comment = asked.message.clone();
-        let committed = blocking(move || supervisor.write_image(&record, &asked)).await;
+        let committed = blocking(move || supervisor.write_image(&record, &asked, &wanted)).await;
         if let Some(shim) = frozen {
-            self.thaw(container, &shim).await?;
+            let woken = self.thaw(container, &shim).await;
+            if let Err(fault) = woken {
+                // Killed while it was frozen, it needs not be woken up. Its end is not noted during an operation, so its shim is asked.
+                if !shim.has_ended().await {
+                    return Err(fault);
+                }
+                crate::daemon::warn(&fault.during("wake a container up that has ended"));
+            }
         }
         let id = committed?;
         let event = told(
@@ -52,7 +61,7 @@ impl Supervisor {
             "commit",
             &[("comment", &comment), ("imageID", &id)],
         );
-        self.records.apply(Change::default().event(event)).await?;
+        self.tell(Change::default().event(event)).await;
         Ok(id)
     }
 
@@ -65,20 +74,18 @@ impl Supervisor {
         paused.map(|()| shim)
     }
 
-    /// One that was killed meanwhile needs it no more.
     pub(super) async fn thaw(&self, container: &Container, shim: &Shim) -> Result<()> {
         let woken = shim.resume().await;
         bundle::unmark_frozen(&self.host.bundle(&container.id))?;
-        match woken {
-            Err(fault) if !container.is_alive() => {
-                crate::daemon::warn(&fault.during("wake a container up that has ended"));
-                Ok(())
-            }
-            woken => woken,
-        }
+        woken
     }
 
-    fn write_image(&self, record: &Record, asked: &CommitRequest) -> Result<String> {
+    fn write_image(
+        &self,
+        record: &Record,
+        asked: &CommitRequest,
+        wanted: &Wanted,
+    ) -> Result<String> {
         let name = Some(&asked.name).filter(|name| !name.is_empty());
         let name: Option<Reference> = name
             .map(|name| Reference::given(name))
@@ -120,7 +127,8 @@ impl Supervisor {
             report,
         } = Worker::start(&request, None)?;
         let complete = || Ok(process.end(report)?);
-        let image = store.commit(&base, &said, std::fs::File::from(archive), complete);
+        let archive = WhileWanted(std::fs::File::from(archive), wanted.clone());
+        let image = store.commit(&base, &said, archive, complete);
         let image = image.map_err(|error| Fault::unknown(format!("{error:#}")))?;
         Ok(image.id.to_string())
     }

@@ -241,9 +241,11 @@ impl Supervisor {
         if lock(&self.containers).get(&container.id).is_none() {
             return Ok(());
         }
-        if container.is_alive() {
+        let restarting = container.status() == Status::RESTARTING;
+        if restarting || container.is_alive() {
+            let status = if restarting { "restarting" } else { "running" };
             return Err(Fault::precondition(format!(
-                "container {} is running: stop it before it is removed, or remove it with force",
+                "container {} is {status}: stop it before it is removed, or remove it with force",
                 container.name()
             )));
         }

@@ -209,10 +209,10 @@ impl Supervisor {
                 // As after an end: by the policy, after a longer pause.
                 let state = container.record().state.unwrap_or_default();
                 if restarts(&container.config(), &state) {
-                    self.note(container, None, &[], |record| {
+                    self.notice(container, None, &[], |record| {
                         record.state.mut_or_insert_default().status = Status::RESTARTING.into();
                     })
-                    .await?;
+                    .await;
                     self.clone().restart_later(container.clone());
                 }
                 Err(fault)

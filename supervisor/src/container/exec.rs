@@ -136,10 +136,8 @@ pub(crate) async fn exec(
         streams,
     };
     let event = told(&container.record(), "exec_start", &[("execID", &files.id)]);
-    supervisor
-        .records
-        .apply(Change::default().event(event))
-        .await?;
+    // Not to be written is no reason to keep somebody out who may make room.
+    supervisor.tell(Change::default().event(event)).await;
     flow::attached(&sender, &files.id, asked.terminal).await?;
     if asked.detach {
         return Ok(());

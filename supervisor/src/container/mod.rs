@@ -311,6 +311,44 @@ impl Supervisor {
         change.containers.push(record);
         self.records.apply(change).await
     }
+
+    /// The same for what has happened: that it cannot be written, as on a full disk, undoes nothing, and is told in the daemon's log only.
+    pub(crate) async fn notice(
+        &self,
+        container: &Container,
+        action: Option<&str>,
+        attributes: &[(&str, &str)],
+        edit: impl FnOnce(&mut Record),
+    ) {
+        if let Err(fault) = self.note(container, action, attributes, edit).await {
+            let name = container.name();
+            let what = action.unwrap_or("status");
+            crate::daemon::warn(&fault.during(format_args!("note the {what} of container {name}")));
+        }
+    }
+
+    /// The same for a name or a configuration, which are what the disk has. With the operation's lock held.
+    async fn note_or_undo(
+        &self,
+        container: &Container,
+        action: &str,
+        edit: impl FnOnce(&mut Record),
+    ) -> Result<()> {
+        let before = container.record();
+        let noted = self.note(container, Some(action), &[], edit).await;
+        if noted.is_err() {
+            let mut record = lock(&container.record);
+            (record.name, record.config) = (before.name, before.config);
+        }
+        noted
+    }
+
+    /// Writes an event of what has happened, as far as it can be written.
+    pub(crate) async fn tell(&self, change: Change) {
+        if let Err(fault) = self.records.apply(change).await {
+            crate::daemon::warn(&fault.during("note what has happened"));
+        }
+    }
 }
 
 /// An event about a container.

@@ -10,10 +10,13 @@ use super::{Container, Supervisor};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::lock::lock;
 use crate::protos::containers::{Resources, RestartPolicy, state::Status};
+use crate::shim::Shim;
 use crate::spec::{self, Rates};
 
 /// Between the stop signal and SIGKILL, in seconds.
 const PATIENCE: u32 = 10;
+/// How long a kill is given.
+const LAST: Duration = Duration::from_secs(10);
 const SIGTERM: u32 = 15;
 const SIGKILL: u32 = 9;
 const SIGCONT: u32 = 18;
@@ -26,11 +29,12 @@ impl Supervisor {
         timeout: Option<u32>,
         word: &str,
     ) -> Result<()> {
-        if !self.keep_down(container).await? {
+        if !self.keep_down(container).await {
             return Ok(());
         }
         let number = match word {
-            "" => signal(&self.stop_signal(container))?,
+            // Nobody has looked at what an image says.
+            "" => signal(&self.stop_signal(container)).unwrap_or(SIGTERM),
             word => signal(word)?,
         };
         let number = if number == 0 { SIGTERM } else { number };
@@ -49,9 +53,8 @@ impl Supervisor {
             self.send_kill(container).await?;
         }
         run.settled().await;
-        self.note(container, Some("stop"), &[], |_| {})
-            .await
-            .or_else(gone)
+        self.notice(container, Some("stop"), &[], |_| {}).await;
+        Ok(())
     }
 
     /// An image that is damaged keeps nobody from stopping what was made of it.
@@ -66,7 +69,7 @@ impl Supervisor {
     }
 
     /// No policy starts it again. Whether it runs.
-    async fn keep_down(&self, container: &Arc<Container>) -> Result<bool> {
+    async fn keep_down(&self, container: &Arc<Container>) -> bool {
         {
             let mut record = lock(&container.record);
             record.state.mut_or_insert_default().stopped = true;
@@ -74,17 +77,17 @@ impl Supervisor {
         if container.status() == Status::RESTARTING {
             let _operation = container.operation.lock().await;
             if container.status() == Status::RESTARTING {
-                self.note(container, None, &[], |record| {
+                self.notice(container, None, &[], |record| {
                     record.state.mut_or_insert_default().status = Status::EXITED.into();
                 })
-                .await?;
+                .await;
             }
         }
         if container.status() == Status::STARTING {
             // Until it has been started, or could not be.
             drop(container.operation.lock().await);
         }
-        Ok(container.is_alive())
+        container.is_alive()
     }
 
     /// What is frozen has to wake up to hear a signal. A kill it hears all the same, and then it may have ended before it is to wake.
@@ -141,23 +144,40 @@ impl Supervisor {
                 .state
                 .mut_or_insert_default()
                 .stopped = true;
+            return self.kill_and_wait(container, &shim).await;
         }
         shim.kill("", number).await?;
-        if number == SIGKILL {
-            self.wake(container, number).await?;
-        }
-        if number != SIGCONT && number != SIGKILL {
+        if number != SIGCONT {
             let text = number.to_string();
-            return self
-                .note(container, Some("kill"), &[("signal", &text)], |_| {})
+            self.notice(container, Some("kill"), &[("signal", &text)], |_| {})
                 .await;
+        }
+        Ok(())
+    }
+
+    /// Comes back when all is over: what it was killed for can be done then.
+    async fn kill_and_wait(&self, container: &Arc<Container>, shim: &Shim) -> Result<()> {
+        let run = container.run();
+        shim.kill("", SIGKILL).await?;
+        self.wake(container, SIGKILL).await?;
+        let Some(run) = run else {
+            return Ok(());
+        };
+        let settled = tokio::time::timeout(LAST, run.settled()).await;
+        // One that goes with its end may have readers, who keep it, and an operation may keep the end from being noted.
+        if settled.is_err() && container.is_alive() && !shim.has_ended().await {
+            return Err(Fault::unknown(format!(
+                "container {} was killed, and has not ended within {} seconds",
+                container.name(),
+                LAST.as_secs()
+            )));
         }
         Ok(())
     }
 
     /// Ends it at once, for its removal.
     pub(super) async fn end(&self, container: &Arc<Container>) -> Result<()> {
-        if !self.keep_down(container).await? {
+        if !self.keep_down(container).await {
             return Ok(());
         }
         let Some(run) = container.run() else {
@@ -168,7 +188,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// The exit code, when it does not run any more, and that is on the disk. One that its policy starts again runs meanwhile.
+    /// The exit code, when it does not run any more and all is over: that is on the disk, and what goes with its end has gone. One that its
+    /// policy starts again runs meanwhile.
     pub(crate) async fn wait(&self, container: &Arc<Container>) -> Result<i32> {
         let mut changed = container.changed.subscribe();
         let begins = || match container.status() {
@@ -183,6 +204,7 @@ impl Supervisor {
             let code = run.ended().await;
             next = container.run_after(&run).await;
             if next.is_none() && !run.again.load(Ordering::Relaxed) {
+                run.settled().await;
                 return Ok(code);
             }
         }
@@ -199,10 +221,11 @@ impl Supervisor {
             )));
         }
         shim.pause().await?;
-        self.note(container, Some("pause"), &[], |record| {
+        self.notice(container, Some("pause"), &[], |record| {
             record.state.mut_or_insert_default().status = Status::PAUSED.into();
         })
-        .await
+        .await;
+        Ok(())
     }
 
     pub(crate) async fn unpause(&self, container: &Arc<Container>) -> Result<()> {
@@ -214,14 +237,16 @@ impl Supervisor {
             )));
         }
         container.shim()?.resume().await?;
-        self.note(container, Some("unpause"), &[], |record| {
+        self.notice(container, Some("unpause"), &[], |record| {
             record.state.mut_or_insert_default().status = Status::RUNNING.into();
         })
-        .await
+        .await;
+        Ok(())
     }
 
     pub(crate) async fn rename(&self, container: &Arc<Container>, name: &str) -> Result<()> {
         valid_name(name)?;
+        let _operation = container.operation.lock().await;
         let taken = self.list().iter().any(|other| other.name() == name);
         if taken || lock(&self.reserved).iter().any(|reserved| reserved == name) {
             return Err(Fault::of(
@@ -229,8 +254,8 @@ impl Supervisor {
                 format!("the name {name} is in use"),
             ));
         }
-        self.note(container, Some("rename"), &[], |record| {
-            name.clone_into(&mut record.name)
+        self.note_or_undo(container, "rename", |record| {
+            name.clone_into(&mut record.name);
         })
         .await
     }
@@ -266,19 +291,10 @@ impl Supervisor {
                 shim.update(resources.to_string()).await?;
             }
         }
-        self.note(container, Some("update"), &[], |record| {
-            record.config = Some(config).into()
+        self.note_or_undo(container, "update", |record| {
+            record.config = Some(config).into();
         })
         .await
-    }
-}
-
-/// One that was removed at its end has no record to be written any more.
-fn gone(fault: Fault) -> Result<()> {
-    if fault.kind == Kind::NotFound {
-        Ok(())
-    } else {
-        Err(fault)
     }
 }
 

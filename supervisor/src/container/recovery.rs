@@ -251,7 +251,7 @@ impl Supervisor {
         if container.is_alive() {
             let text = code.to_string();
             let told = [("exitCode", &*text)];
-            let noted = self.note(container, Some("die"), &told, |record| {
+            let noticed = self.notice(container, Some("die"), &told, |record| {
                 let state = record.state.mut_or_insert_default();
                 state.status = Status::EXITED.into();
                 state.exit_code = i32::try_from(code).unwrap_or(-1);
@@ -259,7 +259,7 @@ impl Supervisor {
                 state.shim.clear();
                 more(state);
             });
-            noted.await?;
+            noticed.await;
         }
         self.follow_policy(container).await
     }
@@ -285,13 +285,13 @@ impl Supervisor {
         {
             return Ok(());
         }
-        self.note(container, None, &[], |record| {
+        self.notice(container, None, &[], |record| {
             let state = record.state.mut_or_insert_default();
             state.status = Status::RESTARTING.into();
             state.stopped = false;
             state.pid = 0;
         })
-        .await?;
+        .await;
         self.clone().restart_later(container.clone());
         Ok(())
     }

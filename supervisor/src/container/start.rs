@@ -106,7 +106,7 @@ impl Supervisor {
                     _ => 128,
                 };
                 let text = fault.text.clone();
-                let noted = self.note(container, None, &[], |record| {
+                let noticed = self.notice(container, None, &[], |record| {
                     let state = record.state.mut_or_insert_default();
                     let stopped = state.stopped;
                     *state = before.clone();
@@ -119,7 +119,7 @@ impl Supervisor {
                     state.error = text;
                     state.pid = 0;
                 });
-                noted.await?;
+                noticed.await;
                 Err(fault)
             }
         }

@@ -15,6 +15,7 @@ use crate::protos::containers as api;
 use crate::protos::containers_ttrpc::Containers;
 use crate::protos::parts::Part;
 use crate::requests::attended;
+use crate::wanted::Wish;
 
 pub(super) struct Service(pub(super) Arc<Supervisor>);
 
@@ -299,7 +300,10 @@ impl Containers for Service {
         request: api::CommitRequest,
     ) -> Reply<api::CommitResponse> {
         let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
-        let id = detached(async move { supervisor.commit(&container, request).await }).await?;
+        let wish = Wish::default();
+        let wanted = wish.wanted();
+        let commit = async move { supervisor.commit(&container, request, wanted).await };
+        let id = detached(commit).await?;
         Ok(api::CommitResponse {
             id,
             ..Default::default()

@@ -22,6 +22,7 @@ use crate::protos::parts::Part;
 use crate::records::{Change, event};
 use crate::requests::{Requests, attended};
 use crate::store::{self, ImportOptions, Refusal, Removed, Source, Store};
+use crate::wanted::Wish;
 
 /// How far an archive that goes out may be ahead of its reader.
 const WINDOW: u64 = 1 << 20;
@@ -37,17 +38,16 @@ impl Service {
         detached(blocking(move || call(&store).map_err(|error| of(&error)))).await
     }
 
-    async fn tell(&self, action: &str, names: impl IntoIterator<Item = String>) -> Result<()> {
+    async fn tell(&self, action: &str, names: impl IntoIterator<Item = String>) {
         let mut change = Change::default();
         for name in names {
             change
                 .events
                 .push(event("image", action, &name, &[("name", &name)]));
         }
-        if change.events.is_empty() {
-            return Ok(());
+        if !change.events.is_empty() {
+            self.0.tell(change).await;
         }
-        self.0.records.apply(change).await
     }
 }
 
@@ -106,7 +106,7 @@ impl Images for Service {
         let told = name.familiar();
         self.call(move |store| store.tag(&request.image, &name))
             .await?;
-        self.tell("tag", [told]).await?;
+        self.tell("tag", [told]).await;
         Ok(api::TagImageResponse::default())
     }
 
@@ -119,8 +119,8 @@ impl Images for Service {
             .call(move |store| store.remove(&request.image, request.force))
             .await?;
         let (untagged, deleted) = names(&removed);
-        self.tell("untag", untagged.clone()).await?;
-        self.tell("delete", deleted.clone()).await?;
+        self.tell("untag", untagged.clone()).await;
+        self.tell("delete", deleted.clone()).await;
         Ok(api::RemoveImageResponse {
             untagged,
             deleted,
@@ -135,7 +135,7 @@ impl Images for Service {
     ) -> Reply<api::PruneImagesResponse> {
         let removed = self.call(move |store| store.prune(request.all)).await?;
         let (_, deleted) = names(&removed);
-        self.tell("delete", deleted.clone()).await?;
+        self.tell("delete", deleted.clone()).await;
         Ok(api::PruneImagesResponse {
             deleted,
             reclaimed: removed.reclaimed,
@@ -177,8 +177,21 @@ impl Images for Service {
         request: api::VerifyImagesRequest,
         stream: ServerStreamSender<Part>,
     ) -> Reply<()> {
+        Ok(attended(&stream, self.verified(request, &stream)).await?)
+    }
+}
+
+impl Service {
+    /// As long as the client is there.
+    async fn verified(
+        &self,
+        request: api::VerifyImagesRequest,
+        stream: &ServerStreamSender<Part>,
+    ) -> Result<()> {
+        let wish = Wish::default();
+        let wanted = wish.wanted();
         let verdict = self
-            .call(move |store| store.verify(&request.images, request.repair))
+            .call(move |store| store.verify(&request.images, request.repair, &wanted))
             .await?;
         let fault = |damage: store::Damage| api::verify_images_response::Fault {
             object: damage.object.to_string(),
@@ -191,7 +204,7 @@ impl Images for Service {
             checked: verdict.checked,
             ..Default::default()
         };
-        Ok(answer(&stream, &response).await?)
+        answer(stream, &response).await
     }
 }
 
@@ -280,7 +293,7 @@ async fn take_in(
         let read =
             move |store: &Store| read_archive(store, &source.path, &options, chunks, telling);
         let images = service.call(read).await?;
-        service.tell("import", images.iter().map(familiar)).await?;
+        service.tell("import", images.iter().map(familiar)).await;
         Ok::<_, Fault>(images)
     });
     tokio::select! {

@@ -79,11 +79,16 @@ pub(crate) fn run(arguments: &[std::ffi::OsString]) -> Result<()> {
         .enable_all()
         .build()
         .tried(|| "start".into())?;
-    runtime.block_on(serve(supervisor, listener, &options))?;
-    // The next one may be listening there already, but then it has removed ours.
-    made.map(fs::remove_file);
-    options.metrics.iter().for_each(metrics::remove);
-    Ok(())
+    let served = runtime.block_on(async {
+        serve(&supervisor, listener, &options).await?;
+        // Who comes from now on starts the next one, which waits for the store: that is ours until all is over.
+        made.map(fs::remove_file);
+        options.metrics.iter().for_each(metrics::remove);
+        Ok(())
+    });
+    // Threads may be at something that takes long. It can be cut off, as it is when the daemon is killed.
+    runtime.shutdown_background();
+    served
 }
 
 fn open(host: &Host) -> Result<Arc<Supervisor>> {
@@ -93,7 +98,7 @@ fn open(host: &Host) -> Result<Arc<Supervisor>> {
 }
 
 async fn serve(
-    supervisor: Arc<Supervisor>,
+    supervisor: &Arc<Supervisor>,
     listener: std::os::unix::net::UnixListener,
     options: &Options,
 ) -> Result<()> {
@@ -125,7 +130,6 @@ async fn serve(
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    server.stop_listen().await;
     Ok(())
 }
 

@@ -13,18 +13,22 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
+use crate::wanted::Wanted;
+
 const BUFFER: usize = 64 << 10;
 
-/// What differs, if anything. What directories have that the layer only `implies` is not its own.
+/// What differs, if anything. What directories have that the layer only `implies` is not its own. An error, if it is not `wanted` any more.
 pub(crate) fn difference(
     there: &Path,
     fresh: &Path,
     implied: &[Vec<u8>],
+    wanted: &Wanted,
 ) -> Result<Option<String>> {
     let open = |path: &Path| File::open(path).with_context(|| format!("open {}", path.display()));
     let (there, fresh) = (open(there)?, open(fresh)?);
     let mut comparison = Comparison {
         implied,
+        wanted,
         links: BTreeMap::new(),
     };
     comparison.directories(there.as_fd(), fresh.as_fd(), Path::new("/"))
@@ -32,6 +36,7 @@ pub(crate) fn difference(
 
 struct Comparison<'a> {
     implied: &'a [Vec<u8>],
+    wanted: &'a Wanted,
     /// Which files are the same one, on both sides.
     links: BTreeMap<u64, u64>,
 }
@@ -44,7 +49,9 @@ impl Comparison<'_> {
         path: &Path,
     ) -> Result<Option<String>> {
         let (names, expected) = (names(there)?, names(fresh)?);
-        for name in names.iter().chain(&expected) {
+        // Each name once, whoever has it: a directory that is compared twice has its own compared four times, and so on down.
+        for name in names.union(&expected) {
+            self.wanted.check()?;
             let path = path.join(OsStr::from_bytes(name.as_bytes()));
             let found = match (names.contains(name), expected.contains(name)) {
                 (true, true) => self.entries(there, fresh, name, path.clone()),
@@ -53,9 +60,6 @@ impl Comparison<'_> {
             };
             if let Some(what) = found.with_context(|| format!("compare {}", path.display()))? {
                 return Ok(Some(what));
-            }
-            if !names.contains(name) {
-                break;
             }
         }
         Ok(None)
@@ -103,7 +107,7 @@ impl Comparison<'_> {
         if kind == FileType::Directory {
             return self.directories(left.as_fd(), right.as_fd(), &path);
         }
-        if same_bytes(left.into(), right.into())? {
+        if same_bytes(left.into(), right.into(), self.wanted)? {
             return Ok(None);
         }
         Ok(Some(format!("{} has other contents", path.display())))
@@ -175,9 +179,10 @@ pub(super) fn attributes(fd: BorrowedFd<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>
     Ok(attributes)
 }
 
-fn same_bytes(mut there: File, mut fresh: File) -> Result<bool> {
+fn same_bytes(mut there: File, mut fresh: File, wanted: &Wanted) -> Result<bool> {
     let (mut left, mut right) = (vec![0; BUFFER], vec![0; BUFFER]);
     loop {
+        wanted.check()?;
         let count = there.read(&mut left)?;
         if count == 0 {
             return Ok(fresh.read(&mut right)? == 0);

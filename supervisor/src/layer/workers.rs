@@ -20,6 +20,8 @@ use crate::digest::Digest;
 /// A report longer than this is not the child's. Names of directories that a layer implies are in it.
 const REPORT_LIMIT: usize = 64 << 20;
 
+type Progress<'a> = dyn FnMut(usize, u64) -> Result<()> + 'a;
+
 /// A layer to be unpacked.
 pub(crate) struct Job {
     pub(crate) blob: File,
@@ -37,11 +39,9 @@ struct Worker {
     expected: Option<Digest>,
 }
 
-/// Results are in the order of the jobs. With the first that fails, all end. `progress` is told of a job and how much of its blob is done.
-pub(crate) fn unpack(
-    jobs: Vec<Job>,
-    progress: &mut dyn FnMut(usize, u64),
-) -> Result<Vec<Unpacked>> {
+/// Results are in the order of the jobs. With the first that fails, all end. `progress` is told of a job and how much of its blob is done; its
+/// error ends all, too.
+pub(crate) fn unpack(jobs: Vec<Job>, progress: &mut Progress<'_>) -> Result<Vec<Unpacked>> {
     let most = std::thread::available_parallelism().map_or(2, |count| count.get().max(2));
     let mut results: Vec<Option<Unpacked>> = jobs.iter().map(|_| None).collect();
     let mut waiting: VecDeque<_> = jobs.into_iter().enumerate().collect();
@@ -102,7 +102,7 @@ fn start(index: usize, job: Job) -> Result<Worker> {
 fn round(
     workers: &mut Vec<Worker>,
     results: &mut [Option<Unpacked>],
-    progress: &mut dyn FnMut(usize, u64),
+    progress: &mut Progress<'_>,
 ) -> Result<()> {
     let mut ready: Vec<_> = workers
         .iter()
@@ -128,7 +128,7 @@ fn round(
 
 impl Worker {
     /// Whether it has said all.
-    fn listen(&mut self, progress: &mut dyn FnMut(usize, u64)) -> Result<bool> {
+    fn listen(&mut self, progress: &mut Progress<'_>) -> Result<bool> {
         let mut buffer = [0; 16 << 10];
         let count = match self.report.read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
@@ -146,7 +146,7 @@ impl Worker {
             else {
                 break;
             };
-            progress(self.index, done);
+            progress(self.index, done)?;
             self.said.drain(..=end);
         }
         Ok(count == 0)

@@ -28,6 +28,8 @@ pub(crate) use launch::{Launch, clean_up};
 
 /// What only asks.
 const SHORT: Duration = Duration::from_secs(10);
+/// How long a shim may take to know of an end that the runtime knows of.
+const NOTICED: Duration = Duration::from_secs(2);
 /// What runs the runtime, with its hooks.
 const LONG: Duration = Duration::from_secs(120);
 
@@ -123,6 +125,11 @@ impl Shim {
             code: response.exit_status,
             at: nanoseconds(&response.exited_at),
         })
+    }
+
+    /// Whether the container's process has, or is gone with its shim. The runtime may know of that before the shim does.
+    pub(crate) async fn has_ended(&self) -> bool {
+        timeout(NOTICED, self.wait("")).await.is_ok()
     }
 
     pub(crate) async fn state(&self, limit: Duration) -> Result<StateResponse> {

@@ -88,7 +88,7 @@ pub(crate) fn build(config: &Config, image: &Defaults, found: &Found) -> Result<
     )?;
     let security = Security::parse(&config.security_opt)?;
     let mut spec = json!({
-        "ociVersion": "1.2.0",
+        "ociVersion": "1.1.0",
         "process": process::process(config, image, found, &capabilities, &security)?,
         "root": { "path": "rootfs", "readonly": config.read_only },
         "hostname": found.hostname,

@@ -183,7 +183,10 @@ impl<'a> Operation<'a> {
             });
             directories.push(directory);
         }
-        let tell = &mut |index: usize, done| progress(mine[index].diff_id, done);
+        let tell = &mut |index: usize, done| {
+            progress(mine[index].diff_id, done);
+            Ok(())
+        };
         let unpacked = workers::unpack(jobs, tell)?;
         for (unpacked, directory) in unpacked.into_iter().zip(directories) {
             self.hold_layer(unpacked, directory)?;
@@ -199,7 +202,7 @@ impl<'a> Operation<'a> {
             diff_id: None,
             directory: directory.path.clone(),
         };
-        let unpacked = workers::unpack(vec![job], &mut |_, _| {})?;
+        let unpacked = workers::unpack(vec![job], &mut |_, _| Ok(()))?;
         let unpacked = unpacked
             .into_iter()
             .next()

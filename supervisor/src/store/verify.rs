@@ -12,10 +12,16 @@ use super::{Damage, Store, Verdict};
 use crate::digest::{Digest, Hashing};
 use crate::layer::compare;
 use crate::layer::workers::{self, Job};
+use crate::wanted::{Wanted, WhileWanted};
 
 impl Store {
     /// Compares what is stored with its digests: of the images named, or all. `repair` unpacks damaged layers again.
-    pub fn verify(&self, names: &[String], repair: bool) -> Result<Verdict> {
+    pub(crate) fn verify(
+        &self,
+        names: &[String],
+        repair: bool,
+        wanted: &Wanted,
+    ) -> Result<Verdict> {
         let graph = self.read()?;
         let manifests = match names {
             [] => graph
@@ -45,7 +51,10 @@ impl Store {
         for blob in &blobs {
             operation.hold_existing(blob)?;
             verdict.checked += 1;
-            if let Some(what) = self.blob_damage(blob) {
+            let damage = self.blob_damage(blob, wanted);
+            // Then it was not looked at to its end.
+            wanted.check()?;
+            if let Some(what) = damage {
                 verdict.damage.push(Damage {
                     object: *blob,
                     what,
@@ -55,7 +64,8 @@ impl Store {
         }
         for (diff_id, blob) in layers {
             verdict.checked += 1;
-            let found = self.verify_layer(&graph, &diff_id, &blob, repair);
+            let found = self.verify_layer(&graph, &diff_id, &blob, repair, wanted);
+            wanted.check()?;
             let found = found.unwrap_or_else(|error| Some((format!("{error:#}"), false)));
             if let Some((what, repaired)) = found {
                 verdict.damage.push(Damage {
@@ -75,9 +85,9 @@ impl Store {
         Ok(verdict)
     }
 
-    fn blob_damage(&self, digest: &Digest) -> Option<String> {
+    fn blob_damage(&self, digest: &Digest, wanted: &Wanted) -> Option<String> {
         let mut hashing = match self.open_blob(digest) {
-            Ok(file) => Hashing::new(file),
+            Ok(file) => Hashing::new(WhileWanted(file, wanted.clone())),
             Err(error) => return Some(format!("{error:#}")),
         };
         match io::copy(&mut hashing, &mut io::sink()) {
@@ -96,6 +106,7 @@ impl Store {
         diff_id: &Digest,
         blob: &Digest,
         repair: bool,
+        wanted: &Wanted,
     ) -> Result<Option<(String, bool)>> {
         let row = graph.layer(diff_id)?;
         let fresh = self.new_layer()?;
@@ -104,10 +115,11 @@ impl Store {
             diff_id: Some(*diff_id),
             directory: fresh.path.clone(),
         };
-        workers::unpack(vec![job], &mut |_, _| {}).context("unpack it again")?;
+        workers::unpack(vec![job], &mut |_, _| Ok(wanted.check()?)).context("unpack it again")?;
         let there = self.layer_path(row.directory);
-        let found = compare::difference(&there, &fresh.path, &row.implied)
-            .unwrap_or_else(|error| Some(format!("{error:#}")));
+        let found = compare::difference(&there, &fresh.path, &row.implied, wanted);
+        wanted.check()?;
+        let found = found.unwrap_or_else(|error| Some(format!("{error:#}")));
         let Some(what) = found else {
             return Ok(None);
         };

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::clean::names;
 
 #[track_caller]
-fn until(what: &str, is_so: impl Fn() -> bool) {
+pub(super) fn until(what: &str, is_so: impl Fn() -> bool) {
     let end = Instant::now() + deadline();
     while !is_so() {
         assert!(Instant::now() < end, "{what}");

@@ -120,3 +120,44 @@ fn what_is_removed_makes_room_on_a_disk_that_is_full_to_the_last_page() {
         nix::mount::umount(&root).unwrap();
     });
 }
+
+#[test]
+fn on_a_full_disk_what_can_be_done_is_done_and_what_cannot_is_not() {
+    require!(containers, busybox);
+    host::in_own_mounts(|| {
+        let supervisor = Supervisor::without_image();
+        let root = supervisor.scratch.dir("root");
+        let size = Some("size=64m,mode=711");
+        mount(Some("tmpfs"), &root, Some("tmpfs"), MsFlags::empty(), size).unwrap();
+        supervisor.import();
+        let lives = supervisor.detached(&["--name", "box"], "exec sleep 1000");
+        let filling = supervisor.scratch.name("root/filling");
+        fill(&filling);
+        for label in [&label(), "none"] {
+            fill_database(&supervisor, label);
+        }
+        let fields = || supervisor.field(&lives, "{{.Name}} {{.HostConfig.RestartPolicy.Name}}");
+        let before = fields();
+        for change in ["rename box other", "update --restart always box"] {
+            let words: Vec<_> = change.split(' ').collect();
+            let refused = supervisor.ctl(&words).failure();
+            refused.says("No space left on device");
+            assert_eq!(fields(), before);
+        }
+        assert_eq!(supervisor.says(&["exec", "box", "echo", "here"]), "here");
+        let look = |verb: &[&str], status: &str| {
+            supervisor.says(verb);
+            assert_eq!(supervisor.field("box", "{{.State.Status}}"), status);
+        };
+        look(&["pause", "box"], "paused");
+        look(&["unpause", "box"], "running");
+        // Which process 1 does not hear.
+        look(&["kill", "-s", "USR1", "box"], "running");
+        look(&["stop", "-t", "0", "box"], "exited");
+        supervisor.says(&["rm", "box"]);
+        std::fs::remove_file(&filling).unwrap();
+        supervisor.says(&["run", "--rm", IMAGE, "true"]);
+        supervisor.crash();
+        nix::mount::umount(&root).unwrap();
+    });
+}

@@ -237,3 +237,39 @@ fn a_restart_of_the_service_is_not_seen_by_containers() {
     assert_eq!(supervisor.pid(), main());
     supervisor.says(&["rm", "-f", "web"]);
 }
+
+#[test]
+fn where_there_is_a_unit_clients_start_that_and_no_daemon_in_its_way() {
+    require!(systemd, busybox);
+    let supervisor = Supervisor::new();
+    let units = Units::new(&supervisor);
+    let service = units.file("service");
+    let client = |args: &[&str]| {
+        let mut command = supervisor.command(args);
+        command.env("CAISSON_UNIT", &service);
+        finish(command).success().stdout
+    };
+    let served_by_it = || {
+        let pid = client(&["version", "--format", "{{.Server.Pid}}"]);
+        let shown = systemctl(&["show", "--property", "MainPID", &service]);
+        assert_eq!(shown.success().stdout, format!("MainPID={pid}"));
+        nix::unistd::Pid::from_raw(pid.trim().parse().unwrap())
+    };
+    // Not started yet, stopped, and killed, after which systemd starts it again anyway.
+    served_by_it();
+    systemctl(&["stop", &service]).success();
+    let pid = served_by_it();
+    nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
+    assert!(host::await_end(pid.as_raw()));
+    served_by_it();
+    // One that does not start is not replaced.
+    systemctl(&["stop", &service]).success();
+    let path = Path::new("/run/systemd/system").join(&service);
+    fs::remove_file(&path).unwrap();
+    place::write(&path, "[Service]\nType=oneshot\nExecStart=/bin/false\n");
+    systemctl(&["daemon-reload"]).success();
+    let mut command = supervisor.command(&["ps"]);
+    command.env("CAISSON_UNIT", &service);
+    let refused = finish(command).failure();
+    refused.says(&format!("start the daemon: systemctl start {service}: "));
+}

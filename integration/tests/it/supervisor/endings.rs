@@ -1,0 +1,244 @@
+//! How containers, requests and daemons end: when they are told to, soon, and all is over when that is said.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use integration::runtime::{Running, finish};
+use integration::supervisor::{IMAGE, Supervisor};
+use integration::{host, place, require};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::cut_off::until;
+
+/// Whether a process has a file open whose name in /proc begins so.
+fn has_open(pid: i32, name: &str) -> bool {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"));
+    let mut links = open
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|fd| fs::read_link(fd.path()).ok());
+    links.any(|link| link.to_string_lossy().starts_with(name))
+}
+
+/// An image with files that have no data and take very long to be read.
+fn import_endless(supervisor: &Supervisor) {
+    let directory = supervisor.scratch.dir("endless");
+    for number in 0..16 {
+        let file = fs::File::create_new(directory.join(number.to_string())).unwrap();
+        file.set_len(256 << 30).unwrap();
+    }
+    import(supervisor, &directory, "endless", &["--sparse"]);
+}
+
+fn import(supervisor: &Supervisor, directory: &Path, name: &str, flags: &[&str]) {
+    let archive = supervisor.scratch.name(&format!("{name}.tar"));
+    let mut tar = Command::new("tar");
+    tar.arg("-C").arg(directory).args(flags);
+    finish({
+        tar.args(["-cf", &archive, "."]);
+        tar
+    })
+    .success();
+    supervisor.says(&["image", "import", &archive, name]);
+}
+
+/// A client who has the endless files compared, which the daemon has begun.
+fn verifying(supervisor: &Supervisor) -> (Running, impl Fn() -> bool + use<>) {
+    let layers = supervisor.scratch.name("root/layers");
+    let pid = supervisor.pid();
+    let client = supervisor.start(&["image", "verify", "endless"]);
+    let reads = move || has_open(pid, &layers);
+    until("nothing is compared", &reads);
+    (client, reads)
+}
+
+#[test]
+fn a_deep_tree_is_verified_and_each_of_its_files_once() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::without_image();
+    let directory = supervisor.scratch.dir("deep");
+    // Two to that power are too many.
+    fs::create_dir_all(directory.join("d/".repeat(60))).unwrap();
+    import(&supervisor, &directory, "deep", &[]);
+    supervisor.says(&["image", "verify", "deep"]);
+}
+
+#[test]
+fn what_nobody_waits_for_any_more_ends() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    import_endless(&supervisor);
+    let (client, reads) = verifying(&supervisor);
+    client.signal(Signal::SIGKILL);
+    client.wait_for_exit();
+    until("the daemon goes on", || !reads());
+    let id = noisy(&supervisor, 64_000_000);
+    let upper = supervisor.field(&id, "{{.GraphDriver.Data.UpperDir}}");
+    let copying = || host::processes(&upper).into_iter().next();
+    let client = supervisor.start(&["commit", &id, "made"]);
+    let stopped = Cell::new(None);
+    until("no image is made", || {
+        // One that has just been begun is far from its end.
+        stopped.set(copying().map(Pid::from_raw));
+        stopped
+            .get()
+            .is_some_and(|pid| kill(pid, Signal::SIGSTOP).is_ok())
+    });
+    let copying = stopped.get().unwrap();
+    client.signal(Signal::SIGKILL);
+    client.wait_for_exit();
+    // By its answer to this one, the daemon knows that the other has left.
+    supervisor.says(&["version"]);
+    kill(copying, Signal::SIGCONT).unwrap();
+    until("the image is still made", || !frozen(&supervisor, &id));
+    supervisor.ctl(&["image", "inspect", "made"]).failure();
+    assert_eq!(supervisor.says(&["exec", &id, "echo", "here"]), "here");
+}
+
+/// A container whose image is not made at once.
+fn noisy(supervisor: &Supervisor, bytes: u64) -> String {
+    let noise = format!("head -c {bytes} /dev/urandom >/noise; echo ready; exec sleep 1000");
+    let id = supervisor.detached(&[], &noise);
+    let mut log = supervisor.start(&["logs", "-f", &id]);
+    assert_eq!(log.stdout.line(), "ready");
+    id
+}
+
+/// Until its image is made.
+fn frozen(supervisor: &Supervisor, id: &str) -> bool {
+    let bundle = supervisor.state.join("bundles").join(id);
+    bundle.join("frozen").exists()
+}
+
+#[test]
+fn a_daemon_that_is_told_to_end_does_whatever_it_is_at() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    import_endless(&supervisor);
+    let pid = supervisor.pid();
+    let (client, _) = verifying(&supervisor);
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    assert!(host::await_end(pid));
+    client.wait().failure();
+    assert_eq!(supervisor.says(&["run", "--rm", IMAGE, "echo", "a"]), "a");
+}
+
+#[test]
+fn a_daemon_waits_for_one_that_is_about_to_end() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.crash();
+    // Has the store, until its archive ends.
+    let mut holder = Command::new(place::daemon());
+    holder
+        .args(["store", "--root"])
+        .arg(supervisor.scratch.path().join("root"))
+        .args(["import", "--name", "x", "--rootfs", "-"]);
+    let mut holder = Running::start(holder);
+    let stdin = holder.stdin.take().unwrap();
+    let lock = supervisor.scratch.name("root/lock");
+    until("the store is not taken", || has_open(holder.pid(), &lock));
+    let daemon = Running::start(supervisor.daemon_command(&[]));
+    let waits = || {
+        ["anon_inode:[pidfd]", "pidfd:"]
+            .iter()
+            .any(|name| has_open(daemon.pid(), name))
+    };
+    until("the next one does not wait", waits);
+    // Its time goes on, but the end of the other is what it sees first.
+    daemon.signal(Signal::SIGSTOP);
+    drop(stdin);
+    holder.wait();
+    daemon.signal(Signal::SIGCONT);
+    let mut daemon = daemon;
+    assert_eq!(daemon.stdout.line(), "ready");
+    assert_eq!(supervisor.pid(), daemon.pid());
+}
+
+#[test]
+fn what_is_killed_has_ended_when_that_is_said() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.says(&["create", "--name", "box", IMAGE, "sleep", "1000"]);
+    for _ in 0..10 {
+        supervisor.says(&["start", "box"]);
+        supervisor.says(&["kill", "box"]);
+        assert_eq!(supervisor.field("box", "{{.State.Status}}"), "exited");
+    }
+    supervisor.says(&["start", "box"]);
+    supervisor.says(&["pause", "box"]);
+    supervisor.says(&["kill", "box"]);
+    supervisor.says(&["rm", "box"]);
+    for _ in 0..10 {
+        supervisor.detached(&["--rm", "--name", "box"], "sleep 1000");
+        supervisor.says(&["kill", "box"]);
+    }
+}
+
+#[test]
+fn a_kill_amid_a_commit_keeps_nobody_from_the_image() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for round in 0..3 {
+        let id = noisy(&supervisor, 8_000_000);
+        let name = format!("made:{round}");
+        let commit = supervisor.start(&["commit", &id, &name]);
+        until("no image is made", || frozen(&supervisor, &id));
+        supervisor.says(&["kill", &id]);
+        let made = commit.wait().success().stdout;
+        assert!(made.starts_with("sha256:"), "{made}");
+        let said = supervisor.says(&["run", "--rm", &name, "wc", "-c", "/noise"]);
+        assert_eq!(said, "8000000 /noise");
+    }
+}
+
+#[test]
+fn who_waited_for_a_container_that_goes_with_its_end_can_have_its_name() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for _ in 0..20 {
+        supervisor.detached(&["--rm", "--name", "box"], "exit 3");
+        let waited = supervisor.ctl(&["wait", "box"]);
+        // It may have been over before.
+        assert!(
+            waited.stdout.trim() == "3" || waited.stderr.contains("no such container"),
+            "{waited}"
+        );
+    }
+}
+
+#[test]
+fn an_image_that_asks_for_no_signal_there_is_can_be_stopped() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let archive = supervisor.scratch.name("image.tar");
+    let change = ["--change", "STOPSIGNAL SIGBOGUS"];
+    supervisor.says(&[&["image", "import"], &change[..], &[&archive, "odd"]].concat());
+    let script = "trap 'exit 4' TERM; echo ready; while :; do sleep 0.1; done";
+    let id = supervisor.detached_of("odd", script);
+    let mut log = supervisor.start(&["logs", "-f", &id]);
+    assert_eq!(log.stdout.line(), "ready");
+    supervisor.says(&["stop", "-t", "100", &id]);
+    assert_eq!(supervisor.field(&id, "{{.State.ExitCode}}"), "4");
+}
+
+#[test]
+fn what_its_policy_is_about_to_start_again_is_not_removed_without_force() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let id = supervisor.detached(&["--restart", "always"], "exit 1");
+    loop {
+        assert_eq!(supervisor.field(&id, "{{.State.Running}}"), "true");
+        let refused = supervisor.ctl(&["rm", &id]).failure();
+        if refused.stderr.contains("is restarting") {
+            break;
+        }
+        refused.says("is running");
+    }
+    supervisor.says(&["rm", "-f", &id]);
+    assert_eq!(supervisor.says(&["ps", "-aq"]), "");
+}
