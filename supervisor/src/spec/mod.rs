@@ -19,7 +19,7 @@ use crate::fault::{Fault, Result};
 use crate::protos::containers::{Config, Ids};
 
 pub(crate) use capabilities::all as all_capabilities;
-pub(crate) use linux::Joined;
+pub(crate) use linux::{Joined, OF_NETWORKS};
 pub(crate) use mounts::{Bind, shm_size};
 pub(crate) use names::{check as check_names, hosts, resolv_conf};
 pub(crate) use process::{Exec, effective, exec, pid_one};
@@ -74,6 +74,10 @@ pub(crate) struct Found {
     pub(crate) ids: Option<Ids>,
     /// Names this run: a shim that is about to end must not be taken for the one that is to be started.
     pub(crate) run: String,
+    /// What is mounted below a directory can become read-only with it.
+    pub(crate) recursive: bool,
+    /// Of [`OF_NETWORKS`], what this kernel has.
+    pub(crate) sysctls: Vec<&'static str>,
     /// The profiles' module is there.
     pub(crate) apparmor: bool,
 }
