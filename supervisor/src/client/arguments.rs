@@ -149,7 +149,7 @@ pub(super) struct Options {
     /// A capability of the default ones, or ALL
     #[arg(long, value_name = "CAPABILITY")]
     cap_drop: Vec<String>,
-    /// no-new-privileges, seccomp=unconfined|FILE, apparmor=PROFILE, systempaths=unconfined
+    /// no-new-privileges, seccomp=unconfined|FILE, apparmor=unconfined|PROFILE, systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// All rights and devices of the host

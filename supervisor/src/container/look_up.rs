@@ -84,7 +84,7 @@ impl Supervisor {
             // KERNEL(5.12): without it, only the directory itself is.
             recursive: crate::sys::can_restrict_trees(),
             sysctls: sysctls(),
-            apparmor: Path::new("/sys/kernel/security/apparmor").exists(),
+            profile: self.profile.of(config)?,
         })
     }
 

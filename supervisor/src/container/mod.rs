@@ -12,6 +12,7 @@
 //! One operation on a container at a time, under its `operation` lock; what only reads takes none. A status that is on disk is true or will
 //! be made true by [`recovery`], at the next start of the daemon: a bundle is there while, and only while, a shim may be.
 
+mod apparmor;
 mod attach;
 mod bundle;
 mod commit;
@@ -46,6 +47,7 @@ use crate::records::{Change, Records, event};
 use crate::shim::Shim;
 use crate::store::Store;
 
+pub(crate) use apparmor::warnings;
 pub(crate) use attach::attach;
 pub(crate) use copy::{copy_in, copy_out};
 pub(crate) use create::{blocking, random};
@@ -65,6 +67,7 @@ pub(crate) struct Supervisor {
     /// And ranges of ids.
     taken: Mutex<Vec<Ids>>,
     filling: volumes::Filling,
+    profile: apparmor::Profile,
     pub(crate) watches: log_watch::Watches,
     /// True when all containers of the last daemon have been found again, or have had their time.
     recovered: watch::Sender<bool>,
@@ -243,6 +246,7 @@ impl Supervisor {
             reserved: Mutex::default(),
             taken: Mutex::default(),
             filling: volumes::Filling::default(),
+            profile: apparmor::Profile::default(),
             watches: log_watch::Watches::default(),
             recovered: watch::Sender::new(false),
             host,

@@ -78,8 +78,8 @@ pub(crate) struct Found {
     pub(crate) recursive: bool,
     /// Of [`OF_NETWORKS`], what this kernel has.
     pub(crate) sysctls: Vec<&'static str>,
-    /// The profiles' module is there.
-    pub(crate) apparmor: bool,
+    /// Its AppArmor profile, if this host has such.
+    pub(crate) profile: Option<String>,
 }
 
 /// config.json.
@@ -114,6 +114,12 @@ fn annotations(config: &Config, found: &Found) -> BTreeMap<String, String> {
     let mut annotations: BTreeMap<_, _> = config.annotations.clone().into_iter().collect();
     annotations.insert("io.containerd.runc.v2.group".into(), found.run.clone());
     annotations
+}
+
+/// The AppArmor profile that the options name.
+pub(crate) fn profile(config: &Config) -> Result<Option<String>> {
+    let said = Security::parse(&config.security_opt)?.apparmor;
+    Ok(said.filter(|profile| !profile.is_empty()))
 }
 
 /// The words of `--security-opt`.

@@ -20,7 +20,7 @@ fn what_is_mounted_below_a_read_only_bind_is_read_only_too() {
             None::<&str>,
         )
         .unwrap();
-        std::fs::write(below.join("file"), "").unwrap();
+        integration::place::write(&below.join("file"), "");
         let source = source.display().to_string();
         let script =
             "for f in /m /m/below; do touch $f/new 2>/dev/null && echo $f; done; ls /m/below";
@@ -43,7 +43,7 @@ fn what_is_mounted_below_a_read_only_bind_is_read_only_too() {
             ("bind-nonrecursive", "/m /m/below new"),
         ] {
             assert_eq!(
-                seen(&["--mount", &format!("{bound},{more}").trim_end_matches(',')]),
+                seen(&["--mount", format!("{bound},{more}").trim_end_matches(',')]),
                 expected,
                 "{more}"
             );
@@ -84,4 +84,79 @@ fn in_a_network_of_its_own_any_user_may_take_any_port_and_ping() {
     let listen = "nc -l -p 80 >/tmp/got & while ! nc 127.0.0.1 80 </srv/file; do :; done; wait; cat /tmp/got";
     let web = ["run", "--rm", "-u", "web", IMAGE, "sh", "-c", listen];
     assert_eq!(supervisor.says(&web), "from the image");
+}
+
+#[test]
+fn apparmor_confines_who_names_no_profile() {
+    require!(containers, busybox, apparmor);
+    let supervisor = Supervisor::new();
+    let run = |flags: &[&str], script: &str| {
+        supervisor.says(&[&["run", "--rm"], flags, &[IMAGE, "sh", "-c", script]].concat())
+    };
+    let who = "cat /proc/self/attr/current";
+    let (ours, free) = ("caisson-default (enforce)", "unconfined");
+    let unconfined = ["--security-opt", "apparmor=unconfined"];
+    assert_eq!(run(&[], who), ours);
+    assert_eq!(run(&["--security-opt", "no-new-privileges"], who), ours);
+    assert_eq!(run(&["--userns", "auto"], who), ours);
+    assert_eq!(run(&unconfined, who), free);
+    assert_eq!(run(&["--privileged"], who), free);
+    assert_eq!(
+        run(
+            &["--privileged", "--security-opt", "apparmor=caisson-default"],
+            who
+        ),
+        ours
+    );
+    let id = supervisor.detached(&["--init"], "sleep 1000 & sleep 1000");
+    assert_eq!(
+        supervisor.says(&["exec", &id, "cat", "/proc/self/attr/current"]),
+        ours
+    );
+    assert_eq!(
+        supervisor.says(&["exec", "--privileged", &id, "cat", "/proc/1/attr/current"]),
+        ours
+    );
+    supervisor.says(&["stop", "-t", "1000", &id]);
+    assert_eq!(supervisor.says(&["wait", &id]), "143");
+    let others = "sleep 1000 & readlink /proc/$!/exe && kill $!; wait $!; echo $?";
+    assert_eq!(run(&[], others), "/bin/busybox\n143");
+    // Nothing else is in the way of these.
+    let open = [
+        "--cap-add",
+        "SYS_ADMIN",
+        "--security-opt",
+        "systempaths=unconfined",
+    ];
+    let tries = "try() { ( eval \"$1\" ) >/dev/null 2>&1 && echo \"$1\"; };
+        try 'mount -t tmpfs none /srv'; try 'mount -t proc none /srv';
+        try 'head -c 1 /proc/kcore'; try 'cat /proc/sys/kernel/printk >/proc/sys/kernel/printk'; try 'cat /proc/sys/vm/swappiness >/proc/sys/vm/swappiness';
+        try 'cat /proc/sys/kernel/shmmax >/proc/sys/kernel/shmmax'; try 'echo 1 >/proc/self/oom_score_adj'; true";
+    let allowed =
+        "cat /proc/sys/kernel/shmmax >/proc/sys/kernel/shmmax\necho 1 >/proc/self/oom_score_adj";
+    assert_eq!(run(&open, tries), allowed);
+    let freely = run(&[&open[..], &unconfined].concat(), tries);
+    assert!(freely.starts_with("mount -t tmpfs none /srv\n"), "{freely}");
+}
+
+#[test]
+fn a_profile_that_is_not_applied_is_not_passed_over_in_silence() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let run = [
+        "run",
+        "--rm",
+        "--security-opt",
+        "apparmor=no-such",
+        IMAGE,
+        "true",
+    ];
+    let finished = supervisor.ctl(&run);
+    if std::path::Path::new("/sys/kernel/security/apparmor").exists() {
+        finished.failure().says("no-such");
+    } else {
+        finished
+            .success()
+            .says("the profile no-such is not applied");
+    }
 }
