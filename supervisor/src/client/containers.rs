@@ -13,7 +13,7 @@ use super::connection::{Daemon, patient};
 use super::{print, say, table};
 use crate::chunks::answered;
 use crate::container::{text_of, time_of};
-use crate::fault::{Fault, Result, Tried as _};
+use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers as api;
 use crate::records::now;
 
@@ -66,7 +66,7 @@ async fn kill(daemon: &Daemon, asked: &super::cli::Kill) -> Result<u8> {
 }
 
 async fn remove(daemon: &Daemon, asked: &super::cli::Rm) -> Result<u8> {
-    each_at_once(&asked.containers, async |name| {
+    at_once(&asked.containers, asked.force, async |name| {
         let request = api::RemoveContainerRequest {
             container: name.into(),
             force: asked.force,
@@ -114,7 +114,7 @@ async fn rename(daemon: &Daemon, container: String, name: String) -> Result<u8> 
 pub(super) async fn each(names: &[String], act: impl AsyncFn(&str) -> Result<()>) -> Result<u8> {
     let mut code = 0;
     for name in names {
-        code |= one(name, &act).await?;
+        code |= one(name, false, &act).await?;
     }
     Ok(code)
 }
@@ -124,15 +124,25 @@ pub(super) async fn each_at_once(
     names: &[String],
     act: impl AsyncFn(&str) -> Result<()>,
 ) -> Result<u8> {
+    at_once(names, false, act).await
+}
+
+/// With `forgiving`, that one is not there is said, and no more.
+async fn at_once(
+    names: &[String],
+    forgiving: bool,
+    act: impl AsyncFn(&str) -> Result<()>,
+) -> Result<u8> {
     let mut code = 0;
     for some in names.chunks(AT_ONCE) {
-        let codes = try_join_all(some.iter().map(|name| one(name, &act))).await?;
+        let each = some.iter().map(|name| one(name, forgiving, &act));
+        let codes = try_join_all(each).await?;
         code |= codes.into_iter().fold(0, u8::max);
     }
     Ok(code)
 }
 
-async fn one(name: &str, act: &impl AsyncFn(&str) -> Result<()>) -> Result<u8> {
+async fn one(name: &str, forgiving: bool, act: &impl AsyncFn(&str) -> Result<()>) -> Result<u8> {
     match act(name).await {
         Ok(()) => {
             print(&format!("{name}\n"))?;
@@ -140,7 +150,7 @@ async fn one(name: &str, act: &impl AsyncFn(&str) -> Result<()>) -> Result<u8> {
         }
         Err(fault) => {
             say(&fault);
-            Ok(1)
+            Ok(u8::from(!forgiving || fault.kind != Kind::NotFound))
         }
     }
 }

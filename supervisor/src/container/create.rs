@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use super::ids::Mode;
 use super::log::MOST_FILES;
 use super::volumes::removed;
-use super::{Container, Supervisor, told};
+use super::{Container, Supervisor, bare, told};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::image::Image;
 use crate::lock::lock;
@@ -105,7 +105,7 @@ impl Supervisor {
         let name = if name.is_empty() {
             made_up(id)
         } else {
-            name.to_owned()
+            bare(name).to_owned()
         };
         valid_name(&name)?;
         let taken = lock(&self.containers)

@@ -261,6 +261,7 @@ impl Supervisor {
 
     /// By id, by name, or by a prefix of the id that no other has.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Container>> {
+        let name = bare(name);
         let containers = lock(&self.containers);
         if let Some(container) = containers.get(name) {
             return Ok(container.clone());
@@ -315,6 +316,11 @@ impl Supervisor {
         change.containers.push(record);
         self.records.apply(change).await
     }
+}
+
+/// A name without the slash that lists and `inspect` have before it, as Docker's.
+fn bare(name: &str) -> &str {
+    name.strip_prefix('/').unwrap_or(name)
 }
 
 /// An event about a container.

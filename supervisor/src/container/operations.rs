@@ -221,6 +221,7 @@ impl Supervisor {
     }
 
     pub(crate) async fn rename(&self, container: &Arc<Container>, name: &str) -> Result<()> {
+        let name = super::bare(name);
         valid_name(name)?;
         let taken = self.list().iter().any(|other| other.name() == name);
         if taken || lock(&self.reserved).iter().any(|reserved| reserved == name) {

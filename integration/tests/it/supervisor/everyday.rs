@@ -272,3 +272,39 @@ fn an_update_that_makes_no_sense_changes_nothing() {
     supervisor.says(&["update", "--restart", "always", "box"]);
     assert_eq!(policy("box"), "always 0");
 }
+
+#[test]
+fn what_is_to_go_by_force_may_be_gone() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.says(&["create", "--name", "box", IMAGE, "true"]);
+    let removed = supervisor.ctl(&["rm", "-f", "no-such", "box"]).success();
+    assert_eq!(removed.stdout, "box\n");
+    removed.says("no such container: no-such");
+    let removed = supervisor.ctl(&["rmi", "-f", "no-such"]).success();
+    removed.says("no such image: no-such");
+    supervisor.says(&["volume", "rm", "-f", "no-such"]);
+    for kind in ["container", "image", "volume"] {
+        supervisor.ctl(&[kind, "rm", "no-such"]).failure();
+    }
+}
+
+#[test]
+fn a_name_may_have_the_slash_that_inspect_shows() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.detached(&["--name", "/box"], "sleep 1000");
+    assert_eq!(supervisor.field("/box", "{{.Name}}"), "/box");
+    let run = ["run", "--rm", "--network", "container:/box", IMAGE, "true"];
+    supervisor.says(&run);
+    supervisor.says(&["exec", "/box", "true"]);
+    supervisor.says(&["rename", "/box", "/other"]);
+    assert_eq!(supervisor.field("other", "{{.Name}}"), "/other");
+    assert_eq!(supervisor.says(&["kill", "/other"]), "/other");
+    assert_eq!(supervisor.says(&["wait", "/other"]), "137");
+    assert_eq!(supervisor.says(&["rm", "/other"]), "/other");
+    supervisor
+        .ctl(&["create", "--name", "//box", IMAGE, "true"])
+        .failure()
+        .says("is invalid");
+}
