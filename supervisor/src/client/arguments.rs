@@ -497,11 +497,21 @@ fn lines_of(files: &[PathBuf]) -> Result<Vec<String>> {
     let mut all = vec![];
     for path in files {
         let text = fs::read_to_string(path).tried(|| format!("read {}", path.display()))?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let lines = text
             .lines()
             .map(str::trim_start)
             .filter(|line| !line.is_empty() && !line.starts_with('#'));
-        all.extend(lines.map(str::to_owned));
+        for line in lines {
+            let name = line.split('=').next().unwrap_or_default();
+            if name.is_empty() || name.contains([' ', '\t']) {
+                return Err(Fault::new(format!(
+                    "{}: '{line}': a name is not empty, and has no blanks",
+                    path.display()
+                )));
+            }
+            all.push(line.to_owned());
+        }
     }
     Ok(all)
 }

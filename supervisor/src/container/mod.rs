@@ -54,6 +54,7 @@ pub(crate) use create::{blocking, random};
 pub(crate) use exec::exec;
 pub(crate) use log::{Follower, From};
 pub(crate) use log_record::{text_of, time_of};
+pub(crate) use start::log_size;
 
 /// What all operations need.
 #[derive(Debug)]

@@ -251,6 +251,7 @@ impl Supervisor {
         if let Some(limits) = limits {
             let all = config.resources.mut_or_insert_default();
             merge(all, limits);
+            super::create::check_limits(all)?;
             let all = config.resources.clone();
             let rates = blocking(move || {
                 let all = all.get_or_default();

@@ -100,7 +100,10 @@ impl Containers for Service {
             supervisor
                 .stop(&container, request.timeout, &request.signal)
                 .await?;
-            supervisor.start(&container, None).await
+            supervisor.start(&container, None).await?;
+            supervisor
+                .note(&container, Some("restart"), &[], |_| {})
+                .await
         };
         detached(restart).await?;
         Ok(api::StopContainerResponse::default())
