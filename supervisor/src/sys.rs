@@ -117,6 +117,13 @@ pub(crate) fn owner_of(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     }
 }
 
+/// mount_setattr(2) is there.
+pub(crate) fn can_restrict_trees() -> bool {
+    let flags = libc::AT_RECURSIVE | libc::AT_EMPTY_PATH;
+    let tried = set_attributes(-1, c"", libc::MOUNT_ATTR_RDONLY, 0, flags);
+    tried.is_err_and(|error| error.raw_os_error() != Some(libc::ENOSYS))
+}
+
 fn set_attributes(
     fd: libc::c_int,
     path: &std::ffi::CStr,

@@ -5,6 +5,7 @@ mod commit;
 mod copy;
 mod crash;
 mod cut_off;
+mod defaults;
 mod density;
 mod endings;
 mod everyday;

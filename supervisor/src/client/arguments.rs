@@ -97,7 +97,7 @@ pub(super) struct Options {
     /// [VOLUME|PATH:]TARGET[:OPTIONS]
     #[arg(long, short)]
     volume: Vec<String>,
-    /// type=bind|volume|tmpfs,source=...,target=...[,readonly]
+    /// type=bind|volume|tmpfs,source=...,target=...[,readonly][,bind-recursive=disabled|writable]
     #[arg(long)]
     mount: Vec<String>,
     /// TARGET[:OPTIONS]
@@ -149,7 +149,7 @@ pub(super) struct Options {
     /// A capability of the default ones, or ALL
     #[arg(long, value_name = "CAPABILITY")]
     cap_drop: Vec<String>,
-    /// no-new-privileges, seccomp=unconfined|FILE, apparmor=PROFILE, systempaths=unconfined
+    /// no-new-privileges, seccomp=unconfined|FILE, apparmor=unconfined|PROFILE, systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
     /// All rights and devices of the host
@@ -497,11 +497,21 @@ fn lines_of(files: &[PathBuf]) -> Result<Vec<String>> {
     let mut all = vec![];
     for path in files {
         let text = fs::read_to_string(path).tried(|| format!("read {}", path.display()))?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let lines = text
             .lines()
             .map(str::trim_start)
             .filter(|line| !line.is_empty() && !line.starts_with('#'));
-        all.extend(lines.map(str::to_owned));
+        for line in lines {
+            let name = line.split('=').next().unwrap_or_default();
+            if name.is_empty() || name.contains([' ', '\t']) {
+                return Err(Fault::new(format!(
+                    "{}: '{line}': a name is not empty, and has no blanks",
+                    path.display()
+                )));
+            }
+            all.push(line.to_owned());
+        }
     }
     Ok(all)
 }
@@ -739,6 +749,7 @@ fn mount(word: &str) -> Result<Mount> {
         kind: Kind::VOLUME.into(),
         ..Mount::default()
     };
+    let mut recursive = String::new();
     for field in fields(word)? {
         let (name, value) = field.split_once('=').unwrap_or((&field, "true"));
         let said = || {
@@ -768,6 +779,9 @@ fn mount(word: &str) -> Result<Mount> {
             "volume-nocopy" => mount.no_copy = said()?,
             "idmap" => mount.options.push(name.into()),
             "bind-propagation" => mount.options.push(value.into()),
+            "bind-recursive" => value.clone_into(&mut recursive),
+            "bind-nonrecursive" if said()? => "disabled".clone_into(&mut recursive),
+            "bind-nonrecursive" => {}
             "tmpfs-size" => mount.options.push(format!("size={}", size(Some(value))?)),
             "tmpfs-mode" => mount.options.push(format!("mode={value}")),
             _ => {
@@ -777,10 +791,34 @@ fn mount(word: &str) -> Result<Mount> {
             }
         }
     }
+    recurse(word, &recursive, &mut mount)?;
     if mount.kind == Kind::BIND.into() {
         mount.source = source(&mount.source);
     }
     Ok(mount)
+}
+
+/// What becomes of what is mounted below the source.
+fn recurse(word: &str, how: &str, mount: &mut Mount) -> Result<()> {
+    let wrong = |what: &str| Err(Fault::new(format!("mount '{word}': {what}")));
+    if !how.is_empty() && mount.kind != Kind::BIND.into() {
+        return wrong("only a bind mount has bind-recursive");
+    }
+    if matches!(how, "writable" | "readonly") && !mount.read_only {
+        return wrong(&format!("bind-recursive={how} is for one that is readonly"));
+    }
+    match how {
+        "" | "enabled" => {}
+        "disabled" => mount.options.push("bind".into()),
+        "writable" => mount.options.push("ro".into()),
+        "readonly" => mount.options.push("rro".into()),
+        _ => {
+            return wrong(&format!(
+                "bind-recursive is enabled, disabled, writable or readonly, not '{how}'"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn tmpfs(word: &str) -> Mount {
@@ -845,6 +883,15 @@ mod tests {
         let made = mount("type=bind,\"source=/a,\"\"b\",dst=/c").unwrap();
         assert_eq!((&*made.source, &*made.target), ("/a,\"b", "/c"));
         assert!(mount("\"type=bind,source=/a").is_err());
+        let recursive = |words: &str| mount(&format!("type=bind,src=/a,dst=/b,{words}"));
+        let options = |words: &str| recursive(words).unwrap().options;
+        assert_eq!(options("ro,bind-recursive=enabled"), [""; 0]);
+        assert_eq!(options("ro,bind-recursive=writable"), ["ro"]);
+        assert_eq!(options("bind-recursive=disabled"), ["bind"]);
+        assert_eq!(options("bind-nonrecursive"), ["bind"]);
+        assert!(recursive("bind-recursive=readonly").is_err());
+        assert!(recursive("ro,bind-recursive=maybe").is_err());
+        assert!(mount("type=tmpfs,dst=/b,bind-recursive=enabled").is_err());
     }
 
     #[test]

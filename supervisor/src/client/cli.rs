@@ -133,6 +133,12 @@ pub(super) enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Show which ports of the host lead to a container's: none
+    Port {
+        container: String,
+        /// PORT[/PROTOCOL]
+        port: Option<String>,
+    },
     /// Show what containers use
     Stats(Stats),
     /// List what a container has changed of its image's files
@@ -605,6 +611,15 @@ pub(super) enum VolumeCommand {
         /// What it is found by later
         #[arg(long, value_name = "NAME=VALUE")]
         label: Vec<String>,
+        /// local
+        #[arg(long, short, default_value = "local", value_name = "DRIVER")]
+        driver: String,
+        /// There are none
+        #[arg(long, short, hide = true)]
+        opt: Vec<String>,
+        /// As Docker used to have it
+        #[arg(long = "name", hide = true, conflicts_with = "name")]
+        name_option: Option<String>,
         name: Option<String>,
     },
     /// List volumes

@@ -13,7 +13,7 @@ use super::connection::{Daemon, patient};
 use super::{print, say, table};
 use crate::chunks::answered;
 use crate::container::{text_of, time_of};
-use crate::fault::{Fault, Result, Tried as _};
+use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers as api;
 use crate::records::now;
 
@@ -45,6 +45,7 @@ pub(super) async fn run(daemon: &Daemon, verb: Verb) -> Result<u8> {
         Verb::Update(asked) => update(daemon, asked).await,
         Verb::Logs(asked) => logs(daemon, asked).await,
         Verb::Top { container, options } => top(daemon, container, &options).await,
+        Verb::Port { container, port } => port_of(daemon, &container, port).await,
         Verb::Stats(asked) => stats(daemon, asked).await,
         Verb::Diff { container } => diff(daemon, container).await,
         Verb::Commit(asked) => commit(daemon, asked).await,
@@ -66,7 +67,7 @@ async fn kill(daemon: &Daemon, asked: &super::cli::Kill) -> Result<u8> {
 }
 
 async fn remove(daemon: &Daemon, asked: &super::cli::Rm) -> Result<u8> {
-    each_at_once(&asked.containers, async |name| {
+    at_once(&asked.containers, asked.force, async |name| {
         let request = api::RemoveContainerRequest {
             container: name.into(),
             force: asked.force,
@@ -114,7 +115,7 @@ async fn rename(daemon: &Daemon, container: String, name: String) -> Result<u8> 
 pub(super) async fn each(names: &[String], act: impl AsyncFn(&str) -> Result<()>) -> Result<u8> {
     let mut code = 0;
     for name in names {
-        code |= one(name, &act).await?;
+        code |= one(name, false, &act).await?;
     }
     Ok(code)
 }
@@ -124,15 +125,25 @@ pub(super) async fn each_at_once(
     names: &[String],
     act: impl AsyncFn(&str) -> Result<()>,
 ) -> Result<u8> {
+    at_once(names, false, act).await
+}
+
+/// With `forgiving`, that one is not there is said, and no more.
+async fn at_once(
+    names: &[String],
+    forgiving: bool,
+    act: impl AsyncFn(&str) -> Result<()>,
+) -> Result<u8> {
     let mut code = 0;
     for some in names.chunks(AT_ONCE) {
-        let codes = try_join_all(some.iter().map(|name| one(name, &act))).await?;
+        let each = some.iter().map(|name| one(name, forgiving, &act));
+        let codes = try_join_all(each).await?;
         code |= codes.into_iter().fold(0, u8::max);
     }
     Ok(code)
 }
 
-async fn one(name: &str, act: &impl AsyncFn(&str) -> Result<()>) -> Result<u8> {
+async fn one(name: &str, forgiving: bool, act: &impl AsyncFn(&str) -> Result<()>) -> Result<u8> {
     match act(name).await {
         Ok(()) => {
             print(&format!("{name}\n"))?;
@@ -140,7 +151,7 @@ async fn one(name: &str, act: &impl AsyncFn(&str) -> Result<()>) -> Result<u8> {
         }
         Err(fault) => {
             say(&fault);
-            Ok(1)
+            Ok(u8::from(!forgiving || fault.kind != Kind::NotFound))
         }
     }
 }
@@ -208,7 +219,7 @@ pub(super) fn show(found: &[Value], format: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// A date, seconds since the epoch, or so long ago: `10m`, `1h30m`.
+/// A date, seconds since the epoch, or so long ago: `10m`, `1h30m`, `1.5h`.
 pub(super) fn time(word: &str) -> Result<i64> {
     let wrong = || {
         Fault::new(format!(
@@ -222,26 +233,31 @@ pub(super) fn time(word: &str) -> Result<i64> {
         #[expect(clippy::cast_possible_truncation, reason = "no time is so far away")]
         return Ok((seconds * 1e9) as i64);
     }
-    let (mut ago, mut digits) = (0_i64, String::new());
-    for character in word.chars() {
-        if character.is_ascii_digit() {
-            digits.push(character);
-            continue;
-        }
-        let unit = match character {
-            's' => 1,
-            'm' => 60,
-            'h' => 3600,
-            'd' => 86400,
-            _ => return Err(wrong()),
+    Ok(now() - span(word).ok_or_else(wrong)?)
+}
+
+/// As Go has durations, and days; in nanoseconds.
+fn span(word: &str) -> Option<i64> {
+    let numeric = |character: char| character.is_ascii_digit() || character == '.';
+    let (mut rest, mut span) = (word, 0.0);
+    while !rest.is_empty() {
+        let (number, more) = rest.split_at(rest.find(|it| !numeric(it))?);
+        let (unit, more) = more.split_at(more.find(numeric).unwrap_or(more.len()));
+        let unit = match unit {
+            "ns" => 1.0,
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            "d" => 86400e9,
+            _ => return None,
         };
-        ago += digits.parse::<i64>().map_err(|_| wrong())? * unit;
-        digits.clear();
+        span += number.parse::<f64>().ok()? * unit;
+        rest = more;
     }
-    if !digits.is_empty() || word.is_empty() {
-        return Err(wrong());
-    }
-    Ok(now() - ago * 1_000_000_000)
+    #[expect(clippy::cast_possible_truncation, reason = "less than a nanosecond")]
+    (!word.is_empty()).then_some(span as i64)
 }
 
 async fn logs(daemon: &Daemon, asked: Logs) -> Result<u8> {
@@ -341,6 +357,17 @@ async fn top(daemon: &Daemon, container: String, options: &[String]) -> Result<u
         }
     }
     Ok(0)
+}
+
+/// No network here leads to a container, so no port does.
+async fn port_of(daemon: &Daemon, container: &str, port: Option<String>) -> Result<u8> {
+    super::lists::inspected(daemon, container, false).await?;
+    match port {
+        Some(port) => Err(Fault::new(format!(
+            "no public port '{port}' published for {container}"
+        ))),
+        None => Ok(0),
+    }
 }
 
 /// ps says what it says of all, and those of the container are picked by their pids.
@@ -496,4 +523,20 @@ async fn diff(daemon: &Daemon, container: String) -> Result<u8> {
         print(&format!("{letter} {}\n", change.path))?;
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::span;
+
+    #[test]
+    fn spans_are_gos() {
+        assert_eq!(span("500ms"), Some(500_000_000));
+        assert_eq!(span("1.5h"), Some(5_400_000_000_000));
+        assert_eq!(span("1h30m"), span("90m"));
+        assert_eq!(span("2d"), span("48h"));
+        for word in ["", "s", "5", "5x", "1h30", "1..5s", "-1s"] {
+            assert_eq!(span(word), None, "{word}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ use super::process::lost;
 use super::{output, print, table};
 use crate::chunks::{CHUNK, answered};
 use crate::container::text_of;
-use crate::fault::{Fault, Result, Tried as _};
+use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::images as api;
 use crate::records::now;
 
@@ -463,7 +463,7 @@ pub(super) async fn remove(daemon: &Daemon, asked: Rmi) -> Result<u8> {
             }
             Err(fault) => {
                 super::say(&fault);
-                code = 1;
+                code |= u8::from(!asked.force || fault.kind != Kind::NotFound);
             }
         }
     }

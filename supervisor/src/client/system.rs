@@ -21,26 +21,39 @@ use crate::protos::system as api;
 /// What `--filter` of `events` may name.
 const OF_EVENTS: [&str; 5] = ["container", "event", "image", "type", "volume"];
 
-/// Asks on a terminal; elsewhere nobody can say no, so it is not done.
+/// Asks. Where nobody answers, it is not done.
 pub(super) fn confirmed(what: &str) -> Result<bool> {
-    if !io::stdin().is_terminal() {
+    print(&format!("This removes {what}. Are you sure? [y/N] "))?;
+    io::stdout().flush().tried(|| "write".into())?;
+    let mut answer = String::new();
+    let length = io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .tried(|| "read the answer".into())?;
+    if length == 0 && !io::stdin().is_terminal() {
         return Err(Fault::new(format!(
             "this removes {what}: say --force if that is meant"
         )));
     }
-    print(&format!("This removes {what}. Are you sure? [y/N] "))?;
-    io::stdout().flush().tried(|| "write".into())?;
-    let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .tried(|| "read the answer".into())?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 pub(super) async fn volume(daemon: &Daemon, command: VolumeCommand) -> Result<u8> {
     match command {
-        VolumeCommand::Create { label, name } => create_volume(daemon, &label, name).await,
+        VolumeCommand::Create {
+            label,
+            driver,
+            opt,
+            name_option,
+            name,
+        } => {
+            if driver != "local" || !opt.is_empty() {
+                return Err(Fault::new(
+                    "a volume is a directory of the daemon's: the driver is local, and there are no options for it",
+                ));
+            }
+            create_volume(daemon, &label, name.or(name_option)).await
+        }
         VolumeCommand::Ls {
             quiet,
             filter,
@@ -183,6 +196,10 @@ async fn prune_volumes(daemon: &Daemon, asked: &Prune) -> Result<u8> {
         .iter()
         .map(|name| format!("{name}\n"))
         .collect();
+    let removed = match removed.is_empty() {
+        true => removed,
+        false => format!("Deleted Volumes:\n{removed}\n"),
+    };
     print(&format!(
         "{removed}Total reclaimed space: {}\n",
         table::decimal(pruned.reclaimed)
@@ -358,7 +375,9 @@ pub(super) async fn events(daemon: &Daemon, asked: Events) -> Result<u8> {
         }
         let value = json!({
             "Cursor": event.cursor, "Type": event.kind, "Action": event.action, "Actor": { "ID": event.id, "Attributes": event.attributes },
-            "timeNano": event.time,
+            "scope": "local", "time": event.time / 1_000_000_000, "timeNano": event.time,
+            // Where Docker had them before there was an actor.
+            "status": event.action, "id": event.id, "from": event.attributes.get("image"),
         });
         let line = match (&template, asked.format.is_some()) {
             (Some(template), _) => template.apply(&value)?,

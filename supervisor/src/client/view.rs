@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::table::{decimal, duration, short};
-use crate::container::text_of;
+use crate::container::{log_size, text_of};
 use crate::protos::containers::{
-    Config, Container, ContainerSize, Device, Effective, Mount, State, Ulimit, mount::Kind,
-    restart_policy::Name, state::Status,
+    Config, Container, ContainerSize, Device, Effective, LogOptions, Mount, State, Ulimit,
+    mount::Kind, restart_policy::Name, state::Status,
 };
 
 pub(super) fn status_word(state: &State) -> &'static str {
@@ -245,6 +245,14 @@ fn ulimits(config: &Config) -> Vec<Value> {
     config.ulimits.iter().map(limit).collect()
 }
 
+fn log(options: &LogOptions) -> Value {
+    if options.none {
+        return json!({ "Type": "none", "Config": {} });
+    }
+    let (size, files) = log_size(options);
+    json!({ "Type": "json-file", "Config": { "max-size": size.to_string(), "max-file": files.to_string() } })
+}
+
 fn host_config(container: &Container) -> Value {
     let config = container.config.get_or_default();
     let limits = config.resources.get_or_default();
@@ -276,10 +284,7 @@ fn host_config(container: &Container) -> Value {
         "ReadonlyRootfs": config.read_only,
         "Init": config.init,
         "Runtime": if config.runtime.is_empty() { "caisson" } else { &*config.runtime },
-        "LogConfig": {
-            "Type": if config.log.none { "none" } else { "json-file" },
-            "Config": { "max-size": config.log.max_size.to_string(), "max-file": config.log.max_files.to_string() },
-        },
+        "LogConfig": log(&config.log),
         "Memory": limits.memory,
         "MemorySwap": limits.memory_swap,
         "MemoryReservation": limits.memory_reservation,

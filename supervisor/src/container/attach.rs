@@ -74,7 +74,14 @@ pub(crate) async fn attach(
             () = flow::receive(requests, to_inputs) => Ok(()),
         }
     };
-    attended(&sender, attached).await
+    let done = attended(&sender, attached).await;
+    if done.is_err() && client.stdin.is_some() && !client.keep && !config.terminal {
+        // His end is that of his input; one on a terminal may come back. What has ended meanwhile needs no end of input.
+        if let Ok(shim) = container.shim() {
+            shim.close_stdin("").await.ok();
+        }
+    }
+    done
 }
 
 /// All that comes before its start, if it is to be started.

@@ -9,13 +9,13 @@ use std::sync::atomic::Ordering;
 use super::ids::Mode;
 use super::log::MOST_FILES;
 use super::volumes::removed;
-use super::{Container, Supervisor, told};
+use super::{Container, Supervisor, bare, told};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::image::Image;
 use crate::lock::lock;
 use crate::protos::containers::{
-    Config, Container as Record, Ids, Mount, State, mount::Kind as Source, restart_policy::Name,
-    state::Status,
+    Config, Container as Record, Ids, Mount, Resources, State, mount::Kind as Source,
+    restart_policy::Name, state::Status,
 };
 use crate::protos::system::Volume;
 use crate::records::{Change, event, now};
@@ -105,7 +105,7 @@ impl Supervisor {
         let name = if name.is_empty() {
             made_up(id)
         } else {
-            name.to_owned()
+            bare(name).to_owned()
         };
         valid_name(&name)?;
         let taken = lock(&self.containers)
@@ -327,6 +327,7 @@ fn check(config: &Config, defaults: &Defaults) -> Result<()> {
     check_hostname("host", &config.hostname)?;
     check_hostname("domain", &config.domainname)?;
     check_targets(&config.mounts)?;
+    check_limits(&config.resources)?;
     check_modes(config)?;
     Mode::parse(&config.userns)?;
     check_policy(config)?;
@@ -433,6 +434,25 @@ fn check_targets(mounts: &[Mount]) -> Result<()> {
     Ok(())
 }
 
+/// What nobody can have. Containers that are there already are not asked: this machine may have become smaller.
+pub(super) fn check_limits(limits: &Resources) -> Result<()> {
+    if limits.memory > 0 && limits.memory_reservation > limits.memory {
+        return Err(Fault::new(
+            "the limit of memory is below what is reserved of it",
+        ));
+    }
+    let cpus = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));
+    let cpus = cpus.tried(|| "count the processors".into())?;
+    let there = (0..nix::sched::CpuSet::count()).filter(|cpu| cpus.is_set(*cpu) == Ok(true));
+    let there = there.count();
+    if limits.nano_cpus > i64::try_from(there).unwrap_or(i64::MAX) * 1_000_000_000 {
+        return Err(Fault::new(format!(
+            "more CPUs are asked for than the {there} that are available"
+        )));
+    }
+    Ok(())
+}
+
 pub(super) fn same_path(one: &str, other: &str) -> bool {
     let parts = |path: &'_ str| {
         path.split('/')
@@ -487,9 +507,14 @@ pub(crate) fn defaults(image: &Image) -> Defaults {
         command: config.cmd().clone().unwrap_or_default(),
         env: config.env().clone().unwrap_or_default(),
         user: config.user().clone().unwrap_or_default(),
-        working_dir: config.working_dir().clone().unwrap_or_default(),
+        working_dir: below_root(config.working_dir().as_deref().unwrap_or_default()),
         stop_signal: config.stop_signal().clone().unwrap_or_default(),
-        volumes: config.volumes().clone().unwrap_or_default(),
+        volumes: config
+            .volumes()
+            .iter()
+            .flatten()
+            .map(|path| below_root(path))
+            .collect(),
         ports: config.exposed_ports().clone().unwrap_or_default(),
         labels: config
             .labels()
@@ -497,6 +522,14 @@ pub(crate) fn defaults(image: &Image) -> Defaults {
             .unwrap_or_default()
             .into_iter()
             .collect::<BTreeMap<_, _>>(),
+    }
+}
+
+/// A path that an image has from wherever its process begins, which is the root.
+fn below_root(path: &str) -> String {
+    match path.is_empty() || path.starts_with('/') {
+        true => path.to_owned(),
+        false => format!("/{path}"),
     }
 }
 

@@ -241,20 +241,21 @@ async fn some(stream: &mut Option<pipe::Receiver>, buffer: &mut Vec<u8>) -> std:
 
 impl Supervisor {
     async fn exec_request(
-        &self,
+        self: &Arc<Self>,
         container: &Arc<Container>,
         asked: &exec_request::Process,
         files: &Files,
     ) -> Result<ExecProcessRequest> {
-        let (store, record, directory) =
-            (self.store.clone(), container.record(), files.bundle.clone());
+        let (supervisor, record, directory) =
+            (self.clone(), container.record(), files.bundle.clone());
         let words = asked.user.clone();
         let (process, user) = blocking(move || {
             let process = bundle::process(&directory)?;
+            supervisor.profile.keep(&process)?;
             if words.is_empty() {
                 return Ok((process, None));
             }
-            let user = user(&snapshot(&store, &record)?, &words, &[])?;
+            let user = user(&snapshot(&supervisor.store, &record)?, &words, &[])?;
             for id in [user.uid, user.gid].iter().chain(&user.groups) {
                 ids::has(&record, *id)?;
             }

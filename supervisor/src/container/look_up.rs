@@ -81,7 +81,10 @@ impl Supervisor {
             init: config.init.then(|| self.host.daemon.clone()),
             ids: record.ids.clone().into_option(),
             run: super::create::random()?,
-            apparmor: Path::new("/sys/kernel/security/apparmor").exists(),
+            // KERNEL(5.12): without it, only the directory itself is.
+            recursive: crate::sys::can_restrict_trees(),
+            sysctls: sysctls(),
+            profile: self.profile.of(config)?,
         })
     }
 
@@ -278,6 +281,11 @@ pub(super) fn user(snapshot: &Snapshot, words: &str, groups: &[String]) -> Resul
 pub(super) fn capabilities() -> Vec<String> {
     let held = caps::read(None, caps::CapSet::Bounding).unwrap_or_default();
     held.iter().map(ToString::to_string).collect()
+}
+
+fn sysctls() -> Vec<&'static str> {
+    let there = |name: &&str| Path::new("/proc/sys").join(name.replace('.', "/")).exists();
+    spec::OF_NETWORKS.into_iter().filter(there).collect()
 }
 
 fn own_hostname() -> String {

@@ -12,6 +12,7 @@
 //! One operation on a container at a time, under its `operation` lock; what only reads takes none. A status that is on disk is true or will
 //! be made true by [`recovery`], at the next start of the daemon: a bundle is there while, and only while, a shim may be.
 
+mod apparmor;
 mod attach;
 mod bundle;
 mod commit;
@@ -46,12 +47,14 @@ use crate::records::{Change, Records, event};
 use crate::shim::Shim;
 use crate::store::Store;
 
+pub(crate) use apparmor::warnings;
 pub(crate) use attach::attach;
 pub(crate) use copy::{copy_in, copy_out};
 pub(crate) use create::{blocking, random};
 pub(crate) use exec::exec;
 pub(crate) use log::{Follower, From};
 pub(crate) use log_record::{text_of, time_of};
+pub(crate) use start::log_size;
 
 /// What all operations need.
 #[derive(Debug)]
@@ -65,6 +68,7 @@ pub(crate) struct Supervisor {
     /// And ranges of ids.
     taken: Mutex<Vec<Ids>>,
     filling: volumes::Filling,
+    profile: apparmor::Profile,
     pub(crate) watches: log_watch::Watches,
     /// True when all containers of the last daemon have been found again, or have had their time.
     recovered: watch::Sender<bool>,
@@ -243,6 +247,7 @@ impl Supervisor {
             reserved: Mutex::default(),
             taken: Mutex::default(),
             filling: volumes::Filling::default(),
+            profile: apparmor::Profile::default(),
             watches: log_watch::Watches::default(),
             recovered: watch::Sender::new(false),
             host,
@@ -257,6 +262,7 @@ impl Supervisor {
 
     /// By id, by name, or by a prefix of the id that no other has.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Container>> {
+        let name = bare(name);
         let containers = lock(&self.containers);
         if let Some(container) = containers.get(name) {
             return Ok(container.clone());
@@ -349,6 +355,11 @@ impl Supervisor {
             crate::daemon::warn(&fault.during("note what has happened"));
         }
     }
+}
+
+/// A name without the slash that lists and `inspect` have before it, as Docker's.
+fn bare(name: &str) -> &str {
+    name.strip_prefix('/').unwrap_or(name)
 }
 
 /// An event about a container.

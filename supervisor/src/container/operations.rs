@@ -245,6 +245,7 @@ impl Supervisor {
     }
 
     pub(crate) async fn rename(&self, container: &Arc<Container>, name: &str) -> Result<()> {
+        let name = super::bare(name);
         valid_name(name)?;
         let _operation = container.operation.lock().await;
         let taken = self.list().iter().any(|other| other.name() == name);
@@ -275,6 +276,7 @@ impl Supervisor {
         if let Some(limits) = limits {
             let all = config.resources.mut_or_insert_default();
             merge(all, limits);
+            super::create::check_limits(all)?;
             let all = config.resources.clone();
             let rates = blocking(move || {
                 let all = all.get_or_default();

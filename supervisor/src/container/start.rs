@@ -278,16 +278,19 @@ fn output(directory: &Path, options: &LogOptions, ours: bool) -> String {
             false => format!("file://{}", path.display()),
         };
     }
-    let or = |given, usual| if given == 0 { usual } else { given };
     let (size, files) = match options.none {
         // Only for those who are attached, and have open what they have not read yet.
         true => UNSEEN,
-        false => (
-            or(options.max_size, MAX_SIZE),
-            or(options.max_files.into(), MAX_FILES),
-        ),
+        false => log_size(options),
     };
     format!("log://{}?max-size={size}&max-files={files}", path.display())
+}
+
+/// Bytes of each file of a log, and the number of files.
+pub(crate) fn log_size(options: &LogOptions) -> (u64, u64) {
+    let or = |given, usual| if given == 0 { usual } else { given };
+    let (size, files) = (options.max_size, options.max_files.into());
+    (or(size, MAX_SIZE), or(files, MAX_FILES))
 }
 
 fn overlay(snapshot: &Snapshot, ids: Option<&Ids>) -> Mount {

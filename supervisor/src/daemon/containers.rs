@@ -35,11 +35,13 @@ impl Containers for Service {
     ) -> Reply<api::CreateContainerResponse> {
         let supervisor = self.0.clone();
         let config = request.config.unwrap_or_default();
+        let warnings = crate::container::warnings(&config)?;
         let container =
             detached(async move { supervisor.create(&request.name, config).await }).await?;
         Ok(api::CreateContainerResponse {
             id: container.id.clone(),
             name: container.name(),
+            warnings,
             ..Default::default()
         })
     }
@@ -99,7 +101,10 @@ impl Containers for Service {
             supervisor
                 .stop(&container, request.timeout, &request.signal)
                 .await?;
-            supervisor.start(&container, None).await
+            supervisor.start(&container, None).await?;
+            supervisor
+                .note(&container, Some("restart"), &[], |_| {})
+                .await
         };
         detached(restart).await?;
         Ok(api::StopContainerResponse::default())

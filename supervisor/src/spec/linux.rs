@@ -1,5 +1,7 @@
 //! The part of the configuration that is Linux's: namespaces, devices, what is hidden, the system call filter. Pure.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{Fault, Found, Node, Result, Security, resources, seccomp};
@@ -39,6 +41,12 @@ const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
+/// From which port on none is root's only, and who may ping without being root.
+const PORTS: &str = "net.ipv4.ip_unprivileged_port_start";
+const PING: &str = "net.ipv4.ping_group_range";
+/// The parameters of a network namespace that are set, if there are such.
+pub(crate) const OF_NETWORKS: [&str; 2] = [PORTS, PING];
+
 pub(super) fn linux(
     config: &Config,
     found: &Found,
@@ -52,7 +60,7 @@ pub(super) fn linux(
         "cgroupsPath": format!("/caisson/{}", found.id),
         "namespaces": namespaces(config, found),
         "resources": resources,
-        "sysctl": config.sysctls,
+        "sysctl": sysctls(config, found),
         "maskedPaths": if open { &[][..] } else { &MASKED[..] },
         "readonlyPaths": if open { &[][..] } else { &READ_ONLY[..] },
         "devices": devices(found),
@@ -69,6 +77,28 @@ pub(super) fn linux(
         };
     }
     Ok(linux)
+}
+
+/// As it was asked for, and in a network namespace of its own as Docker has it: any user may take any port, and ping.
+fn sysctls(config: &Config, found: &Found) -> BTreeMap<String, String> {
+    let mut sysctls: BTreeMap<_, _> = config.sysctls.clone().into_iter().collect();
+    let private = found.joined.network.is_none();
+    for name in found.sysctls.iter().filter(|_| private) {
+        let value = match *name {
+            PORTS => "0",
+            // Groups that no user namespace maps as a whole.
+            PING if found.ids.is_none() => "0 2147483647",
+            _ => continue,
+        };
+        if !config
+            .sysctls
+            .keys()
+            .any(|said| said.replace('/', ".") == *name)
+        {
+            sysctls.insert((*name).into(), value.into());
+        }
+    }
+    sysctls
 }
 
 /// From the ids of the container, or those on a file system, to the host's.

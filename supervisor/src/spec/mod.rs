@@ -19,7 +19,7 @@ use crate::fault::{Fault, Result};
 use crate::protos::containers::{Config, Ids};
 
 pub(crate) use capabilities::all as all_capabilities;
-pub(crate) use linux::Joined;
+pub(crate) use linux::{Joined, OF_NETWORKS};
 pub(crate) use mounts::{Bind, shm_size};
 pub(crate) use names::{check as check_names, hosts, resolv_conf};
 pub(crate) use process::{Exec, effective, exec, pid_one};
@@ -74,8 +74,12 @@ pub(crate) struct Found {
     pub(crate) ids: Option<Ids>,
     /// Names this run: a shim that is about to end must not be taken for the one that is to be started.
     pub(crate) run: String,
-    /// The profiles' module is there.
-    pub(crate) apparmor: bool,
+    /// What is mounted below a directory can become read-only with it.
+    pub(crate) recursive: bool,
+    /// Of [`OF_NETWORKS`], what this kernel has.
+    pub(crate) sysctls: Vec<&'static str>,
+    /// Its AppArmor profile, if this host has such.
+    pub(crate) profile: Option<String>,
 }
 
 /// config.json.
@@ -110,6 +114,12 @@ fn annotations(config: &Config, found: &Found) -> BTreeMap<String, String> {
     let mut annotations: BTreeMap<_, _> = config.annotations.clone().into_iter().collect();
     annotations.insert("io.containerd.runc.v2.group".into(), found.run.clone());
     annotations
+}
+
+/// The AppArmor profile that the options name.
+pub(crate) fn profile(config: &Config) -> Result<Option<String>> {
+    let said = Security::parse(&config.security_opt)?.apparmor;
+    Ok(said.filter(|profile| !profile.is_empty()))
 }
 
 /// The words of `--security-opt`.

@@ -45,16 +45,9 @@ pub(super) fn mounts(config: &Config, found: &Found) -> Result<Vec<Value>> {
     }
     for bind in &found.binds {
         absolute(&bind.target)?;
-        let mut options = vec!["rbind".to_owned()];
-        options.push(if bind.read_only { "ro" } else { "rw" }.to_owned());
-        let propagation = |word: &String| {
-            word.ends_with("private") || word.ends_with("slave") || word.ends_with("shared")
-        };
-        if !bind.options.iter().any(propagation) {
-            options.push("rprivate".to_owned());
-        }
-        options.extend(bind.options.iter().cloned());
-        let mut mount = json!({ "destination": bind.target, "type": "bind", "source": bind.source, "options": options });
+        let mut mount = json!({
+            "destination": bind.target, "type": "bind", "source": bind.source, "options": options(bind, found.recursive),
+        });
         if let Some(ids) = found.ids.as_ref().filter(|_| bind.mapped) {
             mount["uidMappings"] = map(ids.first_uid, ids);
             mount["gidMappings"] = map(ids.first_gid, ids);
@@ -74,6 +67,28 @@ pub(super) fn mounts(config: &Config, found: &Found) -> Result<Vec<Value>> {
     }
     mounts.sort_by_key(depth);
     Ok(mounts)
+}
+
+/// What is mounted below comes too, read-only as well, unless the configuration says otherwise: `bind`, or just `ro`.
+fn options(bind: &Bind, recursive: bool) -> Vec<String> {
+    let says = |word: &str| bind.options.iter().any(|option| option == word);
+    let propagation = |word: &String| {
+        word.ends_with("private") || word.ends_with("slave") || word.ends_with("shared")
+    };
+    let mut options = vec![];
+    if !says("bind") {
+        options.push("rbind");
+    }
+    options.push(if bind.read_only { "ro" } else { "rw" });
+    // Beside `ro`: a runtime that does not know the word takes it for the file system's.
+    if bind.read_only && recursive && !says("ro") {
+        options.push("rro");
+    }
+    if !bind.options.iter().any(propagation) {
+        options.push("rprivate");
+    }
+    let options = options.into_iter().map(str::to_owned);
+    options.chain(bind.options.iter().cloned()).collect()
 }
 
 /// Bytes of /dev/shm.

@@ -108,9 +108,7 @@ pub(super) fn process(
         "oomScoreAdj": config.oom_score_adj,
         "rlimits": rlimits?,
     });
-    if found.apparmor
-        && let Some(profile) = security.apparmor.as_ref().filter(|_| !config.privileged)
-    {
+    if let Some(profile) = &found.profile {
         process["apparmorProfile"] = json!(profile);
     }
     Ok(process)

@@ -117,6 +117,7 @@ fn mounts_below_others_come_after_them_and_replace_defaults() {
     };
     let found = Found {
         binds: vec![bind("/data/deep"), bind("/data"), bind("/dev/shm")],
+        recursive: true,
         ..found()
     };
     let tmpfs = Mount {
@@ -149,7 +150,7 @@ fn mounts_below_others_come_after_them_and_replace_defaults() {
     );
     assert_eq!(
         mounts[position("/data")]["options"],
-        json!(["rbind", "ro", "rprivate"])
+        json!(["rbind", "ro", "rro", "rprivate"])
     );
     assert_eq!(
         mounts[position("/tmp")]["options"],

@@ -2,9 +2,11 @@
 
 use std::io::Write as _;
 
-use integration::require;
 use integration::runtime::{Finished, finish};
+use integration::store::{Tar, saved_with};
 use integration::supervisor::{IMAGE, Supervisor};
+use integration::{place, require};
+use serde_json::json;
 
 fn feed(supervisor: &Supervisor, args: &[&str], bytes: &[u8]) -> Finished {
     let mut client = supervisor.start(args);
@@ -271,4 +273,146 @@ fn an_update_that_makes_no_sense_changes_nothing() {
     );
     supervisor.says(&["update", "--restart", "always", "box"]);
     assert_eq!(policy("box"), "always 0");
+}
+
+#[test]
+fn what_is_to_go_by_force_may_be_gone() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.says(&["create", "--name", "box", IMAGE, "true"]);
+    let removed = supervisor.ctl(&["rm", "-f", "no-such", "box"]).success();
+    assert_eq!(removed.stdout, "box\n");
+    removed.says("no such container: no-such");
+    let removed = supervisor.ctl(&["rmi", "-f", "no-such"]).success();
+    removed.says("no such image: no-such");
+    supervisor.says(&["volume", "rm", "-f", "no-such"]);
+    for kind in ["container", "image", "volume"] {
+        supervisor.ctl(&[kind, "rm", "no-such"]).failure();
+    }
+}
+
+#[test]
+fn a_name_may_have_the_slash_that_inspect_shows() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.detached(&["--name", "/box"], "sleep 1000");
+    assert_eq!(supervisor.field("/box", "{{.Name}}"), "/box");
+    let run = ["run", "--rm", "--network", "container:/box", IMAGE, "true"];
+    supervisor.says(&run);
+    supervisor.says(&["exec", "/box", "true"]);
+    supervisor.says(&["rename", "/box", "/other"]);
+    assert_eq!(supervisor.field("other", "{{.Name}}"), "/other");
+    assert_eq!(supervisor.says(&["kill", "/other"]), "/other");
+    assert_eq!(supervisor.says(&["wait", "/other"]), "137");
+    assert_eq!(supervisor.says(&["rm", "/other"]), "/other");
+    supervisor
+        .ctl(&["create", "--name", "//box", IMAGE, "true"])
+        .failure()
+        .says("is invalid");
+}
+
+#[test]
+fn who_is_asked_may_answer_through_a_pipe() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.says(&["volume", "create", "-d", "local", "one"]);
+    let prune = ["volume", "prune", "-a"];
+    assert!(
+        feed(&supervisor, &prune, b"n\n")
+            .success()
+            .stdout
+            .ends_with("[y/N] ")
+    );
+    // No answer is none.
+    feed(&supervisor, &prune, b"").failure().says("--force");
+    let pruned = feed(&supervisor, &prune, b"y\n").success();
+    let expected = "Deleted Volumes:\none\n\nTotal reclaimed space: ";
+    assert!(pruned.stdout.contains(expected), "{pruned}");
+    let opt = ["volume", "create", "-o", "type=nfs", "two"];
+    supervisor.ctl(&opt).failure().says("no options");
+}
+
+#[test]
+fn what_docker_refuses_or_takes_is_refused_or_taken() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let file = |text: &str| supervisor.scratch.file("env", text).display().to_string();
+    let run = |flags: &[&str]| supervisor.ctl(&[&["run", "--rm"], flags, &[IMAGE, "env"]].concat());
+    let path = file("\u{feff}FIRST=1\n  SECOND=2 3\n");
+    let said = run(&["--env-file", &path]).success().stdout;
+    assert!(said.contains("\nFIRST=1\nSECOND=2 3\n"), "{said}");
+    for text in ["A B=1\n", "=1\n"] {
+        run(&["--env-file", &file(text)])
+            .failure()
+            .says("has no blanks");
+    }
+    run(&["--cpus", "100000"]).failure().says("are available");
+    let reserved = ["-m", "64m", "--memory-reservation", "65m"];
+    run(&reserved).failure().says("is below what is reserved");
+    let id = supervisor.detached(&["--name", "box"], "echo said; sleep 1000");
+    supervisor
+        .ctl(&["update", "--cpus", "100000", &id])
+        .failure();
+    let mut log = supervisor.start(&["logs", "-f", &id]);
+    assert_eq!(log.stdout.line(), "said");
+    for since in ["1.5h", "3600000ms", "1h30m0.5s"] {
+        assert_eq!(supervisor.says(&["logs", "--since", since, &id]), "said");
+    }
+    assert_eq!(supervisor.says(&["port", "box"]), "");
+    supervisor
+        .ctl(&["port", "box", "80"])
+        .failure()
+        .says("no public port '80'");
+    supervisor.ctl(&["port", "no-such"]).failure();
+    let shown = supervisor.field(&id, "{{json .HostConfig.LogConfig.Config}}");
+    assert_eq!(shown, r#"{"max-file":"5","max-size":"10485760"}"#);
+    supervisor.says(&["restart", "-t", "0", &id]);
+    let events = [
+        "events",
+        "--since",
+        "1",
+        "--until",
+        "0s",
+        "--format",
+        "{{.status}} {{.time}} {{.id}}",
+    ];
+    let events = supervisor.says(&events);
+    assert!(
+        events
+            .lines()
+            .any(|line| line.starts_with("restart 1") && line.ends_with(&id)),
+        "{events}"
+    );
+}
+
+#[test]
+fn directories_that_an_image_says_without_a_slash_are_below_the_root() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let layer = Tar::new().directory("data/");
+    let config = json!({ "WorkingDir": "data", "Volumes": { "kept/deep": {} } });
+    let archive = supervisor.scratch.name("relative.tar");
+    place::write(
+        archive.as_ref(),
+        saved_with("relative:1", &[layer], &config),
+    );
+    supervisor.says(&["load", "-i", &archive]);
+    let busybox = format!("{}:/busybox", place::busybox().unwrap().display());
+    let script = "pwd; while read a b c d where e; do echo $where; done </proc/self/mountinfo";
+    let run = [
+        "run",
+        "--rm",
+        "-v",
+        &busybox,
+        "relative:1",
+        "/busybox",
+        "sh",
+        "-c",
+        script,
+    ];
+    let said = supervisor.says(&run);
+    assert!(
+        said.starts_with("/data\n") && said.contains("\n/kept/deep"),
+        "{said}"
+    );
 }

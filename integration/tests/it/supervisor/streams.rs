@@ -497,6 +497,19 @@ fn the_end_of_a_clients_input_is_that_of_a_container_which_was_run_for_it_only()
 }
 
 #[test]
+fn a_client_that_dies_is_the_end_of_the_input_that_was_his_only() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "echo ready; cat; echo over";
+    let run = ["run", "-i", "--name", "box", IMAGE, "sh", "-c", script];
+    let mut client = supervisor.start(&run);
+    assert_eq!(client.stdout.line(), "ready");
+    client.signal(nix::sys::signal::Signal::SIGKILL);
+    assert_eq!(supervisor.says(&["wait", "box"]), "0");
+    assert_eq!(supervisor.says(&["logs", "box"]), "ready\nover");
+}
+
+#[test]
 fn what_is_started_again_has_not_ended_for_who_waits_and_who_is_attached() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
