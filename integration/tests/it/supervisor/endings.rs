@@ -93,7 +93,8 @@ fn what_nobody_waits_for_any_more_ends() {
     client.wait_for_exit();
     // By its answer to this one, the daemon knows that the other has left.
     supervisor.says(&["version"]);
-    kill(copying, Signal::SIGCONT).unwrap();
+    // It has ended already if nobody was about to read from it.
+    kill(copying, Signal::SIGCONT).ok();
     until("the image is still made", || !frozen(&supervisor, &id));
     supervisor.ctl(&["image", "inspect", "made"]).failure();
     assert_eq!(supervisor.says(&["exec", &id, "echo", "here"]), "here");
