@@ -12,7 +12,7 @@ use crate::lock::lock;
 use crate::protos::containers::Config;
 use crate::spec;
 
-/// The profile's name, and of who may do what in `POLICY`.
+/// The profile, which is called so in its text, too.
 const NAME: &str = "caisson-default";
 const POLICY: &str = include_str!("caisson-default");
 const PARSER: &str = "/sbin/apparmor_parser";
@@ -30,11 +30,16 @@ impl Profile {
         if !is_enabled() {
             return Ok(None);
         }
-        let said = spec::profile(config)?;
-        if said.is_some() || config.privileged {
-            return Ok(said);
+        match spec::profile(config)? {
+            None if config.privileged => Ok(None),
+            None => Ok(self.load()?.then(|| NAME.to_owned())),
+            Some(said) if said == NAME => {
+                // It may be there without a parser, too; if it is not, the runtime says so.
+                self.load()?;
+                Ok(Some(said))
+            }
+            said => Ok(said),
         }
-        Ok(self.load()?.then(|| NAME.to_owned()))
     }
 
     /// Loads it, unless it is. Others may have removed it: for who loads all profiles of the machine anew, it is one without a file. Blocks.
