@@ -250,11 +250,11 @@ fn watch_for_oom(shim: &Shim, id: &str, group: &Path) -> Option<Watch> {
         .ok()
 }
 
-/// What the client says, and the configuration where it does not: neither Docker nor CRI has options for a runtime of another name, or without a
-/// pause container, and both may use systemd's groups and user namespaces.
+/// What the client says, and the configuration where it says nothing, or all that is usual: neither Docker nor CRI has options for a runtime of
+/// another name, or without a pause container, and both may use systemd's groups and user namespaces.
 fn options(any: Option<&Any>, config: &Config) -> Result<Options> {
     let mut options = Options::from_any(any)?;
-    if any.is_none_or(|any| any.type_url.is_empty()) {
+    if options == Options::default() {
         options.systemd_cgroup = config.has_group_of_systemd();
     }
     // Root of another user namespace could not open the host's root's pipes again, as /dev/stdout. Who is not root gives nothing away.
@@ -277,7 +277,7 @@ fn make_directory(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protos::{pack, runc_options};
+    use crate::protos::{pack, runc_options, runtime_options};
 
     #[test]
     fn without_options_the_name_of_the_group_says_who_makes_it() {
@@ -288,7 +288,18 @@ mod tests {
         let (systemds, path) = (config("a.slice:b:c"), config("/a/b"));
         assert!(options(None, &systemds).unwrap().systemd_cgroup);
         assert!(!options(None, &path).unwrap().systemd_cgroup);
-        let told = pack("containerd.runc.v1.Options", &runc_options::Options::new()).unwrap();
+        // As CRI has them for a runtime of another name.
+        let empty = runtime_options::Options {
+            type_url: "io.containerd.caisson.v2".into(),
+            ..Default::default()
+        };
+        let empty = pack("runtimeoptions.v1.Options", &empty).unwrap();
+        assert!(options(Some(&empty), &systemds).unwrap().systemd_cgroup);
+        let told = runc_options::Options {
+            binary_name: "crun".into(),
+            ..Default::default()
+        };
+        let told = pack("containerd.runc.v1.Options", &told).unwrap();
         assert!(!options(Some(&told), &systemds).unwrap().systemd_cgroup);
     }
 }
