@@ -1,6 +1,5 @@
 //! What the client says about the runtime, in three forms: runc's options, a table of TOML (CRI and Docker, for runtimes whose name
-//! they do not know), or nothing. Then the name of the container's group says by whom groups are made: neither Docker nor CRI has
-//! options for a runtime of another name, or without a pause container, and both may use systemd's.
+//! they do not know), or nothing.
 //!
 //! The TOML is what programs write: one `Key = value` a line, with strings, booleans and numbers. Other values of options that we know are
 //! errors, as is one of them in a table, since an option that is overlooked makes another container than was asked for. What we do not know
@@ -8,12 +7,10 @@
 
 use std::fs;
 
-use nix::unistd::geteuid;
 use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::Config;
 use crate::error::{Error, Result};
 use crate::log;
 use crate::protos::{runc_options, runtime_options};
@@ -51,19 +48,6 @@ const KNOWN: [&str; 10] = [
 ];
 
 impl Options {
-    /// Of a container with this configuration.
-    pub(crate) fn of(any: Option<&Any>, config: &Config) -> Result<Self> {
-        let mut options = Self::from_any(any)?;
-        if any.is_none_or(|any| any.type_url.is_empty()) {
-            options.systemd_cgroup = config.has_group_of_systemd();
-        }
-        // Root of another user namespace could not open the host's root's pipes again, as /dev/stdout. Who is not root gives nothing away.
-        if (options.io_uid, options.io_gid) == (0, 0) && geteuid().is_root() {
-            (options.io_uid, options.io_gid) = config.root();
-        }
-        Ok(options)
-    }
-
     pub(crate) fn from_any(any: Option<&Any>) -> Result<Self> {
         let Some(any) = any.filter(|any| !any.type_url.is_empty()) else {
             return Ok(Self::default());
@@ -230,19 +214,6 @@ mod tests {
             Options::from_any(Some(&Any::default())).unwrap(),
             Options::default()
         );
-    }
-
-    #[test]
-    fn without_options_the_name_of_the_group_says_who_makes_it() {
-        let config = |path: &str| {
-            let text = format!("{{\"linux\":{{\"cgroupsPath\":\"{path}\"}}}}");
-            serde_json::from_str::<Config>(&text).unwrap()
-        };
-        let (systemds, path) = (config("a.slice:b:c"), config("/a/b"));
-        assert!(Options::of(None, &systemds).unwrap().systemd_cgroup);
-        assert!(!Options::of(None, &path).unwrap().systemd_cgroup);
-        let told = pack("containerd.runc.v1.Options", &runc_options::Options::new()).unwrap();
-        assert!(!Options::of(Some(&told), &systemds).unwrap().systemd_cgroup);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::Deserialize;
 use tokio::sync::watch;
 
+use crate::descriptors;
 use crate::error::{Error, Kind, Result};
 use crate::io::{Inner, Stdio as Streams};
 use crate::log;
@@ -381,7 +382,7 @@ impl Runtime {
         // What it says there would be the container's readiness, not ours.
         command.env_remove("NOTIFY_SOCKET");
         memory::leave(&mut command);
-        sys::dies_with_us(&mut command);
+        sys::dies_with_us(&mut command, descriptors::lower);
         command
     }
 

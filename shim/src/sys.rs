@@ -11,8 +11,6 @@ use std::process::Command;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::descriptors;
-
 /// pidfd_open(2).
 pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: the call takes two integers.
@@ -91,9 +89,9 @@ pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Ow
     unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
 }
 
-/// Has what the command becomes die with this process, and be allowed the huge pages that this process does without, but no more
-/// descriptors than usual.
-pub(crate) fn dies_with_us(command: &mut Command) {
+/// Has what the command becomes die with this process, and be allowed the huge pages that this process does without. In the child, `besides` is
+/// done, too, which must neither allocate nor lock.
+pub(crate) fn dies_with_us(command: &mut Command, besides: fn() -> nix::Result<()>) {
     let parent = nix::unistd::getpid();
     let prepare = move || {
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
@@ -102,7 +100,7 @@ pub(crate) fn dies_with_us(command: &mut Command) {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
         nix::sys::prctl::set_thp_disable(false)?;
-        Ok(descriptors::lower()?)
+        Ok(besides()?)
     };
     // SAFETY: between fork and exec it does a few system calls and neither allocates nor locks.
     unsafe { command.pre_exec(prepare) };

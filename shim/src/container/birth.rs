@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use nix::unistd::geteuid;
 use protobuf::MessageField;
+use protobuf::well_known_types::any::Any;
 use tokio::sync::{Mutex as Lock, watch};
 
 use super::{Container, Shim, detach};
@@ -38,7 +40,7 @@ impl Container {
     ) -> Result<Arc<Self>> {
         let bundle = PathBuf::from(&request.bundle);
         let config = Config::read(&bundle).map_err(|error| Error::os("read config.json", error))?;
-        let options = Options::of(request.options.as_ref(), &config)?;
+        let options = options(request.options.as_ref(), &config)?;
         bundle::write_options(&bundle, &options)
             .map_err(|error| Error::os("write options.json", error))?;
         let rootfs = bundle.join("rootfs");
@@ -248,6 +250,20 @@ fn watch_for_oom(shim: &Shim, id: &str, group: &Path) -> Option<Watch> {
         .ok()
 }
 
+/// What the client says, and the configuration where it says nothing, or all that is usual: neither Docker nor CRI has options for a runtime of
+/// another name, or without a pause container, and both may use systemd's groups and user namespaces.
+fn options(any: Option<&Any>, config: &Config) -> Result<Options> {
+    let mut options = Options::from_any(any)?;
+    if options == Options::default() {
+        options.systemd_cgroup = config.has_group_of_systemd();
+    }
+    // Root of another user namespace could not open the host's root's pipes again, as /dev/stdout. Who is not root gives nothing away.
+    if (options.io_uid, options.io_gid) == (0, 0) && geteuid().is_root() {
+        (options.io_uid, options.io_gid) = config.root();
+    }
+    Ok(options)
+}
+
 /// The mount point; containerd has usually made it.
 fn make_directory(path: &Path) -> Result<()> {
     match fs::DirBuilder::new().mode(0o711).create(path) {
@@ -255,5 +271,35 @@ fn make_directory(path: &Path) -> Result<()> {
             Err(Error::os(format!("make {}", path.display()), error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protos::{pack, runc_options, runtime_options};
+
+    #[test]
+    fn without_options_the_name_of_the_group_says_who_makes_it() {
+        let config = |path: &str| {
+            let text = format!("{{\"linux\":{{\"cgroupsPath\":\"{path}\"}}}}");
+            serde_json::from_str::<Config>(&text).unwrap()
+        };
+        let (systemds, path) = (config("a.slice:b:c"), config("/a/b"));
+        assert!(options(None, &systemds).unwrap().systemd_cgroup);
+        assert!(!options(None, &path).unwrap().systemd_cgroup);
+        // As CRI has them for a runtime of another name.
+        let empty = runtime_options::Options {
+            type_url: "io.containerd.caisson.v2".into(),
+            ..Default::default()
+        };
+        let empty = pack("runtimeoptions.v1.Options", &empty).unwrap();
+        assert!(options(Some(&empty), &systemds).unwrap().systemd_cgroup);
+        let told = runc_options::Options {
+            binary_name: "crun".into(),
+            ..Default::default()
+        };
+        let told = pack("containerd.runc.v1.Options", &told).unwrap();
+        assert!(!options(Some(&told), &systemds).unwrap().systemd_cgroup);
     }
 }
