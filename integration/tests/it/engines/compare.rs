@@ -146,5 +146,7 @@ fn normalised(text: &str, runtime: &Path) -> String {
             plain.push_str(word);
         }
     }
+    // script(1) writes a zero at the end of its input, which its terminal shows unless the engine has made it raw by then.
+    let plain = plain.replace("^@", "");
     plain.replace(&runtime.display().to_string(), "RUNTIME")
 }
