@@ -59,9 +59,16 @@ pub(crate) fn run(invocation: &Invocation) -> Result<()> {
     let response = runtime.block_on(async {
         let reaper = Reaper::new()?;
         if socket::is_alive(&socket) {
+            let reaper = reaper.clone();
             let cleaned = clean(&invocation.namespace, &invocation.id, &bundle, reaper).await?;
             // It knows better how the container ended.
-            return Ok(told(&socket, &invocation.id).await.unwrap_or(cleaned));
+            if let Some(told) = told(&socket, &invocation.id).await {
+                return Ok(told);
+            }
+            if socket::is_alive(&socket) {
+                return Ok(cleaned);
+            }
+            // It has died, now or before: what it was about to start has a copy of its socket until it executes its program.
         }
         let cleaned = clean_all(invocation, &bundle, siblings(&bundle, &socket), reaper).await;
         socket::remove_dead(&socket)?;

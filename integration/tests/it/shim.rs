@@ -7,6 +7,7 @@ use nix::sys::stat::Mode;
 use serde_json::json;
 use std::fs;
 use std::io::Write;
+use std::os::unix::net::UnixListener;
 use ttrpc::Code;
 
 /// A container that waits for SIGTERM and exits with this code then.
@@ -448,6 +449,26 @@ fn after_the_death_of_the_shim_an_exit_code_is_still_known() {
     shim.crash();
     let ended = shim.clean_up();
     assert_eq!((ended.pid as i32, ended.exit_status), (pid, 5));
+    host::assert_no_trace(&id, &shim.bundle.scratch.path().join("runtimes"));
+}
+
+#[test]
+fn a_socket_that_outlives_its_shim_for_a_moment_is_not_left() {
+    require!(containers);
+    let (shim, id, _) = running("5");
+    shim.crash();
+    let socket = &shim.socket;
+    fs::remove_file(socket).unwrap();
+    // As what the shim was about to start has it, until it executes its program.
+    let copy = UnixListener::bind(socket).unwrap();
+    let holder = std::thread::spawn(move || {
+        let asked = copy.accept();
+        let told = copy.accept();
+        drop((copy, asked, told));
+    });
+    assert_eq!(shim.clean_up().exit_status, 137);
+    holder.join().unwrap();
+    assert!(!socket.exists());
     host::assert_no_trace(&id, &shim.bundle.scratch.path().join("runtimes"));
 }
 
