@@ -461,13 +461,14 @@ fn a_socket_that_outlives_its_shim_for_a_moment_is_not_left() {
     fs::remove_file(socket).unwrap();
     // As what the shim was about to start has it, until it executes its program.
     let copy = UnixListener::bind(socket).unwrap();
-    let holder = std::thread::spawn(move || {
-        let asked = copy.accept();
-        let told = copy.accept();
-        drop((copy, asked, told));
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let asked = copy.accept();
+            let told = copy.accept();
+            drop((copy, asked, told));
+        });
+        assert_eq!(shim.clean_up().exit_status, 137);
     });
-    assert_eq!(shim.clean_up().exit_status, 137);
-    holder.join().unwrap();
     assert!(!socket.exists());
     host::assert_no_trace(&id, &shim.bundle.scratch.path().join("runtimes"));
 }
