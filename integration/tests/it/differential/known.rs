@@ -18,6 +18,16 @@ struct Known {
 
 const KNOWN: &[Known] = &[
     Known {
+        at: "/interfaces/veth",
+        is: |_, config| !makes(config, "network"),
+        why: "devices of other tests, which come and go in the host's namespace",
+    },
+    Known {
+        at: "/addresses/veth",
+        is: |_, config| !makes(config, "network"),
+        why: "the same",
+    },
+    Known {
         at: "/signals_ignored",
         is: |found, _| {
             let theirs = |number| found.theirs.replace(&format!(",{number}"), "");
