@@ -223,27 +223,30 @@ fn capabilities(
 mod tests {
     use super::*;
 
-    fn map(container: u32, host: u32, size: u32) -> IdMap {
-        IdMap {
-            container,
-            host,
-            size,
-        }
-    }
-
     #[test]
     fn ranges_that_the_kernel_does_not_take_are_known() {
-        assert!(writable(&[map(0, 1000, 10), map(10, 2000, 10), map(20, 1010, 5)]).is_ok());
-        for overlapping in [map(9, 2000, 1), map(10, 1009, 1), map(0, 999, 2)] {
-            let error = writable(&[map(0, 1000, 10), overlapping]).unwrap_err();
+        assert!(
+            writable(&[
+                IdMap::of(0, 1000, 10),
+                IdMap::of(10, 2000, 10),
+                IdMap::of(20, 1010, 5)
+            ])
+            .is_ok()
+        );
+        for overlapping in [
+            IdMap::of(9, 2000, 1),
+            IdMap::of(10, 1009, 1),
+            IdMap::of(0, 999, 2),
+        ] {
+            let error = writable(&[IdMap::of(0, 1000, 10), overlapping]).unwrap_err();
             assert_eq!(error.field(), "[1]");
         }
-        let many = |count| -> Vec<IdMap> { (0..count).map(|id| map(id, id, 1)).collect() };
+        let many = |count| -> Vec<IdMap> { (0..count).map(|id| IdMap::of(id, id, 1)).collect() };
         assert!(writable(&many(340)).is_ok());
         assert!(writable(&many(341)).is_err());
         // 300 lines of 16 bytes are more than a page.
         let long: Vec<IdMap> = (0..300)
-            .map(|at| map(10_000 + at, 100_000 + at, 1))
+            .map(|at| IdMap::of(10_000 + at, 100_000 + at, 1))
             .collect();
         assert!(writable(&long[..200]).is_ok());
         assert!(writable(&long).is_err());

@@ -3,7 +3,7 @@
 //! Goes the way of `create` as far as that makes nothing, and collects where that stops at the first error; what comes after is `crate::check`'s to foresee.
 
 use super::create::prepare::{cgroup, refuse_host_network, resctrl, root_directory};
-use super::pidfd_socket::RECEIVER;
+use super::pidfd_socket::{RECEIVER, receiver};
 use super::{Context, HOOK_WARN_AFTER, hook_warn_ms, seccomp};
 use crate::check::{self, Document, Finding, Findings, Subject};
 use crate::host::Host;
@@ -161,12 +161,10 @@ fn sockets(
 ) {
     let notifies = filter.is_some_and(plan::seccomp::Filter::notifies);
     let listener = seccomp::listener_path(spec).filter(|_| notifies);
-    let annotations = spec.annotations().as_ref();
-    let receiver = annotations.and_then(|all| all.get(RECEIVER));
     if let Some(path) = listener {
         check::socket("linux.seccomp.listenerPath", &bundle.join(path), findings);
     }
-    if let Some(path) = receiver {
+    if let Some(path) = receiver(spec) {
         let field = format!("annotations[{RECEIVER:?}]");
         check::socket(&field, &bundle.join(path), findings);
     }

@@ -5,11 +5,18 @@
 use crate::console;
 use crate::report::{Context, Result};
 use crate::sys::socket::send_with_fd;
+use oci_spec::runtime::Spec;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// crun's annotation: the path of such a socket, for the container's init.
 pub(super) const RECEIVER: &str = "run.oci.pidfd_receiver";
+
+/// What the annotation says.
+pub(super) fn receiver(spec: &Spec) -> Option<&Path> {
+    let path = spec.annotations().as_ref()?.get(RECEIVER)?;
+    Some(Path::new(path))
+}
 
 /// The text for a container's init, and for a process of exec.
 pub(super) const INIT: &str = "standard";

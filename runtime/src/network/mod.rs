@@ -97,7 +97,7 @@ fn open(path: &str) -> Result<File> {
     File::open(path).context(|| format!("open {path}"))
 }
 
-/// A socket belongs to the namespace in which it was made.
+/// Calls it in that network namespace: a socket belongs to the one in which it was made.
 fn inside<T>(there: &File, here: &File, call: impl FnOnce() -> T) -> Result<T> {
     setns(there, libc::CLONE_NEWNET as u64)
         .context(|| "enter the container's network namespace")?;

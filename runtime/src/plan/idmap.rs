@@ -183,18 +183,10 @@ fn absolute(mut rest: IdMap, own: Option<&Vec<IdMap>>) -> Result<Vec<IdMap>> {
 mod tests {
     use super::*;
 
-    fn map(container: u32, host: u32, size: u32) -> IdMap {
-        IdMap {
-            container,
-            host,
-            size,
-        }
-    }
-
     fn own() -> IdMaps {
         IdMaps {
-            uids: vec![map(0, 0, 1), map(1, 2, 1000)],
-            gids: vec![map(0, 100_000, 10)],
+            uids: vec![IdMap::of(0, 0, 1), IdMap::of(1, 2, 1000)],
+            gids: vec![IdMap::of(0, 100_000, 10)],
         }
     }
 
@@ -223,8 +215,8 @@ mod tests {
             privileged(Some(&own)),
         );
         let maps = IdMaps {
-            uids: vec![map(0, 5, 1)],
-            gids: vec![map(0, 6, 1)],
+            uids: vec![IdMap::of(0, 5, 1)],
+            gids: vec![IdMap::of(0, 6, 1)],
         };
         let expected = |recursive, maps| {
             Some(MountIdMap {
@@ -254,12 +246,12 @@ mod tests {
         let own = own();
         let read = |text| option_maps(text, &privileged(Some(&own)));
         let maps = read("uids=0-1-10#10-11-10;gids=0-100-10").unwrap();
-        assert_eq!(maps.uids, [map(0, 1, 10), map(10, 11, 10)]);
-        assert_eq!(maps.gids, [map(0, 100, 10)]);
-        assert_eq!(read("uids=@1-3-10").unwrap().uids, [map(1, 4, 10)]);
+        assert_eq!(maps.uids, [IdMap::of(0, 1, 10), IdMap::of(10, 11, 10)]);
+        assert_eq!(maps.gids, [IdMap::of(0, 100, 10)]);
+        assert_eq!(read("uids=@1-3-10").unwrap().uids, [IdMap::of(1, 4, 10)]);
         assert_eq!(
             read("uids=@5-0-3").unwrap().uids,
-            [map(5, 0, 1), map(6, 2, 2)]
+            [IdMap::of(5, 0, 1), IdMap::of(6, 2, 2)]
         );
         for wrong in [
             "uids=1-2",

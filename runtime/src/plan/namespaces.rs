@@ -52,6 +52,17 @@ pub(crate) struct IdMap {
     pub(crate) size: u32,
 }
 
+#[cfg(test)]
+impl IdMap {
+    pub(crate) fn of(container: u32, host: u32, size: u32) -> IdMap {
+        IdMap {
+            container,
+            host,
+            size,
+        }
+    }
+}
+
 /// The text that uid_map and gid_map take.
 pub(crate) fn map_text(maps: &[IdMap]) -> String {
     maps.iter().fold(String::new(), |mut text, map| {
@@ -343,18 +354,7 @@ mod tests {
 
     #[test]
     fn ids_map_within_their_ranges_only() {
-        let maps = [
-            IdMap {
-                container: 0,
-                host: 1000,
-                size: 1,
-            },
-            IdMap {
-                container: 1,
-                host: 100_000,
-                size: 10,
-            },
-        ];
+        let maps = [IdMap::of(0, 1000, 1), IdMap::of(1, 100_000, 10)];
         assert_eq!(host_id(&maps, 0), Some(1000));
         assert_eq!(host_id(&maps, 10), Some(100_009));
         assert_eq!(host_id(&maps, 11), None);

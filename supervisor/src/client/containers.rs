@@ -149,11 +149,14 @@ async fn one(name: &str, forgiving: bool, act: &impl AsyncFn(&str) -> Result<()>
             print(&format!("{name}\n"))?;
             Ok(0)
         }
-        Err(fault) => {
-            say(&fault);
-            Ok(u8::from(!forgiving || fault.kind != Kind::NotFound))
-        }
+        Err(fault) => Ok(said(&fault, forgiving)),
     }
+}
+
+/// Says it, and has the exit code: with `forgiving`, what is not there is nothing to be told by that.
+pub(super) fn said(fault: &Fault, forgiving: bool) -> u8 {
+    say(fault);
+    u8::from(!forgiving || fault.kind != Kind::NotFound)
 }
 
 fn done<T>(answer: ttrpc::Result<T>) -> Result<()> {

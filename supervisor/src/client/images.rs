@@ -15,7 +15,7 @@ use super::process::lost;
 use super::{output, print, table};
 use crate::chunks::{CHUNK, answered};
 use crate::container::text_of;
-use crate::fault::{Fault, Kind, Result, Tried as _};
+use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::images as api;
 use crate::records::now;
 
@@ -461,10 +461,7 @@ pub(super) async fn remove(daemon: &Daemon, asked: Rmi) -> Result<u8> {
                 let deleted = removed.deleted.iter().map(|id| format!("Deleted: {id}\n"));
                 print(&untagged.chain(deleted).collect::<String>())?;
             }
-            Err(fault) => {
-                super::say(&fault);
-                code |= u8::from(!asked.force || fault.kind != Kind::NotFound);
-            }
+            Err(fault) => code |= super::containers::said(&fault, asked.force),
         }
     }
     Ok(code)

@@ -5,10 +5,21 @@ use integration::{host, require};
 use nix::mount::{MsFlags, mount};
 use std::fs::File;
 use std::io::Write as _;
+use std::path::PathBuf;
 
 /// More than what a volume's record has otherwise: pages that the database does not have yet.
 fn label() -> String {
     format!("much={}", "x".repeat(100_000))
+}
+
+/// A supervisor with an image, and its root, a file system of its own.
+fn on_small_disk() -> (Supervisor, PathBuf) {
+    let supervisor = Supervisor::without_image();
+    let root = supervisor.scratch.dir("root");
+    let size = Some("size=64m,mode=711");
+    mount(Some("tmpfs"), &root, Some("tmpfs"), MsFlags::empty(), size).unwrap();
+    supervisor.import();
+    (supervisor, root)
 }
 
 fn fill(path: &str) {
@@ -23,11 +34,7 @@ fn fill(path: &str) {
 fn a_daemon_whose_disk_was_full_works_again_as_soon_as_there_is_space() {
     require!(containers, busybox);
     host::in_own_mounts(|| {
-        let supervisor = Supervisor::without_image();
-        let root = supervisor.scratch.dir("root");
-        let size = Some("size=64m,mode=711");
-        mount(Some("tmpfs"), &root, Some("tmpfs"), MsFlags::empty(), size).unwrap();
-        supervisor.import();
+        let (supervisor, root) = on_small_disk();
         let archive = supervisor.scratch.name("image.tar");
         let (pid, lives) = (supervisor.pid(), supervisor.detached(&[], "sleep 1000"));
         let filling = supervisor.scratch.name("root/filling");
@@ -85,11 +92,7 @@ fn fill_database(supervisor: &Supervisor, label: &str) {
 fn what_is_removed_makes_room_on_a_disk_that_is_full_to_the_last_page() {
     require!(containers, busybox);
     host::in_own_mounts(|| {
-        let supervisor = Supervisor::without_image();
-        let root = supervisor.scratch.dir("root");
-        let size = Some("size=64m,mode=711");
-        mount(Some("tmpfs"), &root, Some("tmpfs"), MsFlags::empty(), size).unwrap();
-        supervisor.import();
+        let (supervisor, root) = on_small_disk();
         supervisor.says(&["run", "--name", "box", IMAGE, "sh", "-c", "echo a >/a"]);
         let lives = supervisor.detached(&["-v", "data:/data"], "sleep 1000");
         let (filling, reserve) = (
@@ -125,11 +128,7 @@ fn what_is_removed_makes_room_on_a_disk_that_is_full_to_the_last_page() {
 fn on_a_full_disk_what_can_be_done_is_done_and_what_cannot_is_not() {
     require!(containers, busybox);
     host::in_own_mounts(|| {
-        let supervisor = Supervisor::without_image();
-        let root = supervisor.scratch.dir("root");
-        let size = Some("size=64m,mode=711");
-        mount(Some("tmpfs"), &root, Some("tmpfs"), MsFlags::empty(), size).unwrap();
-        supervisor.import();
+        let (supervisor, root) = on_small_disk();
         let lives = supervisor.detached(&["--name", "box"], "exec sleep 1000");
         let filling = supervisor.scratch.name("root/filling");
         fill(&filling);

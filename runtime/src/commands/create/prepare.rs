@@ -118,9 +118,10 @@ pub(in crate::commands) fn cgroup<'a>(
 
 /// The sockets that get the pidfd of init, connected. Relative paths are relative to the bundle, as that of the console socket is.
 fn pidfd_sockets(request: &cli::Create, spec: &Spec, bundle: &Path) -> Result<Vec<OwnedFd>> {
-    let annotations = spec.annotations().as_ref();
-    let receiver = annotations.and_then(|all| all.get(pidfd_socket::RECEIVER));
-    let paths = [request.pidfd_socket.clone(), receiver.map(PathBuf::from)];
+    let paths = [
+        request.pidfd_socket.as_deref(),
+        pidfd_socket::receiver(spec),
+    ];
     let paths = paths.map(|path| path.map(|path| bundle.join(path)));
     pidfd_socket::connect(paths.iter().flatten().map(PathBuf::as_path))
 }
