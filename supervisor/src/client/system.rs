@@ -19,6 +19,7 @@ use crate::protos::containers as of_containers;
 use crate::protos::system as api;
 
 /// What `--filter` of `events` may name.
+/// And labels, of which all have to hold.
 const OF_EVENTS: [&str; 5] = ["container", "event", "image", "type", "volume"];
 
 /// Asks. Where nobody answers, it is not done.
@@ -344,7 +345,7 @@ async fn prune(daemon: &Daemon, asked: &Prune, volumes: bool) -> Result<u8> {
 pub(super) async fn events(daemon: &Daemon, asked: Events) -> Result<u8> {
     let since = asked.since.as_deref().map(time).transpose()?;
     let until = asked.until.as_deref().map(time).transpose()?;
-    let filters = Filters::parse(&asked.filter, &OF_EVENTS)?;
+    let filters = Filters::parse(&asked.filter, &[&OF_EVENTS[..], &["label"]].concat())?;
     let request = api::EventsRequest {
         after: asked.after.unwrap_or_default(),
         new_only: asked.after.is_none() && since.is_none() && until.is_none(),
@@ -367,6 +368,7 @@ pub(super) async fn events(daemon: &Daemon, asked: Events) -> Result<u8> {
         let out_of_time = since.is_some_and(|since| event.time < since)
             || until.is_some_and(|until| event.time > until);
         if out_of_time
+            || !filters.labels(&event.attributes)
             || !OF_EVENTS
                 .iter()
                 .all(|name| filters.any(name, |value| matches(&event, name, value)))

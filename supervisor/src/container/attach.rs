@@ -12,10 +12,11 @@ use ttrpc::r#async::{SSSender, ServerStream};
 
 use super::flow::{self, Inputs, Output, Seen};
 use super::log::{Follower, From};
-use super::{Container, Run, Supervisor};
+use super::{Container, Run, Supervisor, told};
 use crate::daemon::detached;
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::containers::{AttachRequest, AttachResponse, Input, attach_request};
+use crate::records::Change;
 use crate::requests::{Requests, attended};
 use crate::shim::Launch;
 
@@ -47,8 +48,12 @@ pub(crate) async fn attach(
             (supervisor.clone(), container.clone(), to.size.into_option());
         // A client that leaves does not cut it in half.
         detached(async move { supervisor.start_or_forget(&container, size).await }).await?;
-    } else if let (Some(size), Ok(shim)) = (to.size.as_ref(), container.shim()) {
-        shim.resize("", size.width, size.height).await?;
+    } else {
+        if let (Some(size), Ok(shim)) = (to.size.as_ref(), container.shim()) {
+            shim.resize("", size.width, size.height).await?;
+        }
+        let event = told(&container.record(), "attach", &[]);
+        supervisor.tell(Change::default().event(event)).await;
     }
     let Some(run) = container.run() else {
         return Err(Fault::precondition(format!(

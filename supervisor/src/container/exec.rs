@@ -40,6 +40,8 @@ struct Files {
 
 /// A process that runs. When its client has left, or has seen its end, it is looked after until the shim can forget it.
 struct Running {
+    supervisor: Arc<Supervisor>,
+    container: Arc<Container>,
     shim: Arc<Shim>,
     id: String,
     streams: Streams,
@@ -54,6 +56,7 @@ struct Streams {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        let (supervisor, container) = (self.supervisor.clone(), self.container.clone());
         let (shim, id) = (self.shim.clone(), std::mem::take(&mut self.id));
         let mut streams = std::mem::take(&mut self.streams);
         // Without a runtime the daemon ends.
@@ -63,8 +66,14 @@ impl Drop for Running {
         runtime.spawn(async move {
             // Nobody is left to write to it, or to be told what goes wrong.
             shim.close_stdin(&id).await.ok();
-            copy(&mut streams, None, shim.wait(&id)).await.ok();
+            let exit = copy(&mut streams, None, shim.wait(&id)).await;
             shim.delete(&id).await.ok();
+            if let Ok(exit) = exit {
+                let code = exit.code.to_string();
+                let attributes = [("execID", &*id), ("exitCode", &code)];
+                let event = told(&container.record(), "exec_die", &attributes);
+                supervisor.tell(Change::default().event(event)).await;
+            }
         });
     }
 }
@@ -131,6 +140,8 @@ pub(crate) async fn exec(
         return Err(fault);
     }
     let mut running = Running {
+        supervisor: supervisor.clone(),
+        container: container.clone(),
         shim,
         id: files.id.clone(),
         streams,

@@ -369,11 +369,10 @@ fn told(
     attributes: &[(&str, &str)],
 ) -> crate::protos::system::Event {
     let config = record.config.get_or_default();
-    let known = [("name", &*record.name), ("image", &*config.image)];
-    event(
-        "container",
-        action,
-        &record.id,
-        &[&known[..], attributes].concat(),
-    )
+    let labels = config.labels.iter();
+    let mut known: Vec<(&str, &str)> = labels.map(|(name, value)| (&**name, &**value)).collect();
+    // What comes later counts.
+    known.extend([("name", &*record.name), ("image", &*config.image)]);
+    known.extend_from_slice(attributes);
+    event("container", action, &record.id, &known)
 }

@@ -148,17 +148,22 @@ impl Supervisor {
         }
         shim.kill("", number).await?;
         if number != SIGCONT {
-            let text = number.to_string();
-            self.notice(container, Some("kill"), &[("signal", &text)], |_| {})
-                .await;
+            self.notice_kill(container, number).await;
         }
         Ok(())
+    }
+
+    async fn notice_kill(&self, container: &Container, number: u32) {
+        let text = number.to_string();
+        self.notice(container, Some("kill"), &[("signal", &text)], |_| {})
+            .await;
     }
 
     /// Comes back when all is over: what it was killed for can be done then.
     async fn kill_and_wait(&self, container: &Arc<Container>, shim: &Shim) -> Result<()> {
         let run = container.run();
         shim.kill("", SIGKILL).await?;
+        self.notice_kill(container, SIGKILL).await;
         self.wake(container, SIGKILL).await?;
         let Some(run) = run else {
             return Ok(());

@@ -325,6 +325,41 @@ fn events_are_filtered() {
     refused.says("invalid filter 'nonsense'");
 }
 
+#[test]
+fn events_tell_of_execs_of_attachments_and_of_signals_with_the_containers_labels() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let label = ["--label", "of=test"];
+    let run = ["run", "-d", "-i", "--name", "box"];
+    supervisor.says(&[&run[..], &label, &[IMAGE, "cat"]].concat());
+    let exec = supervisor.ctl(&["exec", "box", "sh", "-c", "exit 3"]);
+    assert_eq!(exec.code(), 3, "{exec}");
+    let attached = supervisor.start(&["attach", "--no-stdin", "box"]);
+    let format = "{{.Action}} {{.Actor.Attributes.signal}} {{.Actor.Attributes.exitCode}}";
+    let labelled = [
+        "events",
+        "--after",
+        "0",
+        "-f",
+        "label=of=test",
+        "--format",
+        format,
+    ];
+    let mut events = supervisor.start(&labelled);
+    for expected in ["exec_die <no value> 3", "attach <no value> <no value>"] {
+        events.stdout.until(expected);
+    }
+    supervisor.says(&["kill", "box"]);
+    for expected in ["kill 9 <no value>", "die <no value> 137"] {
+        events.stdout.until(expected);
+    }
+    assert_eq!(attached.wait().code(), 137);
+    supervisor.says(&["rm", "box"]);
+    events.stdout.until("destroy");
+    let other = [&labelled[..4], &["label=of=other", "--until", "0s"]].concat();
+    assert_eq!(supervisor.says(&other), "");
+}
+
 /// More than a message of the interface holds.
 #[test]
 fn what_is_large_is_listed_inspected_and_removed_like_all_else() {

@@ -231,11 +231,17 @@ fn value(word: &str, scope: &Scope<'_>) -> Result<Value> {
     }
 }
 
+/// What is keyed by names that are not ours: a key that is not there is no mistake of the template's.
+const MAPS: [&str; 2] = ["Attributes", "Labels"];
+
 /// The value itself if the path is empty.
 fn field(of: &Value, path: &str) -> Result<Value> {
-    let mut value = of;
+    let (mut value, mut parent) = (of, "");
     for name in path.split('.').filter(|name| !name.is_empty()) {
         value = match value {
+            Value::Object(fields) if MAPS.contains(&parent) => {
+                fields.get(name).unwrap_or(&Value::Null)
+            }
             Value::Object(fields) => fields.get(name).ok_or_else(|| {
                 let known: Vec<&str> = fields.keys().map(String::as_str).collect();
                 Fault::new(format!(
@@ -245,6 +251,7 @@ fn field(of: &Value, path: &str) -> Result<Value> {
             })?,
             _ => return Ok(Value::Null),
         };
+        parent = name;
     }
     Ok(value.clone())
 }

@@ -16,6 +16,7 @@ fn what_people_write() {
     assert_eq!(apply("{{range .Env}}{{.}};{{end}}"), "A=1;B=2;");
     assert_eq!(apply(r#"{{index .Labels "x.y"}}{{index .Env 1}}"#), "zB=2");
     assert_eq!(apply(r#"{{index .Labels "none"}}"#), "<no value>");
+    assert_eq!(apply("{{.Labels.none}}"), "<no value>");
     assert_eq!(apply("{{if .State.Running}}yes{{else}}no{{end}}"), "yes");
     assert_eq!(apply("{{if not .State.Running}}yes{{else}}no{{end}}"), "no");
     assert_eq!(apply("{{len .Env}}{{upper .ID}}"), "2ABC");
@@ -54,8 +55,8 @@ fn what_is_made_goes_on() {
     assert_eq!(apply(r#"{{.ID | printf "%s-%s" "x" | upper}}"#), "X-ABC");
     assert_eq!(apply("{{(len .Env | eq 2)}}"), "true");
     assert_eq!(
-        apply(r#"{{with index .Labels "x.y"}}<{{.}} {{$.ID}}>{{end}}{{with .Labels.z}}{{end}}"#),
-        "! the template has the field z, which is not there; there are: x.y"
+        apply(r#"{{with index .Labels "x.y"}}<{{.}} {{$.ID}}>{{end}}{{with .State.Z}}{{end}}"#),
+        "! the template has the field Z, which is not there; there are: Pid, Running"
     );
     assert_eq!(
         apply(r#"{{with index .Labels "x.y"}}<{{.}} {{$.ID}}>{{end}}"#),
