@@ -91,6 +91,32 @@ fn the_command_itself_goes_on_on_the_initial_cpus() {
     );
 }
 
+/// runc's suite looks for it there.
+#[test]
+fn the_debug_log_has_the_initial_cpus() {
+    require!(containers);
+    beyond!(
+        the_debug_log_has_the_initial_cpus,
+        [
+            runc_before("1.3", "knows no affinity"),
+            crun("has its own words")
+        ]
+    );
+    let [first, second] = two_cpus();
+    let mut bundle = Bundle::new();
+    let container = bundle.pause();
+    for cpus in [BTreeSet::from([second]), BTreeSet::from([first, second])] {
+        let list: Vec<String> = cpus.iter().map(usize::to_string).collect();
+        let affinity = json!({ "initial": list.join(",") });
+        let document = document(&bundle, json!({ "execCPUAffinity": affinity }));
+        let debugging = container.runtime.with(&["--debug"]);
+        let command = ["exec", "--process", &document, &container.id];
+        let mask: u64 = cpus.iter().map(|cpu| 1 << cpu).sum();
+        let finished = debugging.call(&command);
+        finished.success().says(&format!(": affinity: {mask:#x}"));
+    }
+}
+
 #[test]
 fn what_the_caller_is_limited_to_is_no_limit_of_the_container() {
     require!(containers);

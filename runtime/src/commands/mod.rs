@@ -195,6 +195,11 @@ impl Context<'_> {
         for (number, step) in plan.steps.iter().enumerate() {
             self.log.debug(|| format!("step {number}: {step}"));
         }
+        if let Some(cpus) = &plan.birth.cpus {
+            let mask = crate::plan::hex(cpus);
+            self.log
+                .debug(|| format!("nsexec container setup: affinity: {mask}"));
+        }
         self.log.debug(|| {
             let new = crate::plan::names(plan.birth.flags);
             format!("nsexec container setup: cloning init, new namespaces: {new}")

@@ -455,9 +455,20 @@ fn bit_mask(list: &str) -> Option<Vec<u64>> {
     Some(mask)
 }
 
+/// A bit mask as one number.
+pub(crate) fn hex(mask: &[u64]) -> String {
+    let digits: String = mask
+        .iter()
+        .rev()
+        .map(|word| format!("{word:016x}"))
+        .collect();
+    let digits = digits.trim_start_matches('0');
+    format!("0x{}", if digits.is_empty() { "0" } else { digits })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::bit_mask;
+    use super::{bit_mask, hex};
 
     #[test]
     fn lists_of_numbers_become_masks() {
@@ -467,5 +478,8 @@ mod tests {
         for wrong in ["1024", "3-1", "a", "-1", "0-9876543210"] {
             assert_eq!(bit_mask(wrong), None, "{wrong}");
         }
+        assert_eq!(hex(&[0x2f, 0]), "0x2f");
+        assert_eq!(hex(&[5, 1]), "0x10000000000000005");
+        assert_eq!(hex(&[]), "0x0");
     }
 }
