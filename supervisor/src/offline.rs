@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
             let force = words.flag("--force");
             print(&removed(&store.remove(words.required()?, force)?))
         }
-        "prune" => print(&removed(&store.prune(words.flag("--all"))?)),
+        "prune" => print(&removed(&store.prune(words.flag("--all"), &[])?)),
         "verify" => verify(&store, &mut words),
         "snapshot" => {
             let container = words.required()?;

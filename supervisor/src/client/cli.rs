@@ -11,7 +11,7 @@ use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
 use super::arguments::Options;
 use super::connection::{Daemon, Place};
-use super::{complete, containers, copy, images, lists, run, system};
+use super::{complete, containers, copy, images, lists, prune, run, system};
 use crate::fault::Result;
 use crate::host::STATE;
 use crate::store::ROOT;
@@ -161,11 +161,7 @@ pub(super) enum ContainerCommand {
     /// Show all about containers, as JSON
     Inspect(InspectContainers),
     /// Remove all containers that have ended
-    Prune {
-        /// Do not ask
-        #[arg(long, short)]
-        force: bool,
-    },
+    Prune(Prune),
 }
 
 #[derive(Debug, Args)]
@@ -579,7 +575,7 @@ pub(super) enum ImageCommand {
     /// Show how an image was made
     History(History),
     /// Remove images without a name, or all that no container uses
-    Prune(Prune),
+    Prune(PruneAll),
     /// Compare what is stored with its digests
     Verify(Verify),
 }
@@ -596,12 +592,22 @@ pub(super) struct Verify {
 // A command of the same name has it flattened.
 #[group(skip)]
 pub(super) struct Prune {
-    /// All that is not used, not only what has no name
-    #[arg(long, short)]
-    pub(super) all: bool,
     /// Do not ask
     #[arg(long, short)]
     pub(super) force: bool,
+    /// Only those: label=NAME[=VALUE], label!=NAME[=VALUE], until=TIME
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) filter: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct PruneAll {
+    /// All that is not used, not only what has no name
+    #[arg(long, short)]
+    pub(super) all: bool,
+    #[command(flatten)]
+    pub(super) prune: Prune,
 }
 
 #[derive(Debug, Subcommand)]
@@ -647,7 +653,7 @@ pub(super) enum VolumeCommand {
         volumes: Vec<String>,
     },
     /// Remove volumes that no container uses: those without a name, or all
-    Prune(Prune),
+    Prune(PruneAll),
 }
 
 #[derive(Debug, Subcommand)]
@@ -664,7 +670,7 @@ pub(super) enum SystemCommand {
     /// Remove what is not used: ended containers, images without a name (or all unused ones), and volumes if asked to
     Prune {
         #[command(flatten)]
-        prune: Prune,
+        prune: PruneAll,
         /// Volumes without a name too
         #[arg(long)]
         volumes: bool,
@@ -753,7 +759,7 @@ impl ContainerCommand {
                 let kind = Some("container".to_owned());
                 lists::inspect(daemon, InspectAny { kind, containers }).await
             }
-            Self::Prune { force } => system::prune_containers(daemon, force).await,
+            Self::Prune(arguments) => prune::of_containers(daemon, &arguments).await,
         }
     }
 }

@@ -43,17 +43,21 @@ impl Filters {
         self.values(name).next().is_some()
     }
 
+    pub(super) fn any_of(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.has(name))
+    }
+
     /// One of those with this name holds, or there is none.
     pub(super) fn any(&self, name: &str, holds: impl Fn(&str) -> bool) -> bool {
         !self.has(name) || self.values(name).any(holds)
     }
 
     pub(super) fn labels(&self, labels: &HashMap<String, String>) -> bool {
-        self.values("label")
-            .all(|wanted| match wanted.split_once('=') {
-                Some((name, value)) => labels.get(name).is_some_and(|label| label == value),
-                None => labels.contains_key(wanted),
-            })
+        let has = |wanted: &str| match wanted.split_once('=') {
+            Some((name, value)) => labels.get(name).is_some_and(|label| label == value),
+            None => labels.contains_key(wanted),
+        };
+        self.values("label").all(has) && !self.values("label!").any(has)
     }
 
     /// What is true or false, if it is said.

@@ -1,5 +1,6 @@
 //! The verbs of images.
 
+use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -7,12 +8,12 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::cli::{History, ImageCommand, Images, Import, Load, Prune, Rmi, Save};
+use super::cli::{History, ImageCommand, Images, Import, Load, Rmi, Save};
 use super::connection::{Daemon, patient};
 use super::filter::{Filters, pattern};
 use super::lists::each;
 use super::process::lost;
-use super::{output, print, table};
+use super::{output, print, prune, table};
 use crate::chunks::{CHUNK, answered};
 use crate::container::text_of;
 use crate::fault::{Fault, Result, Tried as _};
@@ -34,7 +35,7 @@ pub(super) async fn image(daemon: &Daemon, command: ImageCommand) -> Result<u8> 
         ImageCommand::Rm(asked) => remove(daemon, asked).await,
         ImageCommand::Tag { image, name } => tag(daemon, image, name).await,
         ImageCommand::History(asked) => history(daemon, asked).await,
-        ImageCommand::Prune(asked) => prune(daemon, &asked).await,
+        ImageCommand::Prune(asked) => prune::of_images(daemon, &asked).await,
         ImageCommand::Verify(asked) => verify(daemon, asked.images, asked.repair).await,
         ImageCommand::Load(asked) => load(daemon, asked).await,
         ImageCommand::Save(asked) => save(daemon, asked).await,
@@ -275,10 +276,14 @@ async fn write_archive(daemon: &Daemon, images: Vec<String>, target: &mut dyn Wr
     output::receive(&sender, receiver, data, taken, target).await
 }
 
-pub(super) async fn list(daemon: &Daemon, asked: Images) -> Result<u8> {
+pub(super) async fn all(daemon: &Daemon) -> Result<Vec<api::Image>> {
     let request = api::ListImagesRequest::default();
     let answer: api::ListImagesResponse = answered(daemon.images.list(patient(), &request)).await?;
-    let mut images = answer.images;
+    Ok(answer.images)
+}
+
+pub(super) async fn list(daemon: &Daemon, asked: Images) -> Result<u8> {
+    let mut images = all(daemon).await?;
     images.sort_by_key(|image| std::cmp::Reverse(image.created_at));
     let wanted = Wanted::new(daemon, &asked).await?;
     let mut rows = vec![];
@@ -317,6 +322,14 @@ pub(super) async fn list(daemon: &Daemon, asked: Images) -> Result<u8> {
     Ok(0)
 }
 
+pub(super) fn labels(image: &api::Image) -> HashMap<String, String> {
+    let config: Value = serde_json::from_str(&image.config).unwrap_or_default();
+    let labels = config["config"]["Labels"].as_object().into_iter().flatten();
+    labels
+        .map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()))
+        .collect()
+}
+
 /// Which images are to be listed.
 struct Wanted {
     filters: Filters,
@@ -350,15 +363,11 @@ impl Wanted {
     }
 
     fn matches(&self, image: &api::Image) -> bool {
-        let config: Value = serde_json::from_str(&image.config).unwrap_or_default();
-        let labels = config["config"]["Labels"].as_object().into_iter().flatten();
-        let labels = labels
-            .map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()));
         self.dangling
             .is_none_or(|dangling| dangling == image.names.is_empty())
             && self.before.is_none_or(|time| image.created_at < time)
             && self.since.is_none_or(|time| image.created_at > time)
-            && self.filters.labels(&labels.collect())
+            && self.filters.labels(&labels(image))
     }
 
     /// A pattern is for a name with its tag, or without.
@@ -529,37 +538,6 @@ pub(super) async fn history(daemon: &Daemon, asked: History) -> Result<u8> {
 fn short_id(id: &str) -> &str {
     let id = id.trim_start_matches("sha256:");
     &id[..id.len().min(12)]
-}
-
-pub(super) async fn prune(daemon: &Daemon, asked: &Prune) -> Result<u8> {
-    let what = if asked.all {
-        "all images that no container uses"
-    } else {
-        "all images without a name"
-    };
-    if !asked.force && !super::system::confirmed(what)? {
-        return Ok(0);
-    }
-    let pruned = daemon
-        .images
-        .prune(
-            patient(),
-            &api::PruneImagesRequest {
-                all: asked.all,
-                ..Default::default()
-            },
-        )
-        .await?;
-    let deleted: String = pruned
-        .deleted
-        .iter()
-        .map(|id| format!("Deleted: {id}\n"))
-        .collect();
-    print(&format!(
-        "{deleted}Total reclaimed space: {}\n",
-        table::decimal(pruned.reclaimed)
-    ))?;
-    Ok(0)
 }
 
 async fn verify(daemon: &Daemon, images: Vec<String>, repair: bool) -> Result<u8> {

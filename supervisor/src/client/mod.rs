@@ -23,6 +23,7 @@ mod lists;
 mod manual;
 mod output;
 mod process;
+mod prune;
 mod run;
 mod system;
 mod table;

@@ -1,43 +1,25 @@
 //! The verbs of volumes, of the daemon and its disk, and events.
 
 use std::collections::HashSet;
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 
 use serde_json::{Value, json};
 
-use super::cli::{Events, Formatted, Prune, SystemCommand, VolumeCommand};
+use super::cli::{Events, Formatted, SystemCommand, VolumeCommand};
 use super::connection::{Daemon, patient};
 use super::containers::{each, show, time};
 use super::filter::{Filters, part};
 use super::format::Template;
 use super::process::lost;
-use super::{print, table};
+use super::{print, prune, table};
 use crate::chunks::answered;
 use crate::container::text_of;
-use crate::fault::{Fault, Kind, Result, Tried as _};
+use crate::fault::{Fault, Kind, Result};
 use crate::protos::containers as of_containers;
 use crate::protos::system as api;
 
-/// What `--filter` of `events` may name.
-/// And labels, of which all have to hold.
+/// What `--filter` of `events` may name; and labels, of which all have to hold.
 const OF_EVENTS: [&str; 5] = ["container", "event", "image", "type", "volume"];
-
-/// Asks. Where nobody answers, it is not done.
-pub(super) fn confirmed(what: &str) -> Result<bool> {
-    print(&format!("This removes {what}. Are you sure? [y/N] "))?;
-    io::stdout().flush().tried(|| "write".into())?;
-    let mut answer = String::new();
-    let length = io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .tried(|| "read the answer".into())?;
-    if length == 0 && !io::stdin().is_terminal() {
-        return Err(Fault::new(format!(
-            "this removes {what}: say --force if that is meant"
-        )));
-    }
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
 
 pub(super) async fn volume(daemon: &Daemon, command: VolumeCommand) -> Result<u8> {
     match command {
@@ -80,7 +62,7 @@ pub(super) async fn volume(daemon: &Daemon, command: VolumeCommand) -> Result<u8
             })
             .await
         }
-        VolumeCommand::Prune(asked) => prune_volumes(daemon, &asked).await,
+        VolumeCommand::Prune(asked) => prune::of_volumes(daemon, &asked).await,
     }
 }
 
@@ -117,10 +99,7 @@ async fn volumes(
     format: Option<&str>,
 ) -> Result<u8> {
     let filters = Filters::parse(filter, &["name", "label", "dangling", "driver"])?;
-    let request = api::ListVolumesRequest::default();
-    let answer: api::ListVolumesResponse =
-        answered(daemon.volumes.list(patient(), &request)).await?;
-    let mut volumes = answer.volumes;
+    let mut volumes = all_volumes(daemon).await?;
     volumes.retain(|volume| {
         filters.any("name", |wanted| part(wanted, &volume.name))
             && filters.any("driver", |wanted| wanted == "local")
@@ -141,6 +120,13 @@ async fn volumes(
     Ok(0)
 }
 
+pub(super) async fn all_volumes(daemon: &Daemon) -> Result<Vec<api::Volume>> {
+    let request = api::ListVolumesRequest::default();
+    let answer: api::ListVolumesResponse =
+        answered(daemon.volumes.list(patient(), &request)).await?;
+    Ok(answer.volumes)
+}
+
 /// Those of containers, running or not.
 async fn used_volumes(daemon: &Daemon) -> Result<HashSet<String>> {
     let containers = all_containers(daemon).await?;
@@ -151,7 +137,7 @@ async fn used_volumes(daemon: &Daemon) -> Result<HashSet<String>> {
     Ok(volumes.map(|mount| mount.source).collect())
 }
 
-async fn all_containers(daemon: &Daemon) -> Result<Vec<of_containers::Container>> {
+pub(super) async fn all_containers(daemon: &Daemon) -> Result<Vec<of_containers::Container>> {
     let request = of_containers::ListContainersRequest {
         all: true,
         ..Default::default()
@@ -173,48 +159,13 @@ fn shown(volume: &api::Volume, containers: &[String]) -> Value {
     })
 }
 
-async fn prune_volumes(daemon: &Daemon, asked: &Prune) -> Result<u8> {
-    let what = if asked.all {
-        "all volumes that no container uses"
-    } else {
-        "all volumes without a name that no container uses"
-    };
-    if !asked.force && !confirmed(what)? {
-        return Ok(0);
-    }
-    let pruned = daemon
-        .volumes
-        .prune(
-            patient(),
-            &api::PruneVolumesRequest {
-                all: asked.all,
-                ..Default::default()
-            },
-        )
-        .await?;
-    let removed: String = pruned
-        .removed
-        .iter()
-        .map(|name| format!("{name}\n"))
-        .collect();
-    let removed = match removed.is_empty() {
-        true => removed,
-        false => format!("Deleted Volumes:\n{removed}\n"),
-    };
-    print(&format!(
-        "{removed}Total reclaimed space: {}\n",
-        table::decimal(pruned.reclaimed)
-    ))?;
-    Ok(0)
-}
-
 pub(super) async fn system(daemon: &Daemon, command: SystemCommand) -> Result<u8> {
     match command {
         SystemCommand::Df { verbose, format } => df(daemon, verbose, format.as_deref()).await,
         SystemCommand::Prune {
             prune: asked,
             volumes,
-        } => prune(daemon, &asked, volumes).await,
+        } => prune::of_all(daemon, &asked, volumes).await,
         SystemCommand::Events(asked) => events(daemon, asked).await,
         SystemCommand::Info(asked) => info(daemon, asked).await,
     }
@@ -281,65 +232,6 @@ async fn df(daemon: &Daemon, verbose: bool, format: Option<&str>) -> Result<u8> 
         format,
     )?)?;
     Ok(0)
-}
-
-pub(super) async fn prune_containers(daemon: &Daemon, force: bool) -> Result<u8> {
-    if force || confirmed("all ended containers")? {
-        remove_ended(daemon).await?;
-    }
-    Ok(0)
-}
-
-/// And those that never ran.
-async fn remove_ended(daemon: &Daemon) -> Result<()> {
-    for container in all_containers(daemon).await? {
-        let status = super::view::status_word(&container.state);
-        if !matches!(status, "exited" | "created") {
-            continue;
-        }
-        let request = of_containers::RemoveContainerRequest {
-            container: container.id.clone(),
-            ..Default::default()
-        };
-        let removed = daemon.containers.remove(patient(), &request).await;
-        match removed.map_err(Fault::from) {
-            Ok(_) => print(&format!("Deleted container: {}\n", container.id))?,
-            Err(fault) => super::say(&fault),
-        }
-    }
-    Ok(())
-}
-
-async fn prune(daemon: &Daemon, asked: &Prune, volumes: bool) -> Result<u8> {
-    let images = if asked.all {
-        "all images that no container uses"
-    } else {
-        "all images without a name"
-    };
-    let more = if volumes {
-        " and all volumes without a name that no container uses"
-    } else {
-        ""
-    };
-    if !asked.force && !confirmed(&format!("all ended containers, {images}{more}"))? {
-        return Ok(0);
-    }
-    remove_ended(daemon).await?;
-    let yes = Prune {
-        all: asked.all,
-        force: true,
-    };
-    if volumes {
-        prune_volumes(
-            daemon,
-            &Prune {
-                all: false,
-                force: true,
-            },
-        )
-        .await?;
-    }
-    super::images::prune(daemon, &yes).await
 }
 
 pub(super) async fn events(daemon: &Daemon, asked: Events) -> Result<u8> {

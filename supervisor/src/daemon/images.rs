@@ -133,7 +133,9 @@ impl Images for Service {
         _: &TtrpcContext,
         request: api::PruneImagesRequest,
     ) -> Reply<api::PruneImagesResponse> {
-        let removed = self.call(move |store| store.prune(request.all)).await?;
+        let removed = self
+            .call(move |store| store.prune(request.all, &request.only))
+            .await?;
         let (_, deleted) = names(&removed);
         self.tell("delete", deleted.clone()).await;
         Ok(api::PruneImagesResponse {

@@ -107,7 +107,9 @@ impl Volumes for Service {
         let prune = async move {
             let volumes = supervisor.records.volumes()?;
             let unused = |volume: &api::Volume| {
-                (request.all || volume.anonymous) && supervisor.users_of(&volume.name).is_empty()
+                (request.all || volume.anonymous)
+                    && (request.only.is_empty() || request.only.contains(&volume.name))
+                    && supervisor.users_of(&volume.name).is_empty()
             };
             let names: Vec<String> = volumes
                 .into_iter()

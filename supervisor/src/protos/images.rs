@@ -2109,6 +2109,8 @@ pub struct PruneImagesRequest {
     // message fields
     // @@protoc_insertion_point(field:caisson.v1.PruneImagesRequest.all)
     pub all: bool,
+    // @@protoc_insertion_point(field:caisson.v1.PruneImagesRequest.only)
+    pub only: ::std::vec::Vec<::std::string::String>,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.PruneImagesRequest.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -2139,6 +2141,9 @@ impl ::protobuf::Message for PruneImagesRequest {
                 8 => {
                     self.all = is.read_bool()?;
                 },
+                18 => {
+                    self.only.push(is.read_string()?);
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -2154,6 +2159,9 @@ impl ::protobuf::Message for PruneImagesRequest {
         if self.all != false {
             my_size += 1 + 1;
         }
+        for value in &self.only {
+            my_size += ::protobuf::rt::string_size(2, &value);
+        };
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -2163,6 +2171,9 @@ impl ::protobuf::Message for PruneImagesRequest {
         if self.all != false {
             os.write_bool(1, self.all)?;
         }
+        for v in &self.only {
+            os.write_string(2, &v)?;
+        };
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -2181,12 +2192,14 @@ impl ::protobuf::Message for PruneImagesRequest {
 
     fn clear(&mut self) {
         self.all = false;
+        self.only.clear();
         self.special_fields.clear();
     }
 
     fn default_instance() -> &'static PruneImagesRequest {
         static instance: PruneImagesRequest = PruneImagesRequest {
             all: false,
+            only: ::std::vec::Vec::new(),
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance

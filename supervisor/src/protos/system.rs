@@ -2061,6 +2061,8 @@ pub struct PruneVolumesRequest {
     // message fields
     // @@protoc_insertion_point(field:caisson.v1.PruneVolumesRequest.all)
     pub all: bool,
+    // @@protoc_insertion_point(field:caisson.v1.PruneVolumesRequest.only)
+    pub only: ::std::vec::Vec<::std::string::String>,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.PruneVolumesRequest.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -2091,6 +2093,9 @@ impl ::protobuf::Message for PruneVolumesRequest {
                 8 => {
                     self.all = is.read_bool()?;
                 },
+                18 => {
+                    self.only.push(is.read_string()?);
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -2106,6 +2111,9 @@ impl ::protobuf::Message for PruneVolumesRequest {
         if self.all != false {
             my_size += 1 + 1;
         }
+        for value in &self.only {
+            my_size += ::protobuf::rt::string_size(2, &value);
+        };
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -2115,6 +2123,9 @@ impl ::protobuf::Message for PruneVolumesRequest {
         if self.all != false {
             os.write_bool(1, self.all)?;
         }
+        for v in &self.only {
+            os.write_string(2, &v)?;
+        };
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -2133,12 +2144,14 @@ impl ::protobuf::Message for PruneVolumesRequest {
 
     fn clear(&mut self) {
         self.all = false;
+        self.only.clear();
         self.special_fields.clear();
     }
 
     fn default_instance() -> &'static PruneVolumesRequest {
         static instance: PruneVolumesRequest = PruneVolumesRequest {
             all: false,
+            only: ::std::vec::Vec::new(),
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance

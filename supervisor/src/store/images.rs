@@ -180,14 +180,15 @@ impl Store {
         Ok(removed)
     }
 
-    /// Removes images that no container uses: those without a name, or `all`.
-    pub fn prune(&self, all: bool) -> Result<Removed> {
+    /// Removes images that no container uses: those without a name, or `all`; none but those with one of these ids, if there are any here.
+    pub fn prune(&self, all: bool, only: &[String]) -> Result<Removed> {
         let mut removed = self.write_freeing(|transaction| {
             let graph = transaction.graph()?;
             let mut removed = Removed::default();
             for (key, row) in &graph.images {
                 let names: Vec<_> = graph.names_of(key).collect();
-                if !graph.users(&key.parse()?).is_empty() || !(all || names.is_empty()) {
+                let chosen = only.is_empty() || only.contains(&row.config.to_string());
+                if !graph.users(&key.parse()?).is_empty() || !(all || names.is_empty()) || !chosen {
                     continue;
                 }
                 for name in names {

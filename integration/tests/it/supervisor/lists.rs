@@ -360,6 +360,53 @@ fn events_tell_of_execs_of_attachments_and_of_signals_with_the_containers_labels
     assert_eq!(supervisor.says(&other), "");
 }
 
+#[test]
+fn what_is_removed_for_not_being_used_can_be_narrowed_down() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let by = |what: &[&str], filters: &[&str]| {
+        let filters: Vec<String> = filters.iter().map(|it| format!("--filter={it}")).collect();
+        let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+        supervisor.says(&[what, &["prune", "-f"], &filters].concat())
+    };
+    let names = || supervisor.says(&["ps", "-a", "--format", "{{.Names}}"]);
+    for (name, label) in [("one", "tier=front"), ("two", "tier=back"), ("three", "x")] {
+        supervisor.says(&["create", "--name", name, "--label", label, IMAGE, "true"]);
+        supervisor.says(&["commit", "-c", &format!("LABEL {label}="), name, name]);
+        supervisor.says(&["volume", "create", "--label", label, name]);
+    }
+    for filter in ["until=24h", "label=tier=none", "label!=tier"] {
+        by(&["container"], &[filter, "label=tier"]);
+        by(&["system"], &[filter, "label=tier"]);
+    }
+    assert_eq!(names().lines().count(), 3);
+    by(
+        &["container"],
+        &["label=tier", "label!=tier=back", "until=0s"],
+    );
+    assert_eq!(names(), "three\ntwo");
+    let volumes = || supervisor.says(&["volume", "ls", "-q"]);
+    by(&["volume"], &["label!=x"]);
+    assert_eq!(volumes(), "one\nthree\ntwo");
+    by(&["volume"], &["label=nothing", "all=true"]);
+    assert_eq!(volumes(), "one\nthree\ntwo");
+    by(&["volume"], &["label!=x", "all=true"]);
+    assert_eq!(volumes(), "three");
+    let images = || {
+        let names = supervisor.says(&["images", "--format", "{{.Repository}}"]);
+        let of: std::collections::BTreeSet<String> = names.lines().map(str::to_owned).collect();
+        ["one", "two", "three"].map(|name| of.iter().any(|it| it.ends_with(name)))
+    };
+    by(&["image"], &["dangling=false", "until=24h"]);
+    assert_eq!(images(), [true; 3]);
+    by(&["image"], &["dangling=false", "label=x"]);
+    assert_eq!(images(), [true, true, false]);
+    let both = ["system", "prune", "-f", "--volumes", "--filter", "until=1h"];
+    supervisor.ctl(&both).failure().says("'until'");
+    let unknown = ["image", "prune", "-f", "--filter", "nonsense=1"];
+    supervisor.ctl(&unknown).failure().says("invalid filter");
+}
+
 /// More than a message of the interface holds.
 #[test]
 fn what_is_large_is_listed_inspected_and_removed_like_all_else() {
