@@ -178,8 +178,9 @@ pub(crate) fn properties_of(files: &[(&str, String)], named: &Limits) -> Vec<Pro
         writes.any(|write| list.contains(&write.file.as_str()))
     };
     let said = |file: &&str| {
-        let (file, value) = files.iter().find(|(name, _)| name == file)?;
-        Some(translate(file, value)).filter(|found| !found.is_empty())
+        let (file, text) = files.iter().find(|(name, _)| name == file)?;
+        // After the default weight come those of devices.
+        Some(translate(file, text.lines().next()?)).filter(|found| !found.is_empty())
     };
     let lists = FILES.iter().filter(is_named);
     let found = lists

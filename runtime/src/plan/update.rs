@@ -82,6 +82,7 @@ pub(crate) fn update(
         let files = resources.unified_mut().get_or_insert_default();
         files.extend(given.clone());
     }
+    wake(current, given, &mut resources, &mut written);
     let devices = devices(current, given)?;
     if devices.is_some() {
         resources.set_devices(given.devices().clone());
@@ -137,14 +138,11 @@ fn cpu(current: LinuxCpu, given: &LinuxCpu) -> (LinuxCpu, LinuxCpu) {
         .filter(|period| *period != 0)
         .or(current.period());
     let mut shares = given.shares().or(current.shares());
-    let mut idle = given.idle().or(current.idle());
+    let idle = given.idle().or(current.idle());
     let is_idle = |cpu: &LinuxCpu| cpu.idle() == Some(1);
     if given.idle().is_some() && given.shares().is_none() && (is_idle(given) || is_idle(&current)) {
         // An idle group has no weight that could be set, and one that is not idle any more has the default.
         shares = None;
-    } else if given.shares().is_some_and(|shares| shares != 0) && given.idle().is_none() {
-        // Who gives it a weight does not want it idle any longer; the kernel would refuse the weight.
-        idle = idle.map(|_| 0);
     }
     let mut cpu = current.clone();
     cpu.set_quota(quota)
@@ -158,10 +156,34 @@ fn cpu(current: LinuxCpu, given: &LinuxCpu) -> (LinuxCpu, LinuxCpu) {
     if given.quota().is_some() || given.period().is_some() {
         write.set_quota(quota).set_period(period);
     }
-    if given.idle().is_none() && idle != current.idle() {
-        write.set_idle(idle);
-    }
     (cpu, write)
+}
+
+/// Who gives an idle group a weight does not want it idle any longer; the kernel would refuse the weight.
+fn wake(
+    current: &LinuxResources,
+    given: &LinuxResources,
+    resources: &mut LinuxResources,
+    written: &mut LinuxResources,
+) {
+    let file = |of: &LinuxResources, name: &str| of.unified().as_ref()?.get(name).cloned();
+    let field = |of: &LinuxResources| of.cpu().as_ref().and_then(LinuxCpu::idle);
+    let is_idle = match file(current, "cpu.idle") {
+        Some(idle) => idle.trim() == "1",
+        None => field(current) == Some(1),
+    };
+    let shares = given.cpu().as_ref().and_then(LinuxCpu::shares);
+    let weight = file(given, "cpu.weight").or(file(given, "cpu.weight.nice"));
+    let weighs = shares.is_some_and(|shares| shares != 0) || weight.is_some();
+    if !is_idle || !weighs || field(given).is_some() || file(given, "cpu.idle").is_some() {
+        return;
+    }
+    if let Some(files) = resources.unified_mut() {
+        files.remove("cpu.idle");
+    }
+    for of in [resources, written] {
+        of.cpu_mut().get_or_insert_default().set_idle(Some(0));
+    }
 }
 
 fn block_io(current: LinuxBlockIo, given: &LinuxBlockIo) -> LinuxBlockIo {
@@ -359,6 +381,18 @@ mod tests {
         assert_eq!(writes(shares, idle), ["cpu.idle=1"]);
         assert_eq!(after(shares, idle)["cpu"], serde_json::json!({"idle":1}));
         assert_eq!(writes(idle, shares), ["cpu.idle=0", "cpu.weight=59"]);
+        let (idles, weighs) = (
+            r#"{"unified":{"cpu.idle":"1"}}"#,
+            r#"{"unified":{"cpu.weight":"8"}}"#,
+        );
+        for (current, given, weight) in [(idle, weighs, 8), (idles, weighs, 8), (idles, shares, 59)]
+        {
+            let expected = ["cpu.idle=0".to_owned(), format!("cpu.weight={weight}")];
+            assert_eq!(writes(current, given), expected);
+            assert_eq!(after(current, given)["cpu"]["idle"], 0);
+            assert!(after(current, given).pointer("/unified/cpu.idle").is_none());
+        }
+        assert_eq!(writes(shares, weighs), ["cpu.weight=8"]);
         assert_eq!(
             after(idle, shares)["cpu"],
             serde_json::json!({"idle":0,"shares":512})

@@ -235,25 +235,29 @@ impl Cgroup {
         };
         let mut in_force = Vec::new();
         for file in files() {
-            in_force.extend(self.first_line(file)?.map(|line| (file, line)));
+            in_force.extend(self.in_force(file)?.map(|text| (file, text)));
         }
         let properties = properties_of(&in_force, named);
         if properties.is_empty() {
             return Ok(());
         }
         set(unit, properties)?;
-        for (file, line) in in_force {
-            if self.first_line(file)?.as_ref() != Some(&line) {
-                self.write(file, &line)?;
+        for (file, text) in in_force {
+            if self.in_force(file)?.as_ref() == Some(&text) {
+                continue;
+            }
+            // With its end: a write of no bytes would not reach the kernel's parser. A default weight takes those of devices away.
+            for line in text.split_inclusive('\n') {
+                self.write(file, line)?;
             }
         }
         Ok(())
     }
 
-    /// With its end: a write of no bytes would not reach the kernel's parser. None if the file does not exist.
-    fn first_line(&self, file: &str) -> Result<Option<String>> {
+    /// What a file has. None if it does not exist.
+    fn in_force(&self, file: &str) -> Result<Option<String>> {
         match super::files::read(&self.dir, file) {
-            Ok(text) => Ok(text.split_inclusive('\n').next().map(str::to_owned)),
+            Ok(text) => Ok(Some(text)),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(errno).context(|| format!("read {file} of cgroup '/{}'", self.path)),
         }
