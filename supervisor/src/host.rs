@@ -36,12 +36,16 @@ impl Host {
     pub(crate) fn new(root: PathBuf, state: PathBuf, socket: PathBuf) -> Result<Self> {
         let daemon = env::current_exe()
             .map_err(|error| Fault::unknown(format!("find this program: {error}")))?;
+        // Shims have working directories of their own.
+        let absolute = |path: PathBuf| {
+            std::path::absolute(&path).tried(|| format!("find out where {} is", path.display()))
+        };
         Ok(Self {
             shim: program(SHIM)?,
             runtime: program(RUNTIME)?,
-            root,
-            state,
-            socket,
+            root: absolute(root)?,
+            state: absolute(state)?,
+            socket: absolute(socket)?,
             daemon,
             descriptors: getrlimit(Resource::RLIMIT_NOFILE)
                 .tried(|| "read the limit of descriptors".into())?,

@@ -31,7 +31,10 @@ const KEPT: u64 = 10_000;
 /// What one operation changes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Change {
-    pub(crate) containers: Vec<Container>,
+    pub(crate) containers_made: Vec<Container>,
+    /// As they are when they are written, so that the last one counts, whoever was first. One that has gone meanwhile stays away, and nothing
+    /// more is told of it.
+    pub(crate) containers: Vec<Arc<Mutex<Container>>>,
     pub(crate) containers_gone: Vec<String>,
     pub(crate) volumes: Vec<Volume>,
     pub(crate) volumes_gone: Vec<String>,
@@ -100,21 +103,20 @@ impl Records {
     /// What it says is on disk when this comes back.
     pub(crate) async fn apply(&self, change: Change) -> Result<()> {
         let store = self.store.clone();
-        let kind_of = |event: &Event| (event.kind.clone(), event.action.clone());
-        let told: Vec<_> = change.events.iter().map(kind_of).collect();
         let written = tokio::task::spawn_blocking(move || {
             let frees = !change.containers_gone.is_empty() || !change.volumes_gone.is_empty();
             match frees {
-                true => store.database().freeing(|| write(&store, &change)),
-                false => write(&store, &change),
+                true => store.database().freeing(|| write(&store, change.clone())),
+                false => write(&store, change),
             }
         })
         .await;
-        let last = written
+        let (last, told) = written
             .map_err(|error| Fault::unknown(error.to_string()))?
             .tried(|| "write the records".into())?;
         for event in told {
-            *lock(&self.told).entry(event).or_default() += 1;
+            let kind = (event.kind, event.action);
+            *lock(&self.told).entry(kind).or_default() += 1;
         }
         if let Some(last) = last {
             self.latest
@@ -200,14 +202,21 @@ impl Records {
     }
 }
 
-/// The last event's cursor, if there is a new one.
-fn write(store: &Store, change: &Change) -> anyhow::Result<Option<u64>> {
+/// The new events, and the last one's cursor if there are any.
+fn write(store: &Store, mut change: Change) -> anyhow::Result<(Option<u64>, Vec<Event>)> {
     let transaction = store.database().begin_write()?;
     {
         let mut table = transaction.open_table(CONTAINERS)?;
-        for container in &change.containers {
-            let bytes = container.write_to_bytes()?;
-            table.insert(&*container.id, &*bytes)?;
+        for container in change.containers_made {
+            table.insert(&*container.id, &*container.write_to_bytes()?)?;
+        }
+        for container in change.containers {
+            let container = lock(&container).clone();
+            if table.get(&*container.id)?.is_none() {
+                change.events.retain(|event| event.id != container.id);
+                continue;
+            }
+            table.insert(&*container.id, &*container.write_to_bytes()?)?;
         }
         for id in &change.containers_gone {
             table.remove(&**id)?;
@@ -226,24 +235,21 @@ fn write(store: &Store, change: &Change) -> anyhow::Result<Option<u64>> {
             gone.insert(&**name, ())?;
         }
     }
-    let mut last = None;
+    let (mut last, mut told) = (None, vec![]);
     if !change.events.is_empty() {
         let mut table = transaction.open_table(EVENTS)?;
         let mut cursor = table.last()?.map_or(0, |(cursor, _)| cursor.value());
-        for event in &change.events {
+        for mut event in change.events {
             cursor += 1;
-            let event = Event {
-                cursor,
-                ..event.clone()
-            };
-            let bytes = event.write_to_bytes()?;
-            table.insert(cursor, &*bytes)?;
+            event.cursor = cursor;
+            table.insert(cursor, &*event.write_to_bytes()?)?;
             table.remove(cursor.saturating_sub(KEPT))?;
+            told.push(event);
         }
         last = Some(cursor);
     }
     transaction.commit()?;
-    Ok(last)
+    Ok((last, told))
 }
 
 /// Nanoseconds since the epoch.

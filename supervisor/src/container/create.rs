@@ -87,7 +87,7 @@ impl Supervisor {
             ..record
         };
         change = change.event(told(&record, "create", &[]));
-        change.containers.push(record.clone());
+        change.containers_made.push(record.clone());
         if let Err(fault) = self.records.apply(change).await {
             let store = self.store.clone();
             // The first fault is the one to report.

@@ -154,8 +154,8 @@ impl Supervisor {
             change = change.event(told(&record, "oom", &[]));
         }
         change = change.event(told(&record, "die", &[("exitCode", &text)]));
-        change.containers.push(record.clone());
         *lock(&container.record) = record;
+        change.containers.push(container.record.clone());
         container.changed.send_modify(|()| {});
         // One that goes with its end is written of once, when it goes.
         let noted = match config.auto_remove {

@@ -255,11 +255,8 @@ impl Supervisor {
 
 /// Where a container's files are.
 pub(super) fn snapshot(store: &Store, record: &Record) -> Result<Snapshot> {
-    let image = store
-        .image(&record.image_id)
-        .tried(|| "find the image".into())?;
     let snapshot = store
-        .snapshot(&record.id, &image)
+        .snapshot_of(&record.id)
         .tried(|| "find the container's directory".into())?;
     super::ids::own(&snapshot, record)?;
     Ok(snapshot)

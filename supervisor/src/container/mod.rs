@@ -77,7 +77,7 @@ pub(crate) struct Supervisor {
 #[derive(Debug)]
 pub(crate) struct Container {
     pub(crate) id: String,
-    record: Mutex<Record>,
+    record: Arc<Mutex<Record>>,
     operation: tokio::sync::Mutex<()>,
     run: Mutex<Option<Arc<Run>>>,
     /// Something about its status has changed.
@@ -141,7 +141,7 @@ impl Container {
     fn new(record: Record, found: bool) -> Arc<Self> {
         Arc::new(Self {
             id: record.id.clone(),
-            record: Mutex::new(record),
+            record: Arc::new(Mutex::new(record)),
             operation: tokio::sync::Mutex::default(),
             run: Mutex::default(),
             changed: watch::Sender::new(()),
@@ -306,15 +306,11 @@ impl Supervisor {
             record.clone()
         };
         container.changed.send_modify(|()| {});
-        if !lock(&self.containers).contains_key(&container.id) {
-            // It has been removed meanwhile.
-            return Ok(());
-        }
         let mut change = Change::default();
         if let Some(action) = action {
             change = change.event(told(&record, action, attributes));
         }
-        change.containers.push(record);
+        change.containers.push(container.record.clone());
         self.records.apply(change).await
     }
 

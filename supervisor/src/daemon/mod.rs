@@ -8,6 +8,7 @@ mod images;
 mod metrics;
 mod options;
 mod shims;
+mod state;
 mod system;
 mod volumes;
 
@@ -67,7 +68,7 @@ pub(crate) fn run(arguments: &[std::ffi::OsString]) -> Result<()> {
             .tried(|| format!("make {}", directory.display()))?;
     }
     // Nobody is to connect before it is certain that he will be answered.
-    let supervisor = open(&host)?;
+    let (_state, supervisor) = open(&host)?;
     let passed = accept::passed(&host.socket)?;
     // A file that is not ours to remove stays.
     let made = passed.is_none().then(|| host.socket.clone());
@@ -91,10 +92,11 @@ pub(crate) fn run(arguments: &[std::ffi::OsString]) -> Result<()> {
     served
 }
 
-fn open(host: &Host) -> Result<Arc<Supervisor>> {
+fn open(host: &Host) -> Result<(fs::File, Arc<Supervisor>)> {
     let store =
         Store::open(&host.root).tried(|| format!("open the store in {}", host.root.display()))?;
-    Supervisor::open(host.clone(), Arc::new(store))
+    let state = state::take(host)?;
+    Ok((state, Supervisor::open(host.clone(), Arc::new(store))?))
 }
 
 async fn serve(
@@ -123,9 +125,9 @@ async fn serve(
     }
     server.start().await?;
     tokio::spawn(supervisor.clone().recover());
-    ready();
     let mut terminate = signal(SignalKind::terminate()).tried(|| "wait for signals".into())?;
     let mut interrupt = signal(SignalKind::interrupt()).tried(|| "wait for signals".into())?;
+    ready();
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -1,4 +1,5 @@
-//! Who has the store: one process at a time, a daemon or a command for the store by itself. One that is about to end is waited for.
+//! Who has the store: one process at a time, a daemon or a command for the store by itself. One that is about to end is waited for. And who
+//! has the daemon's other directory.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd as _;
@@ -17,11 +18,11 @@ use super::refusal::{Kind, Refusal};
 /// How long somebody who has the store may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The store is ours until the file is closed. Nothing else of this process may open and close it, for that ends the lock, too.
+/// What the file is for is ours until it is closed. Nothing else of this process may open and close it, for that ends the lock, too.
 ///
 /// A lock of POSIX (fcntl_locking(2)): what we start has none of it, not even between fork and exec. With flock(2), the next daemon would be
 /// refused if this one were killed just then.
-pub(super) fn take(path: &Path) -> Result<File> {
+pub(crate) fn take(path: &Path) -> Result<File> {
     let story = || format!("lock {}", path.display());
     let file = OpenOptions::new()
         .write(true)

@@ -22,7 +22,7 @@ mod blobs;
 mod collect;
 mod database;
 mod images;
-mod lock;
+pub(crate) mod lock;
 mod operation;
 mod refusal;
 mod reserve;

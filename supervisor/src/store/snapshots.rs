@@ -31,6 +31,16 @@ impl Graph {
         }
         Ok(lower)
     }
+
+    /// With its layers as they are now: one may have been repaired.
+    fn renewed(&self, row: &SnapshotRow) -> Result<SnapshotRow> {
+        let layers = self.lower(&row.layers)?;
+        let layers = layers.into_iter().map(|row| row.directory);
+        Ok(SnapshotRow {
+            lower: row.implied.into_iter().chain(layers).collect(),
+            ..row.clone()
+        })
+    }
 }
 
 impl Store {
@@ -49,7 +59,7 @@ impl Store {
         let _files = lock(&self.files);
         let row = self.write(Durability::Immediate, |transaction| {
             let graph = transaction.graph()?;
-            let mut row = match graph.snapshots.get(container) {
+            let row = match graph.snapshots.get(container) {
                 Some(row) => {
                     ensure!(
                         row.layers == image.layers,
@@ -73,15 +83,24 @@ impl Store {
                     }
                 }
             };
-            // A layer may have been repaired.
-            let layers = graph.lower(&image.layers)?;
-            let layers = layers.into_iter().map(|row| row.directory);
-            row.lower = row.implied.into_iter().chain(layers).collect();
+            let row = graph.renewed(&row)?;
             rows::put(transaction, SNAPSHOTS, container, &row)?;
             Ok(row)
         })?;
+        Ok(self.paths(&row))
+    }
+
+    /// That of a container that has one. Only looks.
+    pub(crate) fn snapshot_of(&self, container: &str) -> Result<Snapshot> {
+        let graph = self.read()?;
+        let row = graph.snapshots.get(container);
+        let row = row.with_context(|| format!("container {container} has been removed"))?;
+        Ok(self.paths(&graph.renewed(row)?))
+    }
+
+    fn paths(&self, row: &SnapshotRow) -> Snapshot {
         let directory = self.snapshot_path(row.directory);
-        Ok(Snapshot {
+        Snapshot {
             lower: row
                 .lower
                 .iter()
@@ -89,7 +108,7 @@ impl Store {
                 .collect(),
             upper: directory.join("upper"),
             work: directory.join("work"),
-        })
+        }
     }
 
     /// A directory to go above these layers, top first, with what they only imply. An overlay of no layers needs one, too.

@@ -1,8 +1,11 @@
 //! What a kill of the daemon, or of a shim, does: nothing that is not known and mended.
 
+use std::collections::HashMap;
 use std::io::Write as _;
+use std::process::Command;
 
 use integration::require;
+use integration::runtime::{Running, finish};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{host, place};
 use nix::sys::signal::Signal;
@@ -389,4 +392,76 @@ fn runtimes_that_know_no_newer_version_of_the_configuration_take_it() {
         said.stdout == "here\n" || said.stderr.contains("RLIM_MEMLOCK"),
         "{said}"
     );
+}
+
+/// Whoever notes something about a container last may have begun before it went.
+#[test]
+fn what_is_removed_while_it_is_stopped_and_looked_at_is_gone_for_good() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for _ in 0..15 {
+        let box_ = supervisor.detached(&[], "sleep 1000");
+        let other = supervisor.says(&["create", IMAGE, "true"]);
+        let (box_, other) = (&*box_, &*other);
+        let all: Vec<_> = [
+            vec!["stop", "-t", "0", box_],
+            vec!["diff", other],
+            vec!["rename", other, "other"],
+            vec!["diff", other],
+            vec!["rm", "-f", box_, other],
+        ]
+        .iter()
+        .map(|command| supervisor.start(command))
+        .collect();
+        // Those that came too late fail.
+        all.into_iter().for_each(|command| drop(command.wait()));
+    }
+    assert_eq!(supervisor.says(&["ps", "-aq"]), "");
+    // Nothing holds the image.
+    supervisor.says(&["rmi", IMAGE]);
+    supervisor.crash();
+    assert_eq!(supervisor.says(&["ps", "-aq"]), "");
+    let events = ["events", "--after", "0", "--until", "0s", "-f"];
+    let format = ["type=container", "--format", "{{.Actor.ID}} {{.Action}}"];
+    let told = supervisor.says(&[&events[..], &format].concat());
+    let mut last = HashMap::new();
+    for line in told.lines() {
+        let (id, action) = line.split_once(' ').unwrap();
+        last.insert(id, action);
+    }
+    assert_eq!(last.len(), 30);
+    assert!(last.values().all(|action| *action == "destroy"), "{told}");
+}
+
+/// Anybody may try a daemon with a root of its own and forget the other directory.
+#[test]
+fn a_daemon_with_another_root_leaves_containers_alone() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let id = supervisor.detached(&[], "sleep 1000");
+    let pid = supervisor.field(&id, "{{.State.Pid}}");
+    let (root, socket) = (
+        supervisor.scratch.name("root-2"),
+        supervisor.scratch.name("socket"),
+    );
+    let other = || {
+        let mut daemon = Command::new(place::daemon());
+        daemon.arg("--root").arg(&root).arg("--state");
+        daemon.arg(&supervisor.state).arg("--address").arg(&socket);
+        daemon
+    };
+    let refused = || finish(other()).failure();
+    // It waits for a while.
+    refused().says("is locked: another daemon is running");
+    supervisor.crash();
+    refused().says("it has containers of the store in");
+    assert_eq!(supervisor.field(&id, "{{.State.Pid}}"), pid);
+    assert_eq!(supervisor.says(&["exec", &id, "echo", "here"]), "here");
+    supervisor.says(&["rm", "-f", &id]);
+    supervisor.crash();
+    // Nothing of that store is left there.
+    let mut daemon = Running::start(other());
+    assert_eq!(daemon.stdout.line(), "ready");
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait().success();
 }
