@@ -450,10 +450,7 @@ impl Tail {
 
 impl fmt::Display for Tail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.dropped > 0 {
-            write!(f, "[{} bytes before] ", self.dropped)?;
-        }
-        f.write_str(String::from_utf8_lossy(&self.bytes).trim_end())
+        f.write_str(&crate::report::tail(self.dropped, &self.bytes))
     }
 }
 

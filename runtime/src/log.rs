@@ -156,10 +156,14 @@ impl Log {
     }
 
     /// A warning that somebody should see now, since the command may not end: on standard error too, if it has to wait for the end in the
-    /// log.
+    /// log. Where the log is standard error, it does not wait.
     pub(crate) fn alert(&self, message: impl Display) {
         let waits = self.format == Format::Json && self.level == Level::Warning;
-        if waits && !self.is_standard_error() {
+        if waits && self.is_standard_error() {
+            let (text, now) = (message.to_string(), SystemTime::now());
+            return self.write(&Record::plain(Level::Warning, text, now));
+        }
+        if waits {
             io::stderr()
                 .write_all(format!("{message}\n").as_bytes())
                 .ok(); // nowhere left to say it

@@ -184,3 +184,12 @@ impl<T> Context<T> for std::io::Result<T> {
         })
     }
 }
+
+/// The end of what somebody has written, for a message, and how much is missing of it.
+pub(crate) fn tail(dropped: usize, end: &[u8]) -> String {
+    let text = String::from_utf8_lossy(end);
+    match dropped {
+        0 => text.trim_end().to_owned(),
+        dropped => format!("[{dropped} bytes before] {}", text.trim_end()),
+    }
+}

@@ -29,10 +29,10 @@ use crate::sys::{Errno, Result, fs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// How many bytes of text a failure carries: the end of a hook's output, or the kernel's message about a mount option.
-pub(crate) const TEXT: usize = 456;
+pub(crate) const TEXT: usize = RECORD - 56;
 
-/// The size of a record; less than PIPE_BUF, so that it goes through the fifo whole.
-pub(crate) const RECORD: usize = 512;
+/// The size of a record; no more than PIPE_BUF, so that it goes through the fifo whole.
+pub(crate) const RECORD: usize = 4096;
 
 /// What init tells the parent.
 #[derive(Debug)]

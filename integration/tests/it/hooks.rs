@@ -597,6 +597,33 @@ fn the_failure_is_told_in_the_words_that_engines_know() {
         .says("path: /bin/probe");
 }
 
+/// What led to a failure is at the end, and more than a line of it.
+#[test]
+fn the_end_of_a_hooks_outputs_is_told_and_what_is_missing() {
+    require!(containers, busybox);
+    beyond!(
+        the_end_of_a_hooks_outputs_is_told_and_what_is_missing,
+        [
+            runc("tells all of it, whatever it takes"),
+            crun("says only that a hook failed")
+        ]
+    );
+    let program = integration::place::busybox().unwrap();
+    for kind in ["createRuntime", "createContainer"] {
+        for (count, first) in [(40, "line 1 of what went wrong"), (4000, "bytes before]")] {
+            let mut bundle = Bundle::new();
+            let script = format!("seq {count} | sed 's/.*/line & of what went wrong/' >&2; exit 1");
+            let hook = json!({ "path": program, "args": ["busybox", "sh", "-c", script] });
+            bundle.config.push(&format!("/hooks/{kind}"), hook);
+            let failed = bundle.create_fails().failure();
+            failed
+                .says(&format!("line {count} of what went wrong, path: "))
+                .says("stdout: , stderr: ")
+                .says(first);
+        }
+    }
+}
+
 #[test]
 fn output_of_all_hooks_goes_to_the_files_of_cruns_annotations() {
     require!(containers);
@@ -664,6 +691,14 @@ fn a_hook_that_takes_long_is_warned_of() {
     }
     let started = container.start().success();
     started.says("startContainer hook #0 (/bin/probe) is still running and has no timeout");
+    // Who reads the log as it comes does not wait for the end either.
+    failing(&mut bundle, "createRuntime");
+    let runtime = bundle.runtime.clone();
+    bundle.runtime = runtime.with(&["--log-format", "json"]);
+    let failed = bundle.create_fails().failure();
+    let first = failed.stderr.lines().next().unwrap();
+    assert!(first.contains(r#""level":"warning""#), "{failed}");
+    bundle.runtime = runtime;
     bundle
         .config
         .set("/annotations/dev.caisson.hook-warn-after", "soon");

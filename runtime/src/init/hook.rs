@@ -102,25 +102,32 @@ impl Output {
         Output {
             pipe,
             drained: false,
-            tail: Tail {
-                bytes: [0; HALF],
-                length: 0,
-            },
+            tail: Tail::NONE,
         }
     }
 }
 
-/// Half of the text that a failure carries, less the byte between the two outputs.
-const HALF: usize = (TEXT - 1) / 2;
+/// Half of the text that a failure carries, less what else is in it: see [`with_tails`].
+const HALF: usize = (TEXT - 9) / 2;
 
 /// The last bytes of an output.
 struct Tail {
     bytes: [u8; HALF],
     length: usize,
+    /// How many came before these.
+    dropped: u32,
 }
 
 impl Tail {
+    const NONE: Self = Tail {
+        bytes: [0; HALF],
+        length: 0,
+        dropped: 0,
+    };
+
     fn push(&mut self, data: &[u8]) {
+        let excess = (self.length + data.len()).saturating_sub(HALF);
+        self.dropped = self.dropped.saturating_add(excess as u32);
         let data = &data[data.len().saturating_sub(HALF)..];
         let keep = self.length.min(HALF - data.len());
         self.bytes.copy_within(self.length - keep..self.length, 0);
@@ -246,7 +253,7 @@ fn judge(exit: Exit, outputs: &[Output; 2]) -> Done {
     }
 }
 
-/// Both outputs' ends, with a NUL between them.
+/// How much is missing of each output, and their ends with a NUL between them.
 fn with_tails(op: Op, detail: i32, [stdout, stderr]: &[Output; 2]) -> Fail {
     let mut fail = Fail {
         op,
@@ -254,9 +261,15 @@ fn with_tails(op: Op, detail: i32, [stdout, stderr]: &[Output; 2]) -> Fail {
         ..Fail::from(Errno::UnknownErrno)
     };
     let (out, err) = (&stdout.tail, &stderr.tail);
-    fail.text[..out.length].copy_from_slice(&out.bytes[..out.length]);
-    fail.text_len = out.length + 1 + err.length;
-    fail.text[out.length + 1..fail.text_len].copy_from_slice(&err.bytes[..err.length]);
+    let mut add = |part: &[u8]| {
+        fail.text[fail.text_len..][..part.len()].copy_from_slice(part);
+        fail.text_len += part.len();
+    };
+    add(&out.dropped.to_ne_bytes());
+    add(&err.dropped.to_ne_bytes());
+    add(&out.bytes[..out.length]);
+    add(&[0]);
+    add(&err.bytes[..err.length]);
     fail
 }
 
@@ -270,15 +283,14 @@ mod tests {
 
     #[test]
     fn the_tail_keeps_the_last_bytes() {
-        let mut tail = Tail {
-            bytes: [0; HALF],
-            length: 0,
-        };
+        let mut tail = Tail::NONE;
         tail.push(&[b'a'; HALF]);
+        assert_eq!((tail.length, tail.dropped), (HALF, 0));
         tail.push(b"end");
-        assert_eq!(tail.length, HALF);
+        assert_eq!((tail.length, tail.dropped), (HALF, 3));
         assert!(tail.bytes.ends_with(b"aend"));
         tail.push(&[b'x'; 3 * HALF]);
         assert!(tail.bytes.iter().all(|b| *b == b'x'));
+        assert_eq!(tail.dropped as usize, 3 + 3 * HALF);
     }
 }

@@ -4,7 +4,7 @@
 
 use super::birth::clone_error;
 use crate::plan::{Op, Step, process};
-use crate::report::{Error, Kind};
+use crate::report::{Error, Kind, tail};
 use crate::sync::{Failure, STAGE};
 use crate::sys::Errno;
 use crate::sys::signal::meaning;
@@ -38,6 +38,10 @@ pub(super) fn failed(failure: &Failure, steps: &[Step], program: &str) -> Error 
                 // What setuid(2) and setgroups(2) say of an id that has no mapping.
                 (Step::Ids { .. } | Step::Groups(_), Errno::EINVAL) => {
                     " (not mapped in the container's user namespace)"
+                }
+                (Step::Scheduler(attr), Errno::EPERM) if attr.policy == DEADLINE => {
+                    // The first words are runc's.
+                    " (process scheduler can't be used together with AllowedCPUs: SCHED_DEADLINE takes CAP_SYS_NICE and every CPU)"
                 }
                 // What overlayfs says; before 6.5, of all layers in one string, when it is mounted.
                 (Step::Root(_), Errno::ELOOP)
@@ -85,6 +89,9 @@ fn stage_error(op: Op, detail: i32, errno: Errno) -> Error {
     }
 }
 
+/// SCHED_DEADLINE's number.
+const DEADLINE: u32 = 6;
+
 /// What runc says in front of whatever fails in its init. People search for these words.
 const IN_INIT: &str = "unable to start container process: error during container init";
 
@@ -110,16 +117,20 @@ pub(crate) fn hook_error(kind: &str, index: usize, path: &str, failure: &Failure
         }
         op => return Error::os(with_op(story, op), Errno::from_raw(failure.errno)),
     };
-    let text = failure.text();
-    let (stdout, stderr) = text.split_once('\0').unwrap_or((&text, ""));
-    Error::new(
-        Kind::System,
-        format!(
-            "{story}: {how}, stdout: {}, stderr: {}, path: {path}",
-            stdout.trim_end(),
-            stderr.trim_end()
-        ),
-    )
+    let [stdout, stderr] = ends(&failure.text[..failure.text_len as usize]);
+    let story = format!("{story}: {how}, stdout: {stdout}, stderr: {stderr}, path: {path}");
+    Error::new(Kind::System, story)
+}
+
+/// The ends of a hook's outputs, from what init says of them.
+fn ends(text: &[u8]) -> [String; 2] {
+    let (dropped, text) = text.split_at_checked(8).unwrap_or((&[0; 8], b""));
+    let mut ends = text.splitn(2, |byte| *byte == 0);
+    let mut dropped = dropped.as_chunks::<4>().0.iter();
+    std::array::from_fn(|_| {
+        let dropped = dropped.next().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+        tail(dropped as usize, ends.next().unwrap_or_default())
+    })
 }
 
 /// The warning of a hook that takes long.
