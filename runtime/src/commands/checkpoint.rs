@@ -41,6 +41,12 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Checkpoint) -> Result<()
     if request.leave_running || request.pre_dump {
         return Ok(());
     }
+    // CRIU has waited for the ends of all, unless its own configuration says to leave them.
+    if context.status(&directory, &state)? != Status::Stopped {
+        let text = "unable to destroy container: container still running";
+        context.log.warn(text);
+        return Ok(());
+    }
     // It is saved, and its processes are gone: what is left of it is not worth to fail for.
     let spec = directory.config().and_then(|text| spec::parse(&text));
     let spec = spec.map(|parsed| parsed.value).ok();
