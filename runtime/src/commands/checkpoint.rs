@@ -190,6 +190,7 @@ impl Job<'_> {
         message.switch(opts::LEAVE_RUNNING, request.leave_running);
         message.switch(opts::TCP_SKIP_IN_FLIGHT, request.tcp_skip_in_flight);
         message.switch(opts::LINK_REMAP, request.link_remap);
+        message.switch(opts::ORPHAN_PTS_MASTER, true);
         // Otherwise CRIU stops them one by one, by ptrace(2).
         if let Some(freezer) = self.freezer.filter(|_| criu.is_at_least(31400)) {
             message.text(opts::FREEZE_CGROUP, freezer.as_os_str().as_bytes());
