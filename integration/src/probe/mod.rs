@@ -5,7 +5,7 @@
 //! | `report [QUESTION...]` | prints one JSON object, [`crate::seen::Seen`]; questions are `sysctl=`, `stat=`, `ls=`, `cat=`, `try=` |
 //! | `note FILE LABEL [exit CODE]` | appends one JSON line to FILE: label, standard input, report. For hooks |
 //! | `pause [CODE]` | prints `ready`, then every signal it gets as `signal N`; TERM ends it with CODE (0) |
-//! | `count` | prints `ready`, then how many USR1 it has got, for each of them; TERM ends it |
+//! | `count [BY...]` | prints `ready`, then how many USR1 it has got, for each of them; TERM ends it. By way of what: see `count` |
 //! | `notify TEXT` | sends this to NOTIFY_SOCKET, then pauses; `notify-and-exit` ends instead |
 //! | `exit CODE`, `signal-self N`, `echo WORD...`, `cat [FILE]`, `complain WORD...` | as named; `complain` writes to standard error |
 //! | `write-file FILE BYTES` | writes that many bytes to FILE and syncs it |
@@ -34,6 +34,7 @@
 mod attack;
 mod attempt;
 mod become_user;
+mod count;
 mod load;
 mod report;
 
@@ -43,7 +44,6 @@ use nix::sys::signal::{SigSet, Signal};
 use serde_json::json;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -75,8 +75,7 @@ fn run(args: &[&str]) -> io::Result<ExitCode> {
         ["pause"] => return pause(0),
         ["pause", code] => return pause(number(code)? as u8),
         [] => {}
-        ["count"] => return count(Ok),
-        ["count-by-network", lock] => return count_by_network(lock),
+        ["count", by @ ..] => return count::count(by),
         ["notify", text] => {
             notify(text)?;
             return pause(0);
@@ -167,41 +166,6 @@ fn pause(code: u8) -> io::Result<ExitCode> {
             signal => say(&format!("signal {}", signal as i32))?,
         }
     }
-}
-
-/// The number is nowhere but in its memory.
-/// Tells a number for each SIGUSR1. `by` is the way that it takes.
-fn count(mut by: impl FnMut(String) -> io::Result<String>) -> io::Result<ExitCode> {
-    let all = SigSet::all();
-    all.thread_block()?;
-    say("ready")?;
-    let mut number = 0u64;
-    loop {
-        match all.wait()? {
-            Signal::SIGTERM => return Ok(ExitCode::SUCCESS),
-            Signal::SIGUSR1 => {
-                number += 1;
-                say(&by(format!("count {number}"))?)?;
-            }
-            _ => {}
-        }
-    }
-}
-
-/// By a connection to itself, while it holds a lock.
-fn count_by_network(lock: &str) -> io::Result<ExitCode> {
-    let lock = File::create_new(lock)?;
-    lock.lock()?;
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let mut here = TcpStream::connect(listener.local_addr()?)?;
-    let (mut there, _) = listener.accept()?;
-    drop(listener);
-    count(|text| {
-        here.write_all(text.as_bytes())?;
-        let mut arrived = vec![0; text.len()];
-        there.read_exact(&mut arrived)?;
-        Ok(String::from_utf8_lossy(&arrived).into_owned())
-    })
 }
 
 fn note(file: &str, label: &str) -> io::Result<()> {

@@ -141,10 +141,7 @@ fn the_restored_container_is_in_the_cgroup_that_the_config_names() {
 
     let other = format!("{id}-other");
     bundle.config.set("/linux/cgroupsPath", format!("/{other}"));
-    bundle.save();
-    let flags = [ignore, "--image-path", &images];
-    let runtime = bundle.runtime.clone();
-    let mut restored = Container::restore(&runtime, &bundle.path(), &flags, &id).unwrap();
+    let mut restored = restore_with(&bundle, &[ignore, "--image-path", &images], &id);
     assert!(restored.cgroup().ends_with(&other));
     assert!(!former.exists(), "{former:?}");
     counts(&mut restored, 1..=1);
@@ -521,7 +518,7 @@ fn what_is_connected_and_locked_is_so_again() {
     );
     let mut bundle = counter();
     bundle.config.set("/root/readonly", false);
-    bundle.config.probe(&["count-by-network", "/lock"]);
+    bundle.config.probe(&["count", "by-network", "/lock"]);
     let mut container = running(&mut bundle);
     counts(&mut container, 1..=2);
     let images = images(&bundle, "images");
@@ -534,14 +531,13 @@ fn what_is_connected_and_locked_is_so_again() {
     }
     container.checkpoint_away(&flags);
 
-    let made = Container::restore(&bundle.runtime, &bundle.path(), &flags, &id);
-    let mut restored = made.unwrap();
+    let mut restored = restore_with(&bundle, &flags, &id);
     counts(&mut restored, 3..=4);
     let lock = fs::File::open(bundle.rootfs().join("lock")).unwrap();
     assert!(matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)));
 }
 
-fn counter() -> Bundle {
+pub(crate) fn counter() -> Bundle {
     let mut bundle = Bundle::new();
     bundle.runtime = bundle.runtime.with_criu();
     bundle.config.probe(&["count"]);
@@ -549,7 +545,7 @@ fn counter() -> Bundle {
 }
 
 #[track_caller]
-fn running(bundle: &mut Bundle) -> Container {
+pub(crate) fn running(bundle: &mut Bundle) -> Container {
     let mut container = bundle.create();
     container.start().success();
     assert_eq!(container.stdout.line(), "ready");
@@ -557,20 +553,24 @@ fn running(bundle: &mut Bundle) -> Container {
 }
 
 #[track_caller]
-fn restore(bundle: &Bundle, images: &str, id: &str) -> Container {
+pub(crate) fn restore(bundle: &Bundle, images: &str, id: &str) -> Container {
+    restore_with(bundle, &["--image-path", images], id)
+}
+
+#[track_caller]
+pub(crate) fn restore_with(bundle: &Bundle, flags: &[&str], id: &str) -> Container {
     bundle.save();
-    let flags = ["--image-path", images];
-    Container::restore(&bundle.runtime, &bundle.path(), &flags, id)
+    Container::restore(&bundle.runtime, &bundle.path(), flags, id)
         .unwrap_or_else(|finished| panic!("should have succeeded: {finished}"))
 }
 
-fn images(bundle: &Bundle, name: &str) -> String {
+pub(crate) fn images(bundle: &Bundle, name: &str) -> String {
     bundle.scratch.name(name)
 }
 
 /// Has it count, which says that its memory is what it was.
 #[track_caller]
-fn counts(container: &mut Container, numbers: std::ops::RangeInclusive<u64>) {
+pub(crate) fn counts(container: &mut Container, numbers: std::ops::RangeInclusive<u64>) {
     for number in numbers {
         kill(Pid::from_raw(container.pid), Signal::SIGUSR1).unwrap();
         assert_eq!(container.stdout.line(), format!("count {number}"));

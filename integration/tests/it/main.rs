@@ -20,6 +20,7 @@ mod binds;
 mod cgroup;
 mod check;
 mod checkpoint;
+mod checkpoint_flags;
 mod concurrency;
 mod console;
 mod crash;

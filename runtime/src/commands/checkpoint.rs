@@ -41,6 +41,12 @@ pub(super) fn run(context: &Context<'_>, request: &cli::Checkpoint) -> Result<()
     if request.leave_running || request.pre_dump {
         return Ok(());
     }
+    // CRIU has waited for the ends of all, unless its own configuration says to leave them.
+    if context.status(&directory, &state)? != Status::Stopped {
+        let text = "unable to destroy container: container still running";
+        context.log.warn(text);
+        return Ok(());
+    }
     // It is saved, and its processes are gone: what is left of it is not worth to fail for.
     let spec = directory.config().and_then(|text| spec::parse(&text));
     let spec = spec.map(|parsed| parsed.value).ok();
@@ -184,6 +190,7 @@ impl Job<'_> {
         message.switch(opts::LEAVE_RUNNING, request.leave_running);
         message.switch(opts::TCP_SKIP_IN_FLIGHT, request.tcp_skip_in_flight);
         message.switch(opts::LINK_REMAP, request.link_remap);
+        message.switch(opts::ORPHAN_PTS_MASTER, true);
         // Otherwise CRIU stops them one by one, by ptrace(2).
         if let Some(freezer) = self.freezer.filter(|_| criu.is_at_least(31400)) {
             message.text(opts::FREEZE_CGROUP, freezer.as_os_str().as_bytes());

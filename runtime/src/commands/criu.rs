@@ -220,7 +220,6 @@ pub(super) fn options(request: &Images, directories: &Directories, state: &State
     message.switch(opts::FILE_LOCKS, request.file_locks);
     message.switch(opts::AUTO_DEDUP, request.auto_dedup);
     message.switch(opts::LAZY_PAGES, request.lazy_pages);
-    message.switch(opts::ORPHAN_PTS_MASTER, true);
     // The devices and addresses of a network namespace are the business of whoever has set them up.
     message.number(opts::EMPTY_NS, libc::CLONE_NEWNET.into());
     if let Some(file) = config_file(state) {

@@ -139,7 +139,8 @@ pub(crate) fn run() -> Result<String> {
         "annotations": {
             "dev.caisson.commit": env!("COMMIT"),
             "dev.caisson.version": env!("CARGO_PKG_VERSION"),
-            "org.opencontainers.runc.checkpoint.enabled": "false",
+            // Whatever the host has, as runc says it: this document is about the runtime.
+            "org.opencontainers.runc.checkpoint.enabled": "true",
         },
         "potentiallyUnsafeConfigAnnotations": UNSAFE_ANNOTATIONS,
     });
@@ -192,6 +193,9 @@ mod tests {
             .as_ref()
             .unwrap();
         assert_eq!(namespaces.len(), 8);
+        let annotations = features.annotations().as_ref().unwrap();
+        let checkpoint = &annotations["org.opencontainers.runc.checkpoint.enabled"];
+        assert_eq!(checkpoint, "true");
         assert!(text.starts_with("{\n    \"annotations\": {\n") && text.ends_with("}\n"));
     }
 

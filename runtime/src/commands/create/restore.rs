@@ -190,6 +190,11 @@ impl Job<'_> {
         message.switch(opts::EVASIVE_DEVICES, true);
         message.switch(opts::RST_SIBLING, true);
         message.switch(opts::TCP_CLOSE, request.tcp_close);
+        // Otherwise the terminal was the caller's, of whose file system CRIU knows nothing: this command's takes its place.
+        let process = spec.process().as_ref();
+        let own_terminal = process.and_then(|process| process.terminal()) == Some(true);
+        let orphan = own_terminal || !request.images.shell_job;
+        message.switch(opts::ORPHAN_PTS_MASTER, orphan);
         let labels = [
             ("lsm-profile", opts::LSM_PROFILE, &request.lsm_profile),
             (
