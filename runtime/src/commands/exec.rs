@@ -76,7 +76,7 @@ fn exec_in(
             namespaces: state.namespaces,
             init: state.pid().unwrap_or_default(),
             new_keyring: !state.no_new_keyring,
-            keep_groups: plan::keeps_groups(state.annotations.get(plan::KEEP_GROUPS)),
+            keep_groups: plan::is_on(state.annotations.get(plan::KEEP_GROUPS)),
             preserved_fds: request.preserve_fds,
             detached: request.detach,
             landlock: plan::landlock::parse(state.annotations.get(plan::landlock::ANNOTATION))?,
