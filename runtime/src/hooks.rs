@@ -49,8 +49,8 @@ impl fmt::Display for Kind {
 
 /// How hooks are run.
 pub(crate) struct Manner<'a> {
-    /// Their working directory; None: the runtime's own.
-    pub(crate) dir: Option<&'a Path>,
+    /// Their working directory.
+    pub(crate) dir: &'a Path,
     /// Where standard output and standard error go; None: the end of each is kept for the error.
     pub(crate) outputs: [Option<HookOutput>; 2],
     /// How long a hook without a timeout may run before `warn` is told.
@@ -199,9 +199,7 @@ fn command(hook: &Hook, manner: &Manner<'_>) -> Result<Command> {
             .flatten()
             .filter_map(|entry| entry.split_once('=')),
     );
-    if let Some(dir) = manner.dir {
-        command.current_dir(dir);
-    }
+    command.current_dir(manner.dir);
     // In the foreground our signals are blocked, to be forwarded; a hook must not start so.
     sys::signal::unblock_in_child(&mut command);
     let stream = |output: &Option<HookOutput>| match output {
@@ -475,7 +473,7 @@ mod tests {
 
     fn manner() -> Manner<'static> {
         Manner {
-            dir: None,
+            dir: Path::new("."),
             outputs: [None, None],
             warn_after: None,
             warn: &|_| {},
@@ -484,10 +482,7 @@ mod tests {
     }
 
     fn manner_in(dir: &Path) -> Manner<'_> {
-        Manner {
-            dir: Some(dir),
-            ..manner()
-        }
+        Manner { dir, ..manner() }
     }
 
     fn failure(hook: &Hook, state: &[u8]) -> String {

@@ -273,6 +273,32 @@ fn exec_sends_its_terminal_to_the_console_socket() {
 }
 
 #[test]
+fn the_terminal_of_exec_has_the_configured_size() {
+    require!(containers);
+    beyond!(
+        the_terminal_of_exec_has_the_configured_size,
+        [crun(
+            "ignores the configured process unless a process file is given"
+        )]
+    );
+    let mut bundle = Bundle::new();
+    bundle.config.set(
+        "/process/consoleSize",
+        json!({ "height": 33, "width": 111 }),
+    );
+    let container = bundle.pause();
+    let socket = socket(&bundle);
+    let flags = ["--tty", "--console-socket", socket.path.to_str().unwrap()];
+    container.exec_detached(&flags, &["/bin/probe", "report"]);
+    let (_, mut terminal) = socket.receive();
+    let seen = report(&mut terminal);
+    assert_eq!(
+        (seen.terminals[&0].rows, seen.terminals[&0].columns),
+        (33, 111)
+    );
+}
+
+#[test]
 fn exec_of_a_process_file_with_a_terminal_runs_in_the_foreground() {
     require!(containers);
     beyond!(

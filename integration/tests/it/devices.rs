@@ -81,6 +81,7 @@ fn configured_devices_are_made() {
         { "path": "/dev/deep/er/node", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666 },
         { "path": "/dev/fifo", "type": "p", "fileMode": 0o622, "uid": 0, "gid": 0 },
         { "path": "/dev/unbuffered", "type": "u", "major": 1, "minor": 5, "fileMode": 0o666 },
+        { "path": "/dev/set-id", "type": "c", "major": 1, "minor": 3, "fileMode": 0o7751 },
     ]));
     let seen = bundle.report(&[
         "stat=/dev/fuse",
@@ -88,6 +89,7 @@ fn configured_devices_are_made() {
         "stat=/dev/deep/er/node",
         "stat=/dev/fifo",
         "stat=/dev/unbuffered",
+        "stat=/dev/set-id",
     ]);
     let fuse = seen.stat("/dev/fuse");
     assert_eq!(
@@ -111,6 +113,7 @@ fn configured_devices_are_made() {
         ),
         (Kind::CharDevice, (1, 5))
     );
+    assert_eq!(seen.stat("/dev/set-id").mode, 0o1751);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use integration::place::{give, write};
 use integration::{Bundle, Config, Container, beyond, host, require};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -255,6 +256,46 @@ fn exec_adds_capabilities() {
     assert!(caps.inheritable.is_empty(), "{:?}", caps.inheritable);
 }
 
+/// CVE-2022-29162: whatever the container has, what is added is not inheritable, so that the kernel does not raise it as ambient.
+#[test]
+fn exec_adds_no_inheritable_capabilities() {
+    require!(containers);
+    beyond!(
+        exec_adds_no_inheritable_capabilities,
+        [crun(
+            "ignores the configured process unless a process file is given"
+        )]
+    );
+    let sets = [
+        "bounding",
+        "effective",
+        "permitted",
+        "inheritable",
+        "ambient",
+    ];
+    let mut bundle = Bundle::new();
+    bundle
+        .config
+        .set("/process/user/uid", 1000)
+        .capabilities(&sets, &["CAP_KILL"]);
+    let container = bundle.pause();
+    let flags = ["--cap", "CAP_NET_RAW"];
+    let finished = container
+        .exec(&flags, &["/bin/probe", "report"])
+        .says("can't raise ambient capability CAP_NET_RAW: ");
+    let caps = integration::bundle::seen(&finished).caps;
+    assert!(caps.bounding.contains("CAP_NET_RAW"));
+    let kill = BTreeSet::from(["CAP_KILL".to_owned()]);
+    for set in [
+        &caps.inheritable,
+        &caps.permitted,
+        &caps.effective,
+        &caps.ambient,
+    ] {
+        assert_eq!(**set, kill);
+    }
+}
+
 /// As in a config: engines built for a newer kernel name capabilities that this one does not have.
 #[test]
 fn exec_leaves_out_capabilities_that_nobody_knows() {
@@ -369,6 +410,30 @@ fn a_process_file_without_capabilities_gives_the_containers() {
         "{:?}",
         seen.caps
     );
+}
+
+#[test]
+fn a_process_file_without_limits_has_the_callers() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    let limit = |kind: &str| json!({ "type": kind, "soft": 50, "hard": 60 });
+    bundle
+        .config
+        .push("/process/rlimits", limit("RLIMIT_SIGPENDING"));
+    let container = bundle.pause();
+    let mut process =
+        json!({ "user": {}, "args": ["/bin/probe", "report"], "cwd": "/", "env": [] });
+    let own = getrlimit(Resource::RLIMIT_SIGPENDING).unwrap();
+    for rlimits in [Value::Null, json!([]), json!([limit("RLIMIT_CORE")])] {
+        process["rlimits"] = rlimits;
+        let finished = exec_process(&container, &bundle, &process).success();
+        let seen = integration::bundle::seen(&finished);
+        assert_eq!(
+            *seen.rlimits["RLIMIT_SIGPENDING"],
+            [own.0, own.1],
+            "{process}"
+        );
+    }
 }
 
 #[test]

@@ -263,6 +263,49 @@ fn hooks_run_in_their_namespaces() {
 }
 
 #[test]
+fn hooks_of_the_host_run_in_the_bundle() {
+    require!(containers);
+    beyond!(
+        hooks_of_the_host_run_in_the_bundle,
+        [runc("runs poststop hooks where it was called")]
+    );
+    let mut bundle = with_notes();
+    let kinds = ["prestart", "createRuntime", "poststart", "poststop"];
+    for kind in kinds {
+        hook(&mut bundle, kind, &[]);
+    }
+    bundle.config.probe(&["pause"]);
+    let mut container = bundle.create();
+    container.start().success();
+    container.delete_by_force().success();
+    let place = bundle.path().display().to_string();
+    let seen: Vec<_> = notes(&bundle)
+        .into_iter()
+        .map(|note| (note.label, (*note.seen.cwd).clone()))
+        .collect();
+    assert_eq!(seen, kinds.map(|kind| (kind.to_owned(), place.clone())));
+}
+
+#[test]
+fn poststop_hooks_run_even_without_their_bundle() {
+    require!(containers);
+    beyond!(
+        poststop_hooks_run_even_without_their_bundle,
+        [
+            runc("runs them where it was called"),
+            crun("runs none then")
+        ]
+    );
+    let mut bundle = with_notes();
+    hook(&mut bundle, "poststop", &[]);
+    let mut container = bundle.create();
+    fs::remove_file(bundle.path().join("config.json")).unwrap();
+    fs::rename(bundle.path(), bundle.scratch.path().join("elsewhere")).unwrap();
+    container.delete_by_force().success();
+    assert_eq!(*notes(&bundle)[0].seen.cwd, "/");
+}
+
+#[test]
 fn create_container_hooks_run_before_the_root_changes() {
     require!(containers);
     let mut bundle = with_notes();

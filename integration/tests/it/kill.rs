@@ -18,6 +18,7 @@ fn kill_takes_names_with_and_without_sig_in_any_case_and_numbers() {
         ("usr1", 10),
         ("sigusr2", 12),
         ("1", 1),
+        ("+10", 10),
         ("34", 34),
     ] {
         container.kill(name).success();

@@ -248,7 +248,7 @@ fn a_delegated_group_has_a_name() {
         ]
     );
     let mut bundle = Bundle::new();
-    for name in ["/", ".", "../.."] {
+    for name in ["/", ".", "../..", "../own", "own/../other"] {
         bundle
             .config
             .set("/annotations", json!({ "run.oci.delegate-cgroup": name }));

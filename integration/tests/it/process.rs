@@ -23,6 +23,33 @@ fn user_and_groups_are_as_configured() {
     assert_eq!(*seen.groups, [5, 1001, 2000]);
 }
 
+/// To what is written in Go, null in a list or a map is the empty value of its type.
+#[test]
+fn null_is_an_empty_value() {
+    require!(containers);
+    beyond!(null_is_an_empty_value, [crun("refuses some of them")]);
+    let mut bundle = Bundle::new();
+    let user = json!({ "uid": 1000, "gid": null, "additionalGids": [null, 5] });
+    bundle
+        .config
+        .set("/process/user", user)
+        .set("/annotations", json!({ "org.example.empty": null }))
+        .push(
+            "/mounts",
+            json!({ "destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": [null] }),
+        )
+        .push(
+            "/hooks/createRuntime",
+            json!({ "path": "/bin/true", "env": [null], "timeout": null }),
+        );
+    let seen = bundle.report(&[]);
+    assert_eq!((seen.uid, seen.gid), ([1000; 3], [0; 3]));
+    assert_eq!(*seen.groups, [0, 5]);
+    let container = bundle.pause();
+    let annotations = &container.state()["annotations"];
+    assert_eq!(annotations["org.example.empty"], "");
+}
+
 #[test]
 fn without_additional_groups_there_are_none() {
     require!(containers);

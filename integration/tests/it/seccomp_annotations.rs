@@ -56,11 +56,16 @@ fn a_name_that_nobody_knows_is_an_error_if_the_annotation_says_so() {
         .set("/linux/seccomp", refusing("abracadabra", libc::EXDEV))
         .probe(&["exit", "0"]);
     bundle.run().success();
-    bundle.config.set(
-        "/annotations",
-        json!({ "run.oci.seccomp_fail_unknown_syscall": "1" }),
-    );
-    bundle.create_fails().failure().says("abracadabra");
+    let mut annotate = |value| {
+        let annotations = json!({ "run.oci.seccomp_fail_unknown_syscall": value });
+        bundle.config.set("/annotations", annotations);
+        bundle.save();
+        bundle.run()
+    };
+    annotate("0").success();
+    for on in ["1", "true", ""] {
+        annotate(on).failure().says("abracadabra");
+    }
 }
 
 #[test]

@@ -500,6 +500,20 @@ fn updates_at_the_same_time_come_one_after_the_other() {
 }
 
 #[test]
+fn a_document_of_nothing_changes_nothing() {
+    require!(containers);
+    beyond!(
+        a_document_of_nothing_changes_nothing,
+        [crun("refuses null")]
+    );
+    let mut bundle = Bundle::new();
+    let container = bundle.pause();
+    for nothing in [Value::Null, json!({}), json!({ "unified": Value::Null })] {
+        document(&container, &nothing).success();
+    }
+}
+
+#[test]
 fn a_memory_limit_that_would_kill_is_refused_and_changes_nothing() {
     require!(containers, controller("memory"), controller("pids"));
     beyond!(

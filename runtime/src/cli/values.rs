@@ -37,7 +37,8 @@ impl FromStr for Signal {
         if text.is_empty() {
             return Ok(Signal::TERM);
         }
-        if let Some(number) = decimal(text) {
+        // runc reads numbers as Go does.
+        if let Some(number) = decimal(text.strip_prefix('+').unwrap_or(text)) {
             return i32::try_from(number)
                 .ok()
                 .filter(|n| *n <= RTMAX)
@@ -277,6 +278,7 @@ mod tests {
             ("POLL", 29),
             ("SIGWINCH", 28),
             ("SIGRTMIN+3", 37),
+            ("+9", 9),
             ("rtmin", 34),
             ("RTMAX", 64),
             ("SIGRTMAX-1", 63),
@@ -295,7 +297,9 @@ mod tests {
             "SIG",
             "65",
             "-9",
-            "+9",
+            "+",
+            "++9",
+            "+-9",
             "9x",
             "RTMIN+31",
             "RTMIN-1",

@@ -193,9 +193,9 @@ pub(super) fn run_poststop(context: &Context<'_>, spec: &Spec, state: &State) {
     let run = || {
         let text = hook_state(state, Status::Stopped, None)?;
         // They run in any case: they take down what create has set up.
-        let manner = hook_manner(&state.annotations, None, &warn).or_else(|error| {
+        let manner = hook_manner(&state.annotations, &state.bundle, &warn).or_else(|error| {
             context.log.warn(format!("{error}, ignoring"));
-            hook_manner(&BTreeMap::new(), None, &warn)
+            hook_manner(&BTreeMap::new(), &state.bundle, &warn)
         })?;
         Ok(crate::hooks::run_poststop(hooks, &text, &manner))
     };

@@ -76,7 +76,7 @@ fn exec_in(
             namespaces: state.namespaces,
             init: state.pid().unwrap_or_default(),
             new_keyring: !state.no_new_keyring,
-            keep_groups: plan::keeps_groups(state.annotations.get(plan::KEEP_GROUPS)),
+            keep_groups: plan::is_on(state.annotations.get(plan::KEEP_GROUPS)),
             preserved_fds: request.preserve_fds,
             detached: request.detach,
             landlock: plan::landlock::parse(state.annotations.get(plan::landlock::ANNOTATION))?,
@@ -191,7 +191,8 @@ fn process(context: &Context<'_>, request: &cli::Exec, config: &Spec) -> Result<
     }
 }
 
-/// A process document without these fields has the container's, as with runc. Not so noNewPrivileges: what is written in Go leaves out a `false`.
+/// A process document without these fields has the container's, as with runc. Not so noNewPrivileges: what is written in Go leaves out a `false`;
+/// nor the rlimits, which are the caller's then.
 fn inherit(mut process: Process, own: &Process) -> Process {
     let empty = |text: &Option<String>| text.as_deref().is_none_or(str::is_empty);
     if process.capabilities().is_none() {
@@ -202,9 +203,6 @@ fn inherit(mut process: Process, own: &Process) -> Process {
     }
     if empty(process.selinux_label()) {
         process.set_selinux_label(own.selinux_label().clone());
-    }
-    if process.rlimits().as_ref().is_none_or(Vec::is_empty) {
-        process.set_rlimits(own.rlimits().clone());
     }
     if process.user().umask().is_none() {
         let mut user = process.user().clone();
@@ -229,7 +227,6 @@ fn inherit(mut process: Process, own: &Process) -> Process {
 fn change(mut process: Process, changes: &ProcessChanges, context: &Context<'_>) -> Process {
     process.set_args(Some(changes.args.clone()));
     process.set_terminal(Some(changes.terminal));
-    process.set_console_size(None);
     if let Some(cwd) = &changes.cwd {
         process.set_cwd(cwd.into());
     }
@@ -272,7 +269,10 @@ fn change(mut process: Process, changes: &ProcessChanges, context: &Context<'_>)
     process
 }
 
-/// Adds to the bounding, effective and permitted set; to the ambient one only if the container has one.
+/// Adds to the bounding, effective and permitted set, and to the ambient one if the container has inheritable capabilities. Not to the
+/// inheritable set: programs with inheritable file capabilities would get it from there (CVE-2022-29162). The kernel raises as ambient only what
+/// is inheritable, so another user than root gets the capability only if the container's inheritable set has it; otherwise there is a warning,
+/// and a program with file capabilities may still have it. All that as with runc.
 fn add_capabilities(
     caps: Option<LinuxCapabilities>,
     added: impl Iterator<Item = Capability>,
@@ -292,9 +292,9 @@ fn add_capabilities(
         caps.set_bounding(bounding)
             .set_effective(effective)
             .set_permitted(permitted);
-        if caps.ambient().as_ref().is_some_and(|set| !set.is_empty()) {
-            let (ambient, inheritable) = (add(caps.ambient()), add(caps.inheritable()));
-            caps.set_ambient(ambient).set_inheritable(inheritable);
+        if caps.inheritable().is_some() {
+            let ambient = add(caps.ambient());
+            caps.set_ambient(ambient);
         }
     }
     caps

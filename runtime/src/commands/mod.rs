@@ -344,10 +344,10 @@ const HOOK_WARN_AFTER: &str = "dev.caisson.hook-warn-after";
 /// crun's annotations: files that hooks' output is appended to.
 const HOOK_OUTPUTS: [&str; 2] = ["run.oci.hooks.stdout", "run.oci.hooks.stderr"];
 
-/// How the container's hooks are run: what its annotations say of that.
+/// How the container's hooks are run: in the bundle, whoever runs them, and as the container's annotations say.
 fn hook_manner<'a>(
     annotations: &BTreeMap<String, String>,
-    dir: Option<&'a Path>,
+    bundle: &'a Path,
     warn: &'a dyn Fn(String),
 ) -> Result<crate::hooks::Manner<'a>> {
     let [stdout, stderr] = HOOK_OUTPUTS.map(|name| {
@@ -355,7 +355,12 @@ fn hook_manner<'a>(
         path.map(crate::hooks::HookOutput::open).transpose()
     });
     Ok(crate::hooks::Manner {
-        dir,
+        // The bundle may be gone by now, and what the hooks have set up must be taken down nonetheless.
+        dir: if bundle.is_dir() {
+            bundle
+        } else {
+            Path::new("/")
+        },
         outputs: [stdout?, stderr?],
         warn_after: hook_warn_after(annotations.get(HOOK_WARN_AFTER))?,
         warn,

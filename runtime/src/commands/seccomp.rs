@@ -2,6 +2,7 @@
 
 use super::{Context, state_around_pid};
 use crate::listener::Agent;
+use crate::plan;
 use crate::plan::seccomp::{self, Filter};
 use crate::report::{Context as _, Error, Kind, Result};
 use crate::state::{ContainerId, Directory, State, Status};
@@ -37,7 +38,7 @@ pub(super) fn compile(spec: &Spec) -> Result<Option<Filter>> {
     let Some(filter) = filter else {
         return Ok(None);
     };
-    if annotation(FAIL_UNKNOWN).is_some() && !filter.unknown.is_empty() {
+    if plan::is_on(annotation(FAIL_UNKNOWN)) && !filter.unknown.is_empty() {
         return Err(Error::invalid(format!(
             "seccomp: unknown system calls {}, which annotation {FAIL_UNKNOWN} forbids",
             filter.unknown.join(", ")

@@ -162,7 +162,7 @@ pub(super) fn poststart(
     let text = hook_state(state, Status::Running, Some(&pid))?;
     let warn = |text| context.log.alert(text);
     let run = || {
-        let manner = hook_manner(&state.annotations, None, &warn)?;
+        let manner = hook_manner(&state.annotations, &state.bundle, &warn)?;
         crate::hooks::run_all(HookKind::Poststart, hooks, &text, &manner)
     };
     run().inspect_err(|_| {

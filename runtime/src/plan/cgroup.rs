@@ -145,9 +145,11 @@ fn named(request: &Request<'_>, annotation: &str) -> Result<Option<String>> {
     let Some(value) = value.filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
-    match clean(Path::new(value)) {
-        path if path.is_empty() || value.contains('\0') => Err(Error::invalid(format!(
-            "{annotation} '{}' names no group",
+    let path = Path::new(value);
+    let climbs = path.components().any(|part| part == Component::ParentDir);
+    match clean(path) {
+        path if path.is_empty() || climbs || value.contains('\0') => Err(Error::invalid(format!(
+            "{annotation} '{}' names no group below the container's",
             value.escape_default()
         ))),
         path => Ok(Some(path)),

@@ -106,7 +106,7 @@ pub(crate) fn draft(spec: &Spec, mut options: Options<'_>, faults: &mut Faults) 
         landlock: faults.keep_in("annotations", landlock).flatten(),
         seccomp: options.seccomp.take(),
         ask_for_rlimits: userns,
-        keep_groups: super::keeps_groups(annotation(super::KEEP_GROUPS)),
+        keep_groups: super::is_on(annotation(super::KEEP_GROUPS)),
         detached: options.detached,
         close_from: 3 + options.preserved_fds,
         before_exec,

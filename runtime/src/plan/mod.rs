@@ -390,9 +390,9 @@ pub(crate) enum Op {
 /// crun's annotation for a process that keeps the groups of its caller (Podman's `--group-add keep-groups`).
 pub(crate) const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
-/// Whether the value of [`KEEP_GROUPS`] asks for it.
-pub(crate) fn keeps_groups(value: Option<&String>) -> bool {
-    value.is_some_and(|value| value == "1")
+/// Whether an annotation of crun's that is a switch is on: as with crun, by any value but `0`.
+pub(crate) fn is_on(value: Option<&String>) -> bool {
+    value.is_some_and(|value| value != "0")
 }
 
 /// What `linux` says of every process of the container: personality and memory policy.
@@ -468,7 +468,14 @@ pub(crate) fn hex(mask: &[u64]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{bit_mask, hex};
+    use super::{bit_mask, hex, is_on};
+
+    #[test]
+    fn a_switch_is_on_by_any_value_but_0() {
+        let is_on = |value: &str| is_on(Some(&value.to_owned()));
+        assert!(["1", "true", "", "00"].map(is_on).iter().all(|on| *on));
+        assert!(!is_on("0") && !super::is_on(None));
+    }
 
     #[test]
     fn lists_of_numbers_become_masks() {

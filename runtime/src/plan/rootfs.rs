@@ -221,7 +221,8 @@ fn listed_device(device: &LinuxDevice, path: &Path, bind: bool) -> Result<Device
     let numbered = kind != libc::S_IFIFO;
     Ok(Device {
         path: c_path(path)?,
-        mode: kind | device.file_mode().unwrap_or(0o666) & 0o7777,
+        // A set-id bit means nothing on a device; with runc and crun it goes when the owner is set.
+        mode: kind | device.file_mode().unwrap_or(0o666) & 0o1777,
         major: if numbered {
             number("major", device.major())?
         } else {

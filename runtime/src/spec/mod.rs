@@ -1,7 +1,7 @@
 //! `config.json`, `process.json` and the resources of `update` into oci-spec's types. Parses only: [`crate::plan::validate`] judges.
 //!
 //! What runc accepts, we accept: where oci-spec's types are narrower than runc's (a capability that this version does not know, a process
-//! without `user`), the document is amended and a warning says so. Amending costs a second parse, so it happens only when
+//! without `user`, a `null` in a list), the document is amended and a warning says so. Amending costs a second parse, so it happens only when
 //! the first one fails.
 
 mod field;
@@ -145,8 +145,11 @@ fn parse_amended<T: DeserializeOwned>(
         Ok(_) => None,
         Err(error) => Some(wrong(text, &error)),
     };
-    let Ok(Value::Object(mut document)) = serde_json::from_slice(text) else {
-        return Err(first.unwrap_or_else(|| Error::invalid("expected an object")));
+    let mut document = match serde_json::from_slice(text) {
+        Ok(Value::Object(document)) => document,
+        // To Go, it is a document that says nothing.
+        Ok(Value::Null) => Map::new(),
+        _ => return Err(first.unwrap_or_else(|| Error::invalid("expected an object"))),
     };
     names::respell(&mut document);
     amend(&mut document, &mut warnings)?;
@@ -397,6 +400,36 @@ mod tests {
             sizes(linux.resources().as_ref().unwrap()),
             ["1GB", "", "2MB"]
         );
+    }
+
+    #[test]
+    fn null_is_what_go_takes_it_for() {
+        let text = br#"{"ociVersion":"1.0.2","hostname":null,"annotations":{"a":null},
+            "process":{"cwd":"/","env":["A=b",null],"user":{"additionalGids":[null,5]}},
+            "mounts":[{"destination":"/x","options":[null]}],
+            "hooks":{"poststop":[{"path":"/x","env":[null],"timeout":null}]},
+            "linux":{"sysctl":{"a":null},"netDevices":{"eth0":null},
+                "resources":{"unified":{"a":null},"network":{"priorities":[null,{"name":"lo","priority":null}]}}}}"#;
+        let spec = parse(text).unwrap().value;
+        let spec = serde_json::to_value(&spec).unwrap();
+        for (pointer, value) in [
+            ("/annotations/a", serde_json::json!("")),
+            ("/process/env/1", serde_json::json!("")),
+            ("/process/user/additionalGids", serde_json::json!([0, 5])),
+            ("/mounts/0/options/0", serde_json::json!("")),
+            ("/hooks/poststop/0/env/0", serde_json::json!("")),
+            ("/linux/sysctl/a", serde_json::json!("")),
+            ("/linux/netDevices/eth0", serde_json::json!({"name":null})),
+            ("/linux/resources/unified/a", serde_json::json!("")),
+            (
+                "/linux/resources/network/priorities",
+                serde_json::json!([{"name":"","priority":0},{"name":"lo","priority":0}]),
+            ),
+        ] {
+            assert_eq!(spec.pointer(pointer), Some(&value), "{pointer}");
+        }
+        let none = parse_resources(b"null").unwrap();
+        assert_eq!(none, parse_resources(b"{}").unwrap());
     }
 
     #[test]

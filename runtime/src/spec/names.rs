@@ -5,6 +5,7 @@
 //! `pagesize`, which runc's own tests say.
 
 use super::field::string_length;
+use super::shape;
 use serde_json::{Map, Value};
 
 /// Of the parts of `config.json` that are for Linux.
@@ -211,12 +212,14 @@ fn strings(text: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
 pub(super) fn respell(document: &mut Map<String, Value>) {
     let mut others = Vec::new();
     for (name, mut value) in std::mem::take(document) {
-        // To Go, null leaves a field as it is. Where names are free it is a value, an empty one.
+        // To Go, null leaves a field as it is.
         if value.is_null() {
             continue;
         }
         let known = specified(&name);
-        if !FREE.contains(&known.unwrap_or(&name)) {
+        let spelled = known.unwrap_or(&name);
+        fill(spelled, &mut value);
+        if !FREE.contains(&spelled) {
             respell_below(&mut value);
         }
         match known {
@@ -233,6 +236,27 @@ pub(super) fn respell(document: &mut Map<String, Value>) {
 fn specified(name: &str) -> Option<&'static str> {
     let mut known = NAMES.iter().copied();
     is_other(name.as_bytes()).then(|| known.find(|known| known.eq_ignore_ascii_case(name)))?
+}
+
+/// In a list, and where names are free, null is a value to Go: the empty one of its type. An object with nothing in it is seldom one, so that in
+/// most lists of objects it stays an error.
+fn fill(name: &str, value: &mut Value) {
+    let empty = || match name {
+        "additionalGids" => Value::from(0),
+        "netDevices" | "priorities" => Value::Object(Map::new()),
+        _ if shape::is_list(name) => Value::Null,
+        _ => Value::from(""),
+    };
+    let fill = |value: &mut Value| {
+        if value.is_null() {
+            *value = empty();
+        }
+    };
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(fill),
+        Value::Object(values) if FREE.contains(&name) => values.values_mut().for_each(fill),
+        _ => {}
+    }
 }
 
 fn merge(into: &mut Value, value: Value) {

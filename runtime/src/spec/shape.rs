@@ -60,6 +60,11 @@ const LISTS: &[&[u8]] = &[
 /// Objects of objects, whose names are free.
 const MAPS: &[&[u8]] = &[b"netDevices", b"rdma"];
 
+/// Whether a list of this name is one of objects, and never of anything else: a process has `args`, too.
+pub(super) fn is_list(name: &str) -> bool {
+    name != "args" && LISTS.contains(&name.as_bytes())
+}
+
 /// What a list is in, by its bracket and its name.
 type Open<'a> = (u8, &'a [u8]);
 

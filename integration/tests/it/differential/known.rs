@@ -1,7 +1,7 @@
 //! The differences that are meant, each with its reason.
 //!
-//! Not generated, and refused here where runc takes it: text behind the document, of which runc reads nothing; `null` in a list of paths, which runc
-//! takes for no path; half of a surrogate pair, which is no character; read-only and masked
+//! Not generated, and refused here where runc takes it: text behind the document, of which runc reads nothing; half of a surrogate pair, which is no
+//! character; read-only and masked
 //! paths through magic links, which lead out of the container's tree; `intelRdt` where resctrl is not mounted, which runc passes over in silence.
 
 use super::Difference;

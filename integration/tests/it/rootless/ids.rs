@@ -200,9 +200,10 @@ fn the_users_groups_stay_if_the_annotation_says_so() {
     require!(unprivileged_user, subordinate_ids);
     let mut bundle = Bundle::of_user();
     bundle.map_subordinates();
+    // As crun has it: any value but "0".
     bundle.config.set(
         "/annotations",
-        json!({ "run.oci.keep_original_groups": "1" }),
+        json!({ "run.oci.keep_original_groups": "true" }),
     );
     let shared = bundle.dir("shared");
     place::give_one(&shared, 0, user::EXTRA_GROUP);

@@ -288,7 +288,7 @@ fn explain(error: Error, cgroup: Option<&Cgroup>) -> Error {
 }
 
 fn run_hooks(spec: &Spec, state: &State, pid: i32, warn: &dyn Fn(String)) -> Result<()> {
-    let mut manner = hook_manner(&state.annotations, Some(&state.bundle), warn)?;
+    let mut manner = hook_manner(&state.annotations, &state.bundle, warn)?;
     // Not reaped by anybody but us.
     manner.creates = Some(pidfd_open(pid).context(|| "open the container's process")?);
     let text = hook_state(state, Status::Creating, Some(&pid.to_string()))?;
@@ -305,7 +305,7 @@ fn hook_outputs(prepared: &Prepared<'_>, state: &State) -> Result<[Option<OwnedF
     if hooks.is_none_or(|hooks| none(hooks.create_container()) && none(hooks.start_container())) {
         return Ok([None, None]);
     }
-    let outputs = hook_manner(&state.annotations, None, &|_| {})?.outputs;
+    let outputs = hook_manner(&state.annotations, &state.bundle, &|_| {})?.outputs;
     Ok(outputs.map(|output| output.map(|output| output.file.into())))
 }
 
