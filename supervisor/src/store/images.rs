@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
-use oci_spec::image::ImageConfiguration;
 use redb::{Durability, WriteTransaction};
 
 use super::refusal::{Kind, Refusal};
 use super::rows::{self, Graph, IMAGES, ImageRow, LayerLink, NAMES, Tables};
 use super::{Removed, Store};
 use crate::digest::Digest;
-use crate::image::{DOCUMENT_LIMIT, Image, Reference, Step};
+use crate::image::{DOCUMENT_LIMIT, Image, Reference, Step, configuration};
 
 impl Graph {
     /// The manifest that a name, an id, or the beginning of an id means, and the name if it was one.
@@ -104,8 +103,8 @@ impl Store {
     pub(super) fn describe(&self, graph: &Graph, manifest: &Digest) -> Result<Image> {
         let row = graph.row(manifest)?;
         let bytes = self.read_blob(&row.config, DOCUMENT_LIMIT)?;
-        let config = ImageConfiguration::from_reader(&bytes[..])
-            .with_context(|| format!("configuration {}", row.config))?;
+        let config =
+            configuration(&bytes).with_context(|| format!("configuration {}", row.config))?;
         let mut size = 0;
         for link in &row.layers {
             size += graph.layer(&link.diff_id)?.size;

@@ -14,6 +14,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use integration::require;
+use integration::runtime::Finished;
 use integration::store::{Store, Tar, saved, sha256};
 use serde_json::{Value, json};
 
@@ -389,4 +390,51 @@ fn an_archive_of_images_is_known_by_its_manifest_wherever_that_is() {
     store.call(&["import".as_ref(), file.as_os_str()]).success();
     assert!(store.layer().join("manifest.json").exists());
     assert_eq!((store.layers().len(), store.blobs().len()), (1, 3));
+}
+
+/// An archive as of `docker save`, of images of a name, a configuration and a layer each, whether these belong together or not.
+fn together(images: &[(&str, &Value, &[u8])]) -> Vec<u8> {
+    let (mut archive, mut manifest) = (Tar::new(), Vec::new());
+    for (index, (name, config, layer)) in images.iter().enumerate() {
+        let (config_path, layer_path) = (format!("{index}.json"), format!("{index}.tar"));
+        archive = archive
+            .file(&config_path, config.to_string().as_bytes())
+            .file(&layer_path, layer);
+        manifest.push(json!({"Config": config_path, "RepoTags": [name], "Layers": [layer_path]}));
+    }
+    archive
+        .file("manifest.json", json!(manifest).to_string().as_bytes())
+        .bytes()
+}
+
+/// The least that a configuration says.
+fn config_of(layer: &Tar) -> Value {
+    let diff_id = format!("sha256:{}", sha256(&layer.bytes()));
+    json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff_id]}})
+}
+
+#[track_caller]
+fn import(store: &Store, archive: Vec<u8>) -> Finished {
+    let file = store.scratch.file("archive.tar", archive);
+    store.call(&["import".as_ref(), file.as_os_str()])
+}
+
+#[test]
+fn an_image_need_not_say_for_which_machines_it_is() {
+    require!(root);
+    let store = Store::new();
+    let layer = small().bytes();
+    let mut config = json!({"rootfs": config_of(&small())["rootfs"]});
+    for (name, os) in [("none:1", None), ("null:1", Some(Value::Null))] {
+        if let Some(os) = os {
+            config["os"] = os;
+        }
+        import(&store, together(&[(name, &config, &layer)])).success();
+        let id = format!("sha256:{}", sha256(config.to_string().as_bytes()));
+        assert_eq!(store.values(&["inspect", name])[0]["id"], json!(id));
+    }
+    let nothing = json!({"os": "linux"});
+    import(&store, together(&[("bad:1", &nothing, &layer)]))
+        .failure()
+        .says("configuration '0.json' of image 'bad:1': missing field `rootfs`");
 }
