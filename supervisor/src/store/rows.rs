@@ -45,7 +45,7 @@ pub(crate) struct ImageRow {
     pub(crate) added: u64,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct LayerLink {
     pub(crate) blob: Digest,
     pub(crate) diff_id: Digest,

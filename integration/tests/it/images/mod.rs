@@ -12,9 +12,10 @@ mod others;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use integration::require;
-use integration::runtime::Finished;
+use integration::runtime::{Finished, finish};
 use integration::store::{Store, Tar, saved, sha256};
 use serde_json::{Value, json};
 
@@ -417,6 +418,74 @@ fn config_of(layer: &Tar) -> Value {
 fn import(store: &Store, archive: Vec<u8>) -> Finished {
     let file = store.scratch.file("archive.tar", archive);
     store.call(&["import".as_ref(), file.as_os_str()])
+}
+
+/// Says otherwise of a blob, which stays as long as it is.
+fn damage_blob(store: &Store, bytes: &[u8]) {
+    let path = store.root().join("blobs/sha256").join(sha256(bytes));
+    let mut damaged = bytes.to_vec();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&path, damaged).unwrap();
+}
+
+#[test]
+fn a_blob_is_no_layer_because_an_image_says_so() {
+    require!(root, program("gzip"));
+    let (config, right) = (config_of(&small()), small().bytes());
+    let wrong = Tar::new().file("other", b"other").bytes();
+    let both = [("a:1", &config, &right[..]), ("b:1", &config, &wrong)];
+    let store = Store::new();
+    import(&store, together(&both))
+        .failure()
+        .says("and the image says sha256:");
+    assert_eq!((store.layers().len(), store.blobs().len()), (0, 0));
+    import(&store, together(&both[..1])).success();
+    let before = store.blobs();
+    import(&store, together(&both[1..]))
+        .failure()
+        .says("and the image says sha256:");
+    assert_eq!((store.layers().len(), store.blobs()), (1, before));
+    store.call(&["verify"]).success();
+    // The same layer in other bytes.
+    let packed = gzip(&store, &right);
+    for _ in 0..2 {
+        import(&store, together(&[("c:1", &config, &packed)])).success();
+        assert_eq!(store.layers().len(), 1);
+    }
+    store.call(&["verify"]).success();
+}
+
+fn gzip(store: &Store, bytes: &[u8]) -> Vec<u8> {
+    let plain = store.scratch.file("plain", bytes);
+    let mut command = Command::new("gzip");
+    command.arg("-kf").arg(&plain);
+    finish(command).success();
+    fs::read(plain.with_extension("gz")).unwrap()
+}
+
+#[test]
+fn a_layer_is_repaired_from_any_blob_that_is_right() {
+    require!(root, program("gzip"));
+    let (config, right) = (config_of(&small()), small().bytes());
+    let store = Store::new();
+    let packed = gzip(&store, &right);
+    let images = [("a:1", &config, &right[..]), ("c:1", &config, &packed)];
+    import(&store, together(&images)).success();
+    damage_blob(&store, &right);
+    let found = store.call(&["verify"]).failure().says("1 of ");
+    let object = format!("\"object\":\"sha256:{}\"", sha256(&right));
+    assert!(found.stdout.contains(&object), "{found}");
+    let motd = store.layer().join("etc/motd");
+    fs::write(&motd, b"HELLO\n").unwrap();
+    let found = store.call(&["verify", "--repair", "a:1"]).failure();
+    assert!(found.stdout.contains("\"repaired\":true"), "{found}");
+    assert_eq!(
+        fs::read(store.layer().join("etc/motd")).unwrap(),
+        b"hello\n"
+    );
+    store.call(&["verify", "c:1"]).success();
 }
 
 #[test]
