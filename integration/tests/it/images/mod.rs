@@ -12,6 +12,7 @@ mod others;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use integration::require;
@@ -506,4 +507,88 @@ fn an_image_need_not_say_for_which_machines_it_is() {
     import(&store, together(&[("bad:1", &nothing, &layer)]))
         .failure()
         .says("configuration '0.json' of image 'bad:1': missing field `rootfs`");
+}
+
+#[test]
+fn a_lost_database_is_no_reason_to_remove_what_only_it_knew() {
+    require!(root);
+    let store = Store::new();
+    store.import("a", &small()).success();
+    let (database, kept) = (
+        store.root().join("caisson.redb"),
+        store.scratch.name("kept"),
+    );
+    fs::copy(&database, &kept).unwrap();
+    let before = (store.layers(), store.blobs());
+    let empty: fn(&Path) = |path| fs::write(path, "").unwrap();
+    let ways: [fn(&Path); 3] = [
+        |path| fs::remove_file(path).unwrap(),
+        empty,
+        // And once more with what the refused one has made.
+        |_| {},
+    ];
+    for lose in ways {
+        lose(&database);
+        let said = store.call(&["images"]).failure();
+        let root = store.root();
+        said.says(&format!("{} is not: ", root.join("blobs/sha256").display()))
+            .says(&format!(
+                "restore the database, or move {} away",
+                root.display()
+            ));
+        assert_eq!((store.layers(), store.blobs()), before);
+    }
+    fs::copy(&kept, &database).unwrap();
+    store.call(&["verify", "a"]).success();
+    fs::rename(store.root(), store.scratch.name("away")).unwrap();
+    store.import("a", &small()).success();
+}
+
+#[test]
+fn what_is_left_of_a_first_start_is_begun_again() {
+    require!(root);
+    // Before the database has a size, before it has its first bytes, and before it says anything.
+    for bytes in [0, 1 << 20] {
+        let store = Store::new();
+        fs::create_dir_all(store.root().join("blobs/sha256")).unwrap();
+        fs::create_dir_all(store.root().join("containers")).unwrap();
+        fs::write(store.root().join("caisson.redb"), vec![0; bytes]).unwrap();
+        store.import("a", &small()).success();
+        store.call(&["verify", "a"]).success();
+    }
+}
+
+#[test]
+fn a_damaged_database_is_called_so() {
+    require!(root);
+    let store = Store::new();
+    for name in ["a", "b", "c"] {
+        store.import(name, &small().file(name, b"x")).success();
+    }
+    let database = store.root().join("caisson.redb");
+    let whole = fs::read(&database).unwrap();
+    let before = (store.layers(), store.blobs());
+    let mut refused = 0;
+    for page in 0..whole.len() / 4096 {
+        let mut bytes = whole.clone();
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_add(page as u64);
+        for byte in bytes[page * 4096..].iter_mut().take(3 * 4096) {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            *byte = random as u8;
+        }
+        fs::write(&database, bytes).unwrap();
+        let said = store.call(&["images"]);
+        // There are pages that nothing is on.
+        if !said.status.success() {
+            let away = format!("restore the file, or move {} away", store.root().display());
+            said.says("the database is damaged").says(&away);
+            refused += 1;
+        }
+        assert_eq!((store.layers(), store.blobs()), before, "page {page}");
+    }
+    assert!(refused > 3, "{refused}");
+    fs::write(&database, whole).unwrap();
+    store.call(&["verify"]).success();
 }
