@@ -268,7 +268,9 @@ impl Search<'_> {
             }
             let store = self.operation.store();
             let bytes = store.read_blob(&part.digest, DOCUMENT_LIMIT)?;
-            match documents::document(&media_type, &bytes)? {
+            let document = documents::document(&media_type, &bytes)
+                .with_context(|| format!("content {}", part.digest))?;
+            match document {
                 Document::Index(index) => self.index(&index, &names, depth - 1)?,
                 Document::Manifest { config, layers } => self
                     .manifest(part.digest, &config, &layers, names)
@@ -311,7 +313,8 @@ impl Search<'_> {
         }
         let store = self.operation.store();
         let bytes = store.read_blob(&config.digest, DOCUMENT_LIMIT)?;
-        let diff_ids = documents::diff_ids(&bytes, layers.len())?;
+        let diff_ids = documents::diff_ids(&bytes, layers.len())
+            .with_context(|| format!("configuration {}", config.digest))?;
         let known = |other: &&mut Found| other.manifest == manifest;
         if let Some(other) = self.found.iter_mut().find(known) {
             names
@@ -362,7 +365,11 @@ fn of_saved(
         let (digest, size) = contents.file(name)?;
         layers.push(layer(store, digest, size)?);
     }
-    let diff_ids = documents::diff_ids(&store.read_blob(&config.0, DOCUMENT_LIMIT)?, layers.len())?;
+    let bytes = store.read_blob(&config.0, DOCUMENT_LIMIT)?;
+    let diff_ids = documents::diff_ids(&bytes, layers.len()).with_context(|| {
+        let names = saved.repo_tags.join(", ");
+        format!("configuration '{}' of image '{names}'", saved.config)
+    })?;
     let (manifest, _) = ingest_bytes(operation, &documents::make_manifest(config, &layers)?)?;
     Ok(Found {
         names: saved

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rustix::fs::Stat;
@@ -307,6 +307,18 @@ pub(super) fn forgive(removed: Result<()>) {
     if let Err(error) = removed {
         crate::daemon::warn(&Fault::unknown(format!("{error:#}, ignoring")));
     }
+}
+
+/// The first directory below a root that has something in it of which only the database knows what it is.
+pub(super) fn first_of(root: &Path) -> Result<Option<PathBuf>> {
+    for directory in ["blobs/sha256", "layers", "snapshots", "containers"] {
+        let path = root.join(directory);
+        // That of containers' logs is not the store's to make.
+        if path.exists() && !names(&path)?.is_empty() {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 pub(super) fn names(directory: &Path) -> Result<Vec<String>> {

@@ -2,7 +2,8 @@
 //! by who wants to use it next, as after a crash. What was on the disk is there. What was not is lost: operations that wrote such rows find out
 //! by the generation, and fail.
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{ErrorKind, Read as _};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
-use redb::{ReadTransaction, ReadableDatabase as _, WriteTransaction};
+use redb::{DatabaseError, ReadTransaction, ReadableDatabase as _, StorageError, WriteTransaction};
 
 use super::reserve::{Reserve, is_full};
 
@@ -65,7 +66,11 @@ impl DerefMut for Transaction<'_> {
 }
 
 impl Database {
-    pub(super) fn open(path: PathBuf) -> Result<Self> {
+    /// `first` if there is nothing in the store yet.
+    pub(super) fn open(path: PathBuf, first: bool) -> Result<Self> {
+        if first {
+            forget_unfinished(&path)?;
+        }
         let reserve = Reserve(path.with_file_name("reserve"));
         // That one was full when a daemon ended is no reason not to start another.
         let database = with(&reserve, || open(&path))?;
@@ -146,6 +151,16 @@ fn with<T>(reserve: &Reserve, write: impl Fn() -> Result<T>) -> Result<T> {
     }
 }
 
+/// redb writes the first bytes of a new file last: one without them is of somebody who was killed before that, and had written nothing else.
+fn forget_unfinished(path: &Path) -> Result<()> {
+    let mut start = [0; 9];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    if read.is_ok() && start == [0; 9] {
+        fs::remove_file(path).with_context(|| format!("remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
 /// Nobody else reads it: it has the environments of containers.
 fn open(path: &Path) -> Result<redb::Database> {
     let story = || format!("open {}", path.display());
@@ -162,7 +177,28 @@ fn open(path: &Path) -> Result<redb::Database> {
     // the daemon was killed meanwhile. Nobody else has, for the store's own lock is ours.
     let free = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno);
     drop(free.with_context(story)?);
-    redb::Database::create(path).with_context(story)
+    // Looked at as a whole, as it is after a crash anyway: redb panics where it trusts what somebody else has written to the file.
+    let mut builder = redb::Builder::new();
+    builder.set_check_integrity_on_open(true);
+    builder.create(path).map_err(|error| damaged(error, path))
+}
+
+/// What has happened to the file, and what can be done.
+fn damaged(error: DatabaseError, path: &Path) -> anyhow::Error {
+    let is_damage = match &error {
+        DatabaseError::Storage(StorageError::Corrupted(_)) => true,
+        DatabaseError::Storage(StorageError::Io(error)) => error.kind() == ErrorKind::InvalidData,
+        _ => false,
+    };
+    let open = format!("open {}", path.display());
+    let error = anyhow::Error::new(error);
+    if !is_damage {
+        return error.context(open);
+    }
+    let all = path.parent().unwrap_or(path).display();
+    error.context(format!(
+        "{open}: the database is damaged: restore the file, or move {all} away"
+    ))
 }
 
 /// It refuses to write, and would refuse to read what it does not have in memory.

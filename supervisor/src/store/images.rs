@@ -10,7 +10,8 @@ use super::refusal::{Kind, Refusal};
 use super::rows::{self, Graph, IMAGES, ImageRow, LayerLink, NAMES, Tables};
 use super::{Removed, Store};
 use crate::digest::Digest;
-use crate::image::{DOCUMENT_LIMIT, Image, Reference, Step};
+use crate::fault::Fault;
+use crate::image::{DOCUMENT_LIMIT, Image, Reference, Step, configuration};
 
 impl Graph {
     /// The manifest that a name, an id, or the beginning of an id means, and the name if it was one.
@@ -85,12 +86,21 @@ impl Store {
         self.describe(&graph, &manifest)
     }
 
-    /// All images, by id.
+    /// All images, by id; of a damaged one, what the database knows.
     pub fn images(&self) -> Result<Vec<Image>> {
         let graph = self.read()?;
         let mut images = Vec::new();
         for manifest in graph.images.keys() {
-            images.push(self.describe(&graph, &manifest.parse()?)?);
+            let manifest = manifest.parse()?;
+            let image = self.describe(&graph, &manifest);
+            images.push(match image {
+                Ok(image) => image,
+                Err(error) => {
+                    let story = format!("image {manifest}: {error:#}, listing its names only");
+                    crate::daemon::warn(&Fault::unknown(story));
+                    self.outline(&graph, &manifest)?
+                }
+            });
         }
         images.sort_by_key(|image| image.id);
         Ok(images)
@@ -104,12 +114,23 @@ impl Store {
     pub(super) fn describe(&self, graph: &Graph, manifest: &Digest) -> Result<Image> {
         let row = graph.row(manifest)?;
         let bytes = self.read_blob(&row.config, DOCUMENT_LIMIT)?;
-        let config = ImageConfiguration::from_reader(&bytes[..])
-            .with_context(|| format!("configuration {}", row.config))?;
+        let config =
+            configuration(&bytes).with_context(|| format!("configuration {}", row.config))?;
         let mut size = 0;
         for link in &row.layers {
             size += graph.layer(&link.diff_id)?.size;
         }
+        Ok(Image {
+            created: config.created().clone(),
+            config,
+            size,
+            ..self.outline(graph, manifest)?
+        })
+    }
+
+    /// An image without what its configuration says, and of no size.
+    fn outline(&self, graph: &Graph, manifest: &Digest) -> Result<Image> {
+        let row = graph.row(manifest)?;
         let key = manifest.to_string();
         Ok(Image {
             id: row.config,
@@ -118,10 +139,10 @@ impl Store {
                 .map(|name| name.parse())
                 .collect::<Result<_>>()?,
             manifest: *manifest,
-            created: config.created().clone(),
-            config,
+            created: None,
+            config: ImageConfiguration::default(),
             layers: row.layers.iter().map(|link| link.diff_id).collect(),
-            size,
+            size: 0,
         })
     }
 

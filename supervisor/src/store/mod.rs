@@ -14,7 +14,8 @@
 //! | `trash/N` | what is being removed |
 //!
 //! A row of the database is written after its files are on the disk, and removed before them. So a file without a row is left over from what
-//! did not end, and goes when the store is opened.
+//! did not end, and goes when the store is opened. If there are files and the database is new, it is not opened: then it is the rows that are
+//! lost.
 //!
 //! Runs in the daemon. All calls block, and may be made by any thread.
 
@@ -39,7 +40,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use redb::{Durability, WriteTransaction};
 
 use crate::digest::Digest;
@@ -189,7 +190,8 @@ impl Store {
             .canonicalize()
             .with_context(|| format!("open {}", root.display()))?;
         let lock = lock::take(&root.join("lock"))?;
-        let database = Database::open(root.join("caisson.redb"))?;
+        let files = collect::first_of(&root)?;
+        let database = Database::open(root.join("caisson.redb"), files.is_none())?;
         let store = Self {
             root,
             database,
@@ -202,15 +204,37 @@ impl Store {
             unpacked: Condvar::new(),
             fresh: Mutex::default(),
         };
+        store.begin(files.as_deref())?;
         store.recover()?;
         Ok(store)
     }
 
+    /// A new database knows nothing of files that are there, if any are: theirs is lost, and without it all of them would be removed.
+    fn begin(&self, files: Option<&Path>) -> Result<()> {
+        // On a disk that is full, too: nothing can be removed from it without a daemon.
+        let new = self.write_freeing(|transaction| {
+            let new = rows::prepare(transaction)?;
+            match files {
+                Some(files) if new => bail!(
+                    "{} was missing or empty, and {} is not: restore the database, or move {} away",
+                    self.root.join("caisson.redb").display(),
+                    files.display(),
+                    self.root.display()
+                ),
+                _ => Ok(new),
+            }
+        })?;
+        if new {
+            // Its name is on the disk before any of those files.
+            let root = fs::File::open(&self.root).and_then(|root| root.sync_all());
+            root.with_context(|| format!("fsync {}", self.root.display()))?;
+        }
+        Ok(())
+    }
+
     /// Nothing is under way now: what leases hold and what has no row is left over.
     fn recover(&self) -> Result<()> {
-        // On a disk that is full, too: nothing can be removed from it without a daemon.
         self.write_freeing(|transaction| {
-            rows::prepare(transaction)?;
             for lease in transaction.graph()?.leases.keys() {
                 rows::delete(transaction, LEASES, lease)?;
             }

@@ -14,7 +14,10 @@ use redb::{Durability, WriteTransaction};
 
 use super::Store;
 use super::blobs::Ingest;
-use super::rows::{self, BLOBS, BlobRow, LAYERS, LEASES, LayerLink, LayerRow, LeaseRow};
+use super::rows::{
+    self, BLOBS, BlobRow, IMAGES, ImageRow, LAYERS, LEASES, LayerLink, LayerRow, LeaseRow,
+    Tables as _,
+};
 use crate::digest::Digest;
 use crate::layer::Unpacked;
 use crate::layer::workers::{self, Job};
@@ -111,19 +114,22 @@ impl<'a> Operation<'a> {
         rows::get(transaction, LEASES, &self.lease)?.context("the lease is gone")
     }
 
-    /// Has these layers unpacked, each once, whoever else wants it at the same time.
+    /// Has these layers unpacked, each once, whoever else wants it at the same time. A blob of which it is not known that it becomes this layer
+    /// is unpacked, too, to find that out.
     pub(crate) fn unpack(
         &self,
         links: &[LayerLink],
         progress: &mut dyn FnMut(Digest, u64),
     ) -> Result<()> {
+        let mut done = Vec::new();
         loop {
-            let (mine, theirs) = self.claim(links)?;
+            let (mine, theirs) = self.claim(links, &done)?;
+            if mine.is_empty() && theirs.is_empty() {
+                return Ok(());
+            }
             if !mine.is_empty() {
                 self.unpack_mine(&mine, progress)?;
-            }
-            if theirs.is_empty() {
-                return Ok(());
+                done.extend(mine);
             }
             // They may fail, or their layers go again: hence the loop.
             let unpacking = lock(&self.store.unpacking);
@@ -134,16 +140,30 @@ impl<'a> Operation<'a> {
         }
     }
 
-    /// What is left to be unpacked: by us from now on, and by others already.
-    fn claim(&self, links: &[LayerLink]) -> Result<(Vec<LayerLink>, Vec<Digest>)> {
+    /// What is left to be unpacked: by us from now on, and by others already. We have `done` these.
+    fn claim(
+        &self,
+        links: &[LayerLink],
+        done: &[LayerLink],
+    ) -> Result<(Vec<LayerLink>, Vec<Digest>)> {
         let mut unpacking = lock(&self.store.unpacking);
         let (mut mine, mut theirs): (Vec<LayerLink>, Vec<Digest>) = Default::default();
         self.store.write(Durability::None, |transaction| {
-            for link in links {
+            let images = transaction.rows::<ImageRow>(IMAGES)?;
+            let known = |link: &LayerLink| {
+                link.blob == link.diff_id
+                    || images.values().any(|image| image.layers.contains(link))
+            };
+            for link in links.iter().filter(|link| !done.contains(link)) {
                 let key = link.diff_id.to_string();
-                if rows::get::<LayerRow>(transaction, LAYERS, &key)?.is_some() {
+                let there = rows::get::<LayerRow>(transaction, LAYERS, &key)?.is_some();
+                if there {
                     self.add(transaction, None, Some(link.diff_id))?;
-                } else if mine.iter().all(|other| other.diff_id != link.diff_id) {
+                }
+                if there && known(link) {
+                    continue;
+                }
+                if mine.iter().all(|other| other.diff_id != link.diff_id) {
                     match unpacking.contains(&link.diff_id) {
                         true => theirs.push(link.diff_id),
                         false => mine.push(link.clone()),

@@ -45,7 +45,7 @@ pub(crate) struct ImageRow {
     pub(crate) added: u64,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct LayerLink {
     pub(crate) blob: Digest,
     pub(crate) diff_id: Digest,
@@ -169,8 +169,8 @@ pub(super) fn delete(transaction: &WriteTransaction, table: Table, key: &str) ->
     Ok(())
 }
 
-/// Makes the tables that there are not, and refuses those of a later version.
-pub(super) fn prepare(transaction: &WriteTransaction) -> Result<()> {
+/// Makes the tables that there are not, and refuses those of a later version. Whether there were none.
+pub(super) fn prepare(transaction: &WriteTransaction) -> Result<bool> {
     let mut store = transaction.open_table(STORE)?;
     let schema = store.get("schema")?.map(|value| value.value());
     ensure!(
@@ -184,7 +184,7 @@ pub(super) fn prepare(transaction: &WriteTransaction) -> Result<()> {
     for table in [BLOBS, IMAGES, NAMES, LAYERS, SNAPSHOTS, LEASES] {
         transaction.open_table(table)?;
     }
-    Ok(())
+    Ok(schema.is_none())
 }
 
 pub(crate) fn now() -> u64 {

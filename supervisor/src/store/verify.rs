@@ -6,7 +6,7 @@ use std::io;
 use anyhow::{Context, Result};
 use redb::Durability;
 
-use super::operation::Operation;
+use super::operation::{NewLayer, Operation};
 use super::rows::{self, Graph, LAYERS, LayerRow};
 use super::{Damage, Store, Verdict};
 use crate::digest::{Digest, Hashing};
@@ -35,8 +35,8 @@ impl Store {
                 .collect::<Result<Vec<_>>>()?,
         };
         let operation = Operation::begin(self, "verify")?;
-        // Layer → blob.
-        let mut layers = BTreeMap::new();
+        // Layer → blobs.
+        let mut layers: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         let mut verdict = Verdict::default();
         let mut blobs = BTreeSet::new();
         for manifest in manifests {
@@ -45,7 +45,7 @@ impl Store {
             blobs.insert(row.config);
             for link in &row.layers {
                 blobs.insert(link.blob);
-                layers.insert(link.diff_id, link.blob);
+                layers.entry(link.diff_id).or_default().insert(link.blob);
             }
         }
         for blob in &blobs {
@@ -62,18 +62,20 @@ impl Store {
                 });
             }
         }
-        for (diff_id, blob) in layers {
+        let told: BTreeSet<_> = verdict.damage.iter().map(|damage| damage.object).collect();
+        for (diff_id, mut blobs) in layers {
             verdict.checked += 1;
-            let found = self.verify_layer(&graph, &diff_id, &blob, repair, wanted);
+            blobs.retain(|blob| !told.contains(blob));
+            let found = self.verify_layer(&graph, &diff_id, &blobs, repair, wanted);
             wanted.check()?;
-            let found = found.unwrap_or_else(|error| Some((format!("{error:#}"), false)));
-            if let Some((what, repaired)) = found {
-                verdict.damage.push(Damage {
+            let found = found.unwrap_or_else(|error| {
+                vec![Damage {
                     object: diff_id,
-                    what,
-                    repaired,
-                });
-            }
+                    what: format!("{error:#}"),
+                    repaired: false,
+                }]
+            });
+            verdict.damage.extend(found);
         }
         operation.finish(|_| Ok(()))?;
         // What was removed meanwhile, and its row first, is not missing.
@@ -99,32 +101,55 @@ impl Store {
         }
     }
 
-    /// What is wrong with a layer's files, and whether it was put right.
+    /// What is wrong with a layer's files, and whether it was put right; and which of these blobs are not the layer. Any blob that is will do,
+    /// those of images that were not asked for, too.
     fn verify_layer(
         &self,
         graph: &Graph,
         diff_id: &Digest,
-        blob: &Digest,
+        blobs: &BTreeSet<Digest>,
         repair: bool,
         wanted: &Wanted,
-    ) -> Result<Option<(String, bool)>> {
+    ) -> Result<Vec<Damage>> {
         let row = graph.layer(diff_id)?;
-        let fresh = self.new_layer()?;
-        let job = Job {
-            blob: self.open_blob(blob)?,
-            diff_id: Some(*diff_id),
-            directory: fresh.path.clone(),
+        let (mut right, mut wrong) = (None, Vec::new());
+        let others = graph.images.values().flat_map(|image| &image.layers);
+        let others = others.filter(|link| link.diff_id == *diff_id && !blobs.contains(&link.blob));
+        for blob in blobs.iter().chain(others.map(|link| &link.blob)) {
+            if right.is_some() && !blobs.contains(blob) {
+                break;
+            }
+            match self.unpack_again(blob, diff_id, wanted) {
+                Ok(fresh) => right = right.or(Some(fresh)),
+                Err(error) => wrong.push((*blob, error)),
+            }
+            wanted.check()?;
+        }
+        let Some(fresh) = right else {
+            let error = wrong.into_iter().next().map(|(_, error)| error);
+            return Err(error.context("no image has a blob of it")?);
         };
-        workers::unpack(vec![job], &mut |_, _| Ok(wanted.check()?)).context("unpack it again")?;
+        wrong.retain(|(blob, _)| blobs.contains(blob));
+        let of_blob = |(object, error)| Damage {
+            object,
+            what: format!("{error:#}"),
+            repaired: false,
+        };
+        let mut damage: Vec<_> = wrong.into_iter().map(of_blob).collect();
         let there = self.layer_path(row.directory);
         let found = compare::difference(&there, &fresh.path, &row.implied, wanted);
         wanted.check()?;
         let found = found.unwrap_or_else(|error| Some(format!("{error:#}")));
         let Some(what) = found else {
-            return Ok(None);
+            return Ok(damage);
         };
+        damage.push(Damage {
+            object: *diff_id,
+            what,
+            repaired: repair,
+        });
         if !repair {
-            return Ok(Some((what, false)));
+            return Ok(damage);
         }
         self.sync()?;
         // Containers that run have the old directory mounted: it stays until none has it.
@@ -135,6 +160,22 @@ impl Store {
             let directory = fresh.number;
             rows::put(transaction, LAYERS, &key, &LayerRow { directory, ..row })
         })?;
-        Ok(Some((what, true)))
+        Ok(damage)
+    }
+
+    fn unpack_again(
+        &self,
+        blob: &Digest,
+        diff_id: &Digest,
+        wanted: &Wanted,
+    ) -> Result<NewLayer<'_>> {
+        let fresh = self.new_layer()?;
+        let job = Job {
+            blob: self.open_blob(blob)?,
+            diff_id: Some(*diff_id),
+            directory: fresh.path.clone(),
+        };
+        workers::unpack(vec![job], &mut |_, _| Ok(wanted.check()?)).context("unpack it again")?;
+        Ok(fresh)
     }
 }

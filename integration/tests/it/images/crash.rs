@@ -153,3 +153,20 @@ fn who_comes_next_waits_for_what_the_killed_was_about_to_start() {
     database.unlock().unwrap();
     next.wait_for_errors().success();
 }
+
+#[test]
+fn an_importer_killed_in_a_new_store_leaves_one_that_can_be_used() {
+    require!(root);
+    for call in (1..).step_by(stride(7)) {
+        let store = Store::new();
+        let archive = saved("new:1", &[Tar::new().file("a", &[1; 9000])]);
+        let archive = store.scratch.file("saved.tar", archive);
+        let archive = archive.to_str().unwrap();
+        let ended = killed(&store, "command", call, &["import", archive]);
+        store.call(&["verify"]).success();
+        store.call(&["import", archive]).success();
+        if ended.code() == 100 {
+            break;
+        }
+    }
+}

@@ -12,8 +12,11 @@ mod others;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
 use integration::require;
+use integration::runtime::{Finished, finish};
 use integration::store::{Store, Tar, saved, sha256};
 use serde_json::{Value, json};
 
@@ -389,4 +392,203 @@ fn an_archive_of_images_is_known_by_its_manifest_wherever_that_is() {
     store.call(&["import".as_ref(), file.as_os_str()]).success();
     assert!(store.layer().join("manifest.json").exists());
     assert_eq!((store.layers().len(), store.blobs().len()), (1, 3));
+}
+
+/// An archive as of `docker save`, of images of a name, a configuration and a layer each, whether these belong together or not.
+fn together(images: &[(&str, &Value, &[u8])]) -> Vec<u8> {
+    let (mut archive, mut manifest) = (Tar::new(), Vec::new());
+    for (index, (name, config, layer)) in images.iter().enumerate() {
+        let (config_path, layer_path) = (format!("{index}.json"), format!("{index}.tar"));
+        archive = archive
+            .file(&config_path, config.to_string().as_bytes())
+            .file(&layer_path, layer);
+        manifest.push(json!({"Config": config_path, "RepoTags": [name], "Layers": [layer_path]}));
+    }
+    archive
+        .file("manifest.json", json!(manifest).to_string().as_bytes())
+        .bytes()
+}
+
+/// The least that a configuration says.
+fn config_of(layer: &Tar) -> Value {
+    let diff_id = format!("sha256:{}", sha256(&layer.bytes()));
+    json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [diff_id]}})
+}
+
+#[track_caller]
+fn import(store: &Store, archive: Vec<u8>) -> Finished {
+    let file = store.scratch.file("archive.tar", archive);
+    store.call(&["import".as_ref(), file.as_os_str()])
+}
+
+/// Says otherwise of a blob, which stays as long as it is.
+fn damage_blob(store: &Store, bytes: &[u8]) {
+    let path = store.root().join("blobs/sha256").join(sha256(bytes));
+    let mut damaged = bytes.to_vec();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&path, damaged).unwrap();
+}
+
+#[test]
+fn a_blob_is_no_layer_because_an_image_says_so() {
+    require!(root, program("gzip"));
+    let (config, right) = (config_of(&small()), small().bytes());
+    let wrong = Tar::new().file("other", b"other").bytes();
+    let both = [("a:1", &config, &right[..]), ("b:1", &config, &wrong)];
+    let store = Store::new();
+    import(&store, together(&both))
+        .failure()
+        .says("and the image says sha256:");
+    assert_eq!((store.layers().len(), store.blobs().len()), (0, 0));
+    import(&store, together(&both[..1])).success();
+    let before = store.blobs();
+    import(&store, together(&both[1..]))
+        .failure()
+        .says("and the image says sha256:");
+    assert_eq!((store.layers().len(), store.blobs()), (1, before));
+    store.call(&["verify"]).success();
+    // The same layer in other bytes.
+    let packed = gzip(&store, &right);
+    for _ in 0..2 {
+        import(&store, together(&[("c:1", &config, &packed)])).success();
+        assert_eq!(store.layers().len(), 1);
+    }
+    store.call(&["verify"]).success();
+}
+
+fn gzip(store: &Store, bytes: &[u8]) -> Vec<u8> {
+    let plain = store.scratch.file("plain", bytes);
+    let mut command = Command::new("gzip");
+    command.arg("-kf").arg(&plain);
+    finish(command).success();
+    fs::read(plain.with_extension("gz")).unwrap()
+}
+
+#[test]
+fn a_layer_is_repaired_from_any_blob_that_is_right() {
+    require!(root, program("gzip"));
+    let (config, right) = (config_of(&small()), small().bytes());
+    let store = Store::new();
+    let packed = gzip(&store, &right);
+    let images = [("a:1", &config, &right[..]), ("c:1", &config, &packed)];
+    import(&store, together(&images)).success();
+    damage_blob(&store, &right);
+    let found = store.call(&["verify"]).failure().says("1 of ");
+    let object = format!("\"object\":\"sha256:{}\"", sha256(&right));
+    assert!(found.stdout.contains(&object), "{found}");
+    let motd = store.layer().join("etc/motd");
+    fs::write(&motd, b"HELLO\n").unwrap();
+    let found = store.call(&["verify", "--repair", "a:1"]).failure();
+    assert!(found.stdout.contains("\"repaired\":true"), "{found}");
+    assert_eq!(
+        fs::read(store.layer().join("etc/motd")).unwrap(),
+        b"hello\n"
+    );
+    store.call(&["verify", "c:1"]).success();
+}
+
+#[test]
+fn an_image_need_not_say_for_which_machines_it_is() {
+    require!(root);
+    let store = Store::new();
+    let layer = small().bytes();
+    let mut config = json!({"rootfs": config_of(&small())["rootfs"]});
+    for (name, os) in [("none:1", None), ("null:1", Some(Value::Null))] {
+        if let Some(os) = os {
+            config["os"] = os;
+        }
+        import(&store, together(&[(name, &config, &layer)])).success();
+        let id = format!("sha256:{}", sha256(config.to_string().as_bytes()));
+        assert_eq!(store.values(&["inspect", name])[0]["id"], json!(id));
+    }
+    let nothing = json!({"os": "linux"});
+    import(&store, together(&[("bad:1", &nothing, &layer)]))
+        .failure()
+        .says("configuration '0.json' of image 'bad:1': missing field `rootfs`");
+}
+
+#[test]
+fn a_lost_database_is_no_reason_to_remove_what_only_it_knew() {
+    require!(root);
+    let store = Store::new();
+    store.import("a", &small()).success();
+    let (database, kept) = (
+        store.root().join("caisson.redb"),
+        store.scratch.name("kept"),
+    );
+    fs::copy(&database, &kept).unwrap();
+    let before = (store.layers(), store.blobs());
+    let empty: fn(&Path) = |path| fs::write(path, "").unwrap();
+    let ways: [fn(&Path); 3] = [
+        |path| fs::remove_file(path).unwrap(),
+        empty,
+        // And once more with what the refused one has made.
+        |_| {},
+    ];
+    for lose in ways {
+        lose(&database);
+        let said = store.call(&["images"]).failure();
+        let root = store.root();
+        said.says(&format!("{} is not: ", root.join("blobs/sha256").display()))
+            .says(&format!(
+                "restore the database, or move {} away",
+                root.display()
+            ));
+        assert_eq!((store.layers(), store.blobs()), before);
+    }
+    fs::copy(&kept, &database).unwrap();
+    store.call(&["verify", "a"]).success();
+    fs::rename(store.root(), store.scratch.name("away")).unwrap();
+    store.import("a", &small()).success();
+}
+
+#[test]
+fn what_is_left_of_a_first_start_is_begun_again() {
+    require!(root);
+    // Before the database has a size, before it has its first bytes, and before it says anything.
+    for bytes in [0, 1 << 20] {
+        let store = Store::new();
+        fs::create_dir_all(store.root().join("blobs/sha256")).unwrap();
+        fs::create_dir_all(store.root().join("containers")).unwrap();
+        fs::write(store.root().join("caisson.redb"), vec![0; bytes]).unwrap();
+        store.import("a", &small()).success();
+        store.call(&["verify", "a"]).success();
+    }
+}
+
+#[test]
+fn a_damaged_database_is_called_so() {
+    require!(root);
+    let store = Store::new();
+    for name in ["a", "b", "c"] {
+        store.import(name, &small().file(name, b"x")).success();
+    }
+    let database = store.root().join("caisson.redb");
+    let whole = fs::read(&database).unwrap();
+    let before = (store.layers(), store.blobs());
+    let mut refused = 0;
+    for page in 0..whole.len() / 4096 {
+        let mut bytes = whole.clone();
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_add(page as u64);
+        for byte in bytes[page * 4096..].iter_mut().take(3 * 4096) {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            *byte = random as u8;
+        }
+        fs::write(&database, bytes).unwrap();
+        let said = store.call(&["images"]);
+        // There are pages that nothing is on.
+        if !said.status.success() {
+            let away = format!("restore the file, or move {} away", store.root().display());
+            said.says("the database is damaged").says(&away);
+            refused += 1;
+        }
+        assert_eq!((store.layers(), store.blobs()), before, "page {page}");
+    }
+    assert!(refused > 3, "{refused}");
+    fs::write(&database, whole).unwrap();
+    store.call(&["verify"]).success();
 }

@@ -351,3 +351,26 @@ fn what_looks_like_a_digest_names_what_has_that_digest_and_nothing_else() {
         .failure()
         .says("cannot be given as a name");
 }
+
+#[test]
+fn an_image_with_a_lost_configuration_is_listed_and_can_go() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    for name in ["whole", "broken"] {
+        let archive = saved(&format!("{name}:1"), &[Tar::new().file(name, b"x")]);
+        feed(&supervisor, &["load"], &archive).success();
+    }
+    let inspect = ["image", "inspect", "--format", "{{.Id}}", "broken:1"];
+    let id = supervisor.says(&inspect);
+    let blobs = supervisor.scratch.path().join("root/blobs/sha256");
+    fs::remove_file(blobs.join(&id["sha256:".len()..])).unwrap();
+    let list = || supervisor.says(&["images", "--format", "{{.Repository}} {{.Size}}"]);
+    let listed = list();
+    assert!(
+        listed.contains("broken 0B") && listed.contains("whole "),
+        "{listed}"
+    );
+    supervisor.ctl(&inspect).failure().says("blob sha256:");
+    supervisor.says(&["rmi", "broken:1"]);
+    assert!(!list().contains("broken"));
+}

@@ -464,4 +464,26 @@ fn a_daemon_with_another_root_leaves_containers_alone() {
     assert_eq!(daemon.stdout.line(), "ready");
     daemon.signal(Signal::SIGTERM);
     daemon.wait().success();
+
+#[test]
+fn a_daemon_whose_database_is_lost_does_not_start_and_touches_no_container() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "echo kept >/kept; echo ready; exec sleep 1000";
+    let id = supervisor.detached(&["--name", "box"], script);
+    let mut log = supervisor.start(&["logs", "-f", "box"]);
+    assert_eq!(log.stdout.line(), "ready");
+    let pid: i32 = supervisor.field("box", "{{.State.Pid}}").parse().unwrap();
+    supervisor.crash();
+    log.wait();
+    let database = supervisor.scratch.path().join("root/caisson.redb");
+    let kept = database.with_extension("kept");
+    std::fs::rename(&database, &kept).unwrap();
+    supervisor.refused(&[]).says("restore the database");
+    place::write(&database, "");
+    supervisor.refused(&[]).says("restore the database");
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+    std::fs::rename(&kept, &database).unwrap();
+    assert_eq!(supervisor.field("box", "{{.Id}}"), id);
+    assert_eq!(supervisor.says(&["exec", "box", "cat", "/kept"]), "kept");
 }
