@@ -21,7 +21,8 @@ use crate::store::ROOT;
     name = "caissonctl",
     version,
     about = "Run containers, through caissond, which is started if it does not run",
-    max_term_width = 120
+    max_term_width = 120,
+    args_override_self = true
 )]
 pub(super) struct Cli {
     /// The daemon's socket [caissond.sock in the state directory]

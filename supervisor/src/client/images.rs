@@ -219,7 +219,7 @@ impl Progress {
         if !io::stderr().is_terminal() {
             // What is shown once needs no bar.
             if !whole && total > 0 && step.done >= total && !self.known.contains_key(&name) {
-                writeln!(io::stderr(), "{name}: {}", table::decimal(total)).ok();
+                super::tell(&format!("{name}: {}", table::decimal(total)));
                 self.known.insert(name, ProgressBar::hidden());
             }
             return;
