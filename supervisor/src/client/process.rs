@@ -66,7 +66,7 @@ pub(super) struct Ends<'a> {
     /// Other output is taken and dropped.
     pub(super) stdout: bool,
     pub(super) stderr: bool,
-    pub(super) detach_keys: &'a str,
+    pub(super) detach_keys: &'a DetachKeys,
     /// Signals that we get go to this one.
     pub(super) signals: Option<&'a mpsc::UnboundedSender<i32>>,
 }
@@ -87,10 +87,7 @@ where
     let deadly: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
     let mut deadly = Caught::new(if is_raw { deadly } else { &[] })?;
     let raw = is_raw.then(Raw::new).transpose()?;
-    let keys = raw
-        .as_ref()
-        .map(|_| DetachKeys::parse(ends.detach_keys))
-        .transpose()?;
+    let keys = raw.as_ref().map(|_| ends.detach_keys.clone());
     let (taken_sender, taken) = watch::channel(0);
     let told = Cell::new((0, 0));
     let output = take_output(sender, receiver, &taken_sender, ends);
@@ -109,7 +106,8 @@ where
         std::future::pending::<Result<Over>>().await
     };
     let signals = async {
-        if let Some(to) = ends.signals.filter(|_| !is_raw) {
+        // One with a terminal gets its signals from there, as Docker has it.
+        if let Some(to) = ends.signals.filter(|_| !terminal) {
             pass_signals(to).await?;
         }
         std::future::pending::<Result<Over>>().await
