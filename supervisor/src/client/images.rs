@@ -105,7 +105,7 @@ async fn import(
             let response = match receiver.recv().await {
                 Ok(response) => response,
                 Err(ttrpc::Error::Eof) => return Ok(()),
-                Err(error) => return Err(lost(error)),
+                Err(error) => return Err(lost(error, "there may be no new image")),
             };
             match response.of {
                 Some(api::import_images_response::Of::Taken(bytes)) => {

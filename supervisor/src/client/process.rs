@@ -15,7 +15,7 @@ use ttrpc::r#async::{CSReceiver, CSSender};
 
 use super::REFUSED;
 use super::terminal::{self, DetachKeys, Raw};
-use crate::fault::{Fault, Result, Tried as _};
+use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers::{
     AttachRequest, AttachResponse, ExecRequest, Input, attach_request, attach_response,
     exec_request, input,
@@ -136,7 +136,7 @@ where
 {
     let (mut all, mut told) = (0_u64, 0);
     loop {
-        let length = match receiver.recv().await.map_err(lost)?.of {
+        let length = match receiver.recv().await.map_err(left)?.of {
             Some(attach_response::Of::Stdout(data)) => {
                 let length = data.len() as u64;
                 if ends.stdout && !write(false, data).await? {
@@ -183,16 +183,18 @@ fn code(ended: &attach_response::Ended) -> i32 {
     }
 }
 
-/// An error of the stream is an answer; its end without one means that the daemon is gone.
-pub(super) fn lost(error: ttrpc::Error) -> Fault {
-    let answered = matches!(error, ttrpc::Error::RpcStatus(_));
-    let fault = Fault::from(error);
-    if !answered {
-        return fault.during(
-            "the connection to the daemon is lost; the container goes on, attach to it again",
-        );
+/// An error of the stream is an answer; its end without one means that the daemon is gone. `then` says what that means.
+pub(super) fn lost(error: ttrpc::Error, then: &str) -> Fault {
+    if matches!(error, ttrpc::Error::RpcStatus(_)) {
+        return error.into();
     }
-    fault
+    let text = format!("the connection to the daemon is lost: {then} ({error})");
+    Fault::of(Kind::Unavailable, text)
+}
+
+/// That of one who was attached.
+pub(super) fn left(error: ttrpc::Error) -> Fault {
+    lost(error, "the container goes on, attach to it again")
 }
 
 /// All of it; false if nobody wants it any more (`| head`). Not in the way of signals, however long a reader takes.

@@ -9,7 +9,7 @@ use super::arguments::{Options, environment};
 use super::cli::{Attach, Attached, Create, Exec, Run, Start};
 use super::connection::{Daemon, patient};
 use super::lists::inspected;
-use super::process::{self, Ends, Over, lost};
+use super::process::{self, Ends, Over, left};
 use super::{print, terminal};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers::{
@@ -271,7 +271,7 @@ async fn follow(
 
 /// What it is that is attached.
 async fn first(receiver: &mut CSReceiver<AttachResponse>) -> Result<attach_response::Attached> {
-    match receiver.recv().await.map_err(lost)?.of {
+    match receiver.recv().await.map_err(left)?.of {
         Some(attach_response::Of::Attached(first)) => Ok(first),
         _ => Err(Fault::unknown("the daemon does not say what is attached")),
     }

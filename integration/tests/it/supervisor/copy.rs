@@ -629,7 +629,7 @@ fn cut_off(users: &str) {
         host::await_end(child.parse().unwrap());
     }
     for copy in copies {
-        copy.wait().failure();
+        copy.wait().failure().says("not all has been copied");
     }
     // In a tree whose ids are ours.
     let plain = supervisor.detached(&[], "sleep 1000");
