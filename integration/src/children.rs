@@ -39,7 +39,7 @@ pub fn now() -> Since {
 /// Starts a command and says its pid.
 #[track_caller]
 #[expect(clippy::zombie_processes, reason = "the reaper thread waits for it")]
-pub(crate) fn spawn(command: &mut Command) -> (i32, Since) {
+pub fn spawn(command: &mut Command) -> (i32, Since) {
     let ended = lock();
     let since = Since(ended.count);
     let child = command

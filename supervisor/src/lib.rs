@@ -71,7 +71,8 @@ fn finish(program: &str, result: Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody can be told that standard error is closed.
-            writeln!(std::io::stderr(), "{program}: {error:#}").ok();
+            let line = format!("{program}: {error:#}\n");
+            std::io::stderr().write_all(line.as_bytes()).ok();
             ExitCode::FAILURE
         }
     }

@@ -43,10 +43,10 @@ pub(super) struct Options {
     pub(super) tty: bool,
     /// Remove the container when it has ended
     #[arg(long)]
-    rm: bool,
+    pub(super) rm: bool,
     /// A variable; a name alone takes the value from here
     #[arg(long, short, value_name = "NAME=VALUE")]
-    env: Vec<String>,
+    pub(super) env: Vec<String>,
     /// Variables, one a line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,

@@ -11,6 +11,7 @@ use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
 use super::arguments::Options;
 use super::connection::{Daemon, Place};
+use super::terminal::DetachKeys;
 use super::{complete, containers, copy, images, lists, prune, run, system};
 use crate::fault::Result;
 use crate::host::STATE;
@@ -21,7 +22,8 @@ use crate::store::ROOT;
     name = "caissonctl",
     version,
     about = "Run containers, through caissond, which is started if it does not run",
-    max_term_width = 120
+    max_term_width = 120,
+    args_override_self = true
 )]
 pub(super) struct Cli {
     /// The daemon's socket [caissond.sock in the state directory]
@@ -199,9 +201,9 @@ pub(super) struct CreateArguments {
 #[derive(Debug, Args)]
 pub(super) struct Attached {
     /// Keys to leave with
-    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
-    pub(super) detach_keys: String,
-    /// Pass signals on to the process
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = DetachKeys::parse)]
+    pub(super) detach_keys: DetachKeys,
+    /// Pass signals on to the process, unless it has a terminal
     #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(super) sig_proxy: bool,
 }
@@ -390,8 +392,8 @@ pub(super) struct Exec {
     #[arg(long)]
     pub(super) privileged: bool,
     /// Keys to leave with
-    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
-    pub(super) detach_keys: String,
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q", value_parser = DetachKeys::parse)]
+    pub(super) detach_keys: DetachKeys,
     pub(super) container: String,
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub(super) command: Vec<String>,

@@ -10,6 +10,7 @@ use tokio::time::{Duration, interval};
 use super::arguments::policy;
 use super::cli::{Logs, Stats, Update, Verb};
 use super::connection::{Daemon, patient};
+use super::process::lost;
 use super::{print, say, table};
 use crate::chunks::answered;
 use crate::container::{text_of, time_of};
@@ -288,7 +289,7 @@ async fn logs(daemon: &Daemon, asked: Logs) -> Result<u8> {
         let response = match stream.recv().await {
             Ok(Some(response)) => response,
             Ok(None) => return Ok(0),
-            Err(error) => return Err(super::process::lost(error)),
+            Err(error) => return Err(lost(error, "there may be more output")),
         };
         if response.overtaken && !overtaken {
             overtaken = true;
@@ -506,7 +507,8 @@ async fn commit(daemon: &Daemon, asked: super::cli::Commit) -> Result<u8> {
         pause: asked.pause,
         ..Default::default()
     };
-    let response = daemon.containers.commit(patient(), &request).await?;
+    let response = daemon.containers.commit(patient(), &request).await;
+    let response = response.map_err(|error| lost(error, "there may be no new image"))?;
     print(&format!("{}\n", response.id))?;
     Ok(0)
 }

@@ -120,6 +120,10 @@ pub(super) async fn copy(daemon: &Daemon, asked: Cp) -> Result<u8> {
     }
 }
 
+fn cut_off(error: ttrpc::Error) -> Fault {
+    lost(error, "not all has been copied")
+}
+
 fn to(container: &str, path: &[u8]) -> api::copy_in_request::To {
     api::copy_in_request::To {
         container: container.into(),
@@ -282,7 +286,7 @@ async fn copy_out(
         .await?;
     let source = loop {
         // An empty one only asks whether we are here.
-        match receiver.recv().await.map_err(lost)?.of {
+        match receiver.recv().await.map_err(cut_off)?.of {
             Some(api::copy_out_response::Of::Source(source)) => break source,
             None => {}
             _ => return Err(Fault::unknown("the daemon does not say what it is")),
@@ -330,7 +334,7 @@ async fn receive(
                 _ => continue,
             },
             Err(ttrpc::Error::Eof) => None,
-            Err(error) => return Err(lost(error)),
+            Err(error) => return Err(cut_off(error)),
         };
         let last = data.is_none();
         if chunks.send(data).await.is_err() || last {
@@ -361,7 +365,8 @@ async fn copy_in(
         work.await.tried(|| "copy".into())??;
         sender
             .send(&request(api::copy_in_request::Of::End(true)))
-            .await?;
+            .await
+            .map_err(cut_off)?;
         std::future::pending::<Result<()>>().await
     };
     tokio::select! {
@@ -381,7 +386,7 @@ async fn received(
         match receiver.recv().await {
             Ok(response) => noticing.send_modify(|taken| *taken = response.taken.max(*taken)),
             Err(ttrpc::Error::Eof) => return Ok(()),
-            Err(error) => return Err(lost(error)),
+            Err(error) => return Err(cut_off(error)),
         }
     }
 }
@@ -403,7 +408,8 @@ async fn send(
         sent += chunk.len() as u64;
         sender
             .send(&request(api::copy_in_request::Of::Data(chunk)))
-            .await?;
+            .await
+            .map_err(cut_off)?;
         let least = sent.saturating_sub(WINDOW);
         // The sender of the other end is here.
         taken.wait_for(|taken| *taken >= least).await.ok();

@@ -1,7 +1,9 @@
 //! The verbs of images.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -68,44 +70,70 @@ pub(super) async fn import_rootfs(daemon: &Daemon, asked: Import) -> Result<u8> 
     import(daemon, &asked.file, source, asked.quiet).await
 }
 
-/// A file is read by the daemon; standard input goes there.
+/// Where an archive comes from.
+enum Origin {
+    /// The daemon reads it, faster than it could be sent there.
+    Place(PathBuf),
+    /// What has no place that the daemon could find.
+    Stream(File),
+}
+
+impl Origin {
+    /// What our user cannot open, the daemon is not asked for.
+    fn open(path: &Path) -> Result<Self> {
+        let what = || format!("open {}", path.display());
+        if path == Path::new("-") {
+            if io::stdin().is_terminal() {
+                return Err(Fault::new(
+                    "there is no archive on standard input: it is a terminal",
+                ));
+            }
+            let input = io::stdin().as_fd().try_clone_to_owned();
+            return Ok(Self::Stream(input.tried(what)?.into()));
+        }
+        let file = File::open(path).tried(what)?;
+        let kind = file.metadata().tried(what)?.file_type();
+        match kind.is_file() || kind.is_dir() {
+            true => Ok(Self::Place(path.canonicalize().tried(what)?)),
+            false => Ok(Self::Stream(file)),
+        }
+    }
+}
+
 async fn import(
     daemon: &Daemon,
     file: &Path,
     mut source: api::import_images_request::Source,
     quiet: bool,
 ) -> Result<u8> {
-    let streamed = file == Path::new("-");
-    if streamed && io::stdin().is_terminal() {
-        return Err(Fault::new(
-            "there is no archive on standard input: it is a terminal",
-        ));
-    }
-    if !streamed {
-        let path = std::path::absolute(file).tried(|| file.display().to_string())?;
-        source.path = path.display().to_string();
-    }
+    let stream = match Origin::open(file)? {
+        Origin::Place(path) => {
+            source.path = path.display().to_string();
+            None
+        }
+        Origin::Stream(stream) => Some(stream),
+    };
+    // The daemon does not know how much comes.
+    let size = stream.as_ref().and_then(|file| file.metadata().ok());
+    let size = size.filter(|found| found.is_file());
     let (sender, mut receiver) = daemon.images.import(patient()).await?.split();
     sender
         .send(&request(api::import_images_request::Of::Source(source)))
         .await?;
     let (taken_sender, taken) = watch::channel(0_u64);
     let sending = async {
-        if streamed {
-            send_archive(&sender, taken).await?;
+        if let Some(stream) = stream {
+            send_archive(&sender, stream, taken).await?;
         }
         std::future::pending::<Result<()>>().await
     };
     let receiving = async {
-        // The daemon does not know how much comes.
-        let size = std::fs::metadata("/dev/stdin").ok();
-        let size = size.filter(|found| streamed && found.is_file());
         let mut progress = Progress::new(quiet, size.map_or(0, |found| found.len()));
         loop {
             let response = match receiver.recv().await {
                 Ok(response) => response,
                 Err(ttrpc::Error::Eof) => return Ok(()),
-                Err(error) => return Err(lost(error)),
+                Err(error) => return Err(cut_off(error)),
             };
             match response.of {
                 Some(api::import_images_response::Of::Taken(bytes)) => {
@@ -138,6 +166,10 @@ async fn import(
     Ok(0)
 }
 
+fn cut_off(error: ttrpc::Error) -> Fault {
+    lost(error, "there may be no new image")
+}
+
 fn request(of: api::import_images_request::Of) -> api::ImportImagesRequest {
     api::ImportImagesRequest {
         of: Some(of),
@@ -147,20 +179,22 @@ fn request(of: api::import_images_request::Of) -> api::ImportImagesRequest {
 
 async fn send_archive(
     sender: &ttrpc::r#async::CSSender<api::ImportImagesRequest>,
+    mut archive: File,
     mut taken: watch::Receiver<u64>,
 ) -> Result<()> {
     let mut sent = 0_u64;
     loop {
-        let read = tokio::task::spawn_blocking(|| {
+        let read = tokio::task::spawn_blocking(move || {
             let mut chunk = vec![0; CHUNK];
-            let length = io::stdin().lock().read(&mut chunk)?;
-            chunk.truncate(length);
-            Ok::<_, io::Error>(chunk)
+            let length = archive.read(&mut chunk);
+            length.map(|length| {
+                chunk.truncate(length);
+                (archive, chunk)
+            })
         });
-        let chunk = read
-            .await
-            .tried(|| "read standard input".into())?
-            .tried(|| "read standard input".into())?;
+        let what = || "read the archive".to_owned();
+        let chunk;
+        (archive, chunk) = read.await.tried(what)?.tried(what)?;
         if chunk.is_empty() {
             sender
                 .send(&request(api::import_images_request::Of::End(true)))
@@ -170,7 +204,8 @@ async fn send_archive(
         sent += chunk.len() as u64;
         sender
             .send(&request(api::import_images_request::Of::Data(chunk)))
-            .await?;
+            .await
+            .map_err(cut_off)?;
         let least = sent.saturating_sub(WINDOW);
         if taken.wait_for(|taken| *taken >= least).await.is_err() {
             return Ok(());
@@ -219,7 +254,7 @@ impl Progress {
         if !io::stderr().is_terminal() {
             // What is shown once needs no bar.
             if !whole && total > 0 && step.done >= total && !self.known.contains_key(&name) {
-                writeln!(io::stderr(), "{name}: {}", table::decimal(total)).ok();
+                super::tell(&format!("{name}: {}", table::decimal(total)));
                 self.known.insert(name, ProgressBar::hidden());
             }
             return;

@@ -134,44 +134,64 @@ impl<'a> Line<'a> {
         all.get(self.arguments).copied().or(many)
     }
 
-    /// A flag that is written with a value, as Docker's may be (`--rm=true`, `-i=false`), and whether that means the flag.
-    fn flag(&self, word: &str) -> Option<(String, bool)> {
+    /// The flags of a word that has nothing else, in full, and whether the last one is meant: as Docker's, it may be written with a value
+    /// (`--rm=true`, `-it=false`).
+    fn pure_flags(&self, word: &str) -> Option<(Vec<String>, bool)> {
         if self.over || self.pending.is_some() {
             return None;
         }
-        let (name, value) = word.split_once('=')?;
-        let option = self.named(name)?;
-        let given = super::filter::truth(value)?;
-        matches!(option.get_action(), ArgAction::SetTrue).then(|| (name.to_owned(), given))
+        let (names, given) = match word.split_once('=') {
+            Some((names, value)) => (names, super::filter::truth(value)?),
+            None => (word, true),
+        };
+        let names = match names.strip_prefix("--") {
+            Some(_) => vec![names.to_owned()],
+            None => names
+                .strip_prefix('-')?
+                .chars()
+                .map(|letter| format!("-{letter}"))
+                .collect(),
+        };
+        let long = |name: &String| {
+            let option = self.named(name)?;
+            let is_flag = matches!(option.get_action(), ArgAction::SetTrue);
+            Some(format!("--{}", option.get_long().filter(|_| is_flag)?))
+        };
+        let flags: Vec<String> = names.iter().map(long).collect::<Option<_>>()?;
+        (!flags.is_empty()).then_some((flags, given))
     }
 }
 
-/// A line as Docker understands it, for clap: flags may have values, and what follows a container's image, or a container that something is to
-/// be executed in, is that program's, whatever it looks like. `words` are those after the program's name.
+/// A line as Docker understands it, for clap: flags may have values, of which the last counts, and what follows a container's image, or a
+/// container that something is to be executed in, is that program's, whatever it looks like. `words` are those after the program's name.
 pub(super) fn for_clap(root: &Command, words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut line = Line::new(root);
-    let mut all = vec![];
+    // Whether they are flags.
+    let mut all: Vec<(OsString, bool)> = vec![];
     let mut words = words;
     for word in words.by_ref() {
         let text = word.to_string_lossy();
-        if let Some((flag, given)) = line.flag(&text) {
-            all.extend(given.then(|| flag.into()));
+        if let Some((mut flags, given)) = line.pure_flags(&text) {
+            if !given && let Some(last) = flags.pop() {
+                all.retain(|(word, is_flag)| !is_flag || *word != *last);
+            }
+            all.extend(flags.into_iter().map(|flag| (flag.into(), true)));
             continue;
         }
         let was_over = line.over;
         // What is not understood clap explains.
         let understood = line.word(&text).is_some();
         let begins = line.over && !was_over && text != "--";
-        all.push(word);
+        all.push((word, false));
         if begins {
-            all.push("--".into());
+            all.push(("--".into(), false));
         }
         if !understood || line.over || line.command.get_name() == "complete" {
             break;
         }
     }
-    all.extend(words);
-    all
+    let all = all.into_iter().map(|(word, _)| word);
+    all.chain(words).collect()
 }
 
 /// Its value may be the next word.
@@ -243,5 +263,23 @@ mod tests {
             panic!();
         };
         assert!(ps.all && !ps.quiet);
+        let Verb::Exec(exec) = parsed("exec -it=false box sh") else {
+            panic!();
+        };
+        assert!(exec.interactive && !exec.tty);
+    }
+
+    #[test]
+    fn of_what_is_said_twice_the_last_counts_but_for_lists() {
+        let line = "run --rm -it --rm=false -i --name a -m 1m -e A=1 --name=b -e B=2 -m 2m -t=0 --sig-proxy --sig-proxy=false image";
+        let Verb::Run(run) = parsed(line) else {
+            panic!();
+        };
+        let options = &run.create.options;
+        assert!(options.interactive && !options.rm && !options.tty && !run.attached.sig_proxy);
+        assert_eq!(
+            (&*options.name, &*options.env),
+            ("b", &["A=1".to_owned(), "B=2".into()][..])
+        );
     }
 }

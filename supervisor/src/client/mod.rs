@@ -112,8 +112,13 @@ fn refuse(root: &Command, error: &clap::Error) -> ExitCode {
 /// One line, and what could be done.
 fn say(fault: &Fault) {
     let text = harmless(&fault.text.trim().replace('\n', "; "));
+    tell(&format!("caissonctl: {text}"));
+}
+
+/// A line for standard error, in one piece: others may write there at the same time.
+fn tell(line: &str) {
     // Nobody can be told that standard error is closed.
-    writeln!(io::stderr(), "caissonctl: {text}").ok();
+    io::stderr().write_all(format!("{line}\n").as_bytes()).ok();
 }
 
 /// What others wrote is not to write to the user's terminal what it takes for orders.

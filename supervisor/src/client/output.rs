@@ -65,17 +65,18 @@ where
 {
     let mut taken = 0;
     loop {
+        let cut_off = |error| lost(error, "the archive is not complete");
         let response = match receiver.recv().await {
             Ok(response) => response,
             Err(ttrpc::Error::Eof) => break,
-            Err(error) => return Err(lost(error)),
+            Err(error) => return Err(cut_off(error)),
         };
         if let Some(data) = data(response) {
             target
                 .write_all(&data)
                 .tried(|| "write the archive".into())?;
             taken += data.len() as u64;
-            sender.send(&request(taken)).await?;
+            sender.send(&request(taken)).await.map_err(cut_off)?;
         }
     }
     target.flush().tried(|| "write the archive".into())

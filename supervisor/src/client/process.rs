@@ -15,7 +15,7 @@ use ttrpc::r#async::{CSReceiver, CSSender};
 
 use super::REFUSED;
 use super::terminal::{self, DetachKeys, Raw};
-use crate::fault::{Fault, Result, Tried as _};
+use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers::{
     AttachRequest, AttachResponse, ExecRequest, Input, attach_request, attach_response,
     exec_request, input,
@@ -66,7 +66,7 @@ pub(super) struct Ends<'a> {
     /// Other output is taken and dropped.
     pub(super) stdout: bool,
     pub(super) stderr: bool,
-    pub(super) detach_keys: &'a str,
+    pub(super) detach_keys: &'a DetachKeys,
     /// Signals that we get go to this one.
     pub(super) signals: Option<&'a mpsc::UnboundedSender<i32>>,
 }
@@ -87,10 +87,7 @@ where
     let deadly: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
     let mut deadly = Caught::new(if is_raw { deadly } else { &[] })?;
     let raw = is_raw.then(Raw::new).transpose()?;
-    let keys = raw
-        .as_ref()
-        .map(|_| DetachKeys::parse(ends.detach_keys))
-        .transpose()?;
+    let keys = raw.as_ref().map(|_| ends.detach_keys.clone());
     let (taken_sender, taken) = watch::channel(0);
     let told = Cell::new((0, 0));
     let output = take_output(sender, receiver, &taken_sender, ends);
@@ -109,7 +106,8 @@ where
         std::future::pending::<Result<Over>>().await
     };
     let signals = async {
-        if let Some(to) = ends.signals.filter(|_| !is_raw) {
+        // One with a terminal gets its signals from there, as Docker has it.
+        if let Some(to) = ends.signals.filter(|_| !terminal) {
             pass_signals(to).await?;
         }
         std::future::pending::<Result<Over>>().await
@@ -138,7 +136,7 @@ where
 {
     let (mut all, mut told) = (0_u64, 0);
     loop {
-        let length = match receiver.recv().await.map_err(lost)?.of {
+        let length = match receiver.recv().await.map_err(left)?.of {
             Some(attach_response::Of::Stdout(data)) => {
                 let length = data.len() as u64;
                 if ends.stdout && !write(false, data).await? {
@@ -185,16 +183,18 @@ fn code(ended: &attach_response::Ended) -> i32 {
     }
 }
 
-/// An error of the stream is an answer; its end without one means that the daemon is gone.
-pub(super) fn lost(error: ttrpc::Error) -> Fault {
-    let answered = matches!(error, ttrpc::Error::RpcStatus(_));
-    let fault = Fault::from(error);
-    if !answered {
-        return fault.during(
-            "the connection to the daemon is lost; the container goes on, attach to it again",
-        );
+/// An error of the stream is an answer; its end without one means that the daemon is gone. `then` says what that means.
+pub(super) fn lost(error: ttrpc::Error, then: &str) -> Fault {
+    if matches!(error, ttrpc::Error::RpcStatus(_)) {
+        return error.into();
     }
-    fault
+    let text = format!("the connection to the daemon is lost: {then} ({error})");
+    Fault::of(Kind::Unavailable, text)
+}
+
+/// That of one who was attached.
+pub(super) fn left(error: ttrpc::Error) -> Fault {
+    lost(error, "the container goes on, attach to it again")
 }
 
 /// All of it; false if nobody wants it any more (`| head`). Not in the way of signals, however long a reader takes.

@@ -9,7 +9,7 @@ use super::arguments::{Options, environment};
 use super::cli::{Attach, Attached, Create, Exec, Run, Start};
 use super::connection::{Daemon, patient};
 use super::lists::inspected;
-use super::process::{self, Ends, Over, lost};
+use super::process::{self, Ends, Over, left};
 use super::{print, terminal};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers::{
@@ -28,10 +28,8 @@ pub(super) async fn run(daemon: &Daemon, arguments: Run) -> Result<u8> {
         .create
         .options
         .config(&arguments.create.image, &arguments.create.command)?;
-    if config.terminal && config.interactive && !arguments.detach && !terminal::is_input() {
-        return Err(Fault::new(
-            "the input device is not a terminal: leave out -t",
-        ));
+    if config.terminal && config.interactive && !arguments.detach {
+        needs_terminal("leave out -t")?;
     }
     let attach = &arguments.create.options.attach;
     if arguments.detach && !attach.is_empty() {
@@ -58,6 +56,12 @@ pub(super) async fn run(daemon: &Daemon, arguments: Run) -> Result<u8> {
         ..Default::default()
     };
     follow(daemon, to, streams, &arguments.attached).await
+}
+
+/// For input that a container takes from a terminal of its own.
+fn needs_terminal(hint: &str) -> Result<()> {
+    let fault = || Fault::new(format!("the input device is not a terminal: {hint}"));
+    terminal::is_input().then_some(()).ok_or_else(fault)
 }
 
 /// What is attached of a container's.
@@ -214,6 +218,10 @@ pub(super) async fn attach(daemon: &Daemon, arguments: Attach) -> Result<u8> {
         ..Default::default()
     };
     let streams = Streams::all(container.config.interactive && !arguments.no_stdin);
+    if streams.stdin && container.config.terminal {
+        // The end of another input would be that of a shell.
+        needs_terminal("use --no-stdin")?;
+    }
     follow(daemon, to, streams, &arguments.attached).await
 }
 
@@ -263,17 +271,15 @@ async fn follow(
 
 /// What it is that is attached.
 async fn first(receiver: &mut CSReceiver<AttachResponse>) -> Result<attach_response::Attached> {
-    match receiver.recv().await.map_err(lost)?.of {
+    match receiver.recv().await.map_err(left)?.of {
         Some(attach_response::Of::Attached(first)) => Ok(first),
         _ => Err(Fault::unknown("the daemon does not say what is attached")),
     }
 }
 
 pub(super) async fn exec(daemon: &Daemon, arguments: Exec) -> Result<u8> {
-    if arguments.tty && arguments.interactive && !arguments.detach && !terminal::is_input() {
-        return Err(Fault::new(
-            "the input device is not a terminal: leave out -t",
-        ));
+    if arguments.tty && arguments.interactive && !arguments.detach {
+        needs_terminal("leave out -t")?;
     }
     let asked = exec_request::Process {
         container: arguments.container,

@@ -255,7 +255,7 @@ pub(super) async fn events(daemon: &Daemon, asked: Events) -> Result<u8> {
         let event = match stream.recv().await {
             Ok(Some(event)) => event,
             Ok(None) => return Ok(0),
-            Err(error) => return Err(lost(error)),
+            Err(error) => return Err(lost(error, "there may be more events")),
         };
         let out_of_time = since.is_some_and(|since| event.time < since)
             || until.is_some_and(|until| event.time > until);

@@ -57,7 +57,7 @@ pub(super) fn size() -> Option<Size> {
 }
 
 /// The keys to leave with, looked for in what is typed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct DetachKeys {
     keys: Vec<u8>,
     seen: usize,

@@ -50,7 +50,7 @@ use crate::store::Store;
 pub(crate) use apparmor::warnings;
 pub(crate) use attach::attach;
 pub(crate) use copy::{copy_in, copy_out};
-pub(crate) use create::{blocking, random};
+pub(crate) use create::{blocking, random, signal};
 pub(crate) use exec::exec;
 pub(crate) use log::{Follower, From};
 pub(crate) use log_record::{text_of, time_of};

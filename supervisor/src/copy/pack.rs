@@ -17,6 +17,8 @@ use super::find::open_child;
 use crate::archive::{Entry, Kind, Segment, Writer};
 
 const BUFFER: usize = 128 << 10;
+/// Of what has no size, as the files of `/proc`, so much is read.
+const SIZELESS: usize = 4 << 20;
 /// Holes that are smaller in all are written as zeros: not everybody reads archives with holes.
 const HOLES: u64 = 1 << 20;
 /// Segments of one file, at most. What is behind them is written with its holes.
@@ -118,7 +120,7 @@ impl<W: Write> Packer<W> {
     /// What a directory has under this name.
     pub(crate) fn file(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<()> {
         match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => self.other(dir, name, path, &stat),
+            Ok(stat) => self.other(dir, name, path, &stat, true),
             Err(errno) => Err(errno).with_context(|| of(path)),
         }
     }
@@ -141,7 +143,7 @@ impl<W: Write> Packer<W> {
             }
         }
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            return self.other(dir, name, path, &stat);
+            return self.other(dir, name, path, &stat, false);
         }
         let inner = match open_child(dir, name) {
             Ok(inner) => inner,
@@ -177,7 +179,14 @@ impl<W: Write> Packer<W> {
     }
 
     /// Anything but a directory.
-    fn other(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8], stat: &Stat) -> Result<()> {
+    fn other(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+        stat: &Stat,
+        is_named: bool,
+    ) -> Result<()> {
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Kind::File,
             FileType::Symlink => Kind::Symlink,
@@ -200,7 +209,7 @@ impl<W: Write> Packer<W> {
             return self.writer.entry(&entry);
         }
         if kind == Kind::File {
-            if !self.regular(dir, name, path)? {
+            if !self.regular(dir, name, path, is_named)? {
                 return Ok(());
             }
         } else {
@@ -229,7 +238,13 @@ impl<W: Write> Packer<W> {
     }
 
     /// Whether it is still there.
-    fn regular(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<bool> {
+    fn regular(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+        is_named: bool,
+    ) -> Result<bool> {
         // Should it have become a fifo, nobody waits for a writer.
         let flags =
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -254,13 +269,56 @@ impl<W: Write> Packer<W> {
             }
         }
         entry.segments = segments(&file, &stat).with_context(|| of(path))?;
+        let mut file = File::from(file);
+        let small = self
+            .small(&mut file, &entry, is_named)
+            .with_context(|| of(path))?;
+        if let Some(contents) = small {
+            entry.size = contents.len() as u64;
+            self.writer.entry(&entry)?;
+            if !contents.is_empty() {
+                self.writer.data(&contents)?;
+            }
+            return Ok(true);
+        }
         self.writer.entry(&entry)?;
-        self.contents(&mut File::from(file), &entry)
+        self.contents(&mut file, &entry, is_named)
             .with_context(|| of(path))?;
         Ok(true)
     }
 
-    fn contents(&mut self, file: &mut File, entry: &Entry) -> Result<()> {
+    /// All of a file whose size may be wrong: the kernel's files have a page, or none, whatever is in them. Of the latter, those that somebody
+    /// has named are read; what there is below a directory has no end.
+    fn small(&mut self, file: &mut File, entry: &Entry, is_named: bool) -> Result<Option<Vec<u8>>> {
+        if entry.size == 0 && is_named {
+            return self.sizeless(file).map(Some);
+        }
+        if entry.size > BUFFER as u64 || entry.segments.is_some() {
+            return Ok(None);
+        }
+        let mut contents = Vec::with_capacity(usize::try_from(entry.size)?);
+        file.take(entry.size).read_to_end(&mut contents)?;
+        Ok(Some(contents))
+    }
+
+    /// By the buffer: some of the kernel's files refuse to be read by a few bytes.
+    fn sizeless(&mut self, file: &mut File) -> Result<Vec<u8>> {
+        let mut contents = Vec::new();
+        loop {
+            let count = file.read(&mut self.buffer)?;
+            if count == 0 {
+                return Ok(contents);
+            }
+            contents.extend_from_slice(&self.buffer[..count]);
+            ensure!(
+                contents.len() <= SIZELESS,
+                "it has no size, and more than {} MiB: read it with exec",
+                SIZELESS >> 20
+            );
+        }
+    }
+
+    fn contents(&mut self, file: &mut File, entry: &Entry, is_named: bool) -> Result<()> {
         let whole = [Segment {
             offset: 0,
             length: entry.size,
@@ -274,7 +332,13 @@ impl<W: Write> Packer<W> {
                 let most = usize::try_from(left).map_or(BUFFER, |left| left.min(BUFFER));
                 let count = file.read(&mut self.buffer[..most])?;
                 if count == 0 {
-                    // It became shorter while it was read, but its length has been announced: zeros, as GNU tar has it.
+                    // Its length has been announced. In a tree, one that is written all the time is no reason to have nothing: zeros, as GNU
+                    // tar has it.
+                    ensure!(
+                        !is_named,
+                        "it ended before its size of {} bytes: it became shorter while it was read",
+                        entry.size
+                    );
                     self.buffer[..most].fill(0);
                     self.writer.data(&self.buffer[..most])?;
                     left -= most as u64;
@@ -440,7 +504,22 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_becomes_shorter_has_zeros_for_what_was_announced() {
+    fn what_has_no_size_is_read_as_far_as_it_can_be_kept() {
+        let directory = OwnedFd::from(File::open("/proc/self").unwrap());
+        let mut packer = Packer::new(Vec::new());
+        packer.file(directory.as_fd(), b"cmdline", b"file").unwrap();
+        // Of all that there may be in memory.
+        let refused = packer.file(directory.as_fd(), b"pagemap", b"file");
+        let refused = format!("{:#}", refused.unwrap_err());
+        assert!(refused.contains("has no size, and more than"), "{refused}");
+        let archive = packer.finish().unwrap();
+        let command = std::fs::read("/proc/self/cmdline").unwrap();
+        let mut parts = archive.windows(command.len());
+        assert!(parts.any(|part| part == command));
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_has_zeros_for_what_was_announced_unless_it_was_asked_for() {
         let path = std::env::temp_dir().join(format!("caisson-pack-{}", std::process::id()));
         std::fs::write(&path, vec![b'x'; 2 * BUFFER]).unwrap();
         let mut packer = Packer::new(Vec::new());
@@ -450,7 +529,12 @@ mod tests {
         entry.size = stat.st_size.cast_unsigned();
         packer.writer.entry(&entry).unwrap();
         std::fs::write(&path, "short").unwrap();
-        packer.contents(&mut file, &entry).unwrap();
+        let fault = packer.contents(&mut file, &entry, true).unwrap_err();
+        assert!(fault.to_string().contains("became shorter"), "{fault}");
+        let mut packer = Packer::new(Vec::new());
+        packer.writer.entry(&entry).unwrap();
+        rustix::fs::seek(&file, SeekFrom::Start(0)).unwrap();
+        packer.contents(&mut file, &entry, false).unwrap();
         let archive = packer.finish().unwrap();
         let at = archive
             .windows(5)

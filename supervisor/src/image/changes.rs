@@ -50,7 +50,10 @@ pub(crate) fn apply(config: &mut Map<String, Value>, instruction: &str) -> Resul
             }
         }
         "USER" => set(config, "User", json!(rest)),
-        "STOPSIGNAL" => set(config, "StopSignal", json!(rest)),
+        "STOPSIGNAL" => {
+            crate::container::signal(rest).with_context(of)?;
+            set(config, "StopSignal", json!(rest));
+        }
         "WORKDIR" => {
             let old = config.get("WorkingDir").and_then(Value::as_str);
             let path = joined(old.unwrap_or_default(), rest);
@@ -250,6 +253,7 @@ mod tests {
             "EXPOSE 80/x",
             "LABEL =x",
             "WORKDIR",
+            "STOPSIGNAL nope",
         ] {
             let mut config = Map::new();
             assert!(apply(&mut config, instruction).is_err(), "{instruction}");

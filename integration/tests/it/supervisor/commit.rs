@@ -158,7 +158,7 @@ fn what_makes_no_sense_is_refused_and_an_image_needs_no_name() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
     supervisor.detached(&["--name", "box"], "sleep 1000");
-    for change in ["RUN x", "EXPOSE http", "ENV"] {
+    for change in ["RUN x", "EXPOSE http", "ENV", "STOPSIGNAL nope"] {
         supervisor
             .ctl(&["commit", "-c", change, "box"])
             .failure()
@@ -253,7 +253,9 @@ fn a_daemon_that_is_killed_amid_a_commit_leaves_a_whole_store_and_a_container_th
         }
         host::kill_descendant(pid);
         assert!(host::await_end(pid));
-        let complete = committing.wait().status.success();
+        let committed = committing.wait();
+        let complete = committed.status.success();
+        assert!(!committed.stderr.contains("the other end"), "{committed}");
         assert_eq!(supervisor.field(&id, "{{.State.Status}}"), "running");
         assert_eq!(supervisor.says(&["exec", &id, "echo", "here"]), "here");
         let there = !supervisor.says(&["images", "-q", &name]).is_empty();

@@ -341,6 +341,21 @@ fn devices_and_fifos_of_a_container_are_copied_and_never_opened() {
 }
 
 #[test]
+fn a_file_of_the_kernels_is_copied_as_it_reads() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let id = supervisor.detached(&[], "sleep 1000");
+    // The one is said to have a page, the other nothing.
+    let number = read(&supervisor, &format!("{id}:/sys/kernel/uevent_seqnum"));
+    assert!(number.trim_end().parse::<u64>().is_ok(), "{number:?}");
+    let status = read(&supervisor, &format!("{id}:/proc/1/status"));
+    assert!(status.starts_with("Name:\tsleep\n"), "{status:?}");
+    supervisor.says(&["cp", "/proc/self/status", &format!("{id}:/srv/status")]);
+    let status = read(&supervisor, &format!("{id}:/srv/status"));
+    assert!(status.starts_with("Name:\tcaissonctl\n"), "{status:?}");
+}
+
+#[test]
 fn archives_go_through_standard_streams() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
@@ -614,7 +629,7 @@ fn cut_off(users: &str) {
         host::await_end(child.parse().unwrap());
     }
     for copy in copies {
-        copy.wait().failure();
+        copy.wait().failure().says("not all has been copied");
     }
     // In a tree whose ids are ours.
     let plain = supervisor.detached(&[], "sleep 1000");

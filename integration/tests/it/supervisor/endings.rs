@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use integration::runtime::{Running, finish};
+use integration::store::saved_with;
 use integration::supervisor::{IMAGE, Supervisor};
-use integration::{host, place, require};
+use integration::{Bundle, host, place, require};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -216,11 +217,15 @@ fn who_waited_for_a_container_that_goes_with_its_end_can_have_its_name() {
 fn an_image_that_asks_for_no_signal_there_is_can_be_stopped() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
-    let archive = supervisor.scratch.name("image.tar");
-    let change = ["--change", "STOPSIGNAL SIGBOGUS"];
-    supervisor.says(&[&["image", "import"], &change[..], &[&archive, "odd"]].concat());
+    let config = serde_json::json!({"StopSignal": "SIGBOGUS"});
+    let image = saved_with("odd:1", &[], &config);
+    let archive = supervisor.scratch.file("odd.tar", image);
+    supervisor.says(&["load", "-i", &archive.display().to_string()]);
+    let bundle = Bundle::with_busybox();
+    let binaries = format!("{}:/bin", bundle.rootfs().join("bin").display());
     let script = "trap 'exit 4' TERM; echo ready; while :; do sleep 0.1; done";
-    let id = supervisor.detached_of("odd", script);
+    let run = ["run", "-d", "-v", &binaries, "odd:1", "sh", "-c", script];
+    let id = supervisor.says(&run);
     let mut log = supervisor.start(&["logs", "-f", &id]);
     assert_eq!(log.stdout.line(), "ready");
     supervisor.says(&["stop", "-t", "100", &id]);

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use integration::runtime::{Finished, Running};
+use integration::runtime::{Finished, Running, finish};
 use integration::store::{Tar, saved};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{place, require};
@@ -79,6 +79,34 @@ fn what_holds_no_image_is_not_loaded_as_one() {
         supervisor.says(&["images", "--format", "{{.Repository}}"]),
         "whole"
     );
+}
+
+#[test]
+fn a_file_is_the_clients_and_what_is_no_archive_is_not_told() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    let secret = "root:*:20228:0:99999:7:::\n".repeat(100);
+    let secret = supervisor.scratch.file("secret", secret);
+    let secret = secret.display().to_string();
+    for words in [&["load", "-i", &secret][..], &["import", &secret, "none"]] {
+        let refused = supervisor.ctl(words).failure();
+        assert!(!refused.stderr.contains("20228"), "{refused}");
+    }
+    supervisor
+        .ctl(&["load", "-i", "/no/such"])
+        .failure()
+        .says("open /no/such: No such file or directory");
+    // Names of what the client has open.
+    let image = saved("whole:1", &[Tar::new().directory("etc/")]);
+    let image = supervisor.scratch.file("image.tar", image);
+    for line in [
+        "$ctl load -q -i /dev/stdin <$image",
+        "cat $image | $ctl load -q -i /dev/stdin",
+    ] {
+        let mut shell = supervisor.in_shell(line);
+        shell.env("image", &image);
+        assert_eq!(finish(shell).success().stdout, "whole:1\n");
+    }
 }
 
 #[test]

@@ -176,7 +176,11 @@ fn metrics_are_served_on_this_machine_only_and_nothing_else_is() {
             .read_to_end(&mut rest)
             .map_or(true, |read| read == 0)
     );
-    let silent: Vec<_> = (0..5).map(|_| TcpStream::connect(&address)).collect();
+    let silent = (0..100).map(|_| TcpStream::connect(&address).unwrap());
+    let mut silent: Vec<_> = silent.collect();
     assert_eq!(ask("GET", "/metrics").0, "HTTP/1.1 200 OK");
-    drop(silent);
+    // The first have been replaced. Of the last ones, the time that each has is not over: nobody has waited for it.
+    assert_eq!(silent[0].read(&mut [0]).unwrap_or(0), 0);
+    let later = silent.swap_remove(80);
+    assert_eq!(get(later, "GET", "/metrics").0, "HTTP/1.1 200 OK");
 }

@@ -1,9 +1,12 @@
 //! Options of `run`, seen from inside.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::process::Stdio;
 
-use integration::require;
 use integration::supervisor::{IMAGE, Supervisor};
+use integration::{children, require};
 use serde_json::{Value, json};
 
 #[test]
@@ -54,6 +57,56 @@ fn what_follows_the_image_is_the_programs_whatever_it_looks_like() {
     assert_eq!(run("echo", &["-d", "--privileged"]), "-d --privileged");
     assert_eq!(run("echo", &["--help"]), "--help");
     assert_eq!(run("echo", &["--", "x"]), "-- x");
+}
+
+#[test]
+fn of_an_option_that_is_given_twice_the_last_counts() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let twice =
+        "run --rm --rm -i -i --name one --name other -u root -u web -h one -h=two -e A=1 -e B=2";
+    let mut words: Vec<_> = twice.split(' ').collect();
+    words.extend([IMAGE, "sh", "-c", "id -un; hostname; echo $A$B"]);
+    assert_eq!(supervisor.says(&words), "web\ntwo\n12");
+    let script = "test -t 0 || echo none";
+    let flags = ["run", "--rm", "-it=false", "--name", "other", IMAGE];
+    let said = supervisor.says(&[&flags[..], &["sh", "-c", script]].concat());
+    assert_eq!(said, "none");
+    supervisor.says(&[
+        "run",
+        "--rm",
+        "--rm=false",
+        "--name",
+        "stays",
+        IMAGE,
+        "true",
+    ]);
+    assert_eq!(
+        supervisor.says(&["ps", "-a", "--format", "{{.Names}}"]),
+        "stays"
+    );
+}
+
+#[test]
+fn an_error_is_written_in_one_piece() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    // Each write is a message of its own.
+    let (reader, stderr) = UnixDatagram::pair().unwrap();
+    let mut client = supervisor.command(&["inspect", "nosuch"]);
+    client
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(OwnedFd::from(stderr));
+    let (pid, since) = children::spawn(&mut client);
+    assert_eq!(children::wait(pid, since).unwrap().code(), Some(1));
+    let mut message = [0; 4096];
+    let length = reader.recv(&mut message).unwrap();
+    let line = String::from_utf8_lossy(&message[..length]);
+    assert!(
+        line.starts_with("caissonctl: ") && line.ends_with('\n'),
+        "{line:?}"
+    );
 }
 
 #[test]
@@ -542,6 +595,10 @@ fn what_makes_no_sense_is_refused_in_one_line() {
         (&["-h", ".x"], "host name"),
         (&["-h", &long], "host name"),
         (&["--mount", "type=bind,\"source=/a"], "quote"),
+        (
+            &["--stop-timeout", "1", "--stop-timeout", "y"],
+            "invalid value 'y'",
+        ),
         (&["--no-such-option"], "(see 'caissonctl create --help')"),
         (&["--stop-timeout", "x"], "(see 'caissonctl create --help')"),
     ] {

@@ -356,6 +356,28 @@ fn who_presses_the_keys_leaves_and_may_come_back() {
 }
 
 #[test]
+fn who_has_no_terminal_ends_nothing_that_has_one() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.detached(&["-it", "--name", "box"], "read line; exit 3");
+    let attach = |flags: &[&str]| supervisor.ctl(&[&["attach"], flags, &["box"]].concat());
+    attach(&[]).failure().says("is not a terminal");
+    attach(&["--no-stdin", "--detach-keys", "ctrl-foo"])
+        .failure()
+        .says("no key to leave with");
+    assert_eq!(supervisor.field("box", "{{.State.Status}}"), "running");
+    // A signal is its own.
+    let script = "trap 'exit 8' TERM; echo ready; while true; do sleep 0.1; done";
+    let run = ["run", "-t", "--name", "other", IMAGE, "sh", "-c", script];
+    let mut client = supervisor.start(&run);
+    client.stdout.until("ready");
+    client.signal(Signal::SIGTERM);
+    let signal = Some(Signal::SIGTERM as i32);
+    assert_eq!(client.wait_for_exit().signal(), signal);
+    assert_eq!(supervisor.field("other", "{{.State.Status}}"), "running");
+}
+
+#[test]
 fn a_signal_to_the_client_is_one_to_the_container() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();

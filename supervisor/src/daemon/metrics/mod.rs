@@ -6,6 +6,7 @@
 
 mod page;
 
+use std::collections::VecDeque;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::timeout;
 
 use super::accept;
@@ -23,8 +24,11 @@ use crate::fault::{Fault, Result, Tried as _};
 
 /// For a client to ask, and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Clients at a time. More wait.
+/// Clients that are answered at a time. More wait.
 const MOST: usize = 8;
+/// Those that have not asked yet, or wait for their answer. One more takes the place of the one that has for longest: who says nothing keeps
+/// nobody out.
+const WAITING: usize = 32;
 /// A request with all its headers.
 const LONGEST: usize = 8 << 10;
 
@@ -101,22 +105,20 @@ async fn accepting<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     answering: Arc<Answering>,
     mut next: impl AsyncFnMut() -> std::io::Result<S>,
 ) {
+    // Each of them ends when this end of its channel does.
+    let mut waiting = VecDeque::with_capacity(WAITING);
     loop {
-        let Ok(permit) = answering.room.acquire().await else {
-            return; // Nobody closes it.
-        };
-        permit.forget();
         match next().await {
             Ok(stream) => {
-                let answering = answering.clone();
-                tokio::spawn(async move {
-                    // One that goes, or takes too long, gets no answer and needs no more than that.
-                    timeout(PATIENCE, answer(&answering, stream)).await.ok();
-                    answering.room.add_permits(1);
-                });
+                waiting.retain(|one: &oneshot::Sender<()>| !one.is_closed());
+                if waiting.len() == WAITING {
+                    waiting.pop_front();
+                }
+                let (place, replaced) = oneshot::channel();
+                waiting.push_back(place);
+                tokio::spawn(attend(answering.clone(), stream, replaced));
             }
             Err(error) => {
-                answering.room.add_permits(1);
                 super::warn(&Fault::unknown(format!(
                     "accept who asks for metrics: {error}"
                 )));
@@ -127,16 +129,42 @@ async fn accepting<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     }
 }
 
-async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
-    answering: &Answering,
+/// One that goes, or takes too long, gets no answer and needs no more than that.
+async fn attend<S: AsyncRead + AsyncWrite + Unpin>(
+    answering: Arc<Answering>,
     mut stream: S,
-) -> std::io::Result<()> {
+    replaced: oneshot::Receiver<()>,
+) {
+    let asked = tokio::select! {
+        asked = timeout(PATIENCE, asked(&answering, &mut stream)) => asked.ok().flatten(),
+        // Nothing is sent through it.
+        _ = replaced => None,
+    };
+    if let Some((request, _permit)) = asked {
+        let answered = timeout(PATIENCE, answer(&answering, &request, stream));
+        answered.await.ok();
+    }
+}
+
+/// The request, when there is room for answering it; none if there is none.
+async fn asked<'a>(
+    answering: &'a Answering,
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Option<(Vec<u8>, SemaphorePermit<'a>)> {
     let mut request = vec![];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-        if request.len() > LONGEST || stream.read_buf(&mut request).await? == 0 {
-            return Ok(());
+        if request.len() > LONGEST || stream.read_buf(&mut request).await.ok()? == 0 {
+            return None;
         }
     }
+    Some((request, answering.room.acquire().await.ok()?))
+}
+
+async fn answer(
+    answering: &Answering,
+    request: &[u8],
+    mut stream: impl AsyncWrite + Unpin,
+) -> std::io::Result<()> {
     let line = request.split(|byte| *byte == b'\r').next();
     let line = String::from_utf8_lossy(line.unwrap_or_default()).into_owned();
     let mut words = line.split(' ');
