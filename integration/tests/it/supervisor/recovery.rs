@@ -464,6 +464,7 @@ fn a_daemon_with_another_root_leaves_containers_alone() {
     assert_eq!(daemon.stdout.line(), "ready");
     daemon.signal(Signal::SIGTERM);
     daemon.wait().success();
+}
 
 #[test]
 fn a_daemon_whose_database_is_lost_does_not_start_and_touches_no_container() {
