@@ -73,8 +73,10 @@ impl Store {
             added: now(),
         };
         let names: Vec<_> = said.name.iter().cloned().collect();
-        operation.finish(|transaction| Store::enter_image(transaction, &manifest, &row, &names))?;
-        self.image(&manifest.to_string())
+        operation.finish(|transaction| {
+            Store::enter_image(transaction, &manifest, &row, &names)?;
+            self.entered(transaction, &manifest)
+        })
     }
 }
 

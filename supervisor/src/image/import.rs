@@ -54,15 +54,18 @@ impl Store {
             found[0].names = vec![name.clone()];
         }
         unpack(&operation, &found, progress)?;
-        operation
-            .finish(|transaction| found.iter().try_for_each(|image| enter(transaction, image)))?;
-        let told = |found: &Found| {
-            let mut image = self.image(&found.manifest.to_string())?;
-            // Others were there before.
-            image.names.retain(|name| found.names.contains(name));
-            Ok(image)
-        };
-        found.iter().map(told).collect()
+        operation.finish(|transaction| {
+            found
+                .iter()
+                .try_for_each(|image| enter(transaction, image))?;
+            let told = |found: &Found| {
+                let mut image = self.entered(transaction, &found.manifest)?;
+                // Others were there before.
+                image.names.retain(|name| found.names.contains(name));
+                Ok(image)
+            };
+            found.iter().map(told).collect()
+        })
     }
 }
 

@@ -86,6 +86,15 @@ impl Store {
         self.describe(&graph, &manifest)
     }
 
+    /// One that is entered in this transaction: as soon as that is over, somebody may remove it.
+    pub(crate) fn entered(
+        &self,
+        transaction: &WriteTransaction,
+        manifest: &Digest,
+    ) -> Result<Image> {
+        self.describe(&transaction.graph()?, manifest)
+    }
+
     /// All images, by id; of a damaged one, what the database knows.
     pub fn images(&self) -> Result<Vec<Image>> {
         let graph = self.read()?;

@@ -252,20 +252,22 @@ impl<'a> Operation<'a> {
     }
 
     /// Makes all of it durable, and what `how` writes a part of the store.
-    pub(crate) fn finish(
+    pub(crate) fn finish<T>(
         mut self,
-        how: impl FnOnce(&WriteTransaction) -> Result<()>,
-    ) -> Result<()> {
+        how: impl FnOnce(&WriteTransaction) -> Result<T>,
+    ) -> Result<T> {
         self.store.sync()?;
-        self.store.write(Durability::Immediate, |transaction| {
+        let made = self.store.write(Durability::Immediate, |transaction| {
             // Without it, nothing has held what was brought in.
             self.lease(transaction)?;
-            how(transaction)?;
-            rows::delete(transaction, LEASES, &self.lease)
+            let made = how(transaction)?;
+            rows::delete(transaction, LEASES, &self.lease)?;
+            Ok(made)
         })?;
         self.ended = true;
         // What came in and was not needed after all.
-        self.store.collect().map(drop)
+        self.store.collect()?;
+        Ok(made)
     }
 }
 

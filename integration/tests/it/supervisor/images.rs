@@ -402,3 +402,23 @@ fn an_image_with_a_lost_configuration_is_listed_and_can_go() {
     supervisor.says(&["rmi", "broken:1"]);
     assert!(!list().contains("broken"));
 }
+
+/// What was imported is told, though it may have gone since.
+#[test]
+fn an_image_may_be_removed_while_it_is_imported() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let archive = supervisor.scratch.name("saved.tar");
+    supervisor.says(&["save", "-o", &archive, IMAGE]);
+    for _ in 0..8 {
+        let loading = [(); 6].map(|()| supervisor.start(&["load", "-i", &archive]));
+        let removing = [(); 6].map(|()| supervisor.start(&["image", "prune", "-af"]));
+        for loaded in loading.map(|command| command.wait()) {
+            let loaded = loaded.success();
+            assert!(loaded.stdout.contains(IMAGE), "{loaded}");
+        }
+        removing
+            .into_iter()
+            .for_each(|command| drop(command.wait().success()));
+    }
+}
