@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use ttrpc::r#async::{SSReceiver, SSSender, ServerStreamSender};
 use ttrpc::proto::Codec;
 
@@ -13,39 +13,43 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Between two looks whether the client is still there.
 const ATTENDANCE: Duration = Duration::from_secs(3);
 
-/// The requests of a stream. They outlive the method that reads them for a moment: to what a client sends while a method fails, ttrpc would
-/// answer that the stream is gone, and that can overtake the method's own answer, which says why.
-pub(crate) struct Requests<Q: Send + 'static>(Option<SSReceiver<Q>>);
-
-impl<Q: Send + 'static> Requests<Q> {
-    pub(crate) fn new(receiver: SSReceiver<Q>) -> Self {
-        Self(Some(receiver))
-    }
-}
+/// The requests of a stream, in their order. That of ttrpc takes a hundred; of more, which its tasks hand over one each, a later one may come
+/// first. So they are taken from it as they come, however long the method that reads them takes. How much that is, who sends them limits by
+/// what he is told has been taken.
+///
+/// They outlive that method for a moment: to what a client sends while it fails, ttrpc would answer that the stream is gone, and that can
+/// overtake the method's own answer, which says why.
+pub(crate) struct Requests<Q>(UnboundedReceiver<ttrpc::Result<Option<Q>>>);
 
 impl<Q> Requests<Q>
 where
     Q: Codec + Send + 'static,
     <Q as Codec>::E: std::fmt::Display,
 {
+    pub(crate) fn new(mut receiver: SSReceiver<Q>) -> Self {
+        let (sender, requests) = unbounded_channel();
+        tokio::spawn(async move {
+            let taking = async {
+                loop {
+                    let request = receiver.recv().await;
+                    let last = !matches!(request, Ok(Some(_)));
+                    if sender.send(request).is_err() || last {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = taking => {}
+                () = sender.closed() => {}
+            }
+            tokio::time::sleep(LINGER).await;
+        });
+        Self(requests)
+    }
+
     /// Nothing at the stream's end.
     pub(crate) async fn next(&mut self) -> ttrpc::Result<Option<Q>> {
-        match &mut self.0 {
-            Some(receiver) => receiver.recv().await,
-            None => Ok(None),
-        }
-    }
-}
-
-impl<Q: Send + 'static> Drop for Requests<Q> {
-    fn drop(&mut self) {
-        // Without a runtime the daemon ends, and nobody is answered.
-        if let (Some(receiver), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn(async move {
-                tokio::time::sleep(LINGER).await;
-                drop(receiver);
-            });
-        }
+        self.0.recv().await.unwrap_or(Ok(None))
     }
 }
 

@@ -113,7 +113,7 @@ impl Carries for ExecRequest {
 /// Passes requests on; never comes back.
 pub(super) async fn receive<Q>(mut requests: Requests<Q>, to: mpsc::Sender<Input>)
 where
-    Q: Carries + Send,
+    Q: Carries + Send + 'static,
     <Q as ttrpc::proto::Codec>::E: std::fmt::Display,
 {
     while let Ok(Some(request)) = requests.next().await {

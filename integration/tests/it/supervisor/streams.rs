@@ -560,3 +560,24 @@ fn what_is_started_again_has_not_ended_for_who_waits_and_who_is_attached() {
     supervisor.says(&["stop", &id]);
     assert_eq!(waiting.wait().success().stdout, "5\n");
 }
+
+/// Many small pieces are on their way at once while whoever reads them has no time.
+#[test]
+fn what_comes_in_small_pieces_stays_in_its_order() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.detached(&["--name", "box"], "sleep 1000");
+    // A write each, so that the client has as many to send.
+    let pieces = |command: &str| {
+        let line = format!("i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done | {command}");
+        let finished = finish(supervisor.in_shell(&line)).success();
+        finished.stdout.trim().to_owned()
+    };
+    let expected = pieces("md5sum");
+    for slow in ["md5sum", "sh -c 'sleep 1; md5sum'"] {
+        let exec = pieces(&format!("$ctl exec -i box {slow}"));
+        assert_eq!(exec, expected, "exec, {slow}");
+        let run = pieces(&format!("$ctl run --rm -i {IMAGE} {slow}"));
+        assert_eq!(run, expected, "run, {slow}");
+    }
+}
