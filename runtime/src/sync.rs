@@ -31,8 +31,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// How many bytes of text a failure carries: the end of a hook's output, or the kernel's message about a mount option.
 pub(crate) const TEXT: usize = RECORD - 56;
 
-/// The size of a record; no more than PIPE_BUF, so that it goes through the fifo whole.
-pub(crate) const RECORD: usize = 4096;
+/// The size of a record; no more than PIPE_BUF, so that it goes through the fifo whole, and as little as will do: it is on the stack of every
+/// step, whose pages cost time at each start.
+pub(crate) const RECORD: usize = 1024;
 
 /// What init tells the parent.
 #[derive(Debug)]

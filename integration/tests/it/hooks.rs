@@ -653,7 +653,7 @@ fn the_end_of_a_hooks_outputs_is_told_and_what_is_missing() {
     );
     let program = integration::place::busybox().unwrap();
     for kind in ["createRuntime", "createContainer"] {
-        for (count, first) in [(40, "line 1 of what went wrong"), (4000, "bytes before]")] {
+        for (count, first) in [(12, "line 1 of what went wrong"), (4000, "bytes before]")] {
             let mut bundle = Bundle::new();
             let script = format!("seq {count} | sed 's/.*/line & of what went wrong/' >&2; exit 1");
             let hook = json!({ "path": program, "args": ["busybox", "sh", "-c", script] });
