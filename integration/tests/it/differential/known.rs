@@ -128,7 +128,8 @@ const KNOWN: &[Known] = &[
         at: "/rlimits/RLIMIT_CPU",
         is: |_, config| {
             let all = config["process"]["rlimits"].as_array();
-            let spent = |limit: &Value| limit["type"] == "RLIMIT_CPU" && limit["soft"] == 0;
+            let none = |number: &Value| number == 0 || number.is_null();
+            let spent = |limit: &Value| limit["type"] == "RLIMIT_CPU" && none(&limit["soft"]);
             all.is_some_and(|all| all.iter().any(spent))
         },
         why: "the kernel adds a second whenever the time is used up, here by what runc does before the program",
