@@ -111,16 +111,16 @@ impl Records {
             }
         })
         .await;
-        let (last, told) = written
+        let told = written
             .map_err(|error| Fault::unknown(error.to_string()))?
             .tried(|| "write the records".into())?;
+        if let Some(last) = told.last() {
+            self.latest
+                .send_modify(|latest| *latest = last.cursor.max(*latest));
+        }
         for event in told {
             let kind = (event.kind, event.action);
             *lock(&self.told).entry(kind).or_default() += 1;
-        }
-        if let Some(last) = last {
-            self.latest
-                .send_modify(|latest| *latest = last.max(*latest));
         }
         Ok(())
     }
@@ -202,8 +202,8 @@ impl Records {
     }
 }
 
-/// The new events, and the last one's cursor if there are any.
-fn write(store: &Store, mut change: Change) -> anyhow::Result<(Option<u64>, Vec<Event>)> {
+/// The new events, in their order.
+fn write(store: &Store, mut change: Change) -> anyhow::Result<Vec<Event>> {
     let transaction = store.database().begin_write()?;
     {
         let mut table = transaction.open_table(CONTAINERS)?;
@@ -235,7 +235,7 @@ fn write(store: &Store, mut change: Change) -> anyhow::Result<(Option<u64>, Vec<
             gone.insert(&**name, ())?;
         }
     }
-    let (mut last, mut told) = (None, vec![]);
+    let mut told = vec![];
     if !change.events.is_empty() {
         let mut table = transaction.open_table(EVENTS)?;
         let mut cursor = table.last()?.map_or(0, |(cursor, _)| cursor.value());
@@ -246,10 +246,9 @@ fn write(store: &Store, mut change: Change) -> anyhow::Result<(Option<u64>, Vec<
             table.remove(cursor.saturating_sub(KEPT))?;
             told.push(event);
         }
-        last = Some(cursor);
     }
     transaction.commit()?;
-    Ok((last, told))
+    Ok(told)
 }
 
 /// Nanoseconds since the epoch.

@@ -16,9 +16,7 @@ fn a_counter_goes_on_where_it_was() {
     let mut bundle = counter();
     let mut container = running(&mut bundle);
     counts(&mut container, 1..=3);
-    let images = images(&bundle, "images");
-    let id = container.id.clone();
-    container.checkpoint_away(&["--image-path", &images]);
+    let (images, id) = saved(&bundle, container);
 
     let mut restored = restore(&bundle, &images, &id);
     counts(&mut restored, 4..=5);
@@ -111,9 +109,7 @@ fn limits_are_in_force_again() {
         .set("/linux/resources/pids/limit", 77)
         .set("/linux/resources/memory/limit", 96 << 20);
     let container = running(&mut bundle);
-    let images = images(&bundle, "images");
-    let id = container.id.clone();
-    container.checkpoint_away(&["--image-path", &images]);
+    let (images, id) = saved(&bundle, container);
 
     let mut restored = restore(&bundle, &images, &id);
     let cgroup = restored.cgroup();
@@ -154,9 +150,7 @@ fn a_paused_container_can_be_saved() {
     let mut container = running(&mut bundle);
     counts(&mut container, 1..=1);
     container.call("pause", &[]).success();
-    let images = images(&bundle, "images");
-    let id = container.id.clone();
-    container.checkpoint_away(&["--image-path", &images]);
+    let (images, id) = saved(&bundle, container);
     let mut restored = restore(&bundle, &images, &id);
     counts(&mut restored, 2..=2);
 }
@@ -194,9 +188,7 @@ fn a_restore_that_fails_leaves_nothing() {
     require!(criu);
     let mut bundle = counter();
     let container = running(&mut bundle);
-    let images = images(&bundle, "images");
-    let id = container.id.clone();
-    container.checkpoint_away(&["--image-path", &images]);
+    let (images, id) = saved(&bundle, container);
     let runtime = &bundle.runtime;
     let fails = |images: &str| {
         // It looks for traces itself.
@@ -282,9 +274,7 @@ fn a_restore_in_the_foreground_stays_until_the_end() {
     container.call("pause", &[]).success();
     // It is taken by the restored process, which says so as soon as it runs.
     kill(Pid::from_raw(container.pid), Signal::SIGUSR1).unwrap();
-    let images = images(&bundle, "images");
-    let id = container.id.clone();
-    container.checkpoint_away(&["--image-path", &images]);
+    let (images, id) = saved(&bundle, container);
     let mut running = bundle.start("restore", &["--image-path", &images], &id);
     assert_eq!(running.stdout.line(), "count 2");
     bundle.runtime.call(&["kill", &id, "KILL"]).success();
@@ -305,9 +295,7 @@ fn binds_are_there_again_even_where_their_targets_are_gone() {
         .bind(outer.to_str().unwrap(), "/link", &[])
         .bind(inner.to_str().unwrap(), "/link/a/b", &["ro"]);
     let container = running(&mut bundle);
-    let images = images(&bundle, "images");
-    let id = container.id.clone();
-    container.checkpoint_away(&["--image-path", &images]);
+    let (images, id) = saved(&bundle, container);
     fs::remove_dir_all(outer.join("a")).unwrap();
 
     let mut restored = restore(&bundle, &images, &id);
@@ -363,9 +351,7 @@ fn what_was_read_only_is_so_again() {
     };
     let before = restricted(&container);
     assert!(before.len() >= 2 && before.iter().all(|(_, words)| words.contains("ro")));
-    let images = images(&bundle, "images");
-    let id = container.id.clone();
-    container.checkpoint_away(&["--image-path", &images]);
+    let (images, id) = saved(&bundle, container);
     assert_eq!(restricted(&restore(&bundle, &images, &id)), before);
 }
 
@@ -377,9 +363,7 @@ fn hooks_of_the_runtime_run_at_a_restore_too() {
     let program = place::probe().display().to_string();
     let hook = serde_json::json!([{ "path": program, "args": ["hook", "note", notes, "ran"] }]);
     let container = running(&mut bundle);
-    let images = images(&bundle, "images");
-    let id = container.id.clone();
-    container.checkpoint_away(&["--image-path", &images]);
+    let (images, id) = saved(&bundle, container);
     bundle.config.set("/hooks/createRuntime", hook);
     let mut restored = restore(&bundle, &images, &id);
     let note: serde_json::Value =
@@ -424,9 +408,7 @@ fn what_is_to_be_masked_and_came_after_the_dump_is_masked_too() {
     let paths = serde_json::json!(["/old", "/new", "/newer", "/directory", "/none"]);
     bundle.config.set("/linux/maskedPaths", paths);
     let container = running(&mut bundle);
-    let images = images(&bundle, "images");
-    let id = container.id.clone();
-    container.checkpoint_away(&["--image-path", &images]);
+    let (images, id) = saved(&bundle, container);
     bundle.file("new", "hidden\n");
     bundle.file("newer", "hidden\n");
     bundle.file("directory/file", "hidden\n");
@@ -562,6 +544,14 @@ pub(crate) fn restore_with(bundle: &Bundle, flags: &[&str], id: &str) -> Contain
     bundle.save();
     Container::restore(&bundle.runtime, &bundle.path(), flags, id)
         .unwrap_or_else(|finished| panic!("should have succeeded: {finished}"))
+}
+
+/// Saves the container and has it end: where its images are, and its id.
+#[track_caller]
+pub(crate) fn saved(bundle: &Bundle, container: Container) -> (String, String) {
+    let (images, id) = (images(bundle, "images"), container.id.clone());
+    container.checkpoint_away(&["--image-path", &images]);
+    (images, id)
 }
 
 pub(crate) fn images(bundle: &Bundle, name: &str) -> String {

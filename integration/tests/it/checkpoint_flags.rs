@@ -1,6 +1,6 @@
 //! The flags of `checkpoint` and `restore`, and CRIU's own configuration: each shows where it can be seen, with the real CRIU.
 
-use crate::checkpoint::{counter, counts, images, restore, restore_with, running};
+use crate::checkpoint::{counter, counts, images, restore, restore_with, running, saved};
 use integration::console::{OnTerminal, Terminal};
 use integration::runtime::{Running, finish, readable};
 use integration::{Container, beyond, place, require};
@@ -188,9 +188,7 @@ fn restored_pages_are_punched_out_of_their_image_if_asked_for() {
     require!(criu);
     let mut bundle = counter();
     let container = running(&mut bundle);
-    let images = images(&bundle, "images");
-    let id = container.id.clone();
-    container.checkpoint_away(&["--image-path", &images]);
+    let (images, id) = saved(&bundle, container);
     let blocks = || {
         fs::metadata(format!("{images}/pages-1.img"))
             .unwrap()
@@ -259,9 +257,7 @@ fn pages_are_restored_when_they_are_used() {
     let mut bundle = counter();
     let mut container = running(&mut bundle);
     counts(&mut container, 1..=1);
-    let images = images(&bundle, "images");
-    let id = container.id.clone();
-    container.checkpoint_away(&["--image-path", &images]);
+    let (images, id) = saved(&bundle, container);
     let flags = ["--lazy-pages", "--image-path", &images];
     let alone = Container::restore(&bundle.runtime, &bundle.path(), &flags, &id);
     alone.unwrap_err().says("lazy-pages.socket");
@@ -274,9 +270,7 @@ fn crius_word_on_a_security_profile_is_final() {
     require!(criu);
     let mut bundle = counter();
     let container = running(&mut bundle);
-    let images = images(&bundle, "images");
-    let id = container.id.clone();
-    container.checkpoint_away(&["--image-path", &images]);
+    let (images, id) = saved(&bundle, container);
     let flags = |profile| ["--lsm-profile", profile, "--image-path", images.as_str()];
     let flags_of_unknown = flags("unknown:name");
     let unknown = Container::restore(&bundle.runtime, &bundle.path(), &flags_of_unknown, &id);

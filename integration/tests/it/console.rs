@@ -262,11 +262,7 @@ fn exec_sends_its_terminal_to_the_console_socket() {
     require!(containers);
     let mut bundle = Bundle::new();
     let container = bundle.pause();
-    let socket = socket(&bundle);
-    let flags = ["--tty", "--console-socket", socket.path.to_str().unwrap()];
-    container.exec_detached(&flags, &["/bin/probe", "report"]);
-    let (_, mut terminal) = socket.receive();
-    let seen = report(&mut terminal);
+    let seen = exec_report(&bundle, &container);
     assert_eq!(seen.terminals.len(), 3);
     assert!(seen.terminals[&0].controlling);
     assert_eq!(*seen.terminals[&0].path, "/dev/pts/0");
@@ -287,11 +283,7 @@ fn the_terminal_of_exec_has_the_configured_size() {
         json!({ "height": 33, "width": 111 }),
     );
     let container = bundle.pause();
-    let socket = socket(&bundle);
-    let flags = ["--tty", "--console-socket", socket.path.to_str().unwrap()];
-    container.exec_detached(&flags, &["/bin/probe", "report"]);
-    let (_, mut terminal) = socket.receive();
-    let seen = report(&mut terminal);
+    let seen = exec_report(&bundle, &container);
     assert_eq!(
         (seen.terminals[&0].rows, seen.terminals[&0].columns),
         (33, 111)
@@ -418,6 +410,16 @@ fn foreground(bundle: &Bundle, verb: &str) -> OnTerminal {
         .runtime
         .command(&[verb, "--bundle", path.to_str().unwrap(), &id]);
     OnTerminal::start(command, 24, 80)
+}
+
+/// What a process of exec sees whose terminal goes to a socket.
+#[track_caller]
+fn exec_report(bundle: &Bundle, container: &Container) -> Seen {
+    let socket = socket(bundle);
+    let flags = ["--tty", "--console-socket", socket.path.to_str().unwrap()];
+    container.exec_detached(&flags, &["/bin/probe", "report"]);
+    let (_, mut terminal) = socket.receive();
+    report(&mut terminal)
 }
 
 fn report(terminal: &mut Terminal) -> Seen {

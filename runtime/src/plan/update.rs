@@ -138,7 +138,6 @@ fn cpu(current: LinuxCpu, given: &LinuxCpu) -> (LinuxCpu, LinuxCpu) {
         .filter(|period| *period != 0)
         .or(current.period());
     let mut shares = given.shares().or(current.shares());
-    let idle = given.idle().or(current.idle());
     let is_idle = |cpu: &LinuxCpu| cpu.idle() == Some(1);
     if given.idle().is_some() && given.shares().is_none() && (is_idle(given) || is_idle(&current)) {
         // An idle group has no weight that could be set, and one that is not idle any more has the default.
@@ -149,7 +148,7 @@ fn cpu(current: LinuxCpu, given: &LinuxCpu) -> (LinuxCpu, LinuxCpu) {
         .set_period(period)
         .set_burst(given.burst().or(current.burst()))
         .set_shares(shares)
-        .set_idle(idle)
+        .set_idle(given.idle().or(current.idle()))
         .set_cpus(text(given.cpus(), current.cpus()))
         .set_mems(text(given.mems(), current.mems()));
     let mut write = given.clone();
@@ -166,14 +165,16 @@ fn wake(
     resources: &mut LinuxResources,
     written: &mut LinuxResources,
 ) {
-    let file = |of: &LinuxResources, name: &str| of.unified().as_ref()?.get(name).cloned();
+    fn file<'a>(of: &'a LinuxResources, name: &str) -> Option<&'a String> {
+        of.unified().as_ref()?.get(name)
+    }
     let field = |of: &LinuxResources| of.cpu().as_ref().and_then(LinuxCpu::idle);
     let is_idle = match file(current, "cpu.idle") {
         Some(idle) => idle.trim() == "1",
         None => field(current) == Some(1),
     };
     let shares = given.cpu().as_ref().and_then(LinuxCpu::shares);
-    let weight = file(given, "cpu.weight").or(file(given, "cpu.weight.nice"));
+    let weight = file(given, "cpu.weight").or_else(|| file(given, "cpu.weight.nice"));
     let weighs = shares.is_some_and(|shares| shares != 0) || weight.is_some();
     if !is_idle || !weighs || field(given).is_some() || file(given, "cpu.idle").is_some() {
         return;

@@ -43,10 +43,6 @@ impl Filters {
         self.values(name).next().is_some()
     }
 
-    pub(super) fn any_of(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.has(name))
-    }
-
     /// One of those with this name holds, or there is none.
     pub(super) fn any(&self, name: &str, holds: impl Fn(&str) -> bool) -> bool {
         !self.has(name) || self.values(name).any(holds)

@@ -1,6 +1,7 @@
 //! Removing what is not used: containers that have ended, images, volumes. Which of them, the filters here say; whether they are used, the
 //! daemon.
 
+use std::collections::HashMap;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use super::cli::{Prune, PruneAll};
@@ -29,8 +30,12 @@ impl Which {
         })
     }
 
-    fn is_older(&self, created_at: i64) -> bool {
-        self.until.is_none_or(|until| created_at < until)
+    fn is_all(&self) -> bool {
+        self.until.is_none() && !self.filters.has("label") && !self.filters.has("label!")
+    }
+
+    fn takes(&self, created_at: i64, labels: &HashMap<String, String>) -> bool {
+        self.until.is_none_or(|until| created_at < until) && self.filters.labels(labels)
     }
 }
 
@@ -72,8 +77,7 @@ async fn remove_ended(daemon: &Daemon, which: &Which) -> Result<()> {
     for container in all_containers(daemon).await? {
         let status = status_word(&container.state);
         if !matches!(status, "exited" | "created")
-            || !which.is_older(container.created_at)
-            || !which.filters.labels(&container.labels)
+            || !which.takes(container.created_at, &container.labels)
         {
             continue;
         }
@@ -114,10 +118,9 @@ async fn remove_images(daemon: &Daemon, all: bool, which: &Which) -> Result<()> 
         all,
         ..Default::default()
     };
-    if which.filters.any_of(&["label", "label!", "until"]) {
-        let chosen = images::all(daemon).await?.into_iter().filter(|image| {
-            which.is_older(image.created_at) && which.filters.labels(&images::labels(image))
-        });
+    if !which.is_all() {
+        let images = images::all(daemon).await?.into_iter();
+        let chosen = images.filter(|image| which.takes(image.created_at, &images::labels(image)));
         request.only = chosen.map(|image| image.id).collect();
         if request.only.is_empty() {
             return reclaimed("", 0);
@@ -151,9 +154,9 @@ async fn remove_volumes(daemon: &Daemon, all: bool, which: &Which) -> Result<()>
         all,
         ..Default::default()
     };
-    if which.filters.any_of(&["label", "label!"]) {
+    if !which.is_all() {
         let volumes = system::all_volumes(daemon).await?.into_iter();
-        let chosen = volumes.filter(|volume| which.filters.labels(&volume.labels));
+        let chosen = volumes.filter(|volume| which.takes(volume.created_at, &volume.labels));
         request.only = chosen.map(|volume| volume.name).collect();
         if request.only.is_empty() {
             return reclaimed("", 0);

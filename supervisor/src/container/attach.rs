@@ -12,11 +12,10 @@ use ttrpc::r#async::{SSSender, ServerStream};
 
 use super::flow::{self, Inputs, Output, Seen};
 use super::log::{Follower, From};
-use super::{Container, Run, Supervisor, told};
+use super::{Container, Run, Supervisor};
 use crate::daemon::detached;
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::containers::{AttachRequest, AttachResponse, Input, attach_request};
-use crate::records::Change;
 use crate::requests::{Requests, attended};
 use crate::shim::Launch;
 
@@ -52,8 +51,7 @@ pub(crate) async fn attach(
         if let (Some(size), Ok(shim)) = (to.size.as_ref(), container.shim()) {
             shim.resize("", size.width, size.height).await?;
         }
-        let event = told(&container.record(), "attach", &[]);
-        supervisor.tell(Change::default().event(event)).await;
+        supervisor.tell_of(&container, "attach", &[]).await;
     }
     let Some(run) = container.run() else {
         return Err(Fault::precondition(format!(

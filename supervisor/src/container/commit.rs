@@ -10,14 +10,13 @@ use serde_json::{Map, Value, json};
 use super::create::blocking;
 use super::layers::Layers;
 use super::look_up::snapshot;
-use super::{Container, Supervisor, bundle, told};
+use super::{Container, Supervisor, bundle};
 use crate::copy::worker::Worker;
 use crate::copy::{Ids, Request, Root, Task};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::image::{Reference, Said, changes};
 use crate::lock::lock;
 use crate::protos::containers::{CommitRequest, Container as Record, Effective, state::Status};
-use crate::records::Change;
 use crate::shim::Shim;
 use crate::wanted::{Wanted, WhileWanted};
 
@@ -56,12 +55,8 @@ impl Supervisor {
             }
         }
         let id = committed?;
-        let event = told(
-            &container.record(),
-            "commit",
-            &[("comment", &comment), ("imageID", &id)],
-        );
-        self.tell(Change::default().event(event)).await;
+        let attributes = [("comment", &*comment), ("imageID", &id)];
+        self.tell_of(container, "commit", &attributes).await;
         Ok(id)
     }
 

@@ -18,10 +18,9 @@ use ttrpc::r#async::{SSSender, ServerStream};
 use super::create::{blocking, random};
 use super::flow::{self, Inputs, Output, Seen};
 use super::look_up::{capabilities, snapshot, user};
-use super::{Container, Supervisor, bundle, ids, told};
+use super::{Container, Supervisor, bundle, ids};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers::{AttachResponse, ExecRequest, exec_request, state::Status};
-use crate::records::Change;
 use crate::requests::{Requests, attended};
 use crate::shim::{Exit, Shim};
 use crate::spec;
@@ -71,8 +70,9 @@ impl Drop for Running {
             if let Ok(exit) = exit {
                 let code = exit.code.to_string();
                 let attributes = [("execID", &*id), ("exitCode", &code)];
-                let event = told(&container.record(), "exec_die", &attributes);
-                supervisor.tell(Change::default().event(event)).await;
+                supervisor
+                    .tell_of(&container, "exec_die", &attributes)
+                    .await;
             }
         });
     }
@@ -146,9 +146,11 @@ pub(crate) async fn exec(
         id: files.id.clone(),
         streams,
     };
-    let event = told(&container.record(), "exec_start", &[("execID", &files.id)]);
     // Not to be written is no reason to keep somebody out who may make room.
-    supervisor.tell(Change::default().event(event)).await;
+    let attributes = [("execID", &*files.id)];
+    supervisor
+        .tell_of(&container, "exec_start", &attributes)
+        .await;
     flow::attached(&sender, &files.id, asked.terminal).await?;
     if asked.detach {
         return Ok(());

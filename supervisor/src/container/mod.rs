@@ -345,6 +345,12 @@ impl Supervisor {
         noted
     }
 
+    /// Writes an event of what has happened to a container and changes nothing of its record.
+    async fn tell_of(&self, container: &Container, action: &str, attributes: &[(&str, &str)]) {
+        let event = told(&container.record(), action, attributes);
+        self.tell(Change::default().event(event)).await;
+    }
+
     /// Writes an event of what has happened, as far as it can be written.
     pub(crate) async fn tell(&self, change: Change) {
         if let Err(fault) = self.records.apply(change).await {
