@@ -173,7 +173,13 @@ impl Events<'_> {
             };
             let limited = async { tokio::time::timeout(deadline(), more).await };
             match self.cri.asynchronous.block_on(limited) {
-                Ok(Ok(Some(chunk))) => self.buffer.extend_from_slice(&chunk),
+                Ok(Ok(Some(chunk))) => {
+                    // Without this, containerd would stop once it has sent as much as a window takes.
+                    if let Some(body) = &mut self.body {
+                        body.flow_control().release_capacity(chunk.len()).ok();
+                    }
+                    self.buffer.extend_from_slice(&chunk);
+                }
                 Ok(other) => panic!("the end of events: {other:?}"),
                 Err(_) => panic!("no event within {:?}", deadline()),
             }

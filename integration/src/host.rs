@@ -11,6 +11,7 @@ use std::fs;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// Where the cgroup v2 hierarchy is that the harness looks at: where `CGROUP` says, or else /sys/fs/cgroup.
 pub fn hierarchy() -> &'static Path {
@@ -137,6 +138,20 @@ pub fn await_the_ending(id: &str) {
 /// Waits for the end of a process; false at the deadline.
 pub fn await_end(pid: i32) -> bool {
     sys::pidfd_open(pid).map_or(true, |pidfd| runtime::readable(&pidfd))
+}
+
+/// Waits until somebody else has removed a directory.
+#[track_caller]
+pub fn await_removal(directory: &Path) {
+    let since = Instant::now();
+    while directory.exists() {
+        let path = directory.display();
+        assert!(
+            since.elapsed() < runtime::deadline(),
+            "{path} is not removed"
+        );
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
 }
 
 /// Whether a process exists and is not a zombie.

@@ -23,7 +23,6 @@ use std::fs;
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -41,7 +40,7 @@ mod trouble;
 use actions::{
     address_of, client, command, connect, directory, output, parameters, prepare, run, start,
 };
-use events::take_events;
+use events::{Pace, take_events};
 
 /// What a call answers: an error is its code and its text.
 pub type Answer<T> = Result<T, (Code, String)>;
@@ -76,8 +75,7 @@ pub struct Shim {
     daemon: Option<Daemon>,
     sender: mpsc::Sender<String>,
     events: mpsc::Receiver<String>,
-    /// Milliseconds that an event takes.
-    slowness: Arc<AtomicU64>,
+    pace: Arc<Pace>,
     /// What containers write, by their ids.
     outputs: RefCell<HashMap<String, Lines>>,
     /// More of the environment in which shims are started.
@@ -98,7 +96,7 @@ struct Daemon {
 
 impl Daemon {
     #[track_caller]
-    fn new(address: &str, sender: mpsc::Sender<String>, slowness: Arc<AtomicU64>) -> Daemon {
+    fn new(address: &str, sender: mpsc::Sender<String>, pace: Arc<Pace>) -> Daemon {
         let asynchronous = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -106,7 +104,7 @@ impl Daemon {
             .unwrap_or_else(|error| panic!("start tokio: {error}"));
         // Of one that is dead.
         fs::remove_file(address).ok();
-        let server = asynchronous.block_on(take_events(address, sender, slowness));
+        let server = asynchronous.block_on(take_events(address, sender, pace));
         Daemon {
             asynchronous,
             client: None,
@@ -140,7 +138,7 @@ impl Shim {
     #[track_caller]
     pub fn prepared(bundle: Bundle) -> Shim {
         let (sender, events) = mpsc::channel();
-        let slowness = Arc::default();
+        let pace = Arc::default();
         let (namespace, id) = (place::unique("ns"), place::unique("shim"));
         prepare(&bundle, &namespace, &id);
         // A path that fits into an address: the name is a digest.
@@ -158,11 +156,11 @@ impl Shim {
             daemon: Some(Daemon::new(
                 &bundle.scratch.name("events.sock"),
                 sender.clone(),
-                Arc::clone(&slowness),
+                Arc::clone(&pace),
             )),
             sender,
             events,
-            slowness,
+            pace,
             outputs: RefCell::default(),
             environment: Vec::new(),
             wrapper: Vec::new(),
@@ -239,7 +237,7 @@ impl Shim {
     pub fn restart_daemon(&mut self) -> bool {
         self.kill_daemon();
         let address = self.bundle.scratch.name("events.sock");
-        let mut daemon = Daemon::new(&address, self.sender.clone(), self.slowness.clone());
+        let mut daemon = Daemon::new(&address, self.sender.clone(), self.pace.clone());
         let address = format!("unix://{}", self.socket.display());
         let connected = daemon.asynchronous.block_on(Socket::connect(&address));
         let guard = daemon.asynchronous.enter();

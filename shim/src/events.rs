@@ -45,6 +45,8 @@ const WAITING: usize = 1024;
 const AWAY: Duration = Duration::from_secs(2);
 const NEXT: Duration = Duration::from_secs(30);
 const ALL: Duration = Duration::from_secs(300);
+/// How long something else waits for an event that is to come first.
+const SETTLING: Duration = Duration::from_secs(2);
 /// How long to wait before trying again: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -75,6 +77,8 @@ pub(crate) struct Spool {
 struct Left {
     /// How many wait, with the one on its way.
     events: usize,
+    /// How many have been taken or given up, ever.
+    gone: u64,
     /// Since the last attempt.
     connected: bool,
 }
@@ -111,6 +115,18 @@ impl Spool {
         add(&mut waiting, (event, SystemTime::now()));
         let added = waiting.len() - before;
         left.send_modify(|left| left.events += added);
+    }
+
+    /// Waits until what has been published up to now has been taken, but not for long: what comes next must come, too.
+    pub(crate) async fn settled(&self) {
+        let Some(left) = &self.left else { return };
+        let mut left = left.subscribe();
+        let now = *left.borrow();
+        // One that is given up for a newer one is counted as that one.
+        let all = now.gone + now.events as u64;
+        timeout(SETTLING, left.wait_for(|left| left.gone >= all))
+            .await
+            .ok();
     }
 
     /// How many events wait, with the one on its way.
@@ -171,7 +187,10 @@ async fn forward(
         if let Some(request) = next.and_then(|(event, at)| request(event, at, &namespace).ok()) {
             deliver(&address, &mut connection, &request, &left, &mut come).await;
         }
-        left.send_modify(|left| left.events -= 1);
+        left.send_modify(|left| {
+            left.events -= 1;
+            left.gone += 1;
+        });
     }
 }
 
@@ -440,6 +459,23 @@ mod tests {
         assert!(soon(&spool, LONG).await);
         assert_eq!(taken.exits(), (0..200).collect::<Vec<_>>());
         server.shutdown().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_an_event_goes_on_when_it_is_taken_and_is_not_held_up_for_ever() {
+        let scratch = Scratch::new();
+        let taken = Arc::new(Taken::default());
+        let spool = Spool::new(&scratch.address(), "ns", watch::Sender::default());
+        let mut server = scratch.serve(&taken).await;
+        spool.publish(exit(1));
+        spool.publish(oom("a"));
+        timeout(LONG, spool.settled()).await.unwrap();
+        assert_eq!(taken.envelopes.lock().unwrap().len(), 2);
+        server.shutdown().await.unwrap();
+        drop(server);
+        spool.publish(oom("a"));
+        timeout(LONG, spool.settled()).await.unwrap();
+        assert_eq!(spool.waiting(), 1);
     }
 
     #[tokio::test]

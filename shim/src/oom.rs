@@ -2,8 +2,9 @@
 //! (POLLPRI, Documentation/admin-guide/cgroup-v2.rst, "memory.events").
 //!
 //! Runs in the serving shim. Not inotify(7): a user has 128 instances of that by default, and it tells a little later, from a queue
-//! of the kernel's. The file is read where it is open, so it needs no path. There is nothing to do when the group is removed: the file
-//! answers ENODEV then, and what was read before stands.
+//! of the kernel's. The file is read where it is open, so it needs no path. When the group has been removed, the file answers ENODEV, and
+//! what was read before stands. systemd removes a scope's group as soon as it is empty, which can be before anybody has read what its last
+//! process died of: the count of the group above, which has those of all below it, says that then.
 
 use std::fs::File;
 use std::io::Result;
@@ -20,7 +21,9 @@ use crate::error::told;
 use crate::lock::lock;
 use crate::sys;
 
-/// One open file and one task, until it is dropped.
+const EVENTS: &str = "memory.events";
+
+/// Two open files and one task, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Watch {
     group: Arc<Group>,
@@ -31,21 +34,26 @@ struct Group {
     events: AsyncFd<OwnedFd>,
     /// The last `oom_kill`, and what it was in the beginning.
     kills: Mutex<(u64, u64)>,
+    /// The file of the group above, and its `oom_kill` in the beginning. The root has none.
+    above: Option<(OwnedFd, u64)>,
     killed: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Watch {
     /// Watches the group whose directory this is. `killed` is called each time `oom_kill` has increased.
     pub(crate) fn new(group: &Path, killed: impl Fn() + Send + Sync + 'static) -> Result<Self> {
-        let path = group.join("memory.events");
+        let path = group.join(EVENTS);
         let context = |error| told(format_args!("watch {}", path.display()), error);
-        let file = File::open(&path).map(OwnedFd::from).map_err(context)?;
         // Read before it is registered: what happens from now on is an event.
-        let kills = kills(&file).map_err(context)?;
+        let (file, kills) = counted(&path).map_err(context)?;
+        let above = group
+            .parent()
+            .and_then(|above| counted(&above.join(EVENTS)).ok());
         let events = sys::register(file, Interest::PRIORITY).map_err(context)?;
         let group = Arc::new(Group {
             events,
             kills: Mutex::new((kills, kills)),
+            above,
             killed: Box::new(killed),
         });
         let task = tokio::spawn(watch(group.clone())).abort_handle();
@@ -53,11 +61,19 @@ impl Watch {
     }
 
     /// Reads once more, calls `killed` if there is something new, and ends: to be called before an exit is published. True if anything
-    /// was ever killed.
-    pub(crate) fn finish(self) -> bool {
-        self.group.look();
+    /// was ever killed. `of_sigkill`: the last process died of a SIGKILL that nobody is known to have sent.
+    pub(crate) fn finish(self, of_sigkill: bool) -> bool {
+        let seen = self.group.look();
         let (last, first) = *lock(&self.group.kills);
-        last > first
+        if last > first {
+            return true;
+        }
+        // It might have been another group's there, and whoever sent the SIGKILL did not ask us. That all comes together is not to be expected.
+        let missed = seen.is_err() && of_sigkill && self.group.above_has_increased();
+        if missed {
+            (self.group.killed)();
+        }
+        missed
     }
 }
 
@@ -77,11 +93,9 @@ impl std::fmt::Debug for Group {
 }
 
 impl Group {
-    fn look(&self) {
-        // ENODEV: the group has been removed.
-        let Ok(kills) = kills(self.events.get_ref()) else {
-            return;
-        };
+    /// ENODEV if the group has been removed.
+    fn look(&self) -> Result<()> {
+        let kills = kills(self.events.get_ref())?;
         let increased = {
             let mut known = lock(&self.kills);
             let before = std::mem::replace(&mut known.0, kills);
@@ -90,14 +104,28 @@ impl Group {
         if increased {
             (self.killed)();
         }
+        Ok(())
+    }
+
+    fn above_has_increased(&self) -> bool {
+        let above = self.above.as_ref();
+        above.is_some_and(|(file, first)| kills(file).is_ok_and(|kills| kills > *first))
     }
 }
 
 async fn watch(group: Arc<Group>) {
     while let Ok(mut changed) = group.events.ready(Interest::PRIORITY).await {
         changed.clear_ready();
-        group.look();
+        // What is to be said of a group that has gone, `finish` says.
+        group.look().ok();
     }
+}
+
+/// Opens the file, and reads it.
+fn counted(events: &Path) -> Result<(OwnedFd, u64)> {
+    let file = OwnedFd::from(File::open(events)?);
+    let kills = kills(&file)?;
+    Ok((file, kills))
 }
 
 /// Reading also has the kernel take the present state as seen.
@@ -203,10 +231,10 @@ mod tests {
         }
         // No event has been looked at when the process has ended; the last look finds it.
         group.use_too_much();
-        watch.group.look();
+        watch.group.look().unwrap();
         assert_eq!(told.load(Ordering::Relaxed), 3);
         std::fs::remove_dir(&group.0).unwrap();
-        assert!(watch.finish());
+        assert!(watch.finish(false));
         assert_eq!(told.load(Ordering::Relaxed), 3);
     }
 }

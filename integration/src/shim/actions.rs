@@ -39,7 +39,9 @@ pub(super) fn prepare(bundle: &Bundle, namespace: &str, id: &str) {
         config.set("/root/path", bundle.rootfs().display().to_string());
     }
     // The harness finds what is left of a container by its id.
-    config.set("/linux/cgroupsPath", format!("/{id}"));
+    if config.0.pointer("/linux/cgroupsPath").is_none() {
+        config.set("/linux/cgroupsPath", format!("/{id}"));
+    }
     place::write(
         &directory.join("config.json"),
         peer::adapted(&config).0.to_string(),

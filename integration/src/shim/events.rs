@@ -15,15 +15,24 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 use ttrpc::r#async::{Server, TtrpcContext};
 
+/// How events are taken.
+#[derive(Default)]
+pub(super) struct Pace {
+    /// Milliseconds that each takes after it has been noticed.
+    pub(super) slowness: AtomicU64,
+    /// How many have been taken.
+    pub(super) taken: AtomicU64,
+}
+
 /// Takes events the way containerd does.
 pub(super) async fn take_events(
     path: &str,
     sender: mpsc::Sender<String>,
-    slowness: Arc<AtomicU64>,
+    pace: Arc<Pace>,
 ) -> Server {
     let service = create_events(Arc::new(Taken {
         sender: Mutex::new(sender),
-        slowness,
+        pace,
     }));
     let bound = Server::new().bind(&format!("unix://{path}"));
     let mut server = bound
@@ -38,7 +47,7 @@ pub(super) async fn take_events(
 
 struct Taken {
     sender: Mutex<mpsc::Sender<String>>,
-    slowness: Arc<AtomicU64>,
+    pace: Arc<Pace>,
 }
 
 #[async_trait::async_trait]
@@ -51,10 +60,11 @@ impl Events for Taken {
             .unwrap_or_else(PoisonError::into_inner)
             .send(told)
             .ok();
-        let each = Duration::from_millis(self.slowness.load(Ordering::Relaxed));
+        let each = Duration::from_millis(self.pace.slowness.load(Ordering::Relaxed));
         if !each.is_zero() {
             tokio::time::sleep(each).await;
         }
+        self.pace.taken.fetch_add(1, Ordering::Relaxed);
         Ok(Empty::new())
     }
 }

@@ -49,6 +49,11 @@ impl Shim {
     /// How long containerd takes for each event from now on, after it has noticed it.
     pub fn take_events_slowly(&self, each: Duration) {
         let milliseconds = u64::try_from(each.as_millis()).unwrap_or(u64::MAX);
-        self.slowness.store(milliseconds, Ordering::Relaxed);
+        self.pace.slowness.store(milliseconds, Ordering::Relaxed);
+    }
+
+    /// How many events have been taken, not only noticed.
+    pub fn taken(&self) -> u64 {
+        self.pace.taken.load(Ordering::Relaxed)
     }
 }

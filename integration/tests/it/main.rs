@@ -67,6 +67,7 @@ mod shim_checkpoint;
 mod shim_crash;
 mod shim_end;
 mod shim_log;
+mod shim_memory;
 mod shim_mounts;
 mod shim_options;
 mod shim_sandbox;

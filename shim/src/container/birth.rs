@@ -91,6 +91,7 @@ impl Container {
         let container = Arc::new(Self {
             id: request.id.clone(),
             oom: Mutex::default(),
+            killed: AtomicBool::new(false),
             shim: shim.clone(),
             runtime: Runtime::new(options, &shim.namespace, shim.reaper.clone()),
             owner,

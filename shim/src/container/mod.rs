@@ -9,7 +9,7 @@ mod freeze;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -41,6 +41,10 @@ pub(crate) const EXEC_DRAIN: Duration = Duration::from_secs(2);
 /// How long init's end waits for those of execs, which were killed with it.
 const LAST_EXECS: Duration = Duration::from_secs(5);
 
+const SIGKILL: u32 = libc::SIGKILL.cast_unsigned();
+/// The status of a process that has died of it.
+const KILLED: u32 = 128 + SIGKILL;
+
 /// What all containers of a shim share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shim {
@@ -66,6 +70,8 @@ pub(crate) struct Container {
     /// Of the saved container that Start brings back.
     images: Option<PathBuf>,
     oom: Mutex<Option<Watch>>,
+    /// A client has asked for SIGKILL.
+    killed: AtomicBool,
     has_own_pid_namespace: bool,
     /// What its root file system is made of.
     has_mounts: bool,
@@ -89,12 +95,18 @@ impl Container {
     async fn supervise(self: Arc<Self>, child: Arc<Child>) {
         let exit = seen(&child, child.ended().await);
         // Before anything is waited for: the group is empty now, and systemd for one removes it, with its counters.
-        let oom = lock(&self.oom).take().is_some_and(Watch::finish);
+        let of_sigkill = exit.status == KILLED && !self.killed.load(Ordering::Relaxed);
+        let watch = lock(&self.oom).take();
+        let oom = watch.is_some_and(|watch| watch.finish(of_sigkill));
         // On disk before the kernel forgets it: if we are killed, the code is there, or the zombie is for who comes after us.
         self.record(child.pid, exit, oom);
         child.reap();
         // Commands that are under way have not long any more; a start among them publishes itself first.
         self.closing.send_replace(true);
+        if oom {
+            // containerd's CRI has the end from Wait and its reason from events: who asks when one is there is to find the other.
+            self.shim.spool.settled().await;
+        }
         let _operation = self.init.operation.lock().await;
         if timeout(LAST_EXECS, self.end_execs()).await.is_err() {
             log::warn(&format!("what is left of {} does not end", self.id));
@@ -112,16 +124,15 @@ impl Container {
 
     /// Comes back when nothing of the container runs, and its execs' ends have been told.
     async fn end_execs(&self) {
-        let kill = libc::SIGKILL.cast_unsigned();
         if !self.has_own_pid_namespace
-            && let Err(error) = self.kill_by_runtime(kill, true).await
+            && let Err(error) = self.kill_by_runtime(SIGKILL, true).await
         {
             let id = &self.id;
             log::warn(&format!("kill what is left of {id}: {error}, ignoring"));
         }
         for exec in self.execs.all() {
             // Those that have ended, or not begun, are as good.
-            exec.process.signal(kill).ok();
+            exec.process.signal(SIGKILL).ok();
         }
         // The sender is here.
         self.busy.subscribe().wait_for(|busy| *busy == 0).await.ok();
@@ -168,6 +179,9 @@ impl Container {
             State::Registered => return Err(Error::precondition("process not created")),
             State::Stopped(_) => return Err(Error::not_found("process already finished")),
         };
+        if signal == SIGKILL {
+            self.killed.store(true, Ordering::Relaxed);
+        }
         match self.kill_by_runtime(signal, all).await {
             Err(_) if child.has_ended() => {
                 // Who is told so has Wait answer at once.

@@ -3,6 +3,7 @@
 //! Runs where systemd is PID 1: `scripts/test` has a virtual machine for that. What the peers do otherwise is marked.
 
 mod limits;
+mod shim;
 mod user;
 
 use integration::place::unique;
