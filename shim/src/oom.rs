@@ -145,12 +145,6 @@ fn oom_kill(text: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::path::PathBuf;
-    use std::process::Command;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -160,81 +154,5 @@ mod tests {
             4
         );
         assert_eq!(oom_kill("low 1\noom_group_kill 5\n"), 0);
-    }
-
-    /// A group below /sys/fs/cgroup that may use little memory. Removed with what is in it.
-    struct Small(PathBuf);
-
-    impl Small {
-        /// None, which is said: there is no memory controller on the v2 hierarchy here.
-        #[expect(clippy::print_stderr, reason = "says what is missing")]
-        fn new() -> Option<Self> {
-            let root = Path::new("/sys/fs/cgroup");
-            let set = |path: PathBuf, value: &str| {
-                File::options()
-                    .write(true)
-                    .open(path)?
-                    .write_all(value.as_bytes())
-            };
-            if let Err(error) = set(root.join("cgroup.subtree_control"), "+memory") {
-                assert_ne!(
-                    std::env::var("MUST_WORK").as_deref(),
-                    Ok("1"),
-                    "no memory controller: {error}"
-                );
-                eprintln!(
-                    "skipped: no memory controller on the v2 hierarchy at {}: {error}",
-                    root.display()
-                );
-                return None;
-            }
-            let group = root.join(format!("caisson-oom-{}", std::process::id()));
-            std::fs::create_dir(&group).unwrap();
-            set(group.join("memory.max"), "16M").unwrap();
-            // Not without swap.
-            set(group.join("memory.swap.max"), "0").ok();
-            Some(Self(group))
-        }
-
-        /// tail(1) keeps a line until it ends, and this one does not.
-        fn use_too_much(&self) {
-            let script = "echo $$ > \"$1/cgroup.procs\" && head -c 100000000 /dev/zero | tail -n 1 > /dev/null";
-            Command::new("sh")
-                .args(["-c", script, "sh"])
-                .arg(&self.0)
-                .status()
-                .unwrap();
-        }
-    }
-
-    impl Drop for Small {
-        fn drop(&mut self) {
-            std::fs::remove_dir(&self.0).ok();
-        }
-    }
-
-    #[tokio::test]
-    async fn each_kill_is_told_once_and_known_after_the_group_has_gone() {
-        let Some(group) = Small::new() else { return };
-        let told = Arc::new(AtomicUsize::new(0));
-        let count = told.clone();
-        let tell = move || {
-            count.fetch_add(1, Ordering::Relaxed);
-        };
-        let watch = Watch::new(&group.0, tell).unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        assert_eq!(told.load(Ordering::Relaxed), 0);
-        for kills in 1..=2 {
-            group.use_too_much();
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            assert_eq!(told.load(Ordering::Relaxed), kills);
-        }
-        // No event has been looked at when the process has ended; the last look finds it.
-        group.use_too_much();
-        watch.group.look().unwrap();
-        assert_eq!(told.load(Ordering::Relaxed), 3);
-        std::fs::remove_dir(&group.0).unwrap();
-        assert!(watch.finish(false));
-        assert_eq!(told.load(Ordering::Relaxed), 3);
     }
 }
