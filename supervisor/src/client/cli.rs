@@ -506,7 +506,7 @@ pub(super) struct Load {
     /// An archive or a directory; otherwise, standard input
     #[arg(long, short)]
     pub(super) input: Option<PathBuf>,
-    /// Only names
+    /// No progress
     #[arg(long, short)]
     pub(super) quiet: bool,
 }
@@ -523,7 +523,7 @@ pub(super) struct Import {
     /// What the image's history says of it, for a root file system
     #[arg(long, short, default_value = "", hide_default_value = true)]
     pub(super) message: String,
-    /// Only names
+    /// Only ids
     #[arg(long, short)]
     pub(super) quiet: bool,
 }

@@ -56,10 +56,22 @@ pub(super) async fn load(daemon: &Daemon, asked: Load) -> Result<u8> {
         images_only: true,
         ..Default::default()
     };
-    import(daemon, &file, source, asked.quiet).await
+    import(daemon, &file, source, asked.quiet, loaded).await
 }
 
-/// Of whatever kind it is.
+/// One without a name has its id.
+fn loaded(image: &api::Image) -> Result<()> {
+    let lines = image.names.iter();
+    let lines: String = lines
+        .map(|name| format!("Loaded image: {name}\n"))
+        .collect();
+    match lines.is_empty() {
+        true => print(&format!("Loaded image ID: {}\n", image.id)),
+        false => print(&lines),
+    }
+}
+
+/// Of whatever kind it is. What a script takes is the id; an archive's own names are for who reads.
 pub(super) async fn import_rootfs(daemon: &Daemon, asked: Import) -> Result<u8> {
     let source = api::import_images_request::Source {
         name: asked.name.unwrap_or_default(),
@@ -67,7 +79,13 @@ pub(super) async fn import_rootfs(daemon: &Daemon, asked: Import) -> Result<u8> 
         message: asked.message,
         ..Default::default()
     };
-    import(daemon, &asked.file, source, asked.quiet).await
+    let quiet = asked.quiet;
+    let imported = |image: &api::Image| {
+        let names = image.names.iter().filter(|_| !quiet);
+        names.for_each(|name| super::tell(&format!("Loaded image: {name}")));
+        print(&format!("{}\n", image.id))
+    };
+    import(daemon, &asked.file, source, quiet, imported).await
 }
 
 /// Where an archive comes from.
@@ -105,6 +123,7 @@ async fn import(
     file: &Path,
     mut source: api::import_images_request::Source,
     quiet: bool,
+    show: impl Fn(&api::Image) -> Result<()>,
 ) -> Result<u8> {
     let stream = match Origin::open(file)? {
         Origin::Place(path) => {
@@ -142,18 +161,7 @@ async fn import(
                 Some(api::import_images_response::Of::Progress(step)) => progress.show(&step),
                 Some(api::import_images_response::Of::Image(image)) => {
                     progress.clear();
-                    let names = if image.names.is_empty() {
-                        vec![image.id.clone()]
-                    } else {
-                        image.names.clone()
-                    };
-                    for name in names {
-                        print(&if quiet {
-                            format!("{name}\n")
-                        } else {
-                            format!("Loaded image: {name}\n")
-                        })?;
-                    }
+                    show(&image)?;
                 }
                 _ => {}
             }

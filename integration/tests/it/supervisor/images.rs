@@ -105,7 +105,7 @@ fn a_file_is_the_clients_and_what_is_no_archive_is_not_told() {
     ] {
         let mut shell = supervisor.in_shell(line);
         shell.env("image", &image);
-        assert_eq!(finish(shell).success().stdout, "whole:1\n");
+        assert_eq!(finish(shell).success().stdout, "Loaded image: whole:1\n");
     }
 }
 
@@ -298,9 +298,25 @@ fn what_is_loaded_is_what_is_told() {
         let loaded = feed(&supervisor, &["load"], &saved(name, &layer)).success();
         assert_eq!(loaded.stdout, format!("Loaded image: {name}\n"));
     }
+    let id = supervisor.says(&["image", "inspect", "--format", "{{.Id}}", "one:1"]) + "\n";
     let import = ["image", "import", "-q", "-", "three:1"];
     let loaded = feed(&supervisor, &import, &saved("two:1", &layer)).success();
-    assert_eq!(loaded.stdout, "three:1\n");
+    assert_eq!((&loaded.stdout, &*loaded.stderr), (&id, ""));
+    let import = ["import", "-", "three:1"];
+    let loaded = feed(&supervisor, &import, &saved("two:1", &layer)).success();
+    assert_eq!(loaded.stdout, id);
+    loaded.says("Loaded image: three:1");
+    let rootfs = Tar::new().file("other", b"x").bytes();
+    let imported = feed(&supervisor, &["import", "-"], &rootfs)
+        .success()
+        .stdout;
+    let nameless = supervisor.scratch.name("nameless.tar");
+    supervisor.says(&["save", "-o", &nameless, imported.trim_end()]);
+    assert_eq!(
+        supervisor.says(&["load", "-q", "-i", &nameless]),
+        format!("Loaded image ID: {}", imported.trim_end())
+    );
+    supervisor.says(&["rmi", imported.trim_end()]);
     let ids = supervisor.says(&["images", "-q"]);
     assert_eq!(ids.lines().count(), 1, "{ids}");
     supervisor.says(&["image", "inspect", "one:1", "two:1", "three:1"]);
