@@ -10,7 +10,6 @@ use protobuf::MessageField;
 use protobuf::well_known_types::any::Any;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use ttrpc::r#async::{SSSender, ServerStream};
@@ -58,11 +57,11 @@ impl Drop for Running {
         let (supervisor, container) = (self.supervisor.clone(), self.container.clone());
         let (shim, id) = (self.shim.clone(), std::mem::take(&mut self.id));
         let mut streams = std::mem::take(&mut self.streams);
-        // Without a runtime the daemon ends.
-        let Ok(runtime) = Handle::try_current() else {
+        // It is not the client who leaves when the daemon does.
+        if supervisor.ending.is_shutdown() {
             return;
-        };
-        runtime.spawn(async move {
+        }
+        tokio::spawn(async move {
             // Nobody is left to write to it, or to be told what goes wrong.
             shim.close_stdin(&id).await.ok();
             let exit = copy(&mut streams, None, shim.wait(&id)).await;

@@ -38,8 +38,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
+use ttrpc::r#async::shutdown;
 
-use crate::fault::{Fault, Result};
+use crate::fault::{Fault, Kind, Result};
 use crate::host::Host;
 use crate::lock::lock;
 use crate::protos::containers::{Config, Container as Record, Ids, state::Status};
@@ -72,6 +73,8 @@ pub(crate) struct Supervisor {
     pub(crate) watches: log_watch::Watches,
     /// True when all containers of the last daemon have been found again, or have had their time.
     recovered: watch::Sender<bool>,
+    /// Tells of this daemon's end. Who does what is to be finished before that subscribes to it meanwhile.
+    pub(crate) ending: shutdown::Notifier,
 }
 
 #[derive(Debug)]
@@ -250,6 +253,7 @@ impl Supervisor {
             profile: apparmor::Profile::default(),
             watches: log_watch::Watches::default(),
             recovered: watch::Sender::new(false),
+            ending: shutdown::new().0,
             host,
             store,
             records,
@@ -258,6 +262,21 @@ impl Supervisor {
             crate::daemon::warn(&fault.during("remove what the last daemon left"));
         }
         Ok(supervisor)
+    }
+
+    /// What a client waits for, and the daemon does not: what may last for ever.
+    pub(crate) async fn until_the_end<T>(
+        &self,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let ending = self.ending.subscribe();
+        tokio::select! {
+            done = work => done,
+            () = ending.wait_shutdown() => Err(Fault::of(
+                Kind::Unavailable,
+                "the daemon has been told to end: containers go on, ask the next one",
+            )),
+        }
     }
 
     /// By id, by name, or by a prefix of the id that no other has.

@@ -65,7 +65,8 @@ impl Containers for Service {
         _: &TtrpcContext,
         stream: ServerStream<api::AttachResponse, api::AttachRequest>,
     ) -> Reply<()> {
-        Ok(container::attach(&self.0, stream).await?)
+        let attached = container::attach(&self.0, stream);
+        Ok(self.0.until_the_end(attached).await?)
     }
 
     async fn exec(
@@ -73,7 +74,8 @@ impl Containers for Service {
         _: &TtrpcContext,
         stream: ServerStream<api::AttachResponse, api::ExecRequest>,
     ) -> Reply<()> {
-        Ok(container::exec(&self.0, stream).await?)
+        let executed = container::exec(&self.0, stream);
+        Ok(self.0.until_the_end(executed).await?)
     }
 
     async fn stop(
@@ -145,7 +147,7 @@ impl Containers for Service {
         request: api::WaitContainerRequest,
     ) -> Reply<api::WaitContainerResponse> {
         let container = self.found(&request.container).await?;
-        let exit_code = self.0.wait(&container).await?;
+        let exit_code = self.0.until_the_end(self.0.wait(&container)).await?;
         Ok(api::WaitContainerResponse {
             exit_code,
             ..Default::default()
@@ -259,7 +261,7 @@ impl Containers for Service {
     ) -> Reply<()> {
         let container = self.found(&request.container).await?;
         let sent = logs(&self.0, &container, &request, &stream);
-        Ok(attended(&stream, sent).await?)
+        Ok(self.0.until_the_end(attended(&stream, sent)).await?)
     }
 
     async fn processes(
@@ -320,6 +322,7 @@ impl Containers for Service {
         _: &TtrpcContext,
         stream: ServerStream<api::CopyOutResponse, api::CopyOutRequest>,
     ) -> Reply<()> {
+        let _awaited = self.0.ending.subscribe();
         Ok(container::copy_out(&self.0, stream).await?)
     }
 
@@ -328,6 +331,7 @@ impl Containers for Service {
         _: &TtrpcContext,
         stream: ServerStream<api::CopyInResponse, api::CopyInRequest>,
     ) -> Reply<()> {
+        let _awaited = self.0.ending.subscribe();
         Ok(container::copy_in(&self.0, stream).await?)
     }
 }

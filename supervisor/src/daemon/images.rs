@@ -58,6 +58,7 @@ impl Images for Service {
         _: &TtrpcContext,
         stream: ServerStream<api::ImportImagesResponse, api::ImportImagesRequest>,
     ) -> Reply<()> {
+        let _awaited = self.0.ending.subscribe();
         Ok(import(&self.0, stream).await?)
     }
 
@@ -66,6 +67,7 @@ impl Images for Service {
         _: &TtrpcContext,
         stream: ServerStream<api::ExportImagesResponse, api::ExportImagesRequest>,
     ) -> Reply<()> {
+        let _awaited = self.0.ending.subscribe();
         Ok(export(self.0.store.clone(), stream).await?)
     }
 
@@ -179,7 +181,8 @@ impl Images for Service {
         request: api::VerifyImagesRequest,
         stream: ServerStreamSender<Part>,
     ) -> Reply<()> {
-        Ok(attended(&stream, self.verified(request, &stream)).await?)
+        let verified = attended(&stream, self.verified(request, &stream));
+        Ok(self.0.until_the_end(verified).await?)
     }
 }
 

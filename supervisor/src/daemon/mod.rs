@@ -20,9 +20,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use ttrpc::r#async::Server;
 
 use crate::container::Supervisor;
@@ -33,6 +34,9 @@ use crate::store::Store;
 #[cfg(test)]
 pub(crate) use options::HELP;
 use options::Options;
+
+/// How long it finishes what it is at, when it is told to end. The next daemon waits for longer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to end. `arguments` are those after the program's name.
 pub(crate) fn run(arguments: &[std::ffi::OsString]) -> Result<()> {
@@ -81,10 +85,18 @@ pub(crate) fn run(arguments: &[std::ffi::OsString]) -> Result<()> {
         .build()
         .tried(|| "start".into())?;
     let served = runtime.block_on(async {
-        serve(&supervisor, listener, &options).await?;
+        let mut server = serve(&supervisor, listener, &options).await?;
+        let mut told = Told::new()?;
+        ready();
+        told.to_end().await;
         // Who comes from now on starts the next one, which waits for the store: that is ours until all is over.
         made.map(fs::remove_file);
         options.metrics.iter().for_each(metrics::remove);
+        tokio::select! {
+            () = finish(&supervisor, &mut server) => {}
+            () = tokio::time::sleep(PATIENCE) => {}
+            () = told.to_end() => {}
+        }
         Ok(())
     });
     // Threads may be at something that takes long. It can be cut off, as it is when the daemon is killed.
@@ -103,7 +115,7 @@ async fn serve(
     supervisor: &Arc<Supervisor>,
     listener: std::os::unix::net::UnixListener,
     options: &Options,
-) -> Result<()> {
+) -> Result<Server> {
     let accepted = accept::listener(listener, options.group.is_some()).tried(|| "listen".into())?;
     let mut server = Server::new()
         .add_listener(accepted)
@@ -125,14 +137,36 @@ async fn serve(
     }
     server.start().await?;
     tokio::spawn(supervisor.clone().recover());
-    let mut terminate = signal(SignalKind::terminate()).tried(|| "wait for signals".into())?;
-    let mut interrupt = signal(SignalKind::interrupt()).tried(|| "wait for signals".into())?;
-    ready();
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    Ok(server)
+}
+
+/// Ends what only waits, finishes the rest, and sends the answers.
+async fn finish(supervisor: &Supervisor, server: &mut Server) {
+    server.stop_listen().await;
+    supervisor.ending.shutdown();
+    // Those that send more than a request: without their connections they would not get on. It has no limit of time.
+    supervisor.ending.wait_all_exit().await.ok();
+    server.disconnect().await;
+}
+
+/// The signals that say so.
+struct Told([Signal; 2]);
+
+impl Told {
+    fn new() -> Result<Self> {
+        let what = || "wait for signals".to_owned();
+        let terminate = signal(SignalKind::terminate()).tried(what)?;
+        let interrupt = signal(SignalKind::interrupt()).tried(what)?;
+        Ok(Self([terminate, interrupt]))
     }
-    Ok(())
+
+    async fn to_end(&mut self) {
+        let [terminate, interrupt] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
 }
 
 /// Tells who started the daemon that it listens: standard output ends, and a service manager gets its notice.

@@ -9,10 +9,12 @@ use ttrpc::r#async::{ServerStreamSender, TtrpcContext};
 use super::{images, volumes};
 use crate::chunks::answer;
 use crate::container::{Supervisor, blocking};
+use crate::fault::Result;
 use crate::protos::containers::state::Status;
 use crate::protos::parts::Part;
 use crate::protos::system as api;
 use crate::protos::system_ttrpc::System;
+use crate::records::Records;
 use crate::store::ObjectKind;
 
 pub(super) struct Service(pub(super) Arc<Supervisor>);
@@ -120,26 +122,35 @@ impl System for Service {
         request: api::EventsRequest,
         stream: ServerStreamSender<api::Event>,
     ) -> Reply<()> {
-        let mut latest = self.0.records.latest();
-        let mut after = if request.new_only {
-            *latest.borrow_and_update()
-        } else {
-            request.after
-        };
-        loop {
-            latest.borrow_and_update();
-            let events = self.0.records.events(after)?;
-            for event in &events {
-                stream.send(event).await?;
-                after = event.cursor;
-            }
-            if !events.is_empty() {
-                continue;
-            }
-            // The sender lives as long as the records.
-            if request.once || latest.changed().await.is_err() {
-                return Ok(());
-            }
+        let sent = events(&self.0.records, &request, &stream);
+        Ok(self.0.until_the_end(sent).await?)
+    }
+}
+
+async fn events(
+    records: &Records,
+    request: &api::EventsRequest,
+    stream: &ServerStreamSender<api::Event>,
+) -> Result<()> {
+    let mut latest = records.latest();
+    let mut after = if request.new_only {
+        *latest.borrow_and_update()
+    } else {
+        request.after
+    };
+    loop {
+        latest.borrow_and_update();
+        let events = records.events(after)?;
+        for event in &events {
+            stream.send(event).await?;
+            after = event.cursor;
+        }
+        if !events.is_empty() {
+            continue;
+        }
+        // The sender lives as long as the records.
+        if request.once || latest.changed().await.is_err() {
+            return Ok(());
         }
     }
 }

@@ -15,8 +15,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::refusal::{Kind, Refusal};
 
-/// How long somebody who has the store may take to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long somebody who has the store may take to end: a daemon finishes what it is at.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the file is for is ours until it is closed. Nothing else of this process may open and close it, for that ends the lock, too.
 ///

@@ -21,6 +21,9 @@ pub(super) fn until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
+/// Of the archive: before the header of its second file.
+const HALF: usize = 512 + 4_000_000_usize.next_multiple_of(512);
+
 /// A root file system of two files, large ones.
 fn archive(supervisor: &Supervisor) -> Vec<u8> {
     let directory = supervisor.scratch.dir("files");
@@ -41,19 +44,17 @@ fn archive(supervisor: &Supervisor) -> Vec<u8> {
 /// One that has taken in a whole entry of an archive, and waits for more.
 fn importing(supervisor: &Supervisor, archive: &[u8]) -> Running {
     let mut client = supervisor.start(&["image", "import", "-", IMAGE]);
-    // Before the header of the second.
-    let half = 512 + 4_000_000_usize.next_multiple_of(512);
     client
         .stdin
         .as_mut()
         .unwrap()
-        .write_all(&archive[..half])
+        .write_all(&archive[..HALF])
         .unwrap();
     let ingests = supervisor.scratch.path().join("root/ingests");
     until("it does not come in", || {
         let data = names(&ingests).into_iter().next();
         let data = data.and_then(|name| fs::metadata(ingests.join(name).join("data")).ok());
-        data.is_some_and(|data| data.len() == half as u64)
+        data.is_some_and(|data| data.len() == HALF as u64)
     });
     client
 }
@@ -81,6 +82,33 @@ fn an_archive_without_its_end_does_not_come_in() {
     client.stdin.take().unwrap().write_all(&archive).unwrap();
     client.wait().success();
     assert_ne!(images(), before);
+}
+
+#[test]
+fn what_a_daemon_is_at_when_it_is_told_to_end_is_finished() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let archive = archive(&supervisor);
+    let socket = supervisor.state.join("caissond.sock");
+    let id = supervisor.detached(&[], "echo here; exec sleep 1000");
+    let mut log = supervisor.start(&["logs", "-f", &id]);
+    assert_eq!(log.stdout.line(), "here");
+    let pid = supervisor.pid();
+    let mut client = importing(&supervisor, &archive);
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    until("it goes on as before", || !socket.exists());
+    let next = supervisor.start(&["version", "--format", "{{.Server.Pid}}"]);
+    let mut rest = client.stdin.take().unwrap();
+    rest.write_all(&archive[HALF..]).unwrap();
+    drop(rest);
+    let image = client.wait().success().stdout;
+    // Who may wait for ever is not waited for.
+    log.wait().failure().says("told to end: containers go on");
+    assert!(host::await_end(pid));
+    assert_ne!(next.wait().success().stdout.trim(), pid.to_string());
+    let found = ["image", "inspect", "--format", "{{.Id}}", IMAGE];
+    assert_eq!(supervisor.says(&found), image.trim());
+    assert_eq!(supervisor.says(&["exec", &id, "echo", "here"]), "here");
 }
 
 #[test]
