@@ -436,7 +436,7 @@ pub(super) struct Commit {
     /// What the image's history says of it
     #[arg(long, short, default_value = "", hide_default_value = true)]
     pub(super) message: String,
-    /// An instruction of a Dockerfile: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR
+    /// An instruction of a Dockerfile: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR
     #[arg(long, short, value_name = "INSTRUCTION")]
     pub(super) change: Vec<String>,
     /// Freeze it while its files are read
@@ -517,7 +517,7 @@ pub(super) struct Import {
     pub(super) file: PathBuf,
     /// The image's name, instead of that in the archive
     pub(super) name: Option<String>,
-    /// An instruction of a Dockerfile, for a root file system: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR
+    /// An instruction of a Dockerfile, for a root file system: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR
     #[arg(long, short, value_name = "INSTRUCTION")]
     pub(super) change: Vec<String>,
     /// What the image's history says of it, for a root file system

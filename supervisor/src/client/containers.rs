@@ -13,7 +13,7 @@ use super::connection::{Daemon, patient};
 use super::process::lost;
 use super::{print, say, table};
 use crate::chunks::answered;
-use crate::container::{text_of, time_of};
+use crate::container::{span, text_of, time_of};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers as api;
 use crate::records::now;
@@ -238,30 +238,6 @@ pub(super) fn time(word: &str) -> Result<i64> {
         return Ok((seconds * 1e9) as i64);
     }
     Ok(now() - span(word).ok_or_else(wrong)?)
-}
-
-/// As Go has durations, and days; in nanoseconds.
-fn span(word: &str) -> Option<i64> {
-    let numeric = |character: char| character.is_ascii_digit() || character == '.';
-    let (mut rest, mut span) = (word, 0.0);
-    while !rest.is_empty() {
-        let (number, more) = rest.split_at(rest.find(|it| !numeric(it))?);
-        let (unit, more) = more.split_at(more.find(numeric).unwrap_or(more.len()));
-        let unit = match unit {
-            "ns" => 1.0,
-            "us" | "µs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            "d" => 86400e9,
-            _ => return None,
-        };
-        span += number.parse::<f64>().ok()? * unit;
-        rest = more;
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "less than a nanosecond")]
-    (!word.is_empty()).then_some(span as i64)
 }
 
 async fn logs(daemon: &Daemon, asked: Logs) -> Result<u8> {

@@ -142,6 +142,8 @@ fn only_mounted(record: &Record, lower: &Layers) -> Vec<String> {
 
 /// What the container is, as its image's own.
 fn merge(config: &mut Map<String, Value>, effective: &Effective) {
+    // They were for images that are made of the old one, as this one is.
+    config.remove("OnBuild");
     for (key, value) in [
         ("Entrypoint", json!(effective.entrypoint)),
         ("Cmd", json!(effective.command)),

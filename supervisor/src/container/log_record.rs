@@ -87,6 +87,30 @@ fn unescape(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
+/// As Go has durations, and days; in nanoseconds.
+pub(crate) fn span(word: &str) -> Option<i64> {
+    let numeric = |character: char| character.is_ascii_digit() || character == '.';
+    let (mut rest, mut span) = (word, 0.0);
+    while !rest.is_empty() {
+        let (number, more) = rest.split_at(rest.find(|it| !numeric(it))?);
+        let (unit, more) = more.split_at(more.find(numeric).unwrap_or(more.len()));
+        let unit = match unit {
+            "ns" => 1.0,
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            "d" => 86400e9,
+            _ => return None,
+        };
+        span += number.parse::<f64>().ok()? * unit;
+        rest = more;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "less than a nanosecond")]
+    (!word.is_empty()).then_some(span as i64)
+}
+
 /// Nanoseconds since the epoch, of a time as RFC 3339 has it, in UTC (`Z`) or with an offset.
 pub(crate) fn time_of(text: &str) -> Option<i64> {
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();

@@ -248,8 +248,7 @@ fn shown(image: &Image) -> api::Image {
             .as_deref()
             .and_then(time_of)
             .unwrap_or_default(),
-        // What was read can be written.
-        config: image.config.to_string().unwrap_or_default(),
+        config: image.said.to_string(),
         ..Default::default()
     }
 }

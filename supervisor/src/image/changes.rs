@@ -49,6 +49,17 @@ pub(crate) fn apply(config: &mut Map<String, Value>, instruction: &str) -> Resul
                 object(config, "Volumes").insert(path, json!({}));
             }
         }
+        "HEALTHCHECK" => set(config, "Healthcheck", healthcheck(rest).with_context(of)?),
+        "ONBUILD" => {
+            let trigger = rest.split(char::is_whitespace).next().unwrap_or_default();
+            let trigger = trigger.to_ascii_uppercase();
+            ensure!(
+                !["ONBUILD", "FROM", "MAINTAINER"].contains(&&*trigger),
+                "{}: {trigger} cannot be put off to a build",
+                of()
+            );
+            list_in(config, "OnBuild").push(json!(rest));
+        }
         "USER" => set(config, "User", json!(rest)),
         "STOPSIGNAL" => {
             crate::container::signal(rest).with_context(of)?;
@@ -60,7 +71,7 @@ pub(crate) fn apply(config: &mut Map<String, Value>, instruction: &str) -> Resul
             set(config, "WorkingDir", json!(path));
         }
         _ => bail!(
-            "{} is none of CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR",
+            "{} is none of CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME and WORKDIR",
             of()
         ),
     }
@@ -74,13 +85,7 @@ pub(crate) fn set(config: &mut Map<String, Value>, key: &str, value: Value) {
 /// `NAME=value` takes the place of what is there.
 pub(crate) fn env(config: &mut Map<String, Value>, variable: &str) {
     let name = variable.split('=').next().unwrap_or_default();
-    let entry = config.entry("Env").or_insert(Value::Null);
-    if !entry.is_array() {
-        *entry = json!([]);
-    }
-    let Some(all) = entry.as_array_mut() else {
-        return;
-    };
+    let all = list_in(config, "Env");
     let same = |other: &Value| {
         let other = other.as_str().unwrap_or_default();
         other.split('=').next() == Some(name)
@@ -102,6 +107,69 @@ pub(crate) fn object<'a>(
     match entry {
         Value::Object(object) => object,
         _ => unreachable!("it was made one"),
+    }
+}
+
+fn list_in<'a>(config: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
+    let entry = config.entry(key).or_insert(Value::Null);
+    if !entry.is_array() {
+        *entry = json!([]);
+    }
+    match entry {
+        Value::Array(list) => list,
+        _ => unreachable!("it was made one"),
+    }
+}
+
+/// `[--interval=30s …] CMD command`, or `NONE`. What is 0 is as in the image below, and so not said.
+fn healthcheck(text: &str) -> Result<Value> {
+    let (mut check, mut rest) = (Map::new(), text);
+    while let Some(flag) = rest.strip_prefix("--") {
+        let (flag, more) = flag.split_once(char::is_whitespace).unwrap_or((flag, ""));
+        let (name, value) = flag
+            .split_once('=')
+            .with_context(|| format!("--{flag} has no value"))?;
+        let (key, number) = match name {
+            "interval" => ("Interval", nanoseconds(value)?),
+            "timeout" => ("Timeout", nanoseconds(value)?),
+            "start-period" => ("StartPeriod", nanoseconds(value)?),
+            "start-interval" => ("StartInterval", nanoseconds(value)?),
+            "retries" => {
+                let number = value.parse::<u32>();
+                let number = number.with_context(|| format!("'{value}' is no number"))?;
+                ("Retries", number.into())
+            }
+            _ => bail!(
+                "--{name} is none of --interval, --timeout, --start-period, --start-interval and --retries"
+            ),
+        };
+        if number > 0 {
+            set(&mut check, key, json!(number));
+        }
+        rest = more.trim_start();
+    }
+    let (kind, test) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let test = match (&*kind.to_ascii_uppercase(), test.trim()) {
+        ("NONE", "") => return Ok(json!({ "Test": ["NONE"] })),
+        ("CMD", "" | "[]") => bail!("CMD needs a command"),
+        ("CMD", test) => match list(test) {
+            Some(words) => [vec!["CMD".to_owned()], words].concat(),
+            None => vec!["CMD-SHELL".to_owned(), test.to_owned()],
+        },
+        _ => bail!("it is neither CMD and a command nor NONE"),
+    };
+    set(&mut check, "Test", json!(test));
+    Ok(check.into())
+}
+
+fn nanoseconds(word: &str) -> Result<i64> {
+    let span = match word {
+        "0" => Some(0),
+        word => crate::container::span(word),
+    };
+    match span.with_context(|| format!("'{word}' is no time as 30s or 1m30s"))? {
+        1..1_000_000 => bail!("'{word}' is less than a millisecond"),
+        span => Ok(span),
     }
 }
 
@@ -216,6 +284,9 @@ mod tests {
                 "USER web",
                 "WORKDIR ../sub",
                 "STOPSIGNAL SIGINT",
+                "HEALTHCHECK --interval=1m30s --retries=3 --timeout=0s CMD curl -f http://localhost/",
+                "ONBUILD RUN make",
+                "onbuild COPY . /srv",
             ],
         );
         assert_eq!(
@@ -224,7 +295,12 @@ mod tests {
                 "Cmd": ["a", "b c"], "Env": ["A=1", "B=1", "C=two words", "D=x", "E=one two"],
                 "Labels": {"x": "y"}, "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
                 "Volumes": {"/a": {}, "/b": {}, "/c": {}}, "User": "web", "WorkingDir": "/sub",
-                "StopSignal": "SIGINT", "Other": 1,
+                "StopSignal": "SIGINT", "Other": 1, "OnBuild": ["RUN make", "COPY . /srv"],
+                "Healthcheck": {
+                    "Test": ["CMD-SHELL", "curl -f http://localhost/"],
+                    "Interval": 90_000_000_000_i64,
+                    "Retries": 3,
+                },
             })
         );
     }
@@ -241,6 +317,17 @@ mod tests {
     }
 
     #[test]
+    fn a_health_check_is_a_list_a_line_of_a_shell_or_none() {
+        let check = |line: &str| changed(json!({}), &[line])["Healthcheck"].take();
+        let line = r#"HEALTHCHECK --start-period=1ms  --start-interval=2h CMD ["a", "b c"]"#;
+        let said = json!({
+            "Test": ["CMD", "a", "b c"], "StartPeriod": 1_000_000, "StartInterval": 7_200_000_000_000_i64,
+        });
+        assert_eq!(check(line), said);
+        assert_eq!(check("HEALTHCHECK none"), json!({ "Test": ["NONE"] }));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for instruction in [
             "",
@@ -254,6 +341,17 @@ mod tests {
             "LABEL =x",
             "WORKDIR",
             "STOPSIGNAL nope",
+            "HEALTHCHECK",
+            "HEALTHCHECK CMD",
+            "HEALTHCHECK curl",
+            "HEALTHCHECK NONE x",
+            "HEALTHCHECK --interval CMD x",
+            "HEALTHCHECK --interval=1us CMD x",
+            "HEALTHCHECK --retries=-1 CMD x",
+            "HEALTHCHECK --often=1 CMD x",
+            "ONBUILD",
+            "ONBUILD ONBUILD RUN x",
+            "ONBUILD from x",
         ] {
             let mut config = Map::new();
             assert!(apply(&mut config, instruction).is_err(), "{instruction}");

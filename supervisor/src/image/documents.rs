@@ -94,20 +94,25 @@ pub(super) fn check_count(layers: usize) -> Result<()> {
     Ok(())
 }
 
-/// What an image says of itself. One that does not say for which machines it is, is for this one, as with Docker.
-pub(crate) fn configuration(bytes: &[u8]) -> Result<ImageConfiguration> {
+/// All that an image says of itself. One that does not say for which machines it is, is for this one, as with Docker.
+pub(crate) fn said(bytes: &[u8]) -> Result<Value> {
     let mut said: Map<String, Value> = serde_json::from_slice(bytes)?;
     for (key, value) in [("os", "linux"), ("architecture", architecture())] {
         if said.get(key).is_none_or(Value::is_null) {
             said.insert(key.into(), json!(value));
         }
     }
-    Ok(serde_json::from_value(Value::Object(said))?)
+    Ok(said.into())
+}
+
+/// Of this what the specification knows.
+pub(crate) fn configuration(said: &Value) -> Result<ImageConfiguration> {
+    Ok(ImageConfiguration::deserialize(said)?)
 }
 
 /// The digests of the uncompressed layers, of which there must be so many.
 pub(super) fn diff_ids(config: &[u8], layers: usize) -> Result<Vec<Digest>> {
-    let config = configuration(config)?;
+    let config = configuration(&said(config)?)?;
     let diff_ids: Vec<_> = config
         .rootfs()
         .diff_ids()

@@ -15,7 +15,7 @@ use oci_spec::image::ImageConfiguration;
 
 use crate::digest::Digest;
 pub(crate) use commit::Said;
-pub(crate) use documents::configuration;
+pub(crate) use documents::{configuration, said};
 pub use reference::Reference;
 
 /// Of manifests, indexes and configurations; those of real images have a few kilobytes.
@@ -31,6 +31,8 @@ pub struct Image {
     pub names: Vec<Reference>,
     pub manifest: Digest,
     pub config: ImageConfiguration,
+    /// The same with what is Docker's only (Healthcheck, OnBuild) and anybody else's.
+    pub said: serde_json::Value,
     /// Digests of the uncompressed layers, bottom first.
     pub layers: Vec<Digest>,
     /// What its files take, unpacked.

@@ -11,7 +11,7 @@ use super::rows::{self, Graph, IMAGES, ImageRow, LayerLink, NAMES, Tables};
 use super::{Removed, Store};
 use crate::digest::Digest;
 use crate::fault::Fault;
-use crate::image::{DOCUMENT_LIMIT, Image, Reference, Step, configuration};
+use crate::image::{self, DOCUMENT_LIMIT, Image, Reference, Step};
 
 impl Graph {
     /// The manifest that a name, an id, or the beginning of an id means, and the name if it was one.
@@ -123,8 +123,9 @@ impl Store {
     pub(super) fn describe(&self, graph: &Graph, manifest: &Digest) -> Result<Image> {
         let row = graph.row(manifest)?;
         let bytes = self.read_blob(&row.config, DOCUMENT_LIMIT)?;
-        let config =
-            configuration(&bytes).with_context(|| format!("configuration {}", row.config))?;
+        let of = || format!("configuration {}", row.config);
+        let said = image::said(&bytes).with_context(of)?;
+        let config = image::configuration(&said).with_context(of)?;
         let mut size = 0;
         for link in &row.layers {
             size += graph.layer(&link.diff_id)?.size;
@@ -132,6 +133,7 @@ impl Store {
         Ok(Image {
             created: config.created().clone(),
             config,
+            said,
             size,
             ..self.outline(graph, manifest)?
         })
@@ -150,6 +152,7 @@ impl Store {
             manifest: *manifest,
             created: None,
             config: ImageConfiguration::default(),
+            said: serde_json::Value::Null,
             layers: row.layers.iter().map(|link| link.diff_id).collect(),
             size: 0,
         })

@@ -154,6 +154,41 @@ fn the_new_image_says_what_the_container_was_and_what_is_asked_for() {
 }
 
 #[test]
+fn a_health_check_and_what_is_for_builds_is_written_and_kept_and_in_nobodys_way() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.says(&["create", "--name", "box", IMAGE, "sh", "-c", "echo runs"]);
+    let check = "HEALTHCHECK --interval=5s --retries=2 CMD exit 1";
+    let changes = ["-c", check, "-c", "ONBUILD RUN make"];
+    let id = supervisor.says(&[&["commit"], &changes[..], &["box", "checked:1"]].concat());
+    let archive = supervisor.scratch.name("checked.tar");
+    supervisor.says(&["save", "-o", &archive, "checked:1"]);
+    supervisor.says(&["rmi", "checked:1"]);
+    let loaded = supervisor.says(&["load", "-q", "-i", &archive]);
+    assert_eq!(loaded, "Loaded image: checked:1");
+    let config = |image: &str| {
+        let format = "{{.Id}} {{json .Config.Healthcheck}} {{json .Config.OnBuild}}";
+        supervisor.says(&["image", "inspect", "--format", format, image])
+    };
+    let health = r#"{"Interval":5000000000,"Retries":2,"Test":["CMD-SHELL","exit 1"]}"#;
+    assert_eq!(
+        config("checked:1"),
+        format!(r#"{id} {health} ["RUN make"]"#)
+    );
+    let run = ["run", "--name", "other", "--no-healthcheck", "checked:1"];
+    assert_eq!(supervisor.says(&run), "runs");
+    // A trigger is for the next image, not for the one after that.
+    let next = supervisor.says(&["commit", "other"]);
+    assert_eq!(config(&next), format!("{next} {health} null"));
+    for flag in ["--health-cmd=true", "--health-interval=5s"] {
+        let refused = supervisor.ctl(&["run", "--rm", flag, IMAGE, "true"]);
+        assert_eq!(refused.code(), 125, "{refused}");
+        assert_eq!(refused.stderr.lines().count(), 1, "{refused}");
+        refused.says("unexpected argument '--health-");
+    }
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_and_an_image_needs_no_name() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
