@@ -471,7 +471,7 @@ pub(super) async fn inspected(daemon: &Daemon, name: &str) -> Result<Value> {
     // What it does not say has a place for templates all the same.
     let mut of_containers = json!({
         "User": "", "ExposedPorts": null, "Env": [], "Cmd": null, "Entrypoint": null, "Volumes": null, "WorkingDir": "", "Labels": null,
-        "OnBuild": null, "StopSignal": "",
+        "OnBuild": null, "StopSignal": "", "Healthcheck": null,
     });
     for (name, value) in config["config"].as_object().into_iter().flatten() {
         of_containers[name] = value.clone();

@@ -10,6 +10,7 @@ use crate::protos::containers::{
     Config, Container, ContainerSize, Device, Effective, LogOptions, Mount, State, Ulimit,
     mount::Kind, restart_policy::Name, state::Status,
 };
+use crate::spec::is_propagation;
 
 pub(super) fn status_word(state: &State) -> &'static str {
     match state.status.enum_value_or_default() {
@@ -129,11 +130,15 @@ pub(super) fn inspect(container: &Container, context: &Context) -> Value {
             "Error": state.error,
             "StartedAt": text_of(state.started_at),
             "FinishedAt": text_of(state.finished_at),
+            // Nobody checks it; scripts ask whether somebody does.
+            "Health": null,
         },
         "Image": container.image_id,
         "LogPath": container.log_path,
         "Name": format!("/{}", container.name),
         "RestartCount": state.restarts,
+        "Driver": "overlay",
+        "Platform": "linux",
         "Mounts": config.mounts.iter().map(|one| mount(one, context)).collect::<Vec<_>>(),
         "GraphDriver": { "Name": "overlay", "Data": { "UpperDir": container.upper } },
         "HostConfig": host_config(container),
@@ -190,8 +195,15 @@ fn mount(mount: &Mount, context: &Context) -> Value {
         Kind::VOLUME => "volume",
         Kind::TMPFS => "tmpfs",
     };
+    let mut options = mount.options.iter();
+    let propagation = match options.find(|option| is_propagation(option)) {
+        Some(said) => said,
+        None if kind == "bind" => "rprivate",
+        None => "",
+    };
     let mut shown = json!({
         "Type": kind, "Source": mount.source, "Destination": mount.target, "Mode": mount.options.join(","), "RW": !mount.read_only,
+        "Propagation": propagation,
     });
     if kind == "volume" {
         shown["Name"] = json!(mount.source);

@@ -69,12 +69,14 @@ pub(super) fn mounts(config: &Config, found: &Found) -> Result<Vec<Value>> {
     Ok(mounts)
 }
 
+/// Of the options of a mount.
+pub(crate) fn is_propagation(option: &str) -> bool {
+    option.ends_with("private") || option.ends_with("slave") || option.ends_with("shared")
+}
+
 /// What is mounted below comes too, read-only as well, unless the configuration says otherwise: `bind`, or just `ro`.
 fn options(bind: &Bind, recursive: bool) -> Vec<String> {
     let says = |word: &str| bind.options.iter().any(|option| option == word);
-    let propagation = |word: &String| {
-        word.ends_with("private") || word.ends_with("slave") || word.ends_with("shared")
-    };
     let mut options = vec![];
     if !says("bind") {
         options.push("rbind");
@@ -84,7 +86,7 @@ fn options(bind: &Bind, recursive: bool) -> Vec<String> {
     if bind.read_only && recursive && !says("ro") {
         options.push("rro");
     }
-    if !bind.options.iter().any(propagation) {
+    if !bind.options.iter().any(|word| is_propagation(word)) {
         options.push("rprivate");
     }
     let options = options.into_iter().map(str::to_owned);

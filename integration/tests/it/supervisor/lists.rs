@@ -468,8 +468,18 @@ fn templates_find_what_an_image_or_a_container_does_not_have() {
     supervisor.says(&["create", "--name", "box", "-l", "a=1", IMAGE, "true"]);
     let of_container = "{{.NetworkSettings.IPAddress}}{{.HostConfig.Devices}}{{.Config.OnBuild}}";
     assert_eq!(supervisor.field("box", of_container), "[]<no value>");
+    let of_both = "{{.Platform}} {{.Driver}} {{if .State.Health}}checked{{end}}";
+    assert_eq!(supervisor.field("box", of_both), "linux overlay");
     let labels = r#"{{.Label "a"}}{{.Label "none"}}{{if eq .State "created"}}!{{end}}"#;
     assert_eq!(supervisor.says(&["ps", "-a", "--format", labels]), "1!");
     let json = supervisor.says(&["ps", "-a", "--format", "json"]);
     assert!(!json.contains("\"Label\""), "{json}");
+    let shared = supervisor.scratch.dir("shared").display().to_string();
+    let (private, shared) = (format!("{shared}:/a"), format!("{shared}:/b:rslave"));
+    let mounts = ["-v", &private, "-v", &shared, "-v", "volume:/c"];
+    let create = ["create", "--name", "mounts"];
+    supervisor.says(&[&create[..], &mounts, &[IMAGE, "true"]].concat());
+    let propagation = "{{range .Mounts}}{{.Destination}}={{.Propagation}} {{end}}";
+    let said = supervisor.field("mounts", propagation);
+    assert_eq!(said, "/a=rprivate /b=rslave /c=");
 }
