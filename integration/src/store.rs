@@ -241,6 +241,15 @@ pub fn saved(name: &str, layers: &[Tar]) -> Vec<u8> {
 
 /// The same with this in the image's `config`.
 pub fn saved_with(name: &str, layers: &[Tar], config: &Value) -> Vec<u8> {
+    let architecture = match cfg!(target_arch = "x86_64") {
+        true => "amd64",
+        false => "arm64",
+    };
+    saved_for(architecture, name, layers, config)
+}
+
+/// The same for such machines.
+pub fn saved_for(architecture: &str, name: &str, layers: &[Tar], config: &Value) -> Vec<u8> {
     let mut archive = Tar::new();
     let mut diff_ids = Vec::new();
     let mut paths = Vec::new();
@@ -255,7 +264,7 @@ pub fn saved_with(name: &str, layers: &[Tar], config: &Value) -> Vec<u8> {
             .file(&format!("{id}/layer.tar"), &bytes);
     }
     let config = serde_json::json!({
-        "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }, "os": "linux", "config": config,
+        "architecture": architecture, "os": "linux", "config": config,
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
     let config = config.to_string();

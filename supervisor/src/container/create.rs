@@ -40,13 +40,18 @@ impl Drop for Reserved<'_> {
 }
 
 impl Supervisor {
-    pub(crate) async fn create(&self, name: &str, mut config: Config) -> Result<Arc<Container>> {
+    /// What is to be known of its image comes with it.
+    pub(crate) async fn create(
+        &self,
+        name: &str,
+        mut config: Config,
+    ) -> Result<(Arc<Container>, Option<String>)> {
         let id = random()?;
         let mut reserved = self.reserve(name, &id)?;
         let (store, wanted) = (self.store.clone(), config.image.clone());
         let image =
             blocking(move || store.image(&wanted).map_err(|error| of_image(&error))).await?;
-        let defaults = defaults(&image);
+        let (defaults, warning) = (defaults(&image), crate::image::warning(&image.config));
         check(&config, &defaults)?;
         Launch::check(&self.host, &config.runtime)?;
         self.name_others(&mut config)?;
@@ -98,7 +103,7 @@ impl Supervisor {
         }
         let container = Container::new(record, true);
         lock(&self.containers).insert(container.id.clone(), container.clone());
-        Ok(container)
+        Ok((container, warning))
     }
 
     fn reserve(&self, name: &str, id: &str) -> Result<Reserved<'_>> {

@@ -35,9 +35,10 @@ impl Containers for Service {
     ) -> Reply<api::CreateContainerResponse> {
         let supervisor = self.0.clone();
         let config = request.config.unwrap_or_default();
-        let warnings = crate::container::warnings(&config)?;
-        let container =
+        let mut warnings = crate::container::warnings(&config)?;
+        let (container, warning) =
             detached(async move { supervisor.create(&request.name, config).await }).await?;
+        warnings.extend(warning);
         Ok(api::CreateContainerResponse {
             id: container.id.clone(),
             name: container.name(),

@@ -135,6 +135,19 @@ pub(super) fn is_for_us(descriptor: &Descriptor) -> bool {
     platform.os().to_string() == "linux" && platform.architecture().to_string() == architecture()
 }
 
+/// What one should know who runs an image that is for other machines than this one.
+pub(crate) fn warning(config: &ImageConfiguration) -> Option<String> {
+    let (image, host) = (
+        format!("{}/{}", config.os(), config.architecture()),
+        format!("linux/{}", architecture()),
+    );
+    (image != host).then(|| {
+        format!(
+            "the requested image's platform ({image}) does not match the detected host platform ({host}) and no specific platform was requested"
+        )
+    })
+}
+
 /// As Go calls it.
 pub(super) fn architecture() -> &'static str {
     match std::env::consts::ARCH {

@@ -15,7 +15,7 @@ use oci_spec::image::ImageConfiguration;
 
 use crate::digest::Digest;
 pub(crate) use commit::Said;
-pub(crate) use documents::{configuration, said};
+pub(crate) use documents::{configuration, said, warning};
 pub use reference::Reference;
 
 /// Of manifests, indexes and configurations; those of real images have a few kilobytes.

@@ -5,11 +5,11 @@ use std::io::Write as _;
 use std::path::Path;
 
 use integration::runtime::{Finished, Running, finish};
-use integration::store::{Tar, saved};
+use integration::store::{Tar, saved, saved_for};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{place, require};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What the client has open for writing in a directory.
 pub(super) fn has_file_in(client: &Running, directory: &Path) -> bool {
@@ -320,6 +320,30 @@ fn what_is_loaded_is_what_is_told() {
     let ids = supervisor.says(&["images", "-q"]);
     assert_eq!(ids.lines().count(), 1, "{ids}");
     supervisor.says(&["image", "inspect", "one:1", "two:1", "three:1"]);
+}
+
+#[test]
+fn who_runs_an_image_of_other_machines_is_told() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let layer = [Tar::new()
+        .directory("dev/")
+        .directory("proc/")
+        .directory("sys/")];
+    let other = saved_for("s390x", "other:1", &layer, &json!({}));
+    feed(&supervisor, &["load"], &other).success();
+    let busybox = format!("{}:/busybox", place::busybox().unwrap().display());
+    for image in ["other:1", IMAGE] {
+        let run = [
+            "run", "--rm", "-v", &busybox, image, "/busybox", "echo", "here",
+        ];
+        let run = supervisor.ctl(&run).success();
+        assert_eq!(run.stdout, "here\n");
+        let told = run
+            .stderr
+            .contains("platform (linux/s390x) does not match the detected host");
+        assert_eq!(told, image == "other:1", "{run}");
+    }
 }
 
 #[test]
