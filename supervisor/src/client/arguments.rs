@@ -126,7 +126,15 @@ pub(super) struct Options {
         value_name = "MODE"
     )]
     cgroupns: String,
-    /// A line of its /etc/hosts
+    /// The control group that its own is in, from the root of all: /caisson if not said, a systemd slice as its path
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "PATH"
+    )]
+    cgroup_parent: String,
+    /// A line of its /etc/hosts; in the host's network, the address host-gateway is that network's own
     #[arg(long, value_name = "NAME:ADDRESS")]
     add_host: Vec<String>,
     /// A server of its /etc/resolv.conf
@@ -364,6 +372,7 @@ impl Options {
             dns_options: self.dns_option.clone(),
             uts_mode: self.uts.clone(),
             cgroupns_mode: self.cgroupns.clone(),
+            cgroup_parent: self.cgroup_parent.clone(),
             domainname: self.domainname.clone(),
             oom_score_adj: self.oom_score_adj,
             device_cgroup_rules: self.device_cgroup_rule.clone(),

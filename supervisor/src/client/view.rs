@@ -327,7 +327,7 @@ fn lists(config: &Config) -> Value {
         "VolumesFrom": null,
         "Links": null,
         "PortBindings": {},
-        "CgroupParent": "",
+        "CgroupParent": config.cgroup_parent,
         "GroupAdd": config.groups,
         "Devices": devices(config),
         "Ulimits": ulimits(config),

@@ -290,7 +290,7 @@ fn mount_namespace(container: &Container) -> Result<OwnedFd> {
         .map_err(std::io::Error::from)
         .and_then(|file| std::fs::File::from(file).read_to_string(&mut groups))
         .tried(what)?;
-    if !groups.contains(&format!("/caisson/{}", record.id)) {
+    if !groups.contains(&crate::spec::cgroup(&record.config, &record.id)?) {
         return Err(Fault::precondition(format!(
             "container {} is not running any more",
             record.name

@@ -119,6 +119,8 @@ pub struct Config {
     pub domainname: ::std::string::String,
     // @@protoc_insertion_point(field:caisson.v1.Config.keep_stdin)
     pub keep_stdin: bool,
+    // @@protoc_insertion_point(field:caisson.v1.Config.cgroup_parent)
+    pub cgroup_parent: ::std::string::String,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.Config.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -317,6 +319,9 @@ impl ::protobuf::Message for Config {
                 360 => {
                     self.keep_stdin = is.read_bool()?;
                 },
+                370 => {
+                    self.cgroup_parent = is.read_string()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -479,6 +484,9 @@ impl ::protobuf::Message for Config {
         if self.keep_stdin != false {
             my_size += 2 + 1;
         }
+        if !self.cgroup_parent.is_empty() {
+            my_size += ::protobuf::rt::string_size(46, &self.cgroup_parent);
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -638,6 +646,9 @@ impl ::protobuf::Message for Config {
         if self.keep_stdin != false {
             os.write_bool(45, self.keep_stdin)?;
         }
+        if !self.cgroup_parent.is_empty() {
+            os.write_string(46, &self.cgroup_parent)?;
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -700,6 +711,7 @@ impl ::protobuf::Message for Config {
         self.device_cgroup_rules.clear();
         self.domainname.clear();
         self.keep_stdin = false;
+        self.cgroup_parent.clear();
         self.special_fields.clear();
     }
 

@@ -57,7 +57,7 @@ pub(super) fn linux(
     let mut resources = resources::resources(&config.resources, &found.rates)?;
     resources["devices"] = devices_allowed(config, &found.devices)?;
     let mut linux = json!({
-        "cgroupsPath": format!("/caisson/{}", found.id),
+        "cgroupsPath": cgroup(config, &found.id)?,
         "namespaces": namespaces(config, found),
         "resources": resources,
         "sysctl": sysctls(config, found),
@@ -77,6 +77,23 @@ pub(super) fn linux(
         };
     }
     Ok(linux)
+}
+
+/// The control group of a container, by its path from the root of all. What has colons would be taken for a unit of systemd's.
+pub(crate) fn cgroup(config: &Config, id: &str) -> Result<String> {
+    if config.cgroup_parent.is_empty() {
+        return Ok(format!("/caisson/{id}"));
+    }
+    let parts = config.cgroup_parent.split('/');
+    let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+    if parts.contains(&"..") || parts.contains(&".") || config.cgroup_parent.contains([':', '\0']) {
+        return Err(Fault::new(format!(
+            "'{}' is no path of a control group",
+            config.cgroup_parent
+        )));
+    }
+    let parent: String = parts.iter().map(|part| format!("/{part}")).collect();
+    Ok(format!("{parent}/{id}"))
 }
 
 /// As it was asked for, and in a network namespace of its own as Docker has it: any user may take any port, and ping.

@@ -19,7 +19,7 @@ use crate::fault::{Fault, Result};
 use crate::protos::containers::{Config, Ids};
 
 pub(crate) use capabilities::all as all_capabilities;
-pub(crate) use linux::{Joined, OF_NETWORKS};
+pub(crate) use linux::{Joined, OF_NETWORKS, cgroup};
 pub(crate) use mounts::{Bind, is_propagation, shm_size};
 pub(crate) use names::{check as check_names, hosts, resolv_conf};
 pub(crate) use process::{Exec, effective, exec, pid_one};

@@ -1,7 +1,7 @@
 //! The files of /etc by which a container finds names: hosts and resolv.conf. Pure.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Fault, Result};
 use crate::protos::containers::Config;
@@ -16,20 +16,29 @@ pub(crate) fn hosts(config: &Config, hostname: &str, host: Option<String>) -> Re
     };
     let mut text = host.unwrap_or_else(|| format!("{HOSTS}127.0.0.1\t{own}\n"));
     for word in &config.extra_hosts {
-        let (name, address) = extra_host(word)?;
+        let (name, address) = extra_host(word, &config.network)?;
         // Strings take what is written to them.
         writeln!(text, "{address}\t{name}").ok();
     }
     Ok(text)
 }
 
-fn extra_host(word: &str) -> Result<(&str, IpAddr)> {
+/// Docker's `host-gateway` is how the host is reached, which is done from its own network only.
+fn extra_host<'a>(word: &'a str, network: &str) -> Result<(&'a str, IpAddr)> {
     let wrong = || Fault::new(format!("extra host '{word}' is not NAME:ADDRESS"));
     let (name, address) = word.split_once([':', '=']).ok_or_else(wrong)?;
     let bare = address
         .strip_prefix('[')
         .and_then(|it| it.strip_suffix(']'));
-    let address = bare.unwrap_or(address).parse().map_err(|_| wrong())?;
+    let address = match address {
+        "host-gateway" if network == "host" => Ipv4Addr::LOCALHOST.into(),
+        "host-gateway" => {
+            return Err(Fault::new(format!(
+                "extra host '{word}': without a network there is no way to the host; there is one with --network host"
+            )));
+        }
+        address => bare.unwrap_or(address).parse().map_err(|_| wrong())?,
+    };
     if name.is_empty() || name.contains(char::is_whitespace) {
         return Err(wrong());
     }
@@ -62,7 +71,7 @@ pub(crate) fn resolv_conf(config: &Config, host: &str) -> String {
 /// What these files cannot have.
 pub(crate) fn check(config: &Config) -> Result<()> {
     for word in &config.extra_hosts {
-        extra_host(word)?;
+        extra_host(word, &config.network)?;
     }
     for server in &config.dns {
         if server.parse::<IpAddr>().is_err() {
@@ -107,8 +116,11 @@ mod tests {
 
     #[test]
     fn extra_hosts_are_docker_s() {
+        let extra_host = |word| super::extra_host(word, "none");
         assert_eq!(extra_host("a:::1").unwrap(), ("a", "::1".parse().unwrap()));
         assert_eq!(extra_host("a=[::1]").unwrap(), extra_host("a:::1").unwrap());
+        let gateway = super::extra_host("a:host-gateway", "host").unwrap();
+        assert_eq!(gateway, ("a", Ipv4Addr::LOCALHOST.into()));
         for word in ["a", "a:b", ":1.1.1.1", "a b:1.1.1.1", "a:host-gateway"] {
             assert!(extra_host(word).is_err(), "{word}");
         }

@@ -166,6 +166,11 @@ fn names_are_found_as_was_asked_for() {
     assert!(!conf.contains("search"), "{conf}");
     let hosts = run(&["--add-host", "other:192.0.2.7"], "/etc/hosts");
     assert!(hosts.ends_with("192.0.2.7\tother"), "{hosts}");
+    let gateway = ["--network", "host", "--add-host", "gate:host-gateway"];
+    let hosts = run(&gateway, "/etc/hosts");
+    assert!(hosts.ends_with("127.0.0.1\tgate"), "{hosts}");
+    let refused = supervisor.ctl(&["create", gateway[2], gateway[3], IMAGE, "true"]);
+    refused.failure().says("there is one with --network host");
     for flag in ["--dns=ns.example.org", "--add-host=other:nowhere"] {
         supervisor
             .ctl(&["create", flag, IMAGE, "true"])

@@ -1,12 +1,14 @@
 //! Options of `run`, seen from inside.
 
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::Stdio;
 
 use integration::supervisor::{IMAGE, Supervisor};
-use integration::{children, require};
+use integration::{children, place, require};
 use serde_json::{Value, json};
 
 #[test]
@@ -792,6 +794,35 @@ fn who_shares_a_network_shares_its_names() {
             .ctl(&words)
             .failure()
             .says("conflicting options: ");
+    }
+}
+
+#[test]
+fn a_container_is_in_the_control_group_that_is_named() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let parent = place::unique("parent");
+    let inner = format!("{parent}/inner.slice/");
+    let id = supervisor.detached(&["--cgroup-parent", &inner], "sleep 1000");
+    let pid = supervisor.field(&id, "{{.State.Pid}}");
+    let group = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let group = group.lines().find_map(|line| line.strip_prefix("0::"));
+    let expected = format!("/{parent}/inner.slice/{id}");
+    assert_eq!(group, Some(&*expected));
+    // By its group, a process is known to be the container's.
+    supervisor.says(&["cp", &format!("{id}:/etc"), &supervisor.scratch.name("etc")]);
+    let said = supervisor.field(&id, "{{.HostConfig.CgroupParent}}");
+    assert_eq!(said, inner);
+    supervisor.says(&["rm", "-f", &id]);
+    // Others may have theirs there, too: only the container's own goes.
+    for group in [format!("{parent}/inner.slice"), parent] {
+        fs::remove_dir(Path::new("/sys/fs/cgroup").join(group)).unwrap();
+    }
+    for parent in ["a/../b", "system.slice:caisson:name"] {
+        supervisor
+            .ctl(&["create", "--cgroup-parent", parent, IMAGE, "true"])
+            .failure()
+            .says("no path of a control group");
     }
 }
 
