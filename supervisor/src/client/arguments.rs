@@ -97,7 +97,7 @@ pub(super) struct Options {
     /// [VOLUME|PATH:]TARGET[:OPTIONS]
     #[arg(long, short)]
     volume: Vec<String>,
-    /// type=bind|volume|tmpfs,source=...,target=...[,readonly][,bind-recursive=disabled|writable]
+    /// type=bind|volume|tmpfs,source=...,target=...[,readonly][,bind-recursive=disabled|writable][,volume-subpath=DIR]
     #[arg(long)]
     mount: Vec<String>,
     /// TARGET[:OPTIONS]
@@ -786,6 +786,7 @@ fn mount(word: &str) -> Result<Mount> {
             "target" | "dst" | "destination" => mount.target = value.into(),
             "readonly" | "ro" => mount.read_only = said()?,
             "volume-nocopy" => mount.no_copy = said()?,
+            "volume-subpath" => mount.subpath = value.into(),
             "idmap" => mount.options.push(name.into()),
             "bind-propagation" => mount.options.push(value.into()),
             "bind-recursive" => value.clone_into(&mut recursive),

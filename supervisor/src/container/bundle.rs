@@ -5,6 +5,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
 };
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use rustix::fs::{CWD, FileType, OFlags};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use serde::Deserialize;
 
 use crate::fault::{Result, Tried as _};
@@ -22,6 +25,8 @@ const SHIM: &str = "shim";
 const FROZEN: &str = "frozen";
 /// Its /dev/shm, if others may have it too.
 const SHM: &str = "shm";
+/// Parts of volumes that it has mounted.
+const PINNED: &str = "volumes";
 
 /// Makes it anew. Nobody on the host goes through it to the container's files, of which programs may be set-id (CVE-2021-41103): but for its
 /// own root, if it has ids of its own, as some runtimes find its files, and what is mounted from here, as him.
@@ -64,6 +69,7 @@ pub(super) fn remove(bundle: &Path) -> Result<()> {
         let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
         while umount2(&bundle.join(place), flags).is_ok() {}
     }
+    unpin(bundle).tried(|| format!("let go of the volumes in {}", bundle.display()))?;
     match fs::remove_dir_all(bundle) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).tried(|| format!("remove {}", bundle.display()))
@@ -106,6 +112,53 @@ pub(super) fn make_shm(bundle: &Path, size: u64, (uid, gid): (u32, u32)) -> Resu
     )
     .tried(|| format!("mount a tmpfs on {}", path.display()))?;
     Ok(path)
+}
+
+/// Mounts, in the bundle, what a path within a volume leads to, by links to what is in the volume at most. Others who have the volume may
+/// exchange its directories for links while a runtime goes that way.
+pub(super) fn pin(bundle: &Path, number: usize, volume: &str, path: &str) -> Result<PathBuf> {
+    let pinned = || -> io::Result<PathBuf> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let root = rustix::fs::open(volume, flags, rustix::fs::Mode::empty())?;
+        let found = crate::copy::find::open(root.as_fd(), path.as_bytes(), OFlags::PATH)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::AT_RECURSIVE;
+        let tree = rustix::mount::open_tree(&found, "", flags)?;
+        let (directory, kind) = (bundle.join(PINNED), rustix::fs::fstat(&found)?.st_mode);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(&directory)?;
+        let place = directory.join(number.to_string());
+        match FileType::from_raw_mode(kind) {
+            FileType::Directory => fs::create_dir(&place)?,
+            _ => fs::File::create_new(&place).map(drop)?,
+        }
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(&tree, "", CWD, &place, flags)?;
+        Ok(place)
+    };
+    pinned().tried(|| format!("mount {path} of the volume {volume}"))
+}
+
+/// What is mounted cannot be removed: no file of a volume goes with the bundle.
+fn unpin(bundle: &Path) -> io::Result<()> {
+    let pinned = match fs::read_dir(bundle.join(PINNED)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        pinned => pinned?,
+    };
+    for place in pinned {
+        let place = place?.path();
+        let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+        while umount2(&place, flags).is_ok() {}
+        match fs::remove_dir(&place) {
+            Err(error) if error.kind() == ErrorKind::NotADirectory => fs::remove_file(&place)?,
+            removed => removed?,
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn fifo(path: &Path) -> Result<()> {

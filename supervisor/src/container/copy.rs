@@ -260,6 +260,7 @@ impl Supervisor {
             }
             let binds = binds.into_iter().map(|bind| Bind {
                 source: bind.source.into(),
+                within: bind.within,
                 target: bind.target,
                 read_only: bind.read_only,
                 shifted: !bind.mapped,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
+use std::path::{Component, Path};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -426,6 +427,7 @@ fn check_hostname(what: &str, name: &str) -> Result<()> {
 /// Of two mounts on one place, one could not be seen.
 fn check_targets(mounts: &[Mount]) -> Result<()> {
     for (at, mount) in mounts.iter().enumerate() {
+        check_subpath(mount)?;
         if mounts[..at]
             .iter()
             .any(|other| same_path(&other.target, &mount.target))
@@ -437,6 +439,22 @@ fn check_targets(mounts: &[Mount]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn check_subpath(mount: &Mount) -> Result<()> {
+    let wrong = |why: &str| {
+        let path = &mount.subpath;
+        Err(Fault::new(format!("volume-subpath '{path}': {why}")))
+    };
+    let mut parts = Path::new(&mount.subpath).components();
+    let is_volume = mount.kind.enum_value() == Ok(Source::VOLUME);
+    if !mount.subpath.is_empty() && (!is_volume || mount.source.is_empty()) {
+        return wrong("only a volume with a name has parts that can be mounted");
+    }
+    match parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        true => Ok(()),
+        false => wrong("it is to be a path within the volume"),
+    }
 }
 
 /// What nobody can have. Containers that are there already are not asked: this machine may have become smaller.

@@ -61,6 +61,14 @@ impl Supervisor {
         }
         let joined = self.joined(record)?;
         let mut binds = self.binds(record)?;
+        let directory = self.host.bundle(&record.id);
+        for (number, bind) in binds.iter_mut().enumerate() {
+            if !bind.within.is_empty() {
+                let place = bundle::pin(&directory, number, &bind.source, &bind.within)?;
+                bind.source = place.display().to_string();
+                bind.within.clear();
+            }
+        }
         binds.extend(self.own_files(record, &hostname)?);
         let resources = config.resources.get_or_default();
         Ok(Found {
@@ -190,6 +198,7 @@ impl Supervisor {
                     .collect(),
                 mapped: mount.kind == Kind::VOLUME.into()
                     || mount.options.iter().any(|word| word == ID_MAPPED),
+                within: mount.subpath.clone(),
             });
         }
         Ok(binds)
@@ -247,6 +256,7 @@ impl Supervisor {
                 read_only: false,
                 options: vec![],
                 mapped: false,
+                within: String::new(),
             });
         }
         Ok(binds)

@@ -56,7 +56,9 @@ impl Supervisor {
     pub(super) fn fill_volumes(&self, record: &Record, snapshot: &Snapshot) -> Result<()> {
         let config = record.config.get_or_default();
         for mount in &config.mounts {
-            if mount.kind.enum_value() != Ok(Kind::VOLUME) || mount.no_copy {
+            let is_volume = mount.kind.enum_value() == Ok(Kind::VOLUME);
+            // What has a part to be mounted is no new one.
+            if !is_volume || mount.no_copy || !mount.subpath.is_empty() {
                 continue;
             }
             let _only = self.filling.begin(&mount.source);

@@ -89,6 +89,8 @@ pub(crate) struct Overlay {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Bind {
     pub(crate) source: PathBuf,
+    /// What of it, if not all.
+    pub(crate) within: String,
     pub(crate) target: String,
     pub(crate) read_only: bool,
     /// If the container has a user namespace, its files have the ids that this has on the host.

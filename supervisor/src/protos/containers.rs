@@ -739,6 +739,8 @@ pub struct Mount {
     pub make_source: bool,
     // @@protoc_insertion_point(field:caisson.v1.Mount.no_copy)
     pub no_copy: bool,
+    // @@protoc_insertion_point(field:caisson.v1.Mount.subpath)
+    pub subpath: ::std::string::String,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.Mount.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -787,6 +789,9 @@ impl ::protobuf::Message for Mount {
                 56 => {
                     self.no_copy = is.read_bool()?;
                 },
+                66 => {
+                    self.subpath = is.read_string()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -820,6 +825,9 @@ impl ::protobuf::Message for Mount {
         if self.no_copy != false {
             my_size += 1 + 1;
         }
+        if !self.subpath.is_empty() {
+            my_size += ::protobuf::rt::string_size(8, &self.subpath);
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -847,6 +855,9 @@ impl ::protobuf::Message for Mount {
         if self.no_copy != false {
             os.write_bool(7, self.no_copy)?;
         }
+        if !self.subpath.is_empty() {
+            os.write_string(8, &self.subpath)?;
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -871,6 +882,7 @@ impl ::protobuf::Message for Mount {
         self.options.clear();
         self.make_source = false;
         self.no_copy = false;
+        self.subpath.clear();
         self.special_fields.clear();
     }
 
@@ -883,6 +895,7 @@ impl ::protobuf::Message for Mount {
             options: ::std::vec::Vec::new(),
             make_source: false,
             no_copy: false,
+            subpath: ::std::string::String::new(),
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance

@@ -16,6 +16,8 @@ pub(crate) struct Bind {
     pub(crate) options: Vec<String>,
     /// If the container has a user namespace, ids on the disk are those in the container.
     pub(crate) mapped: bool,
+    /// What of the source is meant, if that is not yet found: a path that anybody's links may be in the way of.
+    pub(crate) within: String,
 }
 
 /// In the order in which they are made: what is below another target comes after it.

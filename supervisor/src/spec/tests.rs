@@ -114,6 +114,7 @@ fn mounts_below_others_come_after_them_and_replace_defaults() {
         read_only: true,
         options: vec![],
         mapped: false,
+        within: String::new(),
     };
     let found = Found {
         binds: vec![bind("/data/deep"), bind("/data"), bind("/dev/shm")],
@@ -183,6 +184,7 @@ fn a_user_namespace_maps_volumes_and_makes_no_nodes() {
         read_only: false,
         options: vec![],
         mapped,
+        within: String::new(),
     };
     let node = Node {
         path: "/dev/other".into(),

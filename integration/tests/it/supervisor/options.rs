@@ -827,6 +827,53 @@ fn a_container_is_in_the_control_group_that_is_named() {
 }
 
 #[test]
+fn a_part_of_a_volume_is_mounted_and_no_link_leads_out_of_it() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let fill = "cd /d; mkdir -p a/b; echo in >a/b/file; echo f >single; ln -s / out; ln -s ../../../../.. up; ln -s /a in";
+    supervisor.says(&["run", "--rm", "-v", "data:/d", IMAGE, "sh", "-c", fill]);
+    let part = |path: &str| format!("type=volume,src=data,dst=/p,volume-subpath={path}");
+    let seen = |path: &str, command: &[&str]| {
+        let run = ["run", "--rm", "--mount", &part(path), IMAGE];
+        supervisor.ctl(&[&run[..], command].concat())
+    };
+    for (path, command, said) in [
+        ("a/b", &["cat", "/p/file"][..], "in\n"),
+        ("in/b", &["cat", "/p/file"], "in\n"),
+        ("up/./a", &["cat", "/p/b/file"], "in\n"),
+        ("single", &["cat", "/p"], "f\n"),
+        ("out", &["ls", "/p"], "a\nin\nout\nsingle\nup\n"),
+    ] {
+        assert_eq!(seen(path, command).success().stdout, said, "{path}");
+    }
+    seen("none", &["true"]).failure().says("No such file");
+    for path in ["../data", "/a", "a/../.."] {
+        seen(path, &["true"])
+            .failure()
+            .says("a path within the volume");
+    }
+    for mount in ["type=bind,src=/", "type=volume"] {
+        let mount = format!("{mount},dst=/p,volume-subpath=a");
+        let refused = supervisor.ctl(&["create", "--mount", &mount, IMAGE, "true"]);
+        refused.failure().says("only a volume with a name");
+    }
+    // It is there for cp, too, and goes with nothing but its mount.
+    let id = supervisor.detached(&["--mount", &part("a")], "sleep 1000");
+    supervisor.says(&["exec", &id, "touch", "/p/b/new"]);
+    supervisor.says(&["stop", "-t", "0", &id]);
+    supervisor.says(&[
+        "cp",
+        &format!("{id}:/p/b/new"),
+        &supervisor.scratch.name("new"),
+    ]);
+    supervisor.says(&["start", &id]);
+    supervisor.crash();
+    supervisor.says(&["rm", "-f", &id]);
+    assert_eq!(supervisor.bundles(), [""; 0]);
+    assert_eq!(seen("a/b", &["ls", "/p"]).success().stdout, "file\nnew\n");
+}
+
+#[test]
 fn a_negative_number_is_one_behind_a_space_too() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();

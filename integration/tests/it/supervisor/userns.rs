@@ -757,3 +757,20 @@ fn other_options_do_what_they_do_without_it() {
         "{without}"
     );
 }
+
+#[test]
+fn a_part_of_a_volume_has_its_ids_too() {
+    require!(containers, busybox, id_mapped_mounts);
+    let supervisor = Supervisor::new();
+    let make = "mkdir /d/part; touch /d/part/root; touch /d/part/web; chown 33:33 /d/part/web";
+    supervisor.says(&["run", "--rm", "-v", "data:/d", IMAGE, "sh", "-c", make]);
+    let part = "type=volume,src=data,dst=/p,volume-subpath=part";
+    let run = ["run", "--name", "box", "--userns", "auto", "--mount", part];
+    let look = ["sh", "-c", "cd /p; touch new; stat -c '%n %u:%g' *"];
+    let seen = supervisor.says(&[&run[..], &[IMAGE], &look].concat());
+    assert_eq!(seen, "new 0:0\nroot 0:0\nweb 33:33");
+    let copy = supervisor.scratch.name("part");
+    supervisor.says(&["cp", "-a", "box:/p", &copy]);
+    let owner = |name: &str| fs::metadata(format!("{copy}/{name}")).unwrap().uid();
+    assert_eq!((owner("new"), owner("web")), (0, 33));
+}
