@@ -88,14 +88,14 @@ pub(crate) fn run(arguments: &[std::ffi::OsString]) -> Result<()> {
         let mut server = serve(&supervisor, listener, &options).await?;
         let mut told = Told::new()?;
         ready();
-        told.to_end().await;
+        told.next().await;
         // Who comes from now on starts the next one, which waits for the store: that is ours until all is over.
         made.map(fs::remove_file);
         options.metrics.iter().for_each(metrics::remove);
         tokio::select! {
             () = finish(&supervisor, &mut server) => {}
             () = tokio::time::sleep(PATIENCE) => {}
-            () = told.to_end() => {}
+            () = told.next() => {}
         }
         Ok(())
     });
@@ -160,7 +160,7 @@ impl Told {
         Ok(Self([terminate, interrupt]))
     }
 
-    async fn to_end(&mut self) {
+    async fn next(&mut self) {
         let [terminate, interrupt] = &mut self.0;
         tokio::select! {
             _ = terminate.recv() => {}
