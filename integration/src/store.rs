@@ -241,15 +241,11 @@ pub fn saved(name: &str, layers: &[Tar]) -> Vec<u8> {
 
 /// The same with this in the image's `config`.
 pub fn saved_with(name: &str, layers: &[Tar], config: &Value) -> Vec<u8> {
-    let architecture = match cfg!(target_arch = "x86_64") {
-        true => "amd64",
-        false => "arm64",
-    };
-    saved_for(architecture, name, layers, config)
+    saved_as(&serde_json::json!({ "config": config }), name, layers)
 }
 
-/// The same for such machines.
-pub fn saved_for(architecture: &str, name: &str, layers: &[Tar], config: &Value) -> Vec<u8> {
+/// The same with this at the top of what describes the image.
+pub fn saved_as(document: &Value, name: &str, layers: &[Tar]) -> Vec<u8> {
     let mut archive = Tar::new();
     let mut diff_ids = Vec::new();
     let mut paths = Vec::new();
@@ -263,10 +259,16 @@ pub fn saved_for(architecture: &str, name: &str, layers: &[Tar], config: &Value)
             .file(&format!("{id}/VERSION"), b"1.0")
             .file(&format!("{id}/layer.tar"), &bytes);
     }
-    let config = serde_json::json!({
-        "architecture": architecture, "os": "linux", "config": config,
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    let architecture = match cfg!(target_arch = "x86_64") {
+        true => "amd64",
+        false => "arm64",
+    };
+    let mut config = serde_json::json!({
+        "architecture": architecture, "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
+    for (key, value) in document.as_object().into_iter().flatten() {
+        config[key] = value.clone();
+    }
     let config = config.to_string();
     let path = format!("{}.json", sha256(config.as_bytes()));
     let manifest = serde_json::json!([{"Config": path, "RepoTags": [name], "Layers": paths}]);

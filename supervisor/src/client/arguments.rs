@@ -695,6 +695,11 @@ fn volume(word: &str) -> Result<Mount> {
             )));
         }
     };
+    if parts.len() > 1 && parts.contains(&"") {
+        return Err(Fault::new(format!(
+            "volume '{word}': there is nothing between the colons, or before or behind them"
+        )));
+    }
     let is_path = from.starts_with(['/', '.', '~']);
     let mut mount = Mount {
         kind: EnumOrUnknown::new(if is_path { Kind::BIND } else { Kind::VOLUME }),

@@ -717,10 +717,12 @@ impl Cli {
         let address = self
             .address
             .map(|address| PathBuf::from(address.strip_prefix("unix://").unwrap_or(&address)));
+        // The daemon is started elsewhere.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         let place = Place {
             address,
-            root: self.root,
-            state: self.state,
+            root: absolute(self.root),
+            state: absolute(self.state),
         };
         if let Command::Complete { words } = &self.command {
             let mut root = Self::command();

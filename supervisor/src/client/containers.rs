@@ -11,7 +11,7 @@ use super::arguments::policy;
 use super::cli::{Logs, Stats, Update, Verb};
 use super::connection::{Daemon, patient};
 use super::process::lost;
-use super::{print, say, table};
+use super::{harmless, print, say, table};
 use crate::chunks::answered;
 use crate::container::{span, text_of, time_of};
 use crate::fault::{Fault, Kind, Result, Tried as _};
@@ -233,11 +233,13 @@ pub(super) fn time(word: &str) -> Result<i64> {
     if let Some(time) = time_of(word) {
         return Ok(time);
     }
-    if let Ok(seconds) = word.parse::<f64>() {
+    if let Ok(seconds) = word.parse::<f64>()
+        && seconds.is_finite()
+    {
         #[expect(clippy::cast_possible_truncation, reason = "no time is so far away")]
         return Ok((seconds * 1e9) as i64);
     }
-    Ok(now() - span(word).ok_or_else(wrong)?)
+    Ok(now().saturating_sub(span(word).ok_or_else(wrong)?))
 }
 
 async fn logs(daemon: &Daemon, asked: Logs) -> Result<u8> {
@@ -501,7 +503,7 @@ async fn diff(daemon: &Daemon, container: String) -> Result<u8> {
             api::diff_response::change::Kind::ADDED => 'A',
             api::diff_response::change::Kind::DELETED => 'D',
         };
-        print(&format!("{letter} {}\n", change.path))?;
+        print(&format!("{letter} {}\n", harmless(&change.path)))?;
     }
     Ok(0)
 }

@@ -441,7 +441,7 @@ fn row(image: &api::Image, name: &str, whole: bool) -> Value {
     let created = if image.created_at == 0 {
         "N/A".to_owned()
     } else {
-        format!("{} ago", table::duration(now() - image.created_at))
+        ago(image.created_at)
     };
     json!({
         "ID": if whole { &image.id } else { short_id(&image.id) },
@@ -452,6 +452,10 @@ fn row(image: &api::Image, name: &str, whole: bool) -> Value {
         "CreatedAt": text_of(image.created_at),
         "Size": table::decimal(image.size),
     })
+}
+
+fn ago(time: i64) -> String {
+    format!("{} ago", table::duration(now().saturating_sub(time)))
 }
 
 pub(super) async fn found(daemon: &Daemon, name: &str) -> Result<api::Image> {
@@ -480,7 +484,7 @@ pub(super) async fn inspected(daemon: &Daemon, name: &str) -> Result<Value> {
         "Id": image.id,
         "RepoTags": image.names,
         "RepoDigests": [],
-        "Created": text_of(image.created_at),
+        "Created": config["created"].as_str().unwrap_or_default(),
         "Author": config["author"].as_str().unwrap_or_default(),
         "Architecture": config["architecture"],
         "Os": config["os"],
@@ -550,7 +554,7 @@ pub(super) async fn history(daemon: &Daemon, asked: History) -> Result<u8> {
         };
         let created = match (entry.created_at, asked.human) {
             (0, _) => "N/A".to_owned(),
-            (time, true) => format!("{} ago", table::duration(now() - time)),
+            (time, true) => ago(time),
             (time, false) => text_of(time),
         };
         json!({

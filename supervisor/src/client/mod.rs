@@ -89,7 +89,7 @@ fn refuse(root: &Command, error: &clap::Error) -> ExitCode {
     }
     let mut path = vec![root.get_name()];
     let mut command = root;
-    for word in std::env::args().skip(1) {
+    for word in std::env::args_os().skip(1) {
         if let Some(inner) = command.find_subcommand(word) {
             path.push(inner.get_name());
             command = inner;

@@ -11,7 +11,7 @@ use super::containers::{each, show, time};
 use super::filter::{Filters, part};
 use super::format::Template;
 use super::process::lost;
-use super::{print, prune, table};
+use super::{harmless, print, prune, table};
 use crate::chunks::answered;
 use crate::container::text_of;
 use crate::fault::{Fault, Kind, Result};
@@ -280,7 +280,7 @@ pub(super) async fn events(daemon: &Daemon, asked: Events) -> Result<u8> {
                 let mut attributes: Vec<String> = event
                     .attributes
                     .iter()
-                    .map(|(name, value)| format!("{name}={value}"))
+                    .map(|(name, value)| harmless(&format!("{name}={value}")))
                     .collect();
                 attributes.sort();
                 format!(

@@ -424,9 +424,10 @@ fn check_hostname(what: &str, name: &str) -> Result<()> {
     })
 }
 
-/// Of two mounts on one place, one could not be seen.
+/// Of two mounts on one place, one could not be seen. Before anything is made of them.
 fn check_targets(mounts: &[Mount]) -> Result<()> {
     for (at, mount) in mounts.iter().enumerate() {
+        spec::check_target(&mount.target)?;
         check_subpath(mount)?;
         if mounts[..at]
             .iter()
@@ -462,6 +463,11 @@ pub(super) fn check_limits(limits: &Resources) -> Result<()> {
     if limits.memory > 0 && limits.memory_reservation > limits.memory {
         return Err(Fault::new(
             "the limit of memory is below what is reserved of it",
+        ));
+    }
+    if limits.nano_cpus > 0 && (limits.cpu_period, limits.cpu_quota) != (0, 0) {
+        return Err(Fault::new(
+            "conflicting options: a number of CPUs is a quota and its period, and these cannot be set beside it",
         ));
     }
     let cpus = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0));

@@ -111,43 +111,82 @@ pub(crate) fn span(word: &str) -> Option<i64> {
     (!word.is_empty()).then_some(span as i64)
 }
 
-/// Nanoseconds since the epoch, of a time as RFC 3339 has it, in UTC (`Z`) or with an offset.
+/// Nanoseconds since the epoch, of a time as RFC 3339 has it, in UTC (`Z`) or with an offset; a date alone is its midnight. What lies
+/// beyond the years that can be counted so, 1677 to 2262, is the first or the last of it; Go's year 1, which means none, is 0.
 pub(crate) fn time_of(text: &str) -> Option<i64> {
-    let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
-    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    if text.get(4..5)? != "-" || text.get(7..8)? != "-" {
-        return None;
+    if text.starts_with("0001-01-01") {
+        return Some(0);
     }
-    let days = days(year, month, day);
-    let Some(rest) = text.get(10..).filter(|rest| !rest.is_empty()) else {
-        return Some(days * 86400 * 1_000_000_000);
-    };
-    if !rest.starts_with(['T', 't', ' ']) {
-        return None;
-    }
-    let (hour, minute, second) = (
-        number(11..13)?,
-        number(14..16)?,
-        number(17..19).unwrap_or(0),
-    );
-    let mut rest = text.get(19..).unwrap_or_default();
-    let mut nanoseconds = 0;
-    if let Some(fraction) = rest.strip_prefix('.') {
-        let length = fraction.bytes().take_while(u8::is_ascii_digit).count();
-        let digits: String = fraction.chars().take(length.min(9)).collect();
-        nanoseconds = format!("{digits:0<9}").parse::<i64>().ok()?;
-        rest = &fraction[length..];
-    }
-    let offset = match rest {
-        "" | "Z" | "z" => 0,
-        _ => {
-            let sign = if rest.starts_with('-') { -1 } else { 1 };
-            let (hours, minutes) = rest.get(1..)?.split_once(':')?;
-            sign * (hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60)
+    let (date, time) = text.split_at_checked("YYYY-MM-DD".len())?;
+    let days = match *date.as_bytes() {
+        [ref year @ .., b'-', m, n, b'-', d, e] => {
+            let (month, day) = (digits(&[m, n])?, digits(&[d, e])?);
+            date_in_days(digits(year)?, month, day)?
         }
+        _ => return None,
     };
-    let seconds = days * 86400 + hour * 3600 + minute * 60 + second - offset;
-    Some(seconds * 1_000_000_000 + nanoseconds)
+    let (seconds, nanoseconds) = match time.strip_prefix(['T', 't', ' ']) {
+        Some(time) => of_day(time)?,
+        None if time.is_empty() => (0, 0),
+        None => return None,
+    };
+    let time = i128::from(days * 86400 + seconds) * 1_000_000_000 + i128::from(nanoseconds);
+    let bounds = i128::from(i64::MIN)..=i128::from(i64::MAX);
+    i64::try_from(time.clamp(*bounds.start(), *bounds.end())).ok()
+}
+
+/// `HH:MM`, with seconds or not, of which there may be parts, and an offset or not: seconds since midnight of UTC, and nanoseconds.
+fn of_day(text: &str) -> Option<(i64, i64)> {
+    let end = text.find(['Z', 'z', '+', '-']).unwrap_or(text.len());
+    let (clock, offset) = text.split_at(end);
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let mut clock = clock.split(':').map(str::as_bytes).map(two_digits);
+    let (hour, minute) = (clock.next()??, clock.next()??);
+    // RFC 3339 knows leap seconds.
+    let second = clock.next().unwrap_or(Some(0))?;
+    if clock.next().is_some() || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let offset = match offset.as_bytes() {
+        [] | [b'Z' | b'z'] => 0,
+        [sign, h, i, b':', m, n] => {
+            let (hours, minutes) = (digits(&[*h, *i])?, digits(&[*m, *n])?);
+            let offset = hours * 3600 + minutes * 60;
+            if *sign == b'-' { -offset } else { offset }
+        }
+        _ => return None,
+    };
+    let parts = fraction.as_bytes();
+    // What is finer is cut off.
+    let mut nanoseconds = digits(&parts[..parts.len().min(9)])?;
+    digits(parts)?;
+    (parts.len()..9).for_each(|_| nanoseconds *= 10);
+    Some((hour * 3600 + minute * 60 + second - offset, nanoseconds))
+}
+
+fn two_digits(text: &[u8]) -> Option<i64> {
+    digits(text).filter(|_| text.len() == 2)
+}
+
+/// Nothing but digits; what is too large for a number is no matter.
+fn digits(text: &[u8]) -> Option<i64> {
+    let add = |sum: i64, digit: &u8| {
+        let digit = digit.is_ascii_digit().then(|| digit - b'0')?;
+        Some(sum.wrapping_mul(10).wrapping_add(i64::from(digit)))
+    };
+    text.iter().try_fold(0, add).filter(|_| !text.is_empty())
+}
+
+/// None if there is no such day.
+fn date_in_days(year: i64, month: i64, day: i64) -> Option<i64> {
+    let number = days(year, month, day);
+    let next = if month == 12 {
+        (year + 1, 1)
+    } else {
+        (year, month + 1)
+    };
+    let is_there = (1..=12).contains(&month) && day >= 1 && number < days(next.0, next.1, 1);
+    is_there.then_some(number)
 }
 
 /// Howard Hinnant's date to days: years begin in March.
@@ -226,6 +265,37 @@ mod tests {
         for time in [951_782_400_000_000_000, 4_107_542_399_000_000_001, 1] {
             assert_eq!(time_of(&text_of(time)), Some(time));
         }
-        assert_eq!(time_of("yesterday"), None);
+        assert_eq!(
+            time_of("2000-02-29 01:02:03.5-00:30"),
+            Some(951_787_923_500_000_000)
+        );
+        assert_eq!(time_of("2000-02-29T00:00Z"), Some(951_782_400_000_000_000));
+        for word in [
+            "yesterday",
+            "2026-13-45",
+            "2026-02-31",
+            "2100-02-29",
+            "2026-00-10",
+            "2026-11-27T25:00:00Z",
+            "2026-11-27T23:60:00Z",
+            "2026-11-27T23:00:61Z",
+            "2026-11-27T23:00:00.Z",
+            "2026-11-27T23:00:00ZZ",
+            "2026-11-27T23",
+            "2026-11-27T2:00:00Z",
+            "2026-11-27x",
+            "2026-+1-27",
+            "2026-11-27T10:00:00+1:00",
+        ] {
+            assert_eq!(time_of(word), None, "{word}");
+        }
+    }
+
+    #[test]
+    fn times_beyond_what_can_be_counted() {
+        assert_eq!(time_of("0001-01-01T00:00:00Z"), Some(0));
+        assert_eq!(time_of(&text_of(0)), Some(0));
+        assert_eq!(time_of("2999-01-01"), Some(i64::MAX));
+        assert_eq!(time_of("1066-10-14T09:00:00Z"), Some(i64::MIN));
     }
 }

@@ -20,7 +20,7 @@ use crate::protos::containers::{Config, Ids};
 
 pub(crate) use capabilities::all as all_capabilities;
 pub(crate) use linux::{Joined, OF_NETWORKS, cgroup};
-pub(crate) use mounts::{Bind, is_propagation, shm_size};
+pub(crate) use mounts::{Bind, check_target, is_propagation, shm_size};
 pub(crate) use names::{check as check_names, hosts, resolv_conf};
 pub(crate) use process::{Exec, effective, exec, pid_one};
 pub(crate) use resources::{Rate, Rates, resources};

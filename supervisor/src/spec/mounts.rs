@@ -27,7 +27,7 @@ pub(super) fn mounts(config: &Config, found: &Found) -> Result<Vec<Value>> {
         if mount.kind.enum_value() != Ok(Kind::TMPFS) {
             continue;
         }
-        absolute(&mount.target)?;
+        check_target(&mount.target)?;
         let mut options: Vec<String> = ["nosuid", "nodev", "noexec"].map(String::from).to_vec();
         for option in &mount.options {
             // What is said last counts, but both would be odd to read.
@@ -46,7 +46,7 @@ pub(super) fn mounts(config: &Config, found: &Found) -> Result<Vec<Value>> {
         );
     }
     for bind in &found.binds {
-        absolute(&bind.target)?;
+        check_target(&bind.target)?;
         let mut mount = json!({
             "destination": bind.target, "type": "bind", "source": bind.source, "options": options(bind, found.recursive),
         });
@@ -172,7 +172,8 @@ fn depth(mount: &Value) -> usize {
     path.split('/').filter(|part| !part.is_empty()).count()
 }
 
-fn absolute(target: &str) -> Result<()> {
+/// Whether something can be mounted there.
+pub(crate) fn check_target(target: &str) -> Result<()> {
     let fine = target.starts_with('/')
         && target
             .split('/')

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use integration::runtime::{Finished, Running, finish};
-use integration::store::{Tar, saved, saved_for};
+use integration::store::{Tar, saved, saved_as};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{place, require};
 use nix::sys::signal::Signal;
@@ -121,13 +121,46 @@ fn what_an_archive_says_is_no_order_to_the_users_terminal() {
     }
     // A table's cells are others' words, too.
     supervisor.import();
-    let create = ["create", "--label", "a=\x1b[2J", IMAGE, "echo", "\x1b[2J"];
-    supervisor.says(&create);
-    let table = supervisor.says(&["ps", "-a", "--no-trunc"]);
-    assert!(
-        table.contains("\\u{1b}[2J") && !table.contains('\x1b'),
-        "{table:?}"
-    );
+    let touch = ["touch", "/\x1b[2J"];
+    let run = ["run", "--name", "odd", "--label", "a=\x1b[2J", IMAGE];
+    supervisor.says(&[&run[..], &touch].concat());
+    for verb in ["ps -a --no-trunc", "events --until 0s", "diff odd"] {
+        let words: Vec<&str> = verb.split(' ').collect();
+        let table = supervisor.says(&words);
+        assert!(
+            table.contains("\\u{1b}[2J") && !table.contains('\x1b'),
+            "{table:?}"
+        );
+    }
+}
+
+#[test]
+fn an_image_may_say_of_itself_that_it_is_of_any_time() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    let layer = [Tar::new().file("x", b"")];
+    for (created, since) in [
+        ("0001-01-01T00:00:00Z", "N/A"),
+        ("1970-01-01T00:00:00Z", " years ago"),
+        ("2999-12-31T00:00:00Z", "Less than a second ago"),
+        ("2999-13-31T00:00:00Z", "N/A"),
+    ] {
+        let archive = saved_as(&json!({ "created": created }), "of:1", &layer);
+        feed(&supervisor, &["load"], &archive).success();
+        let said = supervisor.says(&["image", "inspect", "-f", "{{.Created}}", "of:1"]);
+        assert_eq!(said.trim_end(), created);
+        let said = supervisor.says(&["images", "--format", "{{.CreatedSince}}", "of"]);
+        assert!(said.trim_end().ends_with(since), "{created}: {said}");
+        // One of tomorrow is not an hour old.
+        supervisor.says(&["image", "prune", "-af", "--filter", "until=1h"]);
+        let left = supervisor.says(&["images", "-q", "of"]);
+        assert_eq!(left.is_empty(), !said.contains("Less"), "{created}");
+        supervisor.ctl(&["rmi", "of:1"]);
+    }
+    for word in ["2026-13-45", "2026-02-31", "nan"] {
+        let refused = supervisor.ctl(&["events", "--since", word]).failure();
+        refused.says("is no time");
+    }
 }
 
 #[test]
@@ -330,7 +363,7 @@ fn who_runs_an_image_of_other_machines_is_told() {
         .directory("dev/")
         .directory("proc/")
         .directory("sys/")];
-    let other = saved_for("s390x", "other:1", &layer, &json!({}));
+    let other = saved_as(&json!({ "architecture": "s390x" }), "other:1", &layer);
     feed(&supervisor, &["load"], &other).success();
     let busybox = format!("{}:/busybox", place::busybox().unwrap().display());
     for image in ["other:1", IMAGE] {

@@ -1,12 +1,15 @@
 //! Options of `run`, seen from inside.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
+use integration::runtime::finish;
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{children, place, require};
 use serde_json::{Value, json};
@@ -579,10 +582,30 @@ fn inspect_shows_what_the_image_adds_and_where_volumes_are() {
 }
 
 #[test]
+fn the_daemons_places_are_seen_from_where_its_client_is() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    let mut relative = Command::new(place::caissonctl());
+    let root = supervisor.scratch.path().join("root");
+    let from_run = |path: &Path| Path::new("..").join(path.strip_prefix("/").unwrap());
+    relative
+        .current_dir("/run")
+        .arg("--root")
+        .arg(from_run(&root))
+        .arg("--state")
+        .arg(from_run(&supervisor.state))
+        .args(["volume", "create", "here"]);
+    finish(relative).success();
+    assert_eq!(supervisor.says(&["volume", "ls", "-q"]), "here");
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_in_one_line() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
     let long = "x".repeat(65);
+    let absent = supervisor.scratch.path().join("absent");
+    let nowhere = format!("{}:rel", absent.display());
     for (flags, why) in [
         (&["--restart", "always:3"][..], "only on-failure"),
         (
@@ -593,6 +616,10 @@ fn what_makes_no_sense_is_refused_in_one_line() {
             &["-v", "a:/data", "--tmpfs", "/data"],
             "duplicate mount point",
         ),
+        (&["-v", &nowhere], "an absolute path"),
+        (&["-v", "/absent:"], "between the colons"),
+        (&["-v", ":/data"], "between the colons"),
+        (&["--cpus", "1", "--cpu-quota", "5000"], "conflicting"),
         (&["-h", "two words"], "host name"),
         (&["-h", ".x"], "host name"),
         (&["-h", &long], "host name"),
@@ -616,10 +643,15 @@ fn what_makes_no_sense_is_refused_in_one_line() {
         );
         refused.says(why);
     }
+    assert!(!absent.exists());
     supervisor
         .ctl(&["image", "tag"])
         .failure()
         .says("(see 'caissonctl image tag --help')");
+    let mut odd = supervisor.command(&["volume", "create"]);
+    odd.arg(OsStr::from_bytes(b"v\xff"));
+    let odd = finish(odd);
+    assert_eq!((odd.code(), odd.stderr.lines().count()), (125, 1), "{odd}");
     assert_eq!(supervisor.says(&["ps", "-aq"]), "");
     let here = supervisor.scratch.path().join("a,b");
     std::fs::create_dir(&here).unwrap();
