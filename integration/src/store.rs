@@ -11,6 +11,12 @@ use serde_json::Value;
 use crate::place::{self, Scratch};
 use crate::runtime::{self, Finished};
 
+/// Of this machine, as images name it.
+pub const ARCHITECTURE: &str = match cfg!(target_arch = "x86_64") {
+    true => "amd64",
+    false => "arm64",
+};
+
 /// A store of its own.
 #[derive(Debug, Default)]
 pub struct Store {
@@ -259,12 +265,8 @@ pub fn saved_as(document: &Value, name: &str, layers: &[Tar]) -> Vec<u8> {
             .file(&format!("{id}/VERSION"), b"1.0")
             .file(&format!("{id}/layer.tar"), &bytes);
     }
-    let architecture = match cfg!(target_arch = "x86_64") {
-        true => "amd64",
-        false => "arm64",
-    };
     let mut config = serde_json::json!({
-        "architecture": architecture, "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "architecture": ARCHITECTURE, "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
     for (key, value) in document.as_object().into_iter().flatten() {
         config[key] = value.clone();

@@ -17,7 +17,7 @@ use std::process::Command;
 
 use integration::require;
 use integration::runtime::{Finished, finish};
-use integration::store::{Store, Tar, saved, sha256};
+use integration::store::{ARCHITECTURE, Store, Tar, saved, sha256};
 use serde_json::{Value, json};
 
 fn small() -> Tar {
@@ -286,7 +286,7 @@ fn an_archive_that_lies_about_its_content_is_refused_and_leaves_nothing() {
 fn layout(layer: &Tar, media_type: &str, size: usize) -> Vec<u8> {
     let layer = layer.bytes();
     let config = json!({
-        "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }, "os": "linux", "config": {},
+        "architecture": ARCHITECTURE, "os": "linux", "config": {},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))]},
     });
     let config = config.to_string().into_bytes();
@@ -347,7 +347,7 @@ fn freely_named(layers: &[(&str, Tar)], config_name: &str) -> Vec<u8> {
         archive = archive.file(name, &bytes);
     }
     let config = json!({
-        "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }, "os": "linux", "config": {},
+        "architecture": ARCHITECTURE, "os": "linux", "config": {},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
     let names: Vec<_> = layers.iter().map(|(name, _)| name).collect();

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use integration::runtime::{Finished, Running, finish};
-use integration::store::{Tar, saved, saved_as};
+use integration::store::{ARCHITECTURE, Tar, saved, saved_as, sha256};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{place, require};
 use nix::sys::signal::Signal;
@@ -353,6 +353,50 @@ fn what_is_loaded_is_what_is_told() {
     let ids = supervisor.says(&["images", "-q"]);
     assert_eq!(ids.lines().count(), 1, "{ids}");
     supervisor.says(&["image", "inspect", "one:1", "two:1", "three:1"]);
+}
+
+/// An OCI layout of one name that means an image for each of these architectures.
+fn for_several(name: &str, architectures: &[&str]) -> Vec<u8> {
+    let mut archive = Tar::new().file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
+    let mut add = |kind: &str, bytes: &[u8]| {
+        let digest = sha256(bytes);
+        archive = std::mem::take(&mut archive).file(&format!("blobs/sha256/{digest}"), bytes);
+        let media_type = format!("application/vnd.oci.image.{kind}");
+        json!({ "mediaType": media_type, "size": bytes.len(), "digest": format!("sha256:{digest}") })
+    };
+    let index = |manifests: Vec<Value>| json!({ "schemaVersion": 2, "manifests": manifests });
+    let mut manifests = vec![];
+    for architecture in architectures {
+        let layer = add("layer.v1.tar", &Tar::new().file(architecture, b"").bytes());
+        let rootfs = json!({ "type": "layers", "diff_ids": [layer["digest"]] });
+        let config =
+            json!({ "architecture": architecture, "os": "linux", "config": {}, "rootfs": rootfs });
+        let config = add("config.v1+json", config.to_string().as_bytes());
+        let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [layer] });
+        let mut manifest = add("manifest.v1+json", manifest.to_string().as_bytes());
+        manifest["platform"] = json!({ "architecture": architecture, "os": "linux" });
+        manifests.push(manifest);
+    }
+    let mut several = add("index.v1+json", index(manifests).to_string().as_bytes());
+    several["annotations"] = json!({ "io.containerd.image.name": name });
+    let index = index(vec![several]).to_string();
+    archive.file("index.json", index.as_bytes()).bytes()
+}
+
+#[test]
+fn of_an_image_for_several_machines_this_ones_is_loaded() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    let several = for_several("several:1", &["s390x", ARCHITECTURE, "riscv64"]);
+    let loaded = feed(&supervisor, &["load"], &several).success();
+    assert_eq!(loaded.stdout, "Loaded image: several:1\n");
+    assert_eq!(
+        supervisor.field("several:1", "{{.Architecture}}"),
+        ARCHITECTURE
+    );
+    let others = for_several("others:1", &["s390x", "riscv64"]);
+    let refused = feed(&supervisor, &["load"], &others).failure();
+    refused.says(&format!("no image for linux/{ARCHITECTURE}"));
 }
 
 #[test]
