@@ -101,7 +101,8 @@ fn refuse(root: &Command, error: &clap::Error) -> ExitCode {
     let lines = whole.lines().map(str::trim);
     let text: Vec<&str> = lines
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
-        .filter(|line| !line.is_empty())
+        // An option that is not known is hardly ever meant as an image's name.
+        .filter(|line| !line.is_empty() && !line.starts_with("tip: to pass "))
         .map(|line| line.trim_start_matches("error: "))
         .collect();
     let (text, path) = (text.join(" "), path.join(" "));
