@@ -138,7 +138,7 @@ impl Records {
         self.rows(GONE, |name, ()| name.to_owned())
     }
 
-    /// Their directories are gone too. Nobody waits for the disk: what is looked for in vain does no harm. Blocks.
+    /// Their directories are gone too, for good. Nobody waits for the disk: what is looked for in vain does no harm. Blocks.
     pub(crate) fn volumes_cleared(&self, names: &[String]) -> Result<()> {
         let write = || -> anyhow::Result<()> {
             let mut transaction = self.store.database().begin_write()?;

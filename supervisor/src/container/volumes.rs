@@ -122,6 +122,10 @@ pub(super) fn remove_volumes(host: &Host, records: &Records, names: &[String]) -
         }
     }
     if !cleared.is_empty() {
+        // Or a power cut could bring back a directory that nobody remembers.
+        let directory = host.volume("");
+        let synced = File::open(&directory).and_then(|directory| directory.sync_all());
+        synced.tried(|| format!("sync {}", directory.display()))?;
         records.volumes_cleared(&cleared)?;
     }
     outcome
