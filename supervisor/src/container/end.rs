@@ -46,9 +46,7 @@ impl Supervisor {
             let _operation = container.operation.lock().await;
             let exit = self.buried(container, run, exit).await;
             let told = bundle::exit(&directory);
-            if told.as_ref().is_some_and(|told| told.oom) {
-                run.oom.store(true, Ordering::Relaxed);
-            }
+            self.oom_at_the_end(container, told.as_ref()).await;
             let lost = told.map_or(0, |told| told.dropped);
             if lost > 0 {
                 run.lost_output.store(lost, Ordering::Relaxed);
@@ -133,28 +131,23 @@ impl Supervisor {
         exit: Exit,
     ) -> (State, Result<()>) {
         let code = i32::try_from(exit.code).unwrap_or(-1);
-        let oom = run.oom.load(Ordering::Relaxed);
-        let mut record = container.record();
-        let state = record.state.mut_or_insert_default();
-        state.status = Status::EXITED.into();
-        state.exit_code = code;
-        state.finished_at = exit.at;
-        state.oom_killed = oom;
-        state.lost_output += run.lost_output.load(Ordering::Relaxed);
-        state.pid = 0;
-        state.shim.clear();
-        if restarts(config, state) && !config.auto_remove {
-            state.status = Status::RESTARTING.into();
-            run.again.store(true, Ordering::Relaxed);
-        }
-        let state = state.clone();
-        let text = code.to_string();
-        let mut change = Change::default();
-        if oom {
-            change = change.event(told(&record, "oom", &[]));
-        }
-        change = change.event(told(&record, "die", &[("exitCode", &text)]));
-        *lock(&container.record) = record;
+        let (state, died) = {
+            let mut record = lock(&container.record);
+            let state = record.state.mut_or_insert_default();
+            state.status = Status::EXITED.into();
+            state.exit_code = code;
+            state.finished_at = exit.at;
+            state.lost_output += run.lost_output.load(Ordering::Relaxed);
+            state.pid = 0;
+            state.shim.clear();
+            if restarts(config, state) && !config.auto_remove {
+                state.status = Status::RESTARTING.into();
+                run.again.store(true, Ordering::Relaxed);
+            }
+            let text = code.to_string();
+            (state.clone(), told(&record, "die", &[("exitCode", &text)]))
+        };
+        let mut change = Change::default().event(died);
         change.containers.push(container.record.clone());
         container.changed.send_modify(|()| {});
         // One that goes with its end is written of once, when it goes.

@@ -44,7 +44,7 @@ use crate::fault::{Fault, Kind, Result};
 use crate::host::Host;
 use crate::lock::lock;
 use crate::protos::containers::{Config, Container as Record, Ids, state::Status};
-use crate::records::{Change, Records, event};
+use crate::records::{Change, Records, event, now};
 use crate::shim::Shim;
 use crate::store::Store;
 
@@ -105,8 +105,6 @@ pub(crate) struct Run {
     settled: watch::Sender<bool>,
     /// Who still reads its log holds a receiver: a container that goes with its end waits for them.
     readers: watch::Sender<()>,
-    /// It was killed for want of memory.
-    oom: AtomicBool,
     /// Bytes of its output that its log lacks; known when it has ended.
     lost_output: AtomicU64,
 }
@@ -119,7 +117,6 @@ impl Run {
             again: AtomicBool::new(false),
             settled: watch::Sender::new(false),
             readers: watch::Sender::new(()),
-            oom: AtomicBool::new(false),
             lost_output: AtomicU64::new(0),
         })
     }
@@ -228,12 +225,6 @@ impl Container {
             });
         }
         (sender, receiver)
-    }
-
-    pub(crate) fn told_oom(&self) {
-        if let Some(run) = self.run() {
-            run.oom.store(true, Ordering::Relaxed);
-        }
     }
 }
 
@@ -362,6 +353,34 @@ impl Supervisor {
             (record.name, record.config) = (before.name, before.config);
         }
         noted
+    }
+
+    /// Its shim says that processes of it were killed for want of memory, and when; it may live on. When this comes back, that is noted: what
+    /// happens meanwhile the shim tells as one, and the end after it.
+    pub(crate) async fn told_oom(&self, container: &Container, at: i64) {
+        // A status that only passes is not for the disk.
+        let mut changed = container.changed.subscribe();
+        while container.status() == Status::STARTING && changed.changed().await.is_ok() {}
+        // Of one that has ended, exit.json has told. A shim whose daemon died before it answered tells again.
+        let known = container.record().state.unwrap_or_default();
+        if container.is_alive() && !(known.oom_killed && known.oom_told_at == at) {
+            self.notice_oom(container, at).await;
+        }
+    }
+
+    async fn notice_oom(&self, container: &Container, at: i64) {
+        self.notice(container, Some("oom"), &[], |record| {
+            let state = record.state.mut_or_insert_default();
+            (state.oom_killed, state.oom_told_at) = (true, at);
+        })
+        .await;
+    }
+
+    /// The same by exit.json, if the shim has not come to telling it.
+    async fn oom_at_the_end(&self, container: &Container, exit: Option<&bundle::Exit>) {
+        if exit.is_some_and(|exit| exit.oom) && !container.record().state.oom_killed {
+            self.notice_oom(container, now()).await;
+        }
     }
 
     /// Writes an event of what has happened to a container and changes nothing of its record.

@@ -205,6 +205,7 @@ impl Supervisor {
             if kept.started_at <= kept.finished_at {
                 // Its start was cut off before it was noted.
                 kept.started_at = now();
+                kept.oom_killed = false;
             }
         })
         .await
@@ -213,20 +214,23 @@ impl Supervisor {
     /// The shim is gone: its binary cleans up, and the exit is what the shim wrote down, if it did.
     async fn bury(self: &Arc<Self>, container: &Arc<Container>, launch: &Launch) -> Result<()> {
         let (host, id, launch) = (self.host.clone(), container.id.clone(), launch.clone());
-        let exit = blocking(move || {
+        let (told, cleaned) = blocking(move || {
             let directory = host.bundle(&id);
-            let told = bundle::exit(&directory)
-                .map(|exit| (exit.status, exit.time, exit.oom, exit.dropped));
+            let told = bundle::exit(&directory);
             let cleaned = crate::shim::clean_up(&launch, &host, &id, &directory);
-            let exit = told.or_else(|| cleaned.ok().map(|exit| (exit.code, exit.at, false, 0)));
             bundle::remove(&directory)?;
-            Ok(exit)
+            Ok((told, cleaned.ok()))
         })
         .await?;
-        let (code, at, oom, lost) = exit.unwrap_or((super::end::UNKNOWN, now(), false, 0));
+        if container.is_alive() {
+            self.oom_at_the_end(container, told.as_ref()).await;
+        }
+        let lost = told.as_ref().map_or(0, |told| told.dropped);
+        let known = told.map(|told| (told.status, told.time));
+        let known = known.or_else(|| cleaned.map(|exit| (exit.code, exit.at)));
+        let (code, at) = known.unwrap_or((super::end::UNKNOWN, now()));
         let more = |state: &mut State| {
             state.finished_at = at;
-            state.oom_killed = oom;
             state.lost_output += lost;
         };
         self.lost(container, code, more).await

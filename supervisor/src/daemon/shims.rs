@@ -10,6 +10,7 @@ use protobuf::well_known_types::empty::Empty;
 use ttrpc::r#async::{Service, TtrpcContext};
 
 use crate::container::Supervisor;
+use crate::shim::nanoseconds;
 use ::shim::protos::events::TaskOOM;
 use ::shim::protos::forward::ForwardRequest;
 use ::shim::protos::forward_ttrpc::{Events, create_events};
@@ -28,7 +29,8 @@ impl Events for Taken {
             && let Ok(oom) = TaskOOM::parse_from_bytes(&event.value)
             && let Ok(container) = self.0.find(&oom.container_id)
         {
-            container.told_oom();
+            let at = nanoseconds(&request.envelope.timestamp);
+            self.0.told_oom(&container, at).await;
         }
         Ok(Empty::new())
     }

@@ -1869,6 +1869,8 @@ pub struct State {
     pub shim: ::std::string::String,
     // @@protoc_insertion_point(field:caisson.v1.State.lost_output)
     pub lost_output: u64,
+    // @@protoc_insertion_point(field:caisson.v1.State.oom_told_at)
+    pub oom_told_at: i64,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.State.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -1929,6 +1931,9 @@ impl ::protobuf::Message for State {
                 88 => {
                     self.lost_output = is.read_uint64()?;
                 },
+                96 => {
+                    self.oom_told_at = is.read_int64()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -1974,6 +1979,9 @@ impl ::protobuf::Message for State {
         if self.lost_output != 0 {
             my_size += ::protobuf::rt::uint64_size(11, self.lost_output);
         }
+        if self.oom_told_at != 0 {
+            my_size += ::protobuf::rt::int64_size(12, self.oom_told_at);
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -2013,6 +2021,9 @@ impl ::protobuf::Message for State {
         if self.lost_output != 0 {
             os.write_uint64(11, self.lost_output)?;
         }
+        if self.oom_told_at != 0 {
+            os.write_int64(12, self.oom_told_at)?;
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -2041,6 +2052,7 @@ impl ::protobuf::Message for State {
         self.stopped = false;
         self.shim.clear();
         self.lost_output = 0;
+        self.oom_told_at = 0;
         self.special_fields.clear();
     }
 
@@ -2057,6 +2069,7 @@ impl ::protobuf::Message for State {
             stopped: false,
             shim: ::std::string::String::new(),
             lost_output: 0,
+            oom_told_at: 0,
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::Command;
 
 use integration::require;
@@ -9,6 +10,8 @@ use integration::runtime::{Running, finish};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{host, place};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 #[test]
 fn a_daemon_that_is_killed_loses_no_container_no_exit_code_and_no_line() {
@@ -17,8 +20,7 @@ fn a_daemon_that_is_killed_loses_no_container_no_exit_code_and_no_line() {
     let gate = supervisor.scratch.dir("gate");
     let bind = format!("{}:/gate", gate.display());
     for name in ["ends", "gone"] {
-        let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
-        nix::unistd::mkfifo(&gate.join(name), mode).unwrap();
+        mkfifo(&gate.join(name), Mode::from_bits_truncate(0o600)).unwrap();
     }
     let lives = supervisor.detached(&["--name", "lives"], "sleep 1000");
     let ends = supervisor.detached(
@@ -65,6 +67,55 @@ fn a_daemon_that_is_killed_loses_no_container_no_exit_code_and_no_line() {
         "one end is told once"
     );
     assert_eq!(supervisor.bundles().len(), 2);
+}
+
+/// A container with little memory, and a fifo that is its /gate/begin.
+fn limited(supervisor: &Supervisor, name: &str, script: &str) -> (String, PathBuf) {
+    let gate = supervisor.scratch.dir(name);
+    let begin = gate.join("begin");
+    mkfifo(&begin, Mode::from_bits_truncate(0o600)).unwrap();
+    let bind = format!("{}:/gate", gate.display());
+    let flags = ["--memory", "32m", "--memory-swap", "32m", "-v", &bind];
+    (supervisor.detached(&flags, script), begin)
+}
+
+#[test]
+fn each_kill_for_want_of_memory_is_told_at_once_and_once() {
+    require!(containers, busybox, controller("memory"));
+    let supervisor = Supervisor::new();
+    let script = "while read line </gate/begin; do tail /dev/zero; done; exit 3";
+    let (id, begin) = limited(&supervisor, "lives", script);
+    let script = "read line </gate/begin; tail /dev/zero; exit 3";
+    let (gone, last) = limited(&supervisor, "ends", script);
+    let pid: i32 = supervisor.field(&gone, "{{.State.Pid}}").parse().unwrap();
+    let said = || supervisor.field(&id, "{{.State.OOMKilled}} {{.State.Status}}");
+    let events = "events --after 0 --filter event=oom --format {{.Actor.ID}}";
+    let events: Vec<&str> = events.split(' ').collect();
+    assert_eq!(said(), "false running");
+    let mut shown = supervisor.start(&events);
+    for _ in 0..2 {
+        host::set(&begin, "\n");
+        assert_eq!(shown.stdout.line(), id);
+        assert_eq!(said(), "true running");
+    }
+    supervisor.crash();
+    shown.wait();
+    host::set(&begin, "\n");
+    host::set(&last, "\n");
+    assert!(host::await_end(pid));
+    let mut shown = supervisor.start(&events);
+    assert_eq!([shown.stdout.line(), shown.stdout.line()], [&*id, &id]);
+    let later = [shown.stdout.line(), shown.stdout.line()];
+    assert!(later.contains(&id) && later.contains(&gone), "{later:?}");
+    // An empty line is no end of the file, but no line is.
+    host::set(&begin, "");
+    for id in [&id, &gone] {
+        assert_eq!(supervisor.says(&["wait", id]), "3");
+        assert_eq!(supervisor.field(id, "{{.State.OOMKilled}}"), "true");
+    }
+    let all = supervisor.says(&[&events[..], &["--until", "0s"]].concat());
+    assert_eq!(all.lines().filter(|line| **line == *id).count(), 3);
+    assert_eq!(all.lines().filter(|line| **line == *gone).count(), 1);
 }
 
 #[test]
