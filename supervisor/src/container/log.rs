@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::fstatvfs;
@@ -23,6 +23,8 @@ const CHUNK: usize = 64 << 10;
 pub(super) const MOST_FILES: u32 = 1000;
 /// Lines of our shim's are shorter: what it reads at once, escaped. A longer one of another's is taken in pieces.
 const LINE: usize = 1 << 20;
+/// How often files are looked for that are renamed each time.
+const ATTEMPTS: u32 = 1000;
 
 /// What of a disk stays free of files that have been rotated away and are there only for a reader: a tenth. So many bytes he may have anyway.
 const FREE: u64 = 10;
@@ -209,7 +211,8 @@ impl Follower {
     }
 
     fn successor(&mut self, of: Option<u64>) -> io::Result<Option<File>> {
-        loop {
+        // Each time, somebody has renamed them meanwhile.
+        for _ in 0..ATTEMPTS {
             let newest = inode(&self.path)?;
             if newest.is_none() || newest == of {
                 return Ok(None);
@@ -231,7 +234,7 @@ impl Follower {
                 }
             }
             // One that is gone was the oldest; what came right after it may be gone too.
-            let file = match File::open(self.numbered(below)) {
+            let file = match open(&self.numbered(below)) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 other => other?,
             };
@@ -248,6 +251,8 @@ impl Follower {
                 return Ok(Some(file));
             }
         }
+        let text = format!("the files of {} do not stay", self.path.display());
+        Err(io::Error::other(text))
     }
 
     fn numbered(&self, number: u32) -> PathBuf {
@@ -331,6 +336,26 @@ fn begin_of_line(file: &File, end: u64) -> io::Result<u64> {
         to = start;
     }
     Ok(least)
+}
+
+/// What a shim has written, and nothing else that somebody has put in its place: it may be endless, keep the reader waiting, or never be the
+/// file that its name says.
+fn open(path: &Path) -> io::Result<File> {
+    let other = || {
+        let text = format!("{} is not a regular file: remove it", path.display());
+        io::Error::new(ErrorKind::InvalidData, text)
+    };
+    let mut options = File::options();
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    match options.read(true).open(path) {
+        Ok(file) if file.metadata()?.is_file() => Ok(file),
+        Ok(_) => Err(other()),
+        // A link, or a socket.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => {
+            Err(other())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn inode(path: &Path) -> io::Result<Option<u64>> {

@@ -1,8 +1,10 @@
 //! Streams: attached and logged, exact, and on a terminal.
 
+use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 
 use integration::place::Scratch;
 use integration::require;
@@ -10,6 +12,8 @@ use integration::runtime::{Running, finish};
 use integration::supervisor::{IMAGE, Supervisor};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 #[test]
 fn bytes_go_through_as_they_are() {
@@ -579,5 +583,32 @@ fn what_comes_in_small_pieces_stays_in_its_order() {
         assert_eq!(exec, expected, "exec, {slow}");
         let run = pieces(&format!("$ctl run --rm -i {IMAGE} {slow}"));
         assert_eq!(run, expected, "run, {slow}");
+    }
+}
+
+#[test]
+fn what_somebody_has_put_in_a_logs_place_is_refused_and_keeps_nobody_waiting() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let id = supervisor.detached(&["--name", "box"], "sleep 1000");
+    let log = PathBuf::from(supervisor.field("box", "{{.LogPath}}"));
+    let link = |to: &str| symlink(to, &log).unwrap();
+    let file = supervisor.scratch.file("secret", "secret\n");
+    let places: [&dyn Fn(); 5] = [
+        &|| link(&file.display().to_string()),
+        &|| link("/dev/zero"),
+        &|| link("/nonexistent"),
+        &|| mkfifo(&log, Mode::S_IRUSR).unwrap(),
+        &|| fs::create_dir(&log).unwrap(),
+    ];
+    for put in places {
+        fs::remove_file(&log).unwrap();
+        put();
+        for command in [&["logs", "box"][..], &["attach", "--no-stdin", "box"]] {
+            let refused = supervisor.ctl(command).failure();
+            let refused = refused.says("container.log is not a regular file");
+            assert_eq!((&*refused.stdout, refused.stderr.lines().count()), ("", 1));
+        }
+        assert_eq!(supervisor.says(&["ps", "-q", "--no-trunc"]), id);
     }
 }
