@@ -28,6 +28,9 @@ const WINDOW: u64 = 1 << 20;
 /// How much output is taken before the daemon is told.
 const TOLD: u64 = 128 << 10;
 
+/// What ends a program that does nothing about it, asked for by its user.
+pub(super) const DEADLY: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+
 /// How it came to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Over {
@@ -77,15 +80,22 @@ pub(super) async fn attached<Q>(
     receiver: &mut CSReceiver<AttachResponse>,
     terminal: bool,
     ends: &Ends<'_>,
+    mut caught: Caught,
 ) -> Result<Over>
 where
     Q: Carries,
     <Q as ttrpc::proto::Codec>::E: std::fmt::Display,
 {
     let is_raw = terminal && ends.stdin && terminal::is_input();
-    // Before the terminal is raw, which none of them is to leave so.
-    let deadly: &[i32] = &[libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
-    let mut deadly = Caught::new(if is_raw { deadly } else { &[] })?;
+    // One with a terminal gets its signals from there, as Docker has it.
+    let passed = ends.signals.filter(|_| !terminal);
+    if is_raw || passed.is_some() {
+        // Before the terminal is raw, which none of them is to leave so.
+        caught.add(&DEADLY)?;
+    }
+    if passed.is_some() {
+        caught.add(&[libc::SIGUSR1, libc::SIGUSR2])?;
+    }
     let raw = is_raw.then(Raw::new).transpose()?;
     let keys = raw.as_ref().map(|_| ends.detach_keys.clone());
     let (taken_sender, taken) = watch::channel(0);
@@ -106,18 +116,18 @@ where
         std::future::pending::<Result<Over>>().await
     };
     let signals = async {
-        // One with a terminal gets its signals from there, as Docker has it.
-        if let Some(to) = ends.signals.filter(|_| !terminal) {
-            pass_signals(to).await?;
+        loop {
+            let number = caught.next().await;
+            if passed.is_none_or(|to| to.send(number).is_err()) {
+                return number;
+            }
         }
-        std::future::pending::<Result<Over>>().await
     };
     tokio::select! {
         over = output => over,
         over = input => over,
         over = sizes => over,
-        over = signals => over,
-        number = deadly.next() => {
+        number = signals => {
             drop(raw);
             terminal::end_by(number)
         }
@@ -323,33 +333,23 @@ where
     Ok(sender.send(&Q::carry(size)).await?)
 }
 
-async fn pass_signals(to: &mpsc::UnboundedSender<i32>) -> Result<()> {
-    let mut caught = Caught::new(&[
-        libc::SIGINT,
-        libc::SIGTERM,
-        libc::SIGHUP,
-        libc::SIGQUIT,
-        libc::SIGUSR1,
-        libc::SIGUSR2,
-    ])?;
-    loop {
-        if to.send(caught.next().await).is_err() {
-            return Ok(());
-        }
-    }
-}
-
-/// Signals that we get, by number.
-struct Caught(Vec<(i32, Signal)>);
+/// Signals that we get, by number; those that came since they were added.
+#[derive(Default)]
+pub(super) struct Caught(Vec<(i32, Signal)>);
 
 impl Caught {
-    fn new(numbers: &[i32]) -> Result<Self> {
-        let caught = |number: &i32| Ok((*number, signal(SignalKind::from_raw(*number))?));
-        let caught: io::Result<Vec<_>> = numbers.iter().map(caught).collect();
-        caught.map(Self).tried(|| "wait for signals".into())
+    pub(super) fn add(&mut self, numbers: &[i32]) -> Result<()> {
+        for number in numbers {
+            if self.0.iter().all(|(known, _)| known != number) {
+                let caught = signal(SignalKind::from_raw(*number));
+                self.0
+                    .push((*number, caught.tried(|| "wait for signals".into())?));
+            }
+        }
+        Ok(())
     }
 
-    async fn next(&mut self) -> i32 {
+    pub(super) async fn next(&mut self) -> i32 {
         let next = |context: &mut Context<'_>| {
             for (number, signal) in &mut self.0 {
                 if signal.poll_recv(context).is_ready() {

@@ -1,21 +1,22 @@
 //! `run`, `create`, `start`, `attach` and `exec`: processes, and what is attached to them.
 
 use std::io::Write as _;
+use std::pin::pin;
 
 use tokio::sync::mpsc;
-use ttrpc::r#async::CSReceiver;
+use ttrpc::r#async::{CSReceiver, CSSender};
 
 use super::arguments::{Options, environment};
 use super::cli::{Attach, Attached, Create, Exec, Run, Start};
 use super::connection::{Daemon, patient};
 use super::lists::inspected;
-use super::process::{self, Ends, Over, left};
+use super::process::{self, Caught, DEADLY, Ends, Over, left};
 use super::{print, terminal};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers::{
     AttachRequest, AttachResponse, Config, CreateContainerRequest, ExecRequest,
-    KillContainerRequest, Mount, StartContainerRequest, attach_request, attach_response,
-    exec_request, mount,
+    KillContainerRequest, Mount, RemoveContainerRequest, StartContainerRequest, attach_request,
+    attach_response, exec_request, mount,
 };
 
 /// The program was started, and the user left.
@@ -40,22 +41,92 @@ pub(super) async fn run(daemon: &Daemon, arguments: Run) -> Result<u8> {
     let mut streams = Streams::of(attach);
     streams.stdin &= config.interactive;
     config.keep_stdin = arguments.detach || !streams.stdin;
-    let id = made(daemon, &arguments.create.options, config).await?;
-    if !arguments.detach && !streams.stdout && !streams.stderr {
-        print(&format!("{id}\n"))?;
+    let goes = config.auto_remove;
+    let mut caught = Caught::default();
+    if goes {
+        caught.add(&DEADLY)?;
     }
-    if arguments.detach {
-        start_one(daemon, &id).await?;
-        print(&format!("{id}\n"))?;
-        return Ok(0);
+    let making = made(daemon, &arguments.create.options, config);
+    let id = made_or_gone(daemon, making, &mut caught).await?;
+    let starting = async {
+        if !arguments.detach && !streams.stdout && !streams.stderr {
+            print(&format!("{id}\n"))?;
+        }
+        if arguments.detach {
+            start_one(daemon, &id).await?;
+            return Ok(None);
+        }
+        begin(daemon, to_start(&id), streams).await.map(Some)
+    };
+    let begun = tokio::select! {
+        biased;
+        number = caught.next() => {
+            remove(daemon, &id, true, &mut caught).await?;
+            return terminal::end_by(number);
+        }
+        begun = starting => begun,
+    };
+    if begun.is_err() && goes {
+        // The daemon has done so already if it was the start that failed, which is the fault to report.
+        remove(daemon, &id, false, &mut caught).await.ok();
     }
-    let to = attach_request::To {
-        container: id,
+    match begun? {
+        Some(begun) => follow(daemon, begun, &arguments.attached, caught).await,
+        None => {
+            print(&format!("{id}\n"))?;
+            Ok(0)
+        }
+    }
+}
+
+/// What goes with its end is not to stay because its user has left before its begin.
+async fn made_or_gone(
+    daemon: &Daemon,
+    making: impl Future<Output = Result<String>>,
+    caught: &mut Caught,
+) -> Result<String> {
+    let mut making = pin!(making);
+    let number = tokio::select! {
+        id = &mut making => return id,
+        number = caught.next() => number,
+    };
+    // The daemon's answer says what there is to remove. Who does not want to wait for that says so again.
+    let id = tokio::select! {
+        id = making => id?,
+        number = caught.next() => return terminal::end_by(number),
+    };
+    remove(daemon, &id, true, caught).await?;
+    terminal::end_by(number)
+}
+
+/// As far as it is there, and the user waits for it.
+async fn remove(daemon: &Daemon, id: &str, force: bool, caught: &mut Caught) -> Result<()> {
+    let request = RemoveContainerRequest {
+        container: id.into(),
+        force,
+        volumes: true,
+        ..Default::default()
+    };
+    let removed = tokio::select! {
+        removed = daemon.containers.remove(patient(), &request) => removed.map_err(Fault::from),
+        _ = caught.next() => return Ok(()),
+    };
+    match removed {
+        Err(fault) if fault.kind != Kind::NotFound => {
+            Err(fault.during(format_args!("remove container {id}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a container is attached to as it starts.
+fn to_start(id: &str) -> attach_request::To {
+    attach_request::To {
+        container: id.into(),
         start: true,
         size: terminal::size().into(),
         ..Default::default()
-    };
-    follow(daemon, to, streams, &arguments.attached).await
+    }
 }
 
 /// For input that a container takes from a terminal of its own.
@@ -194,14 +265,9 @@ pub(super) async fn start(daemon: &Daemon, arguments: Start) -> Result<u8> {
         let [container] = &arguments.containers[..] else {
             return Err(Fault::new("only one container can be attached to at once"));
         };
-        let to = attach_request::To {
-            container: container.clone(),
-            start: true,
-            size: terminal::size().into(),
-            ..Default::default()
-        };
         let streams = Streams::all(arguments.interactive);
-        return follow(daemon, to, streams, &arguments.attached).await;
+        let begun = begin(daemon, to_start(container), streams).await?;
+        return follow(daemon, begun, &arguments.attached, Caught::default()).await;
     }
     super::containers::each(&arguments.containers, async |name| {
         start_one(daemon, name).await
@@ -222,16 +288,20 @@ pub(super) async fn attach(daemon: &Daemon, arguments: Attach) -> Result<u8> {
         // The end of another input would be that of a shell.
         needs_terminal("use --no-stdin")?;
     }
-    follow(daemon, to, streams, &arguments.attached).await
+    let begun = begin(daemon, to, streams).await?;
+    follow(daemon, begun, &arguments.attached, Caught::default()).await
 }
 
-/// Until it ends, with its exit code, or until the user leaves.
-async fn follow(
-    daemon: &Daemon,
-    mut to: attach_request::To,
+/// Attached to a container, which runs.
+struct Begun {
+    container: String,
     streams: Streams,
-    attached: &Attached,
-) -> Result<u8> {
+    terminal: bool,
+    sender: CSSender<AttachRequest>,
+    receiver: CSReceiver<AttachResponse>,
+}
+
+async fn begin(daemon: &Daemon, mut to: attach_request::To, streams: Streams) -> Result<Begun> {
     to.stdin = streams.stdin;
     let container = to.container.clone();
     let (sender, mut receiver) = daemon.containers.attach(patient()).await?.split();
@@ -242,7 +312,25 @@ async fn follow(
         })
         .await?;
     let first = first(&mut receiver).await?;
-    let (signals, mut caught) = mpsc::unbounded_channel();
+    Ok(Begun {
+        container,
+        streams,
+        terminal: first.terminal,
+        sender,
+        receiver,
+    })
+}
+
+/// Until it ends, with its exit code, or until the user leaves.
+async fn follow(daemon: &Daemon, begun: Begun, attached: &Attached, caught: Caught) -> Result<u8> {
+    let Begun {
+        container,
+        streams,
+        terminal,
+        sender,
+        mut receiver,
+    } = begun;
+    let (signals, mut passed) = mpsc::unbounded_channel();
     let ends = Ends {
         stdin: streams.stdin,
         stdout: streams.stdout,
@@ -251,7 +339,7 @@ async fn follow(
         signals: attached.sig_proxy.then_some(&signals),
     };
     let passing = async {
-        while let Some(number) = caught.recv().await {
+        while let Some(number) = passed.recv().await {
             let request = KillContainerRequest {
                 container: container.clone(),
                 signal: number.to_string(),
@@ -263,7 +351,7 @@ async fn follow(
         std::future::pending::<Result<Over>>().await
     };
     let over = tokio::select! {
-        over = process::attached(&sender, &mut receiver, first.terminal, &ends) => over?,
+        over = process::attached(&sender, &mut receiver, terminal, &ends, caught) => over?,
         over = passing => over?,
     };
     Ok(code(over))
@@ -312,7 +400,8 @@ pub(super) async fn exec(daemon: &Daemon, arguments: Exec) -> Result<u8> {
         detach_keys: &arguments.detach_keys,
         signals: None,
     };
-    let over = process::attached(&sender, &mut receiver, first.terminal, &ends).await?;
+    let caught = Caught::default();
+    let over = process::attached(&sender, &mut receiver, first.terminal, &ends, caught).await?;
     Ok(code(over))
 }
 

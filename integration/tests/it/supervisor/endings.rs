@@ -2,6 +2,10 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::io::{self, Read, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -114,6 +118,61 @@ fn noisy(supervisor: &Supervisor, bytes: u64) -> String {
 fn frozen(supervisor: &Supervisor, id: &str) -> bool {
     let bundle = supervisor.state.join("bundles").join(id);
     bundle.join("frozen").exists()
+}
+
+/// What ttrpc sends at once: a header of 10 bytes, which begins with the length of the rest.
+fn message(from: &mut impl Read) -> Vec<u8> {
+    let mut message = vec![0; 10];
+    from.read_exact(&mut message).unwrap();
+    let length = u32::from_be_bytes(message[..4].try_into().unwrap());
+    message.resize(10 + length as usize, 0);
+    from.read_exact(&mut message[10..]).unwrap();
+    message
+}
+
+/// Runs a client that is signalled as soon as the daemon has answered it so often, and before it has the last of these answers.
+fn interrupted(supervisor: &Supervisor, flags: &[&str], answers: u32, signal: Signal) {
+    let socket = supervisor.scratch.name("relay");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let command = ["--address", &socket, "run", "--rm", "--name", "box"];
+    let client = supervisor.start(&[&command, flags, &[IMAGE, "sleep", "1000"]].concat());
+    let mut ours = listener.accept().unwrap().0;
+    let mut daemon = UnixStream::connect(supervisor.state.join("caissond.sock")).unwrap();
+    let (mut asked, mut asking) = (ours.try_clone().unwrap(), daemon.try_clone().unwrap());
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // Until the client ends; what it has not read yet makes an error of that.
+            io::copy(&mut asked, &mut asking).ok();
+            asking.shutdown(Shutdown::Both).ok();
+        });
+        for number in 1..=answers {
+            let answer = message(&mut daemon);
+            if number == answers {
+                assert_ne!(supervisor.says(&["ps", "-aq"]), "");
+                client.signal(signal);
+            }
+            // One that does not wait for it has ended.
+            ours.write_all(&answer).ok();
+        }
+        io::copy(&mut daemon, &mut ours).ok();
+        ours.shutdown(Shutdown::Both).ok();
+    });
+    assert_eq!(client.wait().status.signal(), Some(signal as i32));
+    fs::remove_file(&socket).unwrap();
+    assert_eq!(supervisor.says(&["ps", "-aq"]), "");
+}
+
+#[test]
+fn what_was_to_go_with_its_end_goes_if_its_client_is_told_to_end_before() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    // The first answer is that it is made, the second that it has been started.
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        interrupted(&supervisor, &[], 1, signal);
+        interrupted(&supervisor, &["-i"], 2, signal);
+        interrupted(&supervisor, &["-d"], 1, signal);
+        interrupted(&supervisor, &["-d"], 2, signal);
+    }
 }
 
 #[test]
