@@ -7,24 +7,26 @@ use std::sync::{Arc, Weak};
 #[derive(Debug, Default)]
 pub(crate) struct Wish(Arc<()>);
 
-/// And who does it, this.
-#[derive(Clone, Debug)]
-pub(crate) struct Wanted(Weak<()>);
+/// And who does it, this. By default it is always wanted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted(Option<Weak<()>>);
 
 /// What is read only as long as it is wanted.
 pub(crate) struct WhileWanted<R>(pub(crate) R, pub(crate) Wanted);
 
 impl Wish {
     pub(crate) fn wanted(&self) -> Wanted {
-        Wanted(Arc::downgrade(&self.0))
+        Wanted(Some(Arc::downgrade(&self.0)))
     }
 }
 
 impl Wanted {
     /// An error when nobody waits.
     pub(crate) fn check(&self) -> io::Result<()> {
-        match self.0.strong_count() {
-            0 => Err(io::Error::other("who asked for it has left")),
+        match &self.0 {
+            Some(wish) if wish.strong_count() == 0 => {
+                Err(io::Error::other("who asked for it has left"))
+            }
             _ => Ok(()),
         }
     }

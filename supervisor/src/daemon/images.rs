@@ -283,7 +283,10 @@ async fn take_in(
     } else {
         Some(reference(&source.name)?)
     };
+    // Until the end of this; the client may leave before.
+    let wish = Wish::default();
     let options = ImportOptions {
+        wanted: wish.wanted(),
         name,
         images_only: source.images_only,
         changes: source.changes,
@@ -293,7 +296,7 @@ async fn take_in(
     let (to_reader, chunks) = mpsc::channel(4);
     let (telling, told) = mpsc::unbounded_channel();
     let service = Service(supervisor.clone());
-    // What is the daemon's to read comes in, and is told, also if the client leaves.
+    // What is in the store is told, too, also if the client leaves in between.
     let work = tokio::spawn(async move {
         let read =
             move |store: &Store| read_archive(store, &source.path, &options, chunks, telling);

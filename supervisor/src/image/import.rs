@@ -37,14 +37,17 @@ impl Store {
         options: &ImportOptions,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<Image>> {
-        let operation = Operation::begin(self, "import")?;
+        let operation = Operation::begin(self, "import")?.while_wanted(&options.wanted);
         let mut found = match source {
             Source::Directory(path) => {
                 unchanged(options)?;
                 let contents = Contents::of_directory(path)?;
                 images(&operation, &contents, progress)?
             }
-            Source::Archive(archive) => of_archive(&operation, archive, options, progress)?,
+            Source::Archive(archive) => {
+                let mut archive = operation.reading(archive);
+                of_archive(&operation, &mut archive, options, progress)?
+            }
         };
         if let Some(name) = &options.name {
             ensure!(

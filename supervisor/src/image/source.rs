@@ -177,7 +177,10 @@ impl Contents {
         );
         let mut ingest = operation.ingest(&digest.to_string())?;
         file.seek(io::SeekFrom::Start(ingest.offset()))
-            .and_then(|_| copy(&mut file, &mut ingest, &mut Steps::new(progress)))
+            .and_then(|_| {
+                let mut file = operation.reading(file);
+                copy(&mut file, &mut ingest, &mut Steps::new(progress))
+            })
             .with_context(|| format!("read {}", path.display()))?;
         ingest.commit(Some(size), Some(*digest))?;
         Ok(true)

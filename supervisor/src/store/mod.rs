@@ -45,6 +45,7 @@ use redb::{Durability, WriteTransaction};
 
 use crate::digest::Digest;
 use crate::image::Reference;
+use crate::wanted::Wanted;
 
 pub(crate) use collect::taken;
 use database::Database;
@@ -101,6 +102,8 @@ pub struct ImportOptions {
     pub changes: Vec<String>,
     /// What its history says.
     pub message: String,
+    /// What is not wanted any more is not brought in.
+    pub(crate) wanted: Wanted,
 }
 
 /// How far an import is.

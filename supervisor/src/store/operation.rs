@@ -22,6 +22,7 @@ use crate::digest::Digest;
 use crate::layer::Unpacked;
 use crate::layer::workers::{self, Job};
 use crate::lock::lock;
+use crate::wanted::{Wanted, WhileWanted};
 
 /// Ingests that begin so are of no use to anyone when the store is opened.
 pub(super) const ONCE: &str = "once-";
@@ -31,6 +32,7 @@ pub(crate) struct Operation<'a> {
     lease: String,
     /// Of the database that has the rows.
     generation: u64,
+    wanted: Wanted,
     ended: bool,
 }
 
@@ -51,8 +53,20 @@ impl<'a> Operation<'a> {
             store,
             lease,
             generation,
+            wanted: Wanted::default(),
             ended: false,
         })
+    }
+
+    /// It fails when nobody waits for it any more.
+    pub(crate) fn while_wanted(mut self, wanted: &Wanted) -> Self {
+        self.wanted = wanted.clone();
+        self
+    }
+
+    /// A part of what is brought in.
+    pub(crate) fn reading<R>(&self, from: R) -> WhileWanted<R> {
+        WhileWanted(from, self.wanted.clone())
     }
 
     pub(crate) fn store(&self) -> &'a Store {
@@ -205,7 +219,7 @@ impl<'a> Operation<'a> {
         }
         let tell = &mut |index: usize, done| {
             progress(mine[index].diff_id, done);
-            Ok(())
+            Ok(self.wanted.check()?)
         };
         let unpacked = workers::unpack(jobs, tell)?;
         for (unpacked, directory) in unpacked.into_iter().zip(directories) {
@@ -222,7 +236,7 @@ impl<'a> Operation<'a> {
             diff_id: None,
             directory: directory.path.clone(),
         };
-        let unpacked = workers::unpack(vec![job], &mut |_, _| Ok(()))?;
+        let unpacked = workers::unpack(vec![job], &mut |_, _| Ok(self.wanted.check()?))?;
         let unpacked = unpacked
             .into_iter()
             .next()
@@ -257,6 +271,7 @@ impl<'a> Operation<'a> {
         how: impl FnOnce(&WriteTransaction) -> Result<T>,
     ) -> Result<T> {
         self.store.sync()?;
+        self.wanted.check()?;
         let made = self.store.write(Durability::Immediate, |transaction| {
             // Without it, nothing has held what was brought in.
             self.lease(transaction)?;

@@ -4,13 +4,14 @@ use std::cell::Cell;
 use std::fs;
 use std::io::{self, Read, Write as _};
 use std::net::Shutdown;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use integration::runtime::{Running, finish};
-use integration::store::saved_with;
+use integration::store::{Header, Tar, saved_with};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{Bundle, host, place, require};
 use nix::sys::signal::{Signal, kill};
@@ -103,6 +104,36 @@ fn what_nobody_waits_for_any_more_ends() {
     until("the image is still made", || !frozen(&supervisor, &id));
     supervisor.ctl(&["image", "inspect", "made"]).failure();
     assert_eq!(supervisor.says(&["exec", &id, "echo", "here"]), "here");
+}
+
+#[test]
+fn an_archive_that_nobody_waits_for_any_more_does_not_come_in() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::without_image();
+    // What is left out of an archive of images, 4 TB of it.
+    let header = Header {
+        size: (8 << 30) - 512,
+        ..Header::new(b'0', "repositories")
+    };
+    let name = supervisor.scratch.name("endless.tar");
+    let archive = fs::File::create_new(&name).unwrap();
+    for number in 0..512 {
+        let header = Tar::new().header(&header);
+        archive
+            .write_all_at(&header.bytes(), number * (8 << 30))
+            .unwrap();
+    }
+    let pid = supervisor.pid();
+    let reads = || has_open(pid, &name);
+    for signal in [Signal::SIGINT, Signal::SIGKILL] {
+        let client = supervisor.start(&["load", "-i", &name]);
+        until("nothing is read", reads);
+        client.signal(signal);
+        client.wait_for_exit();
+        until("it is still read", || !reads());
+    }
+    let df = ["system", "df", "--format", "{{.TotalCount}}"];
+    assert_eq!(supervisor.says(&df).lines().next(), Some("0"));
 }
 
 /// A container whose image is not made at once.
