@@ -15,6 +15,8 @@ pub(crate) const NAMESPACE: &str = "caisson";
 /// The default shim and its runtime.
 const SHIM: &str = "containerd-shim-caisson-v2";
 const RUNTIME: &str = "caisson";
+/// What separates options, layers and the parts of URIs, or takes the meaning from what follows.
+const SEPARATORS: [char; 6] = [':', ',', '\\', '?', '%', '#'];
 
 /// This daemon's places and programs.
 #[derive(Clone, Debug)]
@@ -43,7 +45,7 @@ impl Host {
         Ok(Self {
             shim: program(SHIM)?,
             runtime: program(RUNTIME)?,
-            root: absolute(root)?,
+            root: absolute(root).and_then(plain)?,
             state: absolute(state)?,
             socket: absolute(socket)?,
             daemon,
@@ -69,6 +71,17 @@ impl Host {
 
     pub(crate) fn volume(&self, name: &str) -> PathBuf {
         self.root.join("volumes").join(name)
+    }
+}
+
+/// A root as layers are named by in the options of a mount, for the kernel and for all shims, and logs in URIs.
+pub(crate) fn plain(root: PathBuf) -> Result<PathBuf> {
+    match root.to_str() {
+        Some(text) if !text.contains(SEPARATORS) => Ok(root),
+        _ => Err(Fault::new(format!(
+            "the root {} cannot have containers: no ':', ',', '\\', '?', '%' or '#' may be in its path, which is to be UTF-8 (name another with --root)",
+            root.display()
+        ))),
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::fault::{Fault, Result, Tried as _};
-use crate::host::Host;
+use crate::host::{Host, plain};
 use crate::store::lock;
 
 /// Until the file is closed.
@@ -15,7 +15,8 @@ pub(super) fn take(host: &Host) -> Result<File> {
     let directory = &host.state;
     let story = || format!("take the state directory {}", directory.display());
     let lock = lock::take(&directory.join("lock")).tried(story)?;
-    let root = host.root.canonicalize().tried(story)?;
+    // Layers are named by where it leads.
+    let root = plain(host.root.canonicalize().tried(story)?)?;
     let link = directory.join("root");
     match fs::read_link(&link) {
         Ok(other) if other == root => return Ok(lock),

@@ -1,8 +1,10 @@
 //! What a kill of the daemon, or of a shim, does: nothing that is not known and mended.
 
 use std::collections::HashMap;
+use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use integration::require;
@@ -538,4 +540,26 @@ fn a_daemon_whose_database_is_lost_does_not_start_and_touches_no_container() {
     std::fs::rename(&kept, &database).unwrap();
     assert_eq!(supervisor.field("box", "{{.Id}}"), id);
     assert_eq!(supervisor.says(&["exec", "box", "cat", "/kept"]), "kept");
+}
+
+#[test]
+fn a_root_that_no_container_could_have_is_refused() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::without_image();
+    for name in ["a:b", "a,b", r"a\b", "a?b", "a%20b", "a#b"] {
+        let root = supervisor.scratch.name(name);
+        let refused = supervisor.refused(&["--root", &root]);
+        assert_eq!(refused.stderr.lines().count(), 1, "{refused}");
+        refused.says("may be in its path").says("--root");
+        assert!(!Path::new(&root).exists());
+    }
+    // Nor may it lead to one.
+    let link = supervisor.scratch.name("root");
+    symlink(supervisor.scratch.dir("a:b"), &link).unwrap();
+    supervisor.refused(&[]).says("/a:b cannot have containers");
+    fs::remove_file(&link).unwrap();
+    // Started on demand, it says so, too.
+    let root = supervisor.scratch.name("a,b");
+    let refused = supervisor.ctl(&["--root", &root, "images"]).failure();
+    refused.says("may be in its path");
 }
