@@ -218,7 +218,6 @@ impl Supervisor {
             let directory = host.bundle(&id);
             let told = bundle::exit(&directory);
             let cleaned = crate::shim::clean_up(&launch, &host, &id, &directory);
-            bundle::remove(&directory)?;
             Ok((told, cleaned.ok()))
         })
         .await?;
@@ -233,7 +232,11 @@ impl Supervisor {
             state.finished_at = at;
             state.lost_output += lost;
         };
-        self.lost(container, code, more).await
+        self.note_lost(container, code, more).await;
+        // Not before: what the shim wrote down is in it.
+        let directory = self.host.bundle(&container.id);
+        blocking(move || bundle::remove(&directory)).await?;
+        self.follow_policy(container).await
     }
 
     /// There is no shim for it.
@@ -252,20 +255,30 @@ impl Supervisor {
         code: u32,
         more: impl FnOnce(&mut State),
     ) -> Result<()> {
-        if container.is_alive() {
-            let text = code.to_string();
-            let told = [("exitCode", &*text)];
-            let noticed = self.notice(container, Some("die"), &told, |record| {
-                let state = record.state.mut_or_insert_default();
-                state.status = Status::EXITED.into();
-                state.exit_code = i32::try_from(code).unwrap_or(-1);
-                state.pid = 0;
-                state.shim.clear();
-                more(state);
-            });
-            noticed.await;
-        }
+        self.note_lost(container, code, more).await;
         self.follow_policy(container).await
+    }
+
+    async fn note_lost(
+        &self,
+        container: &Arc<Container>,
+        code: u32,
+        more: impl FnOnce(&mut State),
+    ) {
+        if !container.is_alive() {
+            return;
+        }
+        let text = code.to_string();
+        let told = [("exitCode", &*text)];
+        let noticed = self.notice(container, Some("die"), &told, |record| {
+            let state = record.state.mut_or_insert_default();
+            state.status = Status::EXITED.into();
+            state.exit_code = i32::try_from(code).unwrap_or(-1);
+            state.pid = 0;
+            state.shim.clear();
+            more(state);
+        });
+        noticed.await;
     }
 
     async fn follow_policy(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
