@@ -5,7 +5,6 @@ use integration::{Bundle, host, require};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::json;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
