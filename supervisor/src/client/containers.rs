@@ -233,11 +233,14 @@ pub(super) fn time(word: &str) -> Result<i64> {
     if let Some(time) = time_of(word) {
         return Ok(time);
     }
-    if let Ok(seconds) = word.parse::<f64>()
-        && seconds.is_finite()
+    // Exactly: it may be the time of a line, from which on is asked for.
+    let (seconds, parts) = word.split_once('.').unwrap_or((word, "0"));
+    let parts: String = parts.chars().take(9).collect();
+    if let Ok(seconds) = seconds.parse::<i64>()
+        && let Ok(nanoseconds) = format!("{parts:0<9}").parse::<u32>()
     {
-        #[expect(clippy::cast_possible_truncation, reason = "no time is so far away")]
-        return Ok((seconds * 1e9) as i64);
+        let time = seconds.saturating_mul(1_000_000_000);
+        return Ok(time.saturating_add(nanoseconds.into()));
     }
     Ok(now().saturating_sub(span(word).ok_or_else(wrong)?))
 }
@@ -510,7 +513,23 @@ async fn diff(daemon: &Daemon, container: String) -> Result<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::span;
+    use super::{span, time};
+
+    #[test]
+    fn times_are_exact() {
+        for (word, expected) in [
+            ("1795804812.123456789", 1_795_804_812_123_456_789),
+            ("1795804812.5", 1_795_804_812_500_000_000),
+            ("1795804812.0000000019", 1_795_804_812_000_000_001),
+            ("1795804812", 1_795_804_812_000_000_000),
+            ("99999999999999", i64::MAX),
+        ] {
+            assert_eq!(time(word).unwrap(), expected, "{word}");
+        }
+        for word in ["", ".", "1.x", "1.2.3", "nan", "inf"] {
+            assert!(time(word).is_err(), "{word}");
+        }
+    }
 
     #[test]
     fn spans_are_gos() {

@@ -87,7 +87,19 @@ impl Supervisor {
             // Until it has been started, or could not be.
             drop(container.operation.lock().await);
         }
-        container.is_alive()
+        let is_alive = container.is_alive();
+        if is_alive {
+            self.note_stopped(container).await;
+        }
+        is_alive
+    }
+
+    /// Before it is told to end: the next daemon is not to start it again, should this one not see the end.
+    async fn note_stopped(&self, container: &Container) {
+        self.notice(container, None, &[], |record| {
+            record.state.mut_or_insert_default().stopped = true;
+        })
+        .await;
     }
 
     /// What is frozen has to wake up to hear a signal. A kill it hears all the same, and then it may have ended before it is to wake.
@@ -140,10 +152,7 @@ impl Supervisor {
         };
         let shim = container.shim()?;
         if number == SIGKILL {
-            lock(&container.record)
-                .state
-                .mut_or_insert_default()
-                .stopped = true;
+            self.note_stopped(container).await;
             return self.kill_and_wait(container, &shim).await;
         }
         shim.kill("", number).await?;

@@ -157,6 +157,8 @@ impl Told {
         let what = || "wait for signals".to_owned();
         let terminate = signal(SignalKind::terminate()).tried(what)?;
         let interrupt = signal(SignalKind::interrupt()).tried(what)?;
+        // That a terminal is closed, or files are rotated, is no reason to end. Unlike what is ignored, what is caught is not inherited.
+        signal(SignalKind::hangup()).tried(what).map(drop)?;
         Ok(Self([terminate, interrupt]))
     }
 

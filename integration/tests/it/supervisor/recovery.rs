@@ -11,9 +11,9 @@ use integration::require;
 use integration::runtime::{Running, finish};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{host, place};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{Pid, mkfifo};
 
 #[test]
 fn a_daemon_that_is_killed_loses_no_container_no_exit_code_and_no_line() {
@@ -562,4 +562,29 @@ fn a_root_that_no_container_could_have_is_refused() {
     let root = supervisor.scratch.name("a,b");
     let refused = supervisor.ctl(&["--root", &root, "images"]).failure();
     refused.says("may be in its path");
+}
+
+#[test]
+fn what_was_told_to_stop_is_not_started_again_by_the_next_daemon() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let gate = supervisor.scratch.dir("gate");
+    mkfifo(&gate.join("end"), Mode::from_bits_truncate(0o600)).unwrap();
+    let script = "trap 'echo told; read line </gate/end; exit 3' TERM; echo start; while :; do sleep 1000 & wait; done";
+    let bind = format!("{}:/gate", gate.display());
+    let id = supervisor.detached(&["--restart", "unless-stopped", "-v", &bind], script);
+    let mut log = supervisor.start(&["logs", "-f", &id]);
+    assert_eq!(log.stdout.line(), "start");
+    // It is no reason to end.
+    kill(Pid::from_raw(supervisor.pid()), Signal::SIGHUP).unwrap();
+    let stop = supervisor.start(&["stop", "-t", "1000", &id]);
+    assert_eq!(log.stdout.line(), "told");
+    supervisor.crash();
+    stop.wait().failure();
+    let waiting = supervisor.start(&["wait", &id]);
+    assert_eq!(supervisor.field(&id, "{{.State.Status}}"), "running");
+    host::set(&gate.join("end"), "\n");
+    assert_eq!(waiting.wait().success().stdout, "3\n");
+    let state = "{{.State.Status}} {{.RestartCount}}";
+    assert_eq!(supervisor.field(&id, state), "exited 0");
 }
