@@ -340,7 +340,7 @@ pub(super) struct Logs {
     /// So many lines from the end, or all
     #[arg(long, short = 'n', default_value = "all", allow_hyphen_values = true)]
     pub(super) tail: String,
-    /// What was written since a time (2026-11-26T08:00:00Z), or so long ago (10m)
+    /// What was written since a time (2026-11-26T08:00:00Z; without a zone, of UTC), or so long ago (10m)
     #[arg(long, value_name = "TIME")]
     pub(super) since: Option<String>,
     /// What was written until a time
