@@ -30,7 +30,7 @@ use crate::protos::sandbox::ShutdownSandboxRequest;
 use crate::protos::sandbox_ttrpc::SandboxClient;
 use crate::protos::task::{DeleteRequest, DeleteResponse, ShutdownRequest};
 use crate::protos::task_ttrpc::TaskClient;
-use crate::reaper::{Exit, Reaper};
+use crate::reaper::{Exit, KILLED, Reaper};
 use crate::runtime::Runtime;
 use crate::socket;
 
@@ -130,7 +130,7 @@ async fn clean(namespace: &str, id: &str, bundle: &Path, reaper: Reaper) -> Resu
     // The mounts go in any case; a container that cannot be ended is still worth an error.
     deleted?;
     let pid = bundle::read_pid(&bundle::pid_file(bundle, "")).unwrap_or_default();
-    let killed = Exit::now(128 + libc::SIGKILL.cast_unsigned());
+    let killed = Exit::now(KILLED);
     let exit = ExitRecord::read(bundle).map_or(killed, |record| record.exit());
     Ok(DeleteResponse {
         pid: pid.cast_unsigned(),

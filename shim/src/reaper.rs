@@ -28,6 +28,9 @@ pub(crate) struct Exit {
     pub(crate) at: SystemTime,
 }
 
+/// The status of a process that has died of SIGKILL.
+pub(crate) const KILLED: u32 = 128 + libc::SIGKILL.cast_unsigned();
+
 impl Exit {
     /// Of what nobody has seen end.
     pub(crate) fn now(status: u32) -> Self {

@@ -29,7 +29,7 @@ use crate::mounts;
 use crate::oom::Watch;
 use crate::process::{Ended, Process, State};
 use crate::protos::events::TaskExit;
-use crate::reaper::{Child, Exit, Reaper};
+use crate::reaper::{Child, Exit, KILLED, Reaper};
 use crate::runtime::{Closing, Runtime};
 
 /// How long Delete waits for output that a process left behind may still hold open.
@@ -42,8 +42,6 @@ pub(crate) const EXEC_DRAIN: Duration = Duration::from_secs(2);
 const LAST_EXECS: Duration = Duration::from_secs(5);
 
 const SIGKILL: u32 = libc::SIGKILL.cast_unsigned();
-/// The status of a process that has died of it.
-const KILLED: u32 = 128 + SIGKILL;
 
 /// What all containers of a shim share.
 #[derive(Clone, Debug)]

@@ -5,7 +5,6 @@
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, chown,
 };
@@ -14,8 +13,8 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use rustix::fs::{CWD, FileType, OFlags};
-use rustix::mount::{MoveMountFlags, OpenTreeFlags};
+use rustix::fs::{CWD, FileType};
+use rustix::mount::MoveMountFlags;
 use serde::Deserialize;
 
 use crate::fault::{Result, Tried as _};
@@ -66,8 +65,7 @@ pub(super) fn remove(bundle: &Path) -> Result<()> {
         fs::remove_file(path.1).ok();
     }
     for place in ["rootfs", SHM] {
-        let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
-        while umount2(&bundle.join(place), flags).is_ok() {}
+        detach(&bundle.join(place));
     }
     unpin(bundle).tried(|| format!("let go of the volumes in {}", bundle.display()))?;
     match fs::remove_dir_all(bundle) {
@@ -118,15 +116,8 @@ pub(super) fn make_shm(bundle: &Path, size: u64, (uid, gid): (u32, u32)) -> Resu
 /// exchange its directories for links while a runtime goes that way.
 pub(super) fn pin(bundle: &Path, number: usize, volume: &str, path: &str) -> Result<PathBuf> {
     let pinned = || -> io::Result<PathBuf> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let root = rustix::fs::open(volume, flags, rustix::fs::Mode::empty())?;
-        let found = crate::copy::find::open(root.as_fd(), path.as_bytes(), OFlags::PATH)?;
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_EMPTY_PATH
-            | OpenTreeFlags::AT_RECURSIVE;
-        let tree = rustix::mount::open_tree(&found, "", flags)?;
-        let (directory, kind) = (bundle.join(PINNED), rustix::fs::fstat(&found)?.st_mode);
+        let tree = crate::copy::find::tree(Path::new(volume), path)?;
+        let (directory, kind) = (bundle.join(PINNED), rustix::fs::fstat(&tree)?.st_mode);
         DirBuilder::new()
             .recursive(true)
             .mode(0o711)
@@ -151,14 +142,19 @@ fn unpin(bundle: &Path) -> io::Result<()> {
     };
     for place in pinned {
         let place = place?.path();
-        let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
-        while umount2(&place, flags).is_ok() {}
+        detach(&place);
         match fs::remove_dir(&place) {
             Err(error) if error.kind() == ErrorKind::NotADirectory => fs::remove_file(&place)?,
             removed => removed?,
         }
     }
     Ok(())
+}
+
+/// Whatever is mounted there, however often.
+fn detach(place: &Path) {
+    let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+    while umount2(place, flags).is_ok() {}
 }
 
 pub(super) fn fifo(path: &Path) -> Result<()> {

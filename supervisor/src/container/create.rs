@@ -205,7 +205,7 @@ impl Supervisor {
         let path = self.host.volume(name);
         let made = fs::create_dir_all(&path);
         // No record is to outlive its directory, whatever becomes of the machine.
-        made.and_then(|()| fs::File::open(self.host.volume(""))?.sync_all())
+        made.and_then(|()| super::volumes::sync(&self.host))
             .tried(|| format!("make {}", path.display()))?;
         Ok(Volume {
             name: name.into(),

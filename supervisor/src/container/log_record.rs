@@ -131,8 +131,8 @@ pub(crate) fn time_of(text: &str) -> Option<i64> {
         None => return None,
     };
     let time = i128::from(days * 86400 + seconds) * 1_000_000_000 + i128::from(nanoseconds);
-    let bounds = i128::from(i64::MIN)..=i128::from(i64::MAX);
-    i64::try_from(time.clamp(*bounds.start(), *bounds.end())).ok()
+    let furthest = if time < 0 { i64::MIN } else { i64::MAX };
+    Some(i64::try_from(time).unwrap_or(furthest))
 }
 
 /// `HH:MM`, with seconds or not, of which there may be parts, and an offset or not: seconds since midnight of UTC, and nanoseconds.

@@ -123,12 +123,15 @@ pub(super) fn remove_volumes(host: &Host, records: &Records, names: &[String]) -
     }
     if !cleared.is_empty() {
         // Or a power cut could bring back a directory that nobody remembers.
-        let directory = host.volume("");
-        let synced = File::open(&directory).and_then(|directory| directory.sync_all());
-        synced.tried(|| format!("sync {}", directory.display()))?;
+        sync(host).tried(|| format!("sync {}", host.volume("").display()))?;
         records.volumes_cleared(&cleared)?;
     }
     outcome
+}
+
+/// Has it on the disk which volumes there are.
+pub(super) fn sync(host: &Host) -> io::Result<()> {
+    File::open(host.volume(""))?.sync_all()
 }
 
 /// What is being copied for a volume, and what is complete.

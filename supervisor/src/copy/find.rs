@@ -2,10 +2,12 @@
 //! at the end are followed here, so that what is to be made beside a link's target has its parent.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use rustix::mount::OpenTreeFlags;
 
 use super::rules::Target;
 
@@ -39,6 +41,19 @@ impl Found {
             What::Other => Target::Other,
         }
     }
+}
+
+/// What is mounted at a place and below it, to be mounted elsewhere: all of it, or what a path in it leads to, by links to what is in it at most.
+pub(crate) fn tree(source: &Path, within: &str) -> rustix::io::Result<OwnedFd> {
+    let mut found = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if !within.is_empty() {
+        found = open(found.as_fd(), within.as_bytes(), OFlags::PATH)?;
+    }
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    rustix::mount::open_tree(&found, "", flags)
 }
 
 /// A path below a root, as openat2(2) has it.

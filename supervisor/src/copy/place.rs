@@ -185,16 +185,7 @@ fn assemble(overlay: &Overlay, ids: Option<&Ids>) -> Result<()> {
 }
 
 fn add(root: &OwnedFd, bind: &Bind, ids: Option<&Ids>) -> Result<()> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH
-        | OpenTreeFlags::AT_RECURSIVE;
-    let found = OFlags::PATH | OFlags::CLOEXEC;
-    let mut source = rustix::fs::open(&bind.source, found, Mode::empty())?;
-    if !bind.within.is_empty() {
-        source = super::find::open(source.as_fd(), bind.within.as_bytes(), OFlags::PATH)?;
-    }
-    let tree = rustix::mount::open_tree(&source, "", flags)?;
+    let tree = super::find::tree(&bind.source, &bind.within)?;
     if let Some(ids) = ids.filter(|_| bind.shifted) {
         crate::sys::id_map(tree.as_fd(), from_disk(ids)?.as_fd()).context("map its ids")?;
     }
