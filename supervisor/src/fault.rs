@@ -104,12 +104,18 @@ impl From<Fault> for ttrpc::Error {
     }
 }
 
+/// What ttrpc says, of no kind of its own, where the connection has ended.
+const GONE: [&str; 2] = [
+    "reserve channel capacity failed",
+    "Receive packet from Receiver error",
+];
+
 impl From<ttrpc::Error> for Fault {
     fn from(error: ttrpc::Error) -> Self {
         let status = match error {
             ttrpc::Error::RpcStatus(status) => status,
             // It was not in time, or the question was too long.
-            ttrpc::Error::Others(why) => {
+            ttrpc::Error::Others(why) if !GONE.iter().any(|it| why.starts_with(it)) => {
                 return Self::of(Kind::Unavailable, format!("no answer: {why}"));
             }
             // Ours or a shim's, at either end.

@@ -63,7 +63,7 @@ impl Supervisor {
             state
         };
         run.ended.send_modify(|code| *code = Some(state.exit_code));
-        if config.auto_remove {
+        if goes(&config, &state) {
             // Who reads the log reads it to its end.
             run.readers.closed().await;
             let _operation = container.operation.lock().await;
@@ -139,6 +139,7 @@ impl Supervisor {
             state.finished_at = exit.at;
             state.lost_output += run.lost_output.load(Ordering::Relaxed);
             state.pid = 0;
+            state.kill_at = 0;
             state.shim.clear();
             if restarts(config, state) && !config.auto_remove {
                 state.status = Status::RESTARTING.into();
@@ -151,7 +152,7 @@ impl Supervisor {
         change.containers.push(container.record.clone());
         container.changed.send_modify(|()| {});
         // One that goes with its end is written of once, when it goes.
-        let noted = match config.auto_remove {
+        let noted = match goes(config, &state) {
             false => self.records.apply(change).await,
             true => Ok(()),
         };
@@ -212,4 +213,9 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// Whether it goes with this end.
+pub(super) fn goes(config: &Config, state: &State) -> bool {
+    config.auto_remove && !state.start_after
 }

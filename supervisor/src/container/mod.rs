@@ -31,11 +31,13 @@ mod operations;
 mod recovery;
 mod start;
 mod stats;
+mod stop;
 mod volumes;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use ttrpc::r#async::shutdown;
@@ -56,6 +58,9 @@ pub(crate) use exec::exec;
 pub(crate) use log::{Follower, From};
 pub(crate) use log_record::{span, text_of, time_of};
 pub(crate) use start::log_size;
+
+/// What is under way at the daemon's end has so long: a second less than the daemon, which is to have the time to say so.
+const GRACE: Duration = Duration::from_secs(4);
 
 /// What all operations need.
 #[derive(Debug)]
@@ -266,6 +271,25 @@ impl Supervisor {
             () = ending.wait_shutdown() => Err(Fault::of(
                 Kind::Unavailable,
                 "the daemon has been told to end: containers go on, ask the next one",
+            )),
+        }
+    }
+
+    /// What this daemon does as long as it lasts, and the next one goes on with.
+    pub(crate) async fn until_cut_off<T>(
+        &self,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let ending = self.ending.subscribe();
+        let cut_off = async {
+            ending.wait_shutdown().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            done = work => done,
+            () = cut_off => Err(Fault::of(
+                Kind::Unavailable,
+                "the daemon has been told to end: the next one goes on with this",
             )),
         }
     }

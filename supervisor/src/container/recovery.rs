@@ -113,6 +113,7 @@ impl Supervisor {
         if let Err(fault) = found {
             crate::daemon::warn(&fault.during(story()));
         }
+        self.go_on_stopping(container);
     }
 
     fn bundles(&self) -> HashSet<String> {
@@ -275,6 +276,7 @@ impl Supervisor {
             state.status = Status::EXITED.into();
             state.exit_code = i32::try_from(code).unwrap_or(-1);
             state.pid = 0;
+            state.kill_at = 0;
             state.shim.clear();
             more(state);
         });
@@ -286,12 +288,13 @@ impl Supervisor {
         let state = container.record().state.unwrap_or_default();
         let created = super::create::status(&state) == Status::CREATED;
         // One that was never started, too, as with Docker's daemon: who ran it has lost his daemon before he could.
-        if config.auto_remove {
+        if super::end::goes(&config, &state) {
             return self.remove(container, true, true).await;
         }
         // Even one that was stopped is to run again after a start of the daemon, if its policy is ALWAYS.
         let always = config.restart.name.enum_value_or_default() == Name::ALWAYS;
         if created
+            || state.start_after
             || !restarts(
                 &config,
                 &State {

@@ -111,6 +111,7 @@ impl Supervisor {
                     let stopped = state.stopped;
                     *state = before.clone();
                     state.stopped = stopped;
+                    state.start_after = false;
                     if status(state) != Status::CREATED {
                         state.status = Status::EXITED.into();
                         state.finished_at = now();
@@ -231,6 +232,7 @@ impl Supervisor {
             state.finished_at = 0;
             state.exit_code = 0;
             state.oom_killed = false;
+            state.start_after = false;
             state.error.clear();
             state.shim = address;
         });

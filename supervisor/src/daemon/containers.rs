@@ -85,12 +85,8 @@ impl Containers for Service {
         request: api::StopContainerRequest,
     ) -> Reply<api::StopContainerResponse> {
         let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
-        detached(async move {
-            supervisor
-                .stop(&container, request.timeout, &request.signal)
-                .await
-        })
-        .await?;
+        let stop = async move { supervisor.stop(&container, &request).await };
+        self.0.until_cut_off(detached(stop)).await?;
         Ok(api::StopContainerResponse::default())
     }
 
@@ -100,16 +96,8 @@ impl Containers for Service {
         request: api::StopContainerRequest,
     ) -> Reply<api::StopContainerResponse> {
         let (supervisor, container) = (self.0.clone(), self.found(&request.container).await?);
-        let restart = async move {
-            supervisor
-                .stop(&container, request.timeout, &request.signal)
-                .await?;
-            supervisor.start(&container, None).await?;
-            supervisor
-                .note(&container, Some("restart"), &[], |_| {})
-                .await
-        };
-        detached(restart).await?;
+        let restart = async move { supervisor.restart(&container, &request).await };
+        self.0.until_cut_off(detached(restart)).await?;
         Ok(api::StopContainerResponse::default())
     }
 

@@ -1871,6 +1871,10 @@ pub struct State {
     pub lost_output: u64,
     // @@protoc_insertion_point(field:caisson.v1.State.oom_told_at)
     pub oom_told_at: i64,
+    // @@protoc_insertion_point(field:caisson.v1.State.kill_at)
+    pub kill_at: i64,
+    // @@protoc_insertion_point(field:caisson.v1.State.start_after)
+    pub start_after: bool,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.State.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -1934,6 +1938,12 @@ impl ::protobuf::Message for State {
                 96 => {
                     self.oom_told_at = is.read_int64()?;
                 },
+                104 => {
+                    self.kill_at = is.read_int64()?;
+                },
+                112 => {
+                    self.start_after = is.read_bool()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -1982,6 +1992,12 @@ impl ::protobuf::Message for State {
         if self.oom_told_at != 0 {
             my_size += ::protobuf::rt::int64_size(12, self.oom_told_at);
         }
+        if self.kill_at != 0 {
+            my_size += ::protobuf::rt::int64_size(13, self.kill_at);
+        }
+        if self.start_after != false {
+            my_size += 1 + 1;
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -2024,6 +2040,12 @@ impl ::protobuf::Message for State {
         if self.oom_told_at != 0 {
             os.write_int64(12, self.oom_told_at)?;
         }
+        if self.kill_at != 0 {
+            os.write_int64(13, self.kill_at)?;
+        }
+        if self.start_after != false {
+            os.write_bool(14, self.start_after)?;
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -2053,6 +2075,8 @@ impl ::protobuf::Message for State {
         self.shim.clear();
         self.lost_output = 0;
         self.oom_told_at = 0;
+        self.kill_at = 0;
+        self.start_after = false;
         self.special_fields.clear();
     }
 
@@ -2070,6 +2094,8 @@ impl ::protobuf::Message for State {
             shim: ::std::string::String::new(),
             lost_output: 0,
             oom_told_at: 0,
+            kill_at: 0,
+            start_after: false,
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance

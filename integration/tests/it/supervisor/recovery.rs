@@ -588,3 +588,32 @@ fn what_was_told_to_stop_is_not_started_again_by_the_next_daemon() {
     let state = "{{.State.Status}} {{.RestartCount}}";
     assert_eq!(supervisor.field(&id, state), "exited 0");
 }
+
+#[test]
+fn what_a_daemon_does_not_come_to_the_end_of_the_next_one_goes_on_with() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "trap 'echo told' TERM; echo start; while :; do sleep 1000 & wait; done";
+    let id = supervisor.detached(&["--rm"], script);
+    let mut log = supervisor.start(&["logs", "-f", &id]);
+    assert_eq!(log.stdout.line(), "start");
+    let mut stats = supervisor.start(&["stats", &id]);
+    stats.stdout.line();
+    let pid = supervisor.pid();
+    // Longer than a daemon takes for its end.
+    let restart = supervisor.start(&["restart", "-t", "6", &id]);
+    assert_eq!(log.stdout.line(), "told");
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    let cut_off = restart.wait().failure();
+    cut_off.says("told to end: the next one goes on with this");
+    stats.wait().failure().says("the other end has ended");
+    log.wait();
+    assert!(host::await_end(pid));
+    let mut events = supervisor.start(&["events", "--since", "0", "--filter", "event=restart"]);
+    let event = events.stdout.line();
+    assert!(event.contains(&id), "{event}");
+    assert_eq!(supervisor.says(&["logs", &id]), "start\ntold\nstart");
+    // What is to be gone with its end is, when nothing is to follow.
+    supervisor.says(&["stop", "-t", "0", &id]);
+    assert_eq!(supervisor.says(&["ps", "-aq"]), "");
+}

@@ -1,0 +1,334 @@
+//! Telling a container to end: the stop signal and its patience, kills, and what is to follow. What a daemon is at when it ends, or is killed,
+//! the next one goes on with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::create::signal;
+use super::{Container, Run, Supervisor};
+use crate::fault::{Fault, Kind, Result, Tried as _};
+use crate::lock::lock;
+use crate::protos::containers::{
+    Container as Record, State, StopContainerRequest, restart_policy::Name, state::Status,
+};
+use crate::records::now;
+use crate::shim::Shim;
+
+/// Between the stop signal and SIGKILL, in seconds.
+const PATIENCE: u32 = 10;
+/// How long a kill is given.
+const LAST: Duration = Duration::from_secs(10);
+const SIGTERM: u32 = 15;
+const SIGKILL: u32 = 9;
+const SIGCONT: u32 = 18;
+
+/// What a stop does.
+struct Stop {
+    signal: u32,
+    patience: Duration,
+    /// A start follows.
+    start_after: bool,
+}
+
+impl Supervisor {
+    /// Comes back when it has ended.
+    pub(crate) async fn stop(
+        &self,
+        container: &Arc<Container>,
+        asked: &StopContainerRequest,
+    ) -> Result<()> {
+        let stop = self.planned(container, asked, false)?;
+        self.stopped(container, &stop).await
+    }
+
+    /// Comes back when it runs again.
+    pub(crate) async fn restart(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        asked: &StopContainerRequest,
+    ) -> Result<()> {
+        let stop = self.planned(container, asked, true)?;
+        self.stopped(container, &stop).await?;
+        self.start_after(container).await
+    }
+
+    async fn start_after(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        self.start_or_forget(container, None).await?;
+        self.note(container, Some("restart"), &[], |_| {}).await
+    }
+
+    fn planned(
+        &self,
+        container: &Container,
+        asked: &StopContainerRequest,
+        start_after: bool,
+    ) -> Result<Stop> {
+        let number = match &*asked.signal {
+            // Nobody has looked at what an image says.
+            "" => signal(&self.stop_signal(container)).unwrap_or(SIGTERM),
+            word => signal(word)?,
+        };
+        let seconds = asked.timeout.or(container.config().stop_timeout);
+        Ok(Stop {
+            signal: if number == 0 { SIGTERM } else { number },
+            patience: Duration::from_secs(seconds.unwrap_or(PATIENCE).into()),
+            start_after,
+        })
+    }
+
+    /// An image that is damaged keeps nobody from stopping what was made of it.
+    fn stop_signal(&self, container: &Container) -> String {
+        let record = container.record();
+        let own = &record.config.stop_signal;
+        if !own.is_empty() {
+            return own.clone();
+        }
+        let effective = self.effective(&record);
+        effective.map(|it| it.stop_signal).unwrap_or_default()
+    }
+
+    async fn stopped(&self, container: &Arc<Container>, stop: &Stop) -> Result<()> {
+        let alive = self
+            .keep_down(container, |state| state.start_after = stop.start_after)
+            .await;
+        let Some(run) = container.run().filter(|_| alive) else {
+            return Ok(());
+        };
+        let told = self.told_to_end(container, &run, stop).await;
+        if told.is_err() {
+            // It goes on, and nothing of this is to come over it later.
+            self.notice(container, None, &[], |record| {
+                forget(record.state.mut_or_insert_default());
+            })
+            .await;
+        }
+        told
+    }
+
+    async fn told_to_end(
+        &self,
+        container: &Arc<Container>,
+        run: &Arc<Run>,
+        stop: &Stop,
+    ) -> Result<()> {
+        self.send(container, stop.signal).await?;
+        if run.ended.borrow().is_none() {
+            let kill_at = now().saturating_add(nanoseconds(stop.patience));
+            // Not before the signal: a daemon that does not come to that leaves nobody to be killed without having been told.
+            self.notice(container, None, &[], |record| {
+                let state = record.state.mut_or_insert_default();
+                if matches!(
+                    super::create::status(state),
+                    Status::RUNNING | Status::PAUSED
+                ) {
+                    state.kill_at = kill_at;
+                }
+            })
+            .await;
+        }
+        self.see_end(container, run, stop.patience).await
+    }
+
+    /// Until all is over, which a kill sees to.
+    async fn see_end(
+        &self,
+        container: &Arc<Container>,
+        run: &Arc<Run>,
+        patience: Duration,
+    ) -> Result<()> {
+        let mut ended = run.ended.subscribe();
+        let over = ended.wait_for(Option::is_some);
+        if tokio::time::timeout(patience, over).await.is_err() {
+            self.send_kill(container).await?;
+        }
+        run.settled().await;
+        self.notice(container, Some("stop"), &[], |_| {}).await;
+        Ok(())
+    }
+
+    /// After a start of the daemon.
+    pub(super) fn go_on_stopping(self: &Arc<Self>, container: &Arc<Container>) {
+        let state = container.record().state.unwrap_or_default();
+        if state.kill_at == 0 && !state.start_after {
+            return;
+        }
+        let (supervisor, container) = (self.clone(), container.clone());
+        let work = async move {
+            if let Err(fault) = supervisor.gone_on(&container, &state).await {
+                let what = format!("go on with the stop of container {}", container.name());
+                crate::daemon::warn(&fault.during(what));
+            }
+        };
+        let work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(work);
+        tokio::spawn(work);
+    }
+
+    async fn gone_on(self: &Arc<Self>, container: &Arc<Container>, state: &State) -> Result<()> {
+        if let Some(run) = container.run().filter(|_| container.is_alive()) {
+            if state.kill_at == 0 {
+                // The signal may not have been sent, and who wanted that knows that his stop has failed.
+                self.notice(container, None, &[], |record| {
+                    forget(record.state.mut_or_insert_default());
+                })
+                .await;
+                return Ok(());
+            }
+            let left = u64::try_from(state.kill_at.saturating_sub(now()));
+            let left = Duration::from_nanos(left.unwrap_or_default());
+            self.see_end(container, &run, left).await?;
+        }
+        match state.start_after {
+            true => self.start_after(container).await,
+            false => Ok(()),
+        }
+    }
+
+    /// No policy starts it again. Whether it runs; then `edit` is what else is true from now on.
+    async fn keep_down(&self, container: &Arc<Container>, edit: impl FnOnce(&mut State)) -> bool {
+        {
+            let mut record = lock(&container.record);
+            record.state.mut_or_insert_default().stopped = true;
+        }
+        if container.status() == Status::RESTARTING {
+            let _operation = container.operation.lock().await;
+            if container.status() == Status::RESTARTING {
+                self.notice(container, None, &[], |record| {
+                    record.state.mut_or_insert_default().status = Status::EXITED.into();
+                })
+                .await;
+            }
+        }
+        if container.status() == Status::STARTING {
+            // Until it has been started, or could not be.
+            drop(container.operation.lock().await);
+        }
+        let is_alive = container.is_alive();
+        if is_alive {
+            self.note_stopped(container, edit).await;
+        }
+        is_alive
+    }
+
+    /// Before it is told to end: the next daemon is not to start it again, should this one not see the end. One that has no policy it does not
+    /// start anyway.
+    async fn note_stopped(&self, container: &Container, edit: impl FnOnce(&mut State)) {
+        let edit = |record: &mut Record| {
+            let state = record.state.mut_or_insert_default();
+            state.stopped = true;
+            edit(state);
+        };
+        match container.config().restart.name.enum_value_or_default() {
+            Name::NO => edit(&mut lock(&container.record)),
+            _ => self.notice(container, None, &[], edit).await,
+        }
+    }
+
+    /// What is frozen has to wake up to hear a signal. A kill it hears all the same, and then it may have ended before it is to wake.
+    async fn wake(&self, container: &Arc<Container>, number: u32) -> Result<()> {
+        if container.status() != Status::PAUSED {
+            return Ok(());
+        }
+        match self.unpause(container).await {
+            Err(fault) if number == SIGKILL => {
+                crate::daemon::warn(&fault.during("wake a container up that was killed"));
+                Ok(())
+            }
+            woken => woken,
+        }
+    }
+
+    /// One that has ended meanwhile is as good. Whether its shim answers.
+    async fn send(&self, container: &Arc<Container>, number: u32) -> Result<bool> {
+        let Ok(shim) = container.shim() else {
+            return Ok(true);
+        };
+        match shim.kill("", number).await {
+            Err(fault) if fault.kind == Kind::Unavailable => return Ok(false),
+            Err(fault) if fault.kind != Kind::NotFound => return Err(fault),
+            _ => {}
+        }
+        self.wake(container, number).await.map(|()| true)
+    }
+
+    /// A shim that does not answer goes with its container, as one that has died.
+    async fn send_kill(&self, container: &Arc<Container>) -> Result<()> {
+        match self.send(container, SIGKILL).await? {
+            true => Ok(()),
+            false => self.end_shim(container),
+        }
+    }
+
+    pub(super) fn end_shim(&self, container: &Container) -> Result<()> {
+        let what = || format!("end the shim of container {}", container.name());
+        if crate::shim::end(container.record().state.pid, &container.id).tried(what)? {
+            crate::daemon::warn(&Fault::unknown(format!("{}: it did not answer", what())));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn kill(&self, container: &Arc<Container>, word: &str) -> Result<()> {
+        let number = match signal(word)? {
+            0 => SIGKILL,
+            number => number,
+        };
+        let shim = container.shim()?;
+        if number == SIGKILL {
+            self.note_stopped(container, |_| {}).await;
+            return self.kill_and_wait(container, &shim).await;
+        }
+        shim.kill("", number).await?;
+        if number != SIGCONT {
+            self.notice_kill(container, number).await;
+        }
+        Ok(())
+    }
+
+    async fn notice_kill(&self, container: &Container, number: u32) {
+        let text = number.to_string();
+        self.notice(container, Some("kill"), &[("signal", &text)], |_| {})
+            .await;
+    }
+
+    /// Comes back when all is over: what it was killed for can be done then.
+    async fn kill_and_wait(&self, container: &Arc<Container>, shim: &Shim) -> Result<()> {
+        let run = container.run();
+        shim.kill("", SIGKILL).await?;
+        self.notice_kill(container, SIGKILL).await;
+        self.wake(container, SIGKILL).await?;
+        let Some(run) = run else {
+            return Ok(());
+        };
+        let settled = tokio::time::timeout(LAST, run.settled()).await;
+        // One that goes with its end may have readers, who keep it, and an operation may keep the end from being noted.
+        if settled.is_err() && container.is_alive() && !shim.has_ended().await {
+            return Err(Fault::unknown(format!(
+                "container {} was killed, and has not ended within {} seconds",
+                container.name(),
+                LAST.as_secs()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Ends it at once, for its removal.
+    pub(super) async fn end(&self, container: &Arc<Container>) -> Result<()> {
+        if !self.keep_down(container, |_| {}).await {
+            return Ok(());
+        }
+        let Some(run) = container.run() else {
+            return Ok(());
+        };
+        self.send_kill(container).await?;
+        run.settled().await;
+        Ok(())
+    }
+}
+
+/// A stop that did not come to its end.
+fn forget(state: &mut State) {
+    (state.kill_at, state.start_after) = (0, false);
+}
+
+fn nanoseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
