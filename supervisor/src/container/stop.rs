@@ -166,21 +166,21 @@ impl Supervisor {
     async fn gone_on(self: &Arc<Self>, container: &Arc<Container>, state: &State) -> Result<()> {
         if let Some(run) = container.run().filter(|_| container.is_alive()) {
             if state.kill_at == 0 {
-                // The signal may not have been sent, and who wanted that knows that his stop has failed.
-                self.notice(container, None, &[], |record| {
-                    forget(record.state.mut_or_insert_default());
-                })
-                .await;
-                return Ok(());
+                // The signal may not have been sent.
+                return self
+                    .restart(container, &StopContainerRequest::default())
+                    .await;
             }
             let left = u64::try_from(state.kill_at.saturating_sub(now()));
             let left = Duration::from_nanos(left.unwrap_or_default());
             self.see_end(container, &run, left).await?;
         }
-        match state.start_after {
-            true => self.start_after(container).await,
-            false => Ok(()),
+        if !state.start_after {
+            return Ok(());
         }
+        // It may need another one.
+        self.recovered().await;
+        self.start_after(container).await
     }
 
     /// No policy starts it again. Whether it runs; then `edit` is what else is true from now on.
@@ -209,17 +209,22 @@ impl Supervisor {
         is_alive
     }
 
-    /// Before it is told to end: the next daemon is not to start it again, should this one not see the end. One that has no policy it does not
-    /// start anyway.
+    /// Before it is told to end: what the next daemon is to know, should this one not see the end. One that has no policy, and is not being
+    /// restarted, stays down anyway.
     async fn note_stopped(&self, container: &Container, edit: impl FnOnce(&mut State)) {
         let edit = |record: &mut Record| {
             let state = record.state.mut_or_insert_default();
             state.stopped = true;
             edit(state);
         };
-        match container.config().restart.name.enum_value_or_default() {
-            Name::NO => edit(&mut lock(&container.record)),
-            _ => self.notice(container, None, &[], edit).await,
+        let stays_down = {
+            let mut record = lock(&container.record);
+            edit(&mut record);
+            let policy = record.config.restart.name.enum_value_or_default();
+            policy == Name::NO && !record.state.start_after
+        };
+        if !stays_down {
+            self.notice(container, None, &[], |_| {}).await;
         }
     }
 

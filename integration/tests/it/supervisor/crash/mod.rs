@@ -28,6 +28,7 @@ enum Phase {
     /// While a container writes what is followed.
     Logs,
     Stop,
+    Restart,
     Kill,
     Remove,
     /// Of one that runs.
@@ -66,6 +67,7 @@ const CELLS: &[(Phase, &[Victim])] = &[
     (Exec, &[Daemon, Client, Shim, Init]),
     (Logs, &[Daemon, Client, Shim, Init]),
     (Stop, &[Daemon, Client, Shim, Init]),
+    (Restart, &[Daemon, Client, Shim, Init]),
     (Phase::Kill, &[Daemon, Client, Shim, Init]),
     (Remove, &[Daemon, Client]),
     (RemoveByForce, &[Daemon, Client, Shim, Init]),
@@ -255,7 +257,15 @@ fn prepare(stage: &mut Stage, phase: Phase) {
             stage.create(&["-v", "filled:/bin"], "sleep 1000");
         }
         Logs => detached(WRITES),
-        Running | Exec | Stop | Phase::Kill | RemoveByForce | Commit | CopyIn | CopyOut => {
+        Running
+        | Exec
+        | Stop
+        | Restart
+        | Phase::Kill
+        | RemoveByForce
+        | Commit
+        | CopyIn
+        | CopyOut => {
             detached(WAITS);
             stage.await_ready();
         }
@@ -288,6 +298,7 @@ fn command(phase: Phase, stage: &Stage) -> Vec<&str> {
         Exec => vec!["exec", "box", "sh", "-c", "exit 3"],
         Logs => vec!["logs", "-f", "box"],
         Stop => vec!["stop", "box"],
+        Restart => vec!["restart", "box"],
         Phase::Kill => vec!["kill", "box"],
         Remove => vec!["rm", "box"],
         RemoveByForce => vec!["rm", "-f", "box"],
@@ -341,6 +352,7 @@ fn check(stage: &Stage, phase: Phase, ended: &Ended) {
             stage.log_is_whole(ended);
         }
         Stop | Phase::Kill => stage.stopped(ended, if phase == Stop { CODE } else { KILLED }),
+        Restart => stage.restarted(ended),
         Remove => stage.removed(ended, "exited"),
         RemoveByForce => stage.removed(ended, "running"),
         Save => stage.archive_is_whole(ended.done),

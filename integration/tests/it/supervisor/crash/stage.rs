@@ -1,6 +1,7 @@
 //! Where the rounds are played: one supervisor with an image and a volume whose content is known, and what is looked for in it.
 
 use super::super::clean::{Clean, names};
+use super::super::cut_off::until;
 use super::{KILLED, Victim};
 use integration::host;
 use integration::place;
@@ -23,6 +24,9 @@ pub(super) struct Stage {
     pub(super) saved: String,
     clean: Clean,
 }
+
+/// What a container ends with when somebody is killed that it needs, or needed to start.
+const CUT_OFF: [i32; 3] = [KILLED, 255, 128];
 
 /// How the command of a phase came to its end.
 pub(super) struct Ended {
@@ -218,7 +222,7 @@ impl Stage {
         let expected = if ended.done { done } else { else_ };
         assert!(expected.contains(&&*status) || died, "{status}");
         if status == "exited" {
-            assert!([KILLED, 255, 128].contains(&code), "{code}");
+            assert!(CUT_OFF.contains(&code), "{code}");
         }
         self.supervisor.says(&["start", "box"]);
         assert_eq!(
@@ -336,6 +340,24 @@ impl Stage {
             self.supervisor.says(&["exec", "box", "cat", "/kept"]),
             "kept"
         );
+    }
+
+    /// Whoever was killed, it is up in the end, unless it died with him.
+    #[track_caller]
+    pub(super) fn restarted(&self, ended: &Ended) {
+        let answers = || {
+            let words = ["exec", "box", "cat", "/kept"];
+            self.supervisor.ctl(&words).status.success()
+        };
+        let (status, code) = self.status().expect("it is there");
+        if ended.is_of_container() && status == "exited" {
+            assert!(CUT_OFF.contains(&code), "{code}");
+        } else if ended.done {
+            assert!(answers());
+        } else {
+            // By a daemon that may have been started just now.
+            until("it has not come up again", answers);
+        }
     }
 
     /// Of a container that had this status.
