@@ -70,6 +70,21 @@ pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     }
 }
 
+/// mktime(3): what is this in UTC, in seconds since the epoch, if a clock of our zone (`TZ`, or /etc/localtime) shows so many since then. One that
+/// it never shows, as it was put forward, or shows twice, is one of the two that may be meant.
+pub(crate) fn of_our_zone(clock: i64) -> i64 {
+    // SAFETY: it is made of integers, and a pointer that may be null.
+    let mut time: libc::tm = unsafe { std::mem::zeroed() };
+    let (days, seconds) = (clock.div_euclid(86400), clock.rem_euclid(86400));
+    time.tm_year = 70;
+    time.tm_mday = i32::try_from(days + 1).unwrap_or(i32::MAX);
+    time.tm_sec = i32::try_from(seconds).unwrap_or_default();
+    // Whether summer time is then, the zone says.
+    time.tm_isdst = -1;
+    // SAFETY: the structure is ours, and nothing in this process changes the environment, which the call reads.
+    unsafe { libc::mktime(&raw mut time) }
+}
+
 /// What is forbidden on mounts, beside set-id programs, devices and all execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Restriction {

@@ -340,11 +340,11 @@ pub(super) struct Logs {
     /// So many lines from the end, or all
     #[arg(long, short = 'n', default_value = "all", allow_hyphen_values = true)]
     pub(super) tail: String,
-    /// What was written since a time (2026-11-26T08:00:00Z; without a zone, of UTC), or so long ago (10m)
-    #[arg(long, value_name = "TIME")]
+    /// What was written since a time (2026-11-26T08:00:00Z; without a zone, of yours), or so long ago (10m)
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(super) since: Option<String>,
     /// What was written until a time
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(super) until: Option<String>,
     /// With the times
     #[arg(long, short)]
@@ -689,10 +689,10 @@ pub(super) struct Events {
     #[arg(long, value_name = "CURSOR")]
     pub(super) after: Option<u64>,
     /// Those since a time, or so long ago
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(super) since: Option<String>,
     /// End at a time; what has happened is shown then, and nothing is waited for
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub(super) until: Option<String>,
     /// type=, event=, container=, image=, volume=
     #[arg(long, short, value_name = "FILTER")]

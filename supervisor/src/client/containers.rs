@@ -13,10 +13,11 @@ use super::connection::{Daemon, patient};
 use super::process::lost;
 use super::{harmless, print, say, table};
 use crate::chunks::answered;
-use crate::container::{span, text_of, time_of};
+use crate::container::{span, text_of, time_in};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers as api;
 use crate::records::now;
+use crate::sys::of_our_zone;
 
 /// How many containers something is done to at once.
 const AT_ONCE: usize = 50;
@@ -223,26 +224,30 @@ pub(super) fn show(found: &[Value], format: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// A date, seconds since the epoch, or so long ago: `10m`, `1h30m`, `1.5h`.
+/// A date, of our zone if it says none, seconds since the epoch, or so long ago: `10m`, `1h30m`, `1.5h`; as Docker has it, `-1h` is to come.
 pub(super) fn time(word: &str) -> Result<i64> {
     let wrong = || {
         Fault::new(format!(
             "'{word}' is no time: 2026-11-26T08:00:00Z, seconds since 1970, or 10m for ten minutes ago"
         ))
     };
-    if let Some(time) = time_of(word) {
+    if let Some(time) = time_in(word, of_our_zone) {
         return Ok(time);
     }
+    let to_come = word.strip_prefix('-');
     // Exactly: it may be the time of a line, from which on is asked for.
     let (seconds, parts) = word.split_once('.').unwrap_or((word, "0"));
     let parts: String = parts.chars().take(9).collect();
-    if let Ok(seconds) = seconds.parse::<i64>()
+    if to_come.is_none()
+        && let Ok(seconds) = seconds.parse::<i64>()
         && let Ok(nanoseconds) = format!("{parts:0<9}").parse::<u32>()
     {
         let time = seconds.saturating_mul(1_000_000_000);
         return Ok(time.saturating_add(nanoseconds.into()));
     }
-    Ok(now().saturating_sub(span(word).ok_or_else(wrong)?))
+    let ago = to_come.or(word.strip_prefix('+')).unwrap_or(word);
+    let ago = span(ago).ok_or_else(wrong)?;
+    Ok(now().saturating_sub(if to_come.is_some() { -ago } else { ago }))
 }
 
 async fn logs(daemon: &Daemon, asked: Logs) -> Result<u8> {
@@ -513,7 +518,7 @@ async fn diff(daemon: &Daemon, container: String) -> Result<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{span, time};
+    use super::{now, span, time};
 
     #[test]
     fn times_are_exact() {
@@ -526,9 +531,19 @@ mod tests {
         ] {
             assert_eq!(time(word).unwrap(), expected, "{word}");
         }
-        for word in ["", ".", "1.x", "1.2.3", "nan", "inf"] {
+        for word in [
+            "", ".", "1.x", "1.2.3", "nan", "inf", "-5", "--1h", "+-1h", "-",
+        ] {
             assert!(time(word).is_err(), "{word}");
         }
+    }
+
+    #[test]
+    fn a_span_is_ago_and_a_negative_one_is_to_come() {
+        let now = now();
+        let (ago, to_come) = (time("+1h").unwrap(), time("-1h").unwrap());
+        assert!((now - 3_600_000_000_000..now).contains(&ago));
+        assert!(to_come >= now + 3_600_000_000_000);
     }
 
     #[test]
@@ -536,6 +551,7 @@ mod tests {
         assert_eq!(span("500ms"), Some(500_000_000));
         assert_eq!(span("1.5h"), Some(5_400_000_000_000));
         assert_eq!(span("1h30m"), span("90m"));
+        assert_eq!((span("2µs"), span("2μs")), (Some(2000), Some(2000)));
         assert_eq!(span("2d"), span("48h"));
         for word in ["", "s", "5", "5x", "1h30", "1..5s", "-1s"] {
             assert_eq!(span(word), None, "{word}");

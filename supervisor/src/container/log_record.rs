@@ -96,7 +96,8 @@ pub(crate) fn span(word: &str) -> Option<i64> {
         let (unit, more) = more.split_at(more.find(numeric).unwrap_or(more.len()));
         let unit = match unit {
             "ns" => 1.0,
-            "us" | "µs" => 1e3,
+            // A micro sign and a mu.
+            "us" | "\u{b5}s" | "\u{3bc}s" => 1e3,
             "ms" => 1e6,
             "s" => 1e9,
             "m" => 60e9,
@@ -114,6 +115,11 @@ pub(crate) fn span(word: &str) -> Option<i64> {
 /// Nanoseconds since the epoch, of a time as RFC 3339 has it, in UTC (`Z`) or with an offset; a date alone is its midnight. What lies
 /// beyond the years that can be counted so, 1677 to 2262, is the first or the last of it; Go's year 1, which means none, is 0.
 pub(crate) fn time_of(text: &str) -> Option<i64> {
+    time_in(text, |seconds| seconds)
+}
+
+/// The same, with what the seconds of a clock without a zone are in UTC.
+pub(crate) fn time_in(text: &str, zone: impl FnOnce(i64) -> i64) -> Option<i64> {
     if text.starts_with("0001-01-01") {
         return Some(0);
     }
@@ -125,43 +131,50 @@ pub(crate) fn time_of(text: &str) -> Option<i64> {
         }
         _ => return None,
     };
-    let (seconds, nanoseconds) = match time.strip_prefix(['T', 't', ' ']) {
-        Some(time) => of_day(time)?,
-        None if time.is_empty() => (0, 0),
+    let (clock, offset) = time.split_at(time.find(['Z', 'z', '+', '-']).unwrap_or(time.len()));
+    let (seconds, nanoseconds) = match clock.strip_prefix(['T', 't', ' ']) {
+        Some(clock) => of_day(clock)?,
+        None if clock.is_empty() => (0, 0),
         None => return None,
     };
-    let time = i128::from(days * 86400 + seconds) * 1_000_000_000 + i128::from(nanoseconds);
+    let seconds = days * 86400 + seconds;
+    let seconds = match offset {
+        "" => zone(seconds),
+        offset => seconds - east(offset)?,
+    };
+    let time = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
     let furthest = if time < 0 { i64::MIN } else { i64::MAX };
     Some(i64::try_from(time).unwrap_or(furthest))
 }
 
-/// `HH:MM`, with seconds or not, of which there may be parts, and an offset or not: seconds since midnight of UTC, and nanoseconds.
+/// `HH`, with minutes and seconds or not, of which there may be parts: seconds since midnight, and nanoseconds.
 fn of_day(text: &str) -> Option<(i64, i64)> {
-    let end = text.find(['Z', 'z', '+', '-']).unwrap_or(text.len());
-    let (clock, offset) = text.split_at(end);
-    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let (clock, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let mut clock = clock.split(':').map(str::as_bytes).map(two_digits);
-    let (hour, minute) = (clock.next()??, clock.next()??);
+    let mut next = || clock.next().unwrap_or(Some(0));
     // RFC 3339 knows leap seconds.
-    let second = clock.next().unwrap_or(Some(0))?;
+    let (hour, minute, second) = (next()?, next()?, next()?);
     if clock.next().is_some() || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    let offset = match offset.as_bytes() {
-        [] | [b'Z' | b'z'] => 0,
-        [sign, h, i, b':', m, n] => {
-            let (hours, minutes) = (digits(&[*h, *i])?, digits(&[*m, *n])?);
-            let offset = hours * 3600 + minutes * 60;
-            if *sign == b'-' { -offset } else { offset }
-        }
-        _ => return None,
-    };
     let parts = fraction.as_bytes();
     // What is finer is cut off.
     let mut nanoseconds = digits(&parts[..parts.len().min(9)])?;
     digits(parts)?;
     (parts.len()..9).for_each(|_| nanoseconds *= 10);
-    Some((hour * 3600 + minute * 60 + second - offset, nanoseconds))
+    Some((hour * 3600 + minute * 60 + second, nanoseconds))
+}
+
+/// Seconds east of UTC.
+fn east(offset: &str) -> Option<i64> {
+    match *offset.as_bytes() {
+        [b'Z' | b'z'] => Some(0),
+        [sign, h, i, b':', m, n] => {
+            let east = digits(&[h, i])? * 3600 + digits(&[m, n])? * 60;
+            Some(if sign == b'-' { -east } else { east })
+        }
+        _ => None,
+    }
 }
 
 fn two_digits(text: &[u8]) -> Option<i64> {
@@ -269,7 +282,17 @@ mod tests {
             time_of("2000-02-29 01:02:03.5-00:30"),
             Some(951_787_923_500_000_000)
         );
-        assert_eq!(time_of("2000-02-29T00:00Z"), Some(951_782_400_000_000_000));
+        for word in [
+            "2000-02-29T00:00Z",
+            "2000-02-29T00Z",
+            "2000-02-29T00",
+            "2000-02-29Z",
+            "2000-02-29T02+02:00",
+            "2000-02-29T01:30+01:30",
+        ] {
+            assert_eq!(time_of(word), Some(951_782_400_000_000_000), "{word}");
+        }
+        assert_eq!(time_of("2000-02-29-01:00"), time_of("2000-02-29T01Z"));
         for word in [
             "yesterday",
             "2026-13-45",
@@ -281,13 +304,29 @@ mod tests {
             "2026-11-27T23:00:61Z",
             "2026-11-27T23:00:00.Z",
             "2026-11-27T23:00:00ZZ",
-            "2026-11-27T23",
+            "2026-11-27T",
+            "2026-11-27TZ",
             "2026-11-27T2:00:00Z",
+            "2026-11-27+02",
             "2026-11-27x",
             "2026-+1-27",
             "2026-11-27T10:00:00+1:00",
         ] {
             assert_eq!(time_of(word), None, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_time_without_a_zone_is_that_of_the_zone_that_is_asked() {
+        let hour_west = |seconds| seconds + 3600;
+        for (word, same) in [
+            ("2000-02-29", "2000-02-29T01Z"),
+            ("2000-02-29T23", "2000-03-01Z"),
+            ("2000-02-29T23:01", "2000-03-01T00:01Z"),
+            ("2000-02-29T00:00:01.5", "2000-02-29T01:00:01.5Z"),
+        ] {
+            assert_eq!(time_in(word, hour_west), time_of(same), "{word}");
+            assert_eq!(time_in(same, hour_west), time_of(same), "{same}");
         }
     }
 

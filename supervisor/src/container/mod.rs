@@ -56,7 +56,7 @@ pub(crate) use copy::{copy_in, copy_out};
 pub(crate) use create::{blocking, random, signal};
 pub(crate) use exec::exec;
 pub(crate) use log::{Follower, From};
-pub(crate) use log_record::{span, text_of, time_of};
+pub(crate) use log_record::{span, text_of, time_in, time_of};
 pub(crate) use start::log_size;
 
 /// What is under way at the daemon's end has so long: a second less than the daemon, which is to have the time to say so.

@@ -1,8 +1,10 @@
 //! What there is of containers, images and volumes: lists, their conditions, and `inspect`.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use integration::store::{Tar, saved_with};
+use integration::runtime::finish;
+use integration::store::{Tar, saved_as, saved_with};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{place, require};
 use serde_json::{Value, json};
@@ -405,6 +407,62 @@ fn what_is_removed_for_not_being_used_can_be_narrowed_down() {
     supervisor.ctl(&both).failure().says("'until'");
     let unknown = ["image", "prune", "-f", "--filter", "nonsense=1"];
     supervisor.ctl(&unknown).failure().says("invalid filter");
+}
+
+#[test]
+fn a_time_without_a_zone_is_that_of_the_clients_clock() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let archive = supervisor.scratch.name("summer.tar");
+    let created = json!({ "created": "2026-07-01T00:00:00Z" });
+    place::write(
+        Path::new(&archive),
+        saved_as(&created, "of:summer", &[Tar::new()]),
+    );
+    supervisor.says(&["load", "-i", &archive]);
+    supervisor.says(&["run", "--name", "box", IMAGE, "echo", "said"]);
+    let said = supervisor.says(&["logs", "-t", "box"]);
+    let (time, _) = said.split_once("Z ").unwrap();
+    let in_zone = |zone: &str, words: &str| {
+        let words: Vec<&str> = words.split(' ').collect();
+        let mut command = supervisor.command(&words);
+        command.env("TZ", zone);
+        finish(command).success().stdout
+    };
+    // The same clock shows that an hour before UTC's and an hour after it.
+    let (east, west) = ("EEE-1", "WWW1");
+    let events = "events -f event=start --until 0s --since";
+    for (zone, options, shown) in [
+        (east, format!("logs --since {time} box"), true),
+        (west, format!("logs --since {time} box"), false),
+        (east, format!("logs --until {time} box"), false),
+        (west, format!("logs --until {time} box"), true),
+        (west, format!("logs --until {time}Z box"), true),
+        (east, "logs --since +1h box".into(), true),
+        (east, "logs --since -1h box".into(), false),
+        (east, "logs --until -1h box".into(), true),
+        (east, format!("{events} {time}"), true),
+        (west, format!("{events} {time}"), false),
+        (west, format!("{events} -1h"), false),
+    ] {
+        let said = in_zone(zone, &options);
+        assert_eq!(!said.is_empty(), shown, "{zone} {options}: {said}");
+    }
+    supervisor
+        .ctl(&["logs", "--since", "-5", "box"])
+        .failure()
+        .says("'-5' is no time");
+    // Two hours before UTC's in summer; one that it never showed is one all the same.
+    let berlin = "CET-1CEST,M3.5.0,M10.5.0/3";
+    let until = |time| in_zone(berlin, &format!("images -q of -f until={time}"));
+    assert_eq!(until("2026-07-01T02:00"), "");
+    assert_ne!(until("2026-07-01T02:00:00.000000001"), "");
+    in_zone(berlin, &format!("{events} 2026-03-29T02:30"));
+    let prune = format!("container prune -f --filter until={time}");
+    in_zone(east, &prune);
+    assert_ne!(supervisor.says(&["ps", "-aq"]), "");
+    in_zone(west, &prune);
+    assert_eq!(supervisor.says(&["ps", "-aq"]), "");
 }
 
 /// More than a message of the interface holds.
