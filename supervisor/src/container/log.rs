@@ -4,10 +4,11 @@
 //! read yet ([`Follower::keep_up`]), so that a slow one loses nothing to rotation, and nobody waits for him.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use nix::sys::statvfs::fstatvfs;
 use tokio::sync::watch;
@@ -36,12 +37,17 @@ pub(crate) struct Follower {
     watch: Watch,
     /// Being read, and what comes after it.
     files: VecDeque<File>,
+    /// All that have been opened, of as many as there can be: none is read twice, whatever somebody else moves or removes.
+    seen: VecDeque<Identity>,
     /// The begin of a line whose end is not written yet.
     partial: Vec<u8>,
     ready: VecDeque<Record>,
     /// The newest file that was open has been rotated away: others may have been meanwhile.
     overtaken: bool,
 }
+
+/// A file's inode, whose number may be that of another later, and when it was made, where that is known.
+type Identity = (u64, Option<SystemTime>);
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +62,7 @@ impl Follower {
             path: directory.join(NAME),
             watch: watches.watch(directory)?,
             files: VecDeque::new(),
+            seen: VecDeque::new(),
             partial: vec![],
             ready: VecDeque::new(),
             overtaken: false,
@@ -168,19 +175,15 @@ impl Follower {
 
     /// Opens what comes after the last open file.
     fn catch_up(&mut self) -> io::Result<()> {
-        loop {
-            let last = match self.files.back() {
-                Some(file) => Some(file.metadata()?.ino()),
-                None => None,
-            };
-            match self.successor(last)? {
-                Some(file) => {
-                    self.files.push_back(file);
-                    self.bounded()?;
-                }
-                None => return Ok(()),
+        while let Some(file) = self.successor()? {
+            if self.seen.len() == MOST_FILES as usize {
+                self.seen.pop_front();
             }
+            self.seen.push_back(identity(&file.metadata()?));
+            self.files.push_back(file);
+            self.bounded()?;
         }
+        Ok(())
     }
 
     /// What is open stays on the disk.
@@ -210,18 +213,19 @@ impl Follower {
         Ok(())
     }
 
-    fn successor(&mut self, of: Option<u64>) -> io::Result<Option<File>> {
+    /// The oldest that comes after all that have been opened.
+    fn successor(&mut self) -> io::Result<Option<File>> {
         // Each time, somebody has renamed them meanwhile.
         for _ in 0..ATTEMPTS {
-            let newest = inode(&self.path)?;
-            if newest.is_none() || newest == of {
+            let is_new = |file: &Identity| !self.seen.contains(file);
+            if !named(&self.path)?.as_ref().is_some_and(is_new) {
                 return Ok(None);
             }
             let (mut at, mut below, mut hole) = (None, 0, false);
             for number in 1..MOST_FILES {
-                let found = inode(&self.numbered(number))?;
-                if found.is_some() && found == of {
-                    at = Some(number);
+                let found = named(&self.numbered(number))?;
+                if found.is_some_and(|file| !is_new(&file)) {
+                    at = Some((number, found));
                     break;
                 }
                 // While names move up, one of them is nobody's; for longer if that was cut off.
@@ -240,14 +244,14 @@ impl Follower {
             };
             // Unless they have been renamed meanwhile.
             let still = match at {
-                Some(number) => {
-                    let hole = number - below > 1 && inode(&self.numbered(number - 1))?.is_some();
-                    inode(&self.numbered(number))? == of && !hole
+                Some((number, found)) => {
+                    let hole = number - below > 1 && named(&self.numbered(number - 1))?.is_some();
+                    named(&self.numbered(number))? == found && !hole
                 }
-                None => inode(&self.numbered(below))? == Some(file.metadata()?.ino()),
+                None => named(&self.numbered(below))? == Some(identity(&file.metadata()?)),
             };
             if still {
-                self.overtaken |= of.is_some() && at.is_none();
+                self.overtaken |= !self.seen.is_empty() && at.is_none();
                 return Ok(Some(file));
             }
         }
@@ -358,9 +362,14 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-fn inode(path: &Path) -> io::Result<Option<u64>> {
+fn identity(metadata: &Metadata) -> Identity {
+    (metadata.ino(), metadata.created().ok())
+}
+
+/// Who has that name.
+fn named(path: &Path) -> io::Result<Option<Identity>> {
     match fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(Some(metadata.ino())),
+        Ok(metadata) => Ok(Some(identity(&metadata))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -563,6 +572,29 @@ mod tests {
         }
         assert_eq!(all(&inside, &mut follower), ["7", "8", "9"]);
         assert!(follower.was_overtaken());
+    }
+
+    #[test]
+    fn nothing_is_read_again_when_somebody_else_takes_the_newest_file_away() {
+        let scratch = Scratch::new("taken");
+        let inside = inside();
+        let _inside = inside.enter();
+        for text in ["1", "2"] {
+            scratch.line(text);
+            scratch.rotate();
+        }
+        scratch.line("3");
+        let mut follower = Follower::open(&Watches::default(), &scratch.0, From::Begin).unwrap();
+        assert_eq!(all(&inside, &mut follower), ["1", "2", "3"]);
+        fs::remove_file(scratch.0.join(NAME)).unwrap();
+        scratch.line("4");
+        assert_eq!(all(&inside, &mut follower), ["4"]);
+        fs::rename(scratch.0.join(NAME), scratch.0.join("elsewhere")).unwrap();
+        scratch.line("5");
+        scratch.rotate();
+        scratch.line("6");
+        assert_eq!(all(&inside, &mut follower), ["5", "6"]);
+        assert!(!follower.was_overtaken());
     }
 
     #[test]
