@@ -17,7 +17,6 @@ use super::lists::each;
 use super::process::lost;
 use super::{output, print, prune, table};
 use crate::chunks::{CHUNK, answered};
-use crate::container::text_of;
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::images as api;
 use crate::records::now;
@@ -449,7 +448,7 @@ fn row(image: &api::Image, name: &str, whole: bool) -> Value {
         "Tag": tag,
         "Digest": image.digest,
         "CreatedSince": created,
-        "CreatedAt": text_of(image.created_at),
+        "CreatedAt": image.created,
         "Size": table::decimal(image.size),
     })
 }
@@ -555,12 +554,12 @@ pub(super) async fn history(daemon: &Daemon, asked: History) -> Result<u8> {
         let created = match (entry.created_at, asked.human) {
             (0, _) => "N/A".to_owned(),
             (time, true) => ago(time),
-            (time, false) => text_of(time),
+            (_, false) => entry.created.clone(),
         };
         json!({
             "ID": id,
             "CreatedSince": created,
-            "CreatedAt": text_of(entry.created_at),
+            "CreatedAt": entry.created,
             "CreatedBy": if asked.no_trunc { entry.created_by.clone() } else { table::short(&entry.created_by, 45) },
             "Size": if asked.human { table::decimal(entry.size) } else { entry.size.to_string() },
             "Comment": entry.comment,

@@ -13,7 +13,7 @@ use ttrpc::r#async::{SSSender, ServerStream, ServerStreamSender, TtrpcContext};
 
 use super::detached;
 use crate::chunks::{Incoming, Outgoing, answer};
-use crate::container::{Supervisor, blocking, time_of};
+use crate::container::{Supervisor, blocking, text_of, time_of};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::image::{Image, Reference};
 use crate::protos::images as api;
@@ -156,13 +156,17 @@ impl Images for Service {
         let steps = self
             .call(move |store| store.history(&request.image))
             .await?;
-        let entry = |step: crate::image::Step| api::history_response::Entry {
-            created_at: created_at(step.created.as_deref()),
-            created_by: step.created_by,
-            comment: step.comment,
-            empty_layer: step.layer.is_none(),
-            size: step.size,
-            ..Default::default()
+        let entry = |step: crate::image::Step| {
+            let (created_at, created) = created(step.created);
+            api::history_response::Entry {
+                created_at,
+                created_by: step.created_by,
+                comment: step.comment,
+                empty_layer: step.layer.is_none(),
+                size: step.size,
+                created,
+                ..Default::default()
+            }
         };
         let response = api::HistoryResponse {
             entries: steps.into_iter().map(entry).collect(),
@@ -233,24 +237,27 @@ fn names(removed: &Removed) -> (Vec<String>, Vec<String>) {
 }
 
 fn shown(image: &Image) -> api::Image {
+    let (created_at, created) = created(image.created.clone());
     api::Image {
         id: image.id.to_string(),
         names: image.names.iter().map(Reference::familiar).collect(),
         digest: image.manifest.to_string(),
         layers: image.layers.iter().map(ToString::to_string).collect(),
         size: image.size,
-        created_at: created_at(image.created.as_deref()),
+        created_at,
         config: image.said.to_string(),
+        created,
         ..Default::default()
     }
 }
 
-/// 0 if that is not known. An image that can be made again bit by bit often says 1970, and is a nanosecond younger here.
-fn created_at(said: Option<&str>) -> i64 {
-    match said.and_then(|text| Some((text, time_of(text)?))) {
-        Some((text, 0)) if text.starts_with("1970") => 1,
-        Some((_, time)) => time,
-        None => 0,
+/// As a number and as it is said; the first is 0 if that is not known. An image that can be made again bit by bit often says 1970.
+fn created(said: Option<String>) -> (i64, String) {
+    let known = said.filter(|text| !text.starts_with("0001-01-01"));
+    match known.and_then(|text| Some((time_of(&text)?, text))) {
+        Some((0, text)) => (1, text),
+        Some(known) => known,
+        None => (0, text_of(0)),
     }
 }
 

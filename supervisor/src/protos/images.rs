@@ -839,6 +839,8 @@ pub struct Image {
     pub created_at: i64,
     // @@protoc_insertion_point(field:caisson.v1.Image.config)
     pub config: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.Image.created)
+    pub created: ::std::string::String,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.Image.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -887,6 +889,9 @@ impl ::protobuf::Message for Image {
                 58 => {
                     self.config = is.read_string()?;
                 },
+                66 => {
+                    self.created = is.read_string()?;
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -920,6 +925,9 @@ impl ::protobuf::Message for Image {
         if !self.config.is_empty() {
             my_size += ::protobuf::rt::string_size(7, &self.config);
         }
+        if !self.created.is_empty() {
+            my_size += ::protobuf::rt::string_size(8, &self.created);
+        }
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -947,6 +955,9 @@ impl ::protobuf::Message for Image {
         if !self.config.is_empty() {
             os.write_string(7, &self.config)?;
         }
+        if !self.created.is_empty() {
+            os.write_string(8, &self.created)?;
+        }
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -971,6 +982,7 @@ impl ::protobuf::Message for Image {
         self.size = 0;
         self.created_at = 0;
         self.config.clear();
+        self.created.clear();
         self.special_fields.clear();
     }
 
@@ -983,6 +995,7 @@ impl ::protobuf::Message for Image {
             size: 0,
             created_at: 0,
             config: ::std::string::String::new(),
+            created: ::std::string::String::new(),
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance
@@ -2506,6 +2519,8 @@ pub mod history_response {
         pub empty_layer: bool,
         // @@protoc_insertion_point(field:caisson.v1.HistoryResponse.Entry.size)
         pub size: u64,
+        // @@protoc_insertion_point(field:caisson.v1.HistoryResponse.Entry.created)
+        pub created: ::std::string::String,
         // special fields
         // @@protoc_insertion_point(special_field:caisson.v1.HistoryResponse.Entry.special_fields)
         pub special_fields: ::protobuf::SpecialFields,
@@ -2548,6 +2563,9 @@ pub mod history_response {
                     40 => {
                         self.size = is.read_uint64()?;
                     },
+                    50 => {
+                        self.created = is.read_string()?;
+                    },
                     tag => {
                         ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                     },
@@ -2575,6 +2593,9 @@ pub mod history_response {
             if self.size != 0 {
                 my_size += ::protobuf::rt::uint64_size(5, self.size);
             }
+            if !self.created.is_empty() {
+                my_size += ::protobuf::rt::string_size(6, &self.created);
+            }
             my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
             self.special_fields.cached_size().set(my_size as u32);
             my_size
@@ -2595,6 +2616,9 @@ pub mod history_response {
             }
             if self.size != 0 {
                 os.write_uint64(5, self.size)?;
+            }
+            if !self.created.is_empty() {
+                os.write_string(6, &self.created)?;
             }
             os.write_unknown_fields(self.special_fields.unknown_fields())?;
             ::std::result::Result::Ok(())
@@ -2618,6 +2642,7 @@ pub mod history_response {
             self.comment.clear();
             self.empty_layer = false;
             self.size = 0;
+            self.created.clear();
             self.special_fields.clear();
         }
 
@@ -2628,6 +2653,7 @@ pub mod history_response {
                 comment: ::std::string::String::new(),
                 empty_layer: false,
                 size: 0,
+                created: ::std::string::String::new(),
                 special_fields: ::protobuf::SpecialFields::new(),
             };
             &instance

@@ -145,10 +145,20 @@ fn an_image_may_say_of_itself_that_it_is_of_any_time() {
         ("2999-12-31T00:00:00Z", "Less than a second ago"),
         ("2999-13-31T00:00:00Z", "N/A"),
     ] {
-        let archive = saved_as(&json!({ "created": created }), "of:1", &layer);
+        let said = json!({ "created": created, "history": [{ "created": created }] });
+        let archive = saved_as(&said, "of:1", &layer);
         feed(&supervisor, &["load"], &archive).success();
         let said = supervisor.says(&["image", "inspect", "-f", "{{.Created}}", "of:1"]);
         assert_eq!(said.trim_end(), created);
+        let known = if since == "N/A" {
+            "0001-01-01T00:00:00Z"
+        } else {
+            created
+        };
+        for list in ["images", "history"] {
+            let listed = supervisor.says(&[list, "--format", "{{.CreatedAt}}", "of:1"]);
+            assert_eq!(listed.trim_end(), known, "{list}");
+        }
         let said = supervisor.says(&["images", "--format", "{{.CreatedSince}}", "of"]);
         assert!(said.trim_end().ends_with(since), "{created}: {said}");
         // One of tomorrow is not an hour old.
