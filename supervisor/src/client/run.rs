@@ -359,9 +359,13 @@ async fn follow(daemon: &Daemon, begun: Begun, attached: &Attached, caught: Caug
 
 /// What it is that is attached.
 async fn first(receiver: &mut CSReceiver<AttachResponse>) -> Result<attach_response::Attached> {
-    match receiver.recv().await.map_err(left)?.of {
-        Some(attach_response::Of::Attached(first)) => Ok(first),
-        _ => Err(Fault::unknown("the daemon does not say what is attached")),
+    loop {
+        match receiver.recv().await.map_err(left)?.of {
+            Some(attach_response::Of::Attached(first)) => return Ok(first),
+            // It only looks whether we are still there.
+            None => {}
+            _ => return Err(Fault::unknown("the daemon does not say what is attached")),
+        }
     }
 }
 

@@ -37,14 +37,15 @@ impl Supervisor {
         }
         let frozen = match container.shim() {
             Ok(shim) if asked.pause && container.status() == Status::RUNNING => {
-                Some(self.freeze(container, shim).await?)
+                let asleep = container.awake.write().await;
+                Some((self.freeze(container, shim).await?, asleep))
             }
             _ => None,
         };
         let (supervisor, record) = (self.clone(), container.record());
         let comment = asked.message.clone();
         let committed = blocking(move || supervisor.write_image(&record, &asked, &wanted)).await;
-        if let Some(shim) = frozen {
+        if let Some((shim, _asleep)) = frozen {
             let woken = self.thaw(container, &shim).await;
             if let Err(fault) = woken {
                 // Killed while it was frozen, it needs not be woken up. Its end is not noted during an operation, so its shim is asked.

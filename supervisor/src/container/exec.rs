@@ -10,7 +10,7 @@ use protobuf::MessageField;
 use protobuf::well_known_types::any::Any;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{RwLockReadGuard, mpsc, watch};
 use tokio::time::{Instant, sleep};
 use ttrpc::r#async::{SSSender, ServerStream};
 
@@ -103,12 +103,7 @@ pub(crate) async fn exec(
         return Err(Fault::new("the first request does not say what to execute"));
     };
     let container = supervisor.found(&asked.container).await?;
-    if container.status() == Status::PAUSED {
-        return Err(Fault::precondition(format!(
-            "container {} is paused: unpause it before",
-            container.name()
-        )));
-    }
+    let awake = awake(&container, &sender).await?;
     let shim = container.shim()?;
     let files = Files {
         bundle: supervisor.host.bundle(&container.id),
@@ -138,6 +133,7 @@ pub(crate) async fn exec(
         shim.delete(&files.id).await.ok();
         return Err(fault);
     }
+    drop(awake);
     let mut running = Running {
         supervisor: supervisor.clone(),
         container: container.clone(),
@@ -160,6 +156,26 @@ pub(crate) async fn exec(
         stdin: asked.stdin,
     };
     attended(&sender, client.serve(&mut running, &files)).await
+}
+
+/// Nobody freezes it for an image until this is dropped: if somebody has, that is awaited as long as the client is there.
+async fn awake<'a>(
+    container: &'a Container,
+    client: &SSSender<AttachResponse>,
+) -> Result<Option<RwLockReadGuard<'a, ()>>> {
+    let mut awake = None;
+    let waking = async {
+        awake = Some(container.awake.read().await);
+        Ok(())
+    };
+    attended(client, waking).await?;
+    if container.status() == Status::PAUSED {
+        return Err(Fault::precondition(format!(
+            "container {} is paused: unpause it before",
+            container.name()
+        )));
+    }
+    Ok(awake)
 }
 
 struct Client {

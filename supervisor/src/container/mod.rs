@@ -87,6 +87,8 @@ pub(crate) struct Container {
     pub(crate) id: String,
     record: Arc<Mutex<Record>>,
     operation: tokio::sync::Mutex<()>,
+    /// Whoever starts a process in it reads this, and an image of it is made by whoever writes it: it may be frozen then.
+    awake: tokio::sync::RwLock<()>,
     run: Mutex<Option<Arc<Run>>>,
     /// Something about its status has changed.
     changed: watch::Sender<()>,
@@ -148,6 +150,7 @@ impl Container {
             id: record.id.clone(),
             record: Arc::new(Mutex::new(record)),
             operation: tokio::sync::Mutex::default(),
+            awake: tokio::sync::RwLock::default(),
             run: Mutex::default(),
             changed: watch::Sender::new(()),
             short_lives: AtomicU32::new(0),
@@ -186,7 +189,11 @@ impl Container {
     pub(crate) fn shim(&self) -> Result<Arc<Shim>> {
         let run = self.run().filter(|_| self.is_alive());
         run.map(|run| run.shim.clone())
-            .ok_or_else(|| Fault::precondition(format!("container {} is not running", self.name())))
+            .ok_or_else(|| self.not_running())
+    }
+
+    fn not_running(&self) -> Fault {
+        Fault::precondition(format!("container {} is not running", self.name()))
     }
 
     /// What its policy has started after this run, which has ended; none if that was the last one.

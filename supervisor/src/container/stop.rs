@@ -281,7 +281,7 @@ impl Supervisor {
             self.note_stopped(container, |_| {}).await;
             return self.kill_and_wait(container, &shim).await;
         }
-        shim.kill("", number).await?;
+        send(container, &shim, number).await?;
         if number != SIGCONT {
             self.notice_kill(container, number).await;
         }
@@ -297,7 +297,7 @@ impl Supervisor {
     /// Comes back when all is over: what it was killed for can be done then.
     async fn kill_and_wait(&self, container: &Arc<Container>, shim: &Shim) -> Result<()> {
         let run = container.run();
-        shim.kill("", SIGKILL).await?;
+        send(container, shim, SIGKILL).await?;
         self.notice_kill(container, SIGKILL).await;
         self.wake(container, SIGKILL).await?;
         let Some(run) = run else {
@@ -326,6 +326,14 @@ impl Supervisor {
         self.send_kill(container).await?;
         run.settled().await;
         Ok(())
+    }
+}
+
+/// Its shim knows of its end first.
+async fn send(container: &Container, shim: &Shim, number: u32) -> Result<()> {
+    match shim.kill("", number).await {
+        Err(fault) if fault.kind == Kind::NotFound => Err(container.not_running()),
+        sent => sent,
     }
 }
 

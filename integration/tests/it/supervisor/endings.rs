@@ -83,18 +83,7 @@ fn what_nobody_waits_for_any_more_ends() {
     client.wait_for_exit();
     until("the daemon goes on", || !reads());
     let id = noisy(&supervisor, 64_000_000);
-    let upper = supervisor.field(&id, "{{.GraphDriver.Data.UpperDir}}");
-    let copying = || host::processes(&upper).into_iter().next();
-    let client = supervisor.start(&["commit", &id, "made"]);
-    let stopped = Cell::new(None);
-    until("no image is made", || {
-        // One that has just been begun is far from its end.
-        stopped.set(copying().map(Pid::from_raw));
-        stopped
-            .get()
-            .is_some_and(|pid| kill(pid, Signal::SIGSTOP).is_ok())
-    });
-    let copying = stopped.get().unwrap();
+    let (client, copying) = stopped_amid_commit(&supervisor, &id);
     client.signal(Signal::SIGKILL);
     client.wait_for_exit();
     // By its answer to this one, the daemon knows that the other has left.
@@ -143,6 +132,22 @@ fn noisy(supervisor: &Supervisor, bytes: u64) -> String {
     let mut log = supervisor.start(&["logs", "-f", &id]);
     assert_eq!(log.stdout.line(), "ready");
     id
+}
+
+/// The client who makes an image of it, and the process that copies its files, which is stopped.
+fn stopped_amid_commit(supervisor: &Supervisor, id: &str) -> (Running, Pid) {
+    let upper = supervisor.field(id, "{{.GraphDriver.Data.UpperDir}}");
+    let copying = || host::processes(&upper).into_iter().next();
+    let client = supervisor.start(&["commit", id, "made"]);
+    let stopped = Cell::new(None);
+    until("no image is made", || {
+        // One that has just been begun is far from its end.
+        stopped.set(copying().map(Pid::from_raw));
+        stopped
+            .get()
+            .is_some_and(|pid| kill(pid, Signal::SIGSTOP).is_ok())
+    });
+    (client, stopped.get().unwrap())
 }
 
 /// Until its image is made.
@@ -286,6 +291,33 @@ fn a_kill_amid_a_commit_keeps_nobody_from_the_image() {
         let said = supervisor.says(&["run", "--rm", &name, "wc", "-c", "/noise"]);
         assert_eq!(said, "8000000 /noise");
     }
+}
+
+#[test]
+fn who_wants_a_process_in_a_container_waits_until_its_image_is_made() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let id = noisy(&supervisor, 64_000_000);
+    let (commit, copying) = stopped_amid_commit(&supervisor, &id);
+    let exec = supervisor.start(&["exec", &id, "echo", "here"]);
+    kill(copying, Signal::SIGCONT).unwrap();
+    commit.wait().success();
+    assert_eq!(exec.wait().success().stdout, "here\n");
+    // While an image is made, its end is not noted.
+    let pid: i32 = supervisor.field(&id, "{{.State.Pid}}").parse().unwrap();
+    let (commit, copying) = stopped_amid_commit(&supervisor, &id);
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    assert!(host::await_end(pid), "it should have ended");
+    let name = supervisor.field(&id, "{{.Name}}");
+    supervisor
+        .ctl(&["kill", "-s", "TERM", &id])
+        .failure()
+        .says(&format!(
+            "container {} is not running",
+            name.trim_matches('/')
+        ));
+    kill(copying, Signal::SIGCONT).unwrap();
+    commit.wait().success();
 }
 
 #[test]
