@@ -4,6 +4,25 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
+/// What a Dockerfile does, but FROM, MAINTAINER and ONBUILD.
+const TRIGGERS: [&str; 15] = [
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "HEALTHCHECK",
+    "LABEL",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
+
 /// One instruction.
 pub(crate) fn apply(config: &mut Map<String, Value>, instruction: &str) -> Result<()> {
     let of = || format!("the change '{instruction}'");
@@ -14,7 +33,7 @@ pub(crate) fn apply(config: &mut Map<String, Value>, instruction: &str) -> Resul
     let rest = rest.trim();
     let word = word.to_ascii_uppercase();
     ensure!(
-        !rest.is_empty() || matches!(word.as_str(), "CMD" | "ENTRYPOINT" | "USER"),
+        !rest.is_empty() || matches!(word.as_str(), "CMD" | "ENTRYPOINT"),
         "{} needs something that it sets",
         of()
     );
@@ -52,10 +71,9 @@ pub(crate) fn apply(config: &mut Map<String, Value>, instruction: &str) -> Resul
         "HEALTHCHECK" => set(config, "Healthcheck", healthcheck(rest).with_context(of)?),
         "ONBUILD" => {
             let trigger = rest.split(char::is_whitespace).next().unwrap_or_default();
-            let trigger = trigger.to_ascii_uppercase();
             ensure!(
-                !["ONBUILD", "FROM", "MAINTAINER"].contains(&&*trigger),
-                "{}: {trigger} cannot be put off to a build",
+                TRIGGERS.contains(&&*trigger.to_ascii_uppercase()),
+                "{}: {trigger} is nothing that can be put off to a build",
                 of()
             );
             list_in(config, "OnBuild").push(json!(rest));
@@ -352,6 +370,8 @@ mod tests {
             "ONBUILD",
             "ONBUILD ONBUILD RUN x",
             "ONBUILD from x",
+            "ONBUILD nonsense",
+            "USER",
         ] {
             let mut config = Map::new();
             assert!(apply(&mut config, instruction).is_err(), "{instruction}");

@@ -86,10 +86,11 @@ pub(crate) fn cgroup(config: &Config, id: &str) -> Result<String> {
     }
     let parts = config.cgroup_parent.split('/');
     let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
-    if parts.contains(&"..") || parts.contains(&".") || config.cgroup_parent.contains([':', '\0']) {
+    let strange = |character: char| character == ':' || character.is_control();
+    if parts.contains(&"..") || parts.contains(&".") || config.cgroup_parent.contains(strange) {
         return Err(Fault::new(format!(
             "'{}' is no path of a control group",
-            config.cgroup_parent
+            config.cgroup_parent.escape_debug()
         )));
     }
     let parent: String = parts.iter().map(|part| format!("/{part}")).collect();

@@ -194,7 +194,7 @@ fn what_makes_no_sense_is_refused_and_an_image_needs_no_name() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
     supervisor.detached(&["--name", "box"], "sleep 1000");
-    for change in ["RUN x", "EXPOSE http", "ENV", "STOPSIGNAL nope"] {
+    for change in ["RUN x", "EXPOSE http", "ENV", "USER", "STOPSIGNAL nope"] {
         supervisor
             .ctl(&["commit", "-c", change, "box"])
             .failure()

@@ -850,11 +850,15 @@ fn a_container_is_in_the_control_group_that_is_named() {
     for group in [format!("{parent}/inner.slice"), parent] {
         fs::remove_dir(Path::new("/sys/fs/cgroup").join(group)).unwrap();
     }
-    for parent in ["a/../b", "system.slice:caisson:name"] {
+    for (parent, said) in [
+        ("a/../b", "'a/../b'"),
+        ("system.slice:caisson:name", "'system.slice:caisson:name'"),
+        ("a\nb", "'a\\nb'"),
+    ] {
         supervisor
             .ctl(&["create", "--cgroup-parent", parent, IMAGE, "true"])
             .failure()
-            .says("no path of a control group");
+            .says(&format!("{said} is no path of a control group"));
     }
 }
 
