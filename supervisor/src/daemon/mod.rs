@@ -157,8 +157,16 @@ impl Told {
         let what = || "wait for signals".to_owned();
         let terminate = signal(SignalKind::terminate()).tried(what)?;
         let interrupt = signal(SignalKind::interrupt()).tried(what)?;
-        // That a terminal is closed, or files are rotated, is no reason to end. Unlike what is ignored, what is caught is not inherited.
-        signal(SignalKind::hangup()).tried(what).map(drop)?;
+        // That a terminal is closed, files are rotated, or somebody wants another daemon to say how it is, is no reason to end. Unlike what is
+        // ignored, what is caught is not inherited.
+        for other in [
+            SignalKind::hangup(),
+            SignalKind::user_defined1(),
+            SignalKind::user_defined2(),
+            SignalKind::alarm(),
+        ] {
+            signal(other).tried(what).map(drop)?;
+        }
         Ok(Self([terminate, interrupt]))
     }
 

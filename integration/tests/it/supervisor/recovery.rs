@@ -565,6 +565,25 @@ fn a_root_that_no_container_could_have_is_refused() {
 }
 
 #[test]
+fn a_signal_that_is_no_reason_to_end_ends_no_daemon_and_containers_do_not_ignore_it() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let pid = supervisor.pid();
+    for signal in [
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGALRM,
+    ] {
+        kill(Pid::from_raw(pid), signal).unwrap();
+        assert_eq!(supervisor.pid(), pid, "{signal}");
+    }
+    let ignored = ["grep", "SigIgn", "/proc/self/status"];
+    let said = supervisor.says(&[&["run", "--rm", IMAGE], &ignored[..]].concat());
+    assert_eq!(said, "SigIgn:\t0000000000000000");
+}
+
+#[test]
 fn what_was_told_to_stop_is_not_started_again_by_the_next_daemon() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
@@ -575,8 +594,6 @@ fn what_was_told_to_stop_is_not_started_again_by_the_next_daemon() {
     let id = supervisor.detached(&["--restart", "unless-stopped", "-v", &bind], script);
     let mut log = supervisor.start(&["logs", "-f", &id]);
     assert_eq!(log.stdout.line(), "start");
-    // It is no reason to end.
-    kill(Pid::from_raw(supervisor.pid()), Signal::SIGHUP).unwrap();
     let stop = supervisor.start(&["stop", "-t", "1000", &id]);
     assert_eq!(log.stdout.line(), "told");
     supervisor.crash();
