@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
 
 /// More than anybody's passwd.
 const MOST: u64 = 16 << 20;
@@ -207,6 +207,9 @@ fn copy_below(directories: &[OwnedFd], to: &OwnedFd) -> io::Result<()> {
         let Some(entry) = look_up(directories, name) else {
             continue;
         };
+        let found = directories
+            .iter()
+            .find_map(|directory| statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok());
         match entry {
             Entry::Directory(inner) => {
                 rustix::fs::mkdirat(to, name, Mode::RWXU)?;
@@ -231,42 +234,68 @@ fn copy_below(directories: &[OwnedFd], to: &OwnedFd) -> io::Result<()> {
             }
             Entry::Link(target) => {
                 rustix::fs::symlinkat(&target, to, name)?;
-                if let Some(found) = directories
-                    .iter()
-                    .find_map(|directory| statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok())
-                {
-                    let (uid, gid) = (
-                        rustix::fs::Uid::from_raw(found.st_uid),
-                        rustix::fs::Gid::from_raw(found.st_gid),
-                    );
-                    rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-                }
+                found.map_or(Ok(()), |found| same_owner_at(&found, to, name))?;
             }
-            // Sockets, fifos and devices are nobody's data.
-            Entry::Other => {}
+            Entry::Other => found.map_or(Ok(()), |found| copy_node(&found, to, name))?,
         }
     }
     let topmost = directories.first().map(rustix::fs::fstat).transpose()?;
     topmost.map_or(Ok(()), |topmost| same_owner(&topmost, to))
 }
 
+/// A fifo or a device. A socket is somebody who listens, and cannot be copied.
+fn copy_node(of: &Stat, to: &OwnedFd, name: &Path) -> io::Result<()> {
+    let kind = FileType::from_raw_mode(of.st_mode);
+    if !matches!(
+        kind,
+        FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice
+    ) {
+        return Ok(());
+    }
+    rustix::fs::mknodat(to, name, kind, Mode::empty(), of.st_rdev)?;
+    same_owner_at(of, to, name)
+}
+
+/// Of what is not to be opened.
+fn same_owner_at(of: &Stat, to: &OwnedFd, name: &Path) -> io::Result<()> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    let (uid, gid) = owner(of);
+    rustix::fs::chownat(to, name, Some(uid), Some(gid), flags)?;
+    // A link has none.
+    if FileType::from_raw_mode(of.st_mode) != FileType::Symlink {
+        rustix::fs::chmodat(to, name, mode(of), AtFlags::empty())?;
+    }
+    Ok(rustix::fs::utimensat(to, name, &times(of), flags)?)
+}
+
 /// The mode last: a change of owner takes the set-id bits away.
-pub(super) fn same_owner(of: &rustix::fs::Stat, to: impl AsFd) -> io::Result<()> {
-    let (uid, gid) = (
+pub(super) fn same_owner(of: &Stat, to: impl AsFd) -> io::Result<()> {
+    let (uid, gid) = owner(of);
+    rustix::fs::fchown(&to, Some(uid), Some(gid))?;
+    rustix::fs::fchmod(&to, mode(of))?;
+    Ok(rustix::fs::futimens(&to, &times(of))?)
+}
+
+fn owner(of: &Stat) -> (rustix::fs::Uid, rustix::fs::Gid) {
+    (
         rustix::fs::Uid::from_raw(of.st_uid),
         rustix::fs::Gid::from_raw(of.st_gid),
-    );
-    rustix::fs::fchown(&to, Some(uid), Some(gid))?;
-    rustix::fs::fchmod(&to, Mode::from_raw_mode(of.st_mode & 0o7777))?;
+    )
+}
+
+fn mode(of: &Stat) -> Mode {
+    Mode::from_raw_mode(of.st_mode & 0o7777)
+}
+
+fn times(of: &Stat) -> rustix::fs::Timestamps {
     let time = |seconds: i64, nanoseconds: u64| rustix::fs::Timespec {
         tv_sec: seconds,
         tv_nsec: i64::try_from(nanoseconds).unwrap_or_default(),
     };
-    let times = rustix::fs::Timestamps {
+    rustix::fs::Timestamps {
         last_access: time(of.st_atime, of.st_atime_nsec),
         last_modification: time(of.st_mtime, of.st_mtime_nsec),
-    };
-    Ok(rustix::fs::futimens(&to, &times)?)
+    }
 }
 
 /// It hides what layers below have of the same name.

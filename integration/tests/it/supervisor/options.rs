@@ -863,6 +863,26 @@ fn a_container_is_in_the_control_group_that_is_named() {
 }
 
 #[test]
+fn a_new_volume_has_the_images_links_fifos_and_devices_too() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let make = "cd /srv; mkfifo -m 620 fifo; mknod -m 604 zero c 1 5; ln -s fifo link; chown -h 33:4 fifo link;
+        touch -hd '2001-02-03 04:05:06' *";
+    supervisor.says(&["run", "--name", "first", IMAGE, "sh", "-c", make]);
+    supervisor.says(&["commit", "first", "made:1"]);
+    let look = [
+        "made:1",
+        "sh",
+        "-c",
+        "stat -c '%n %F %a %u:%g %t,%T %Y' /srv/*",
+    ];
+    let seen = |flags: &[&str]| supervisor.says(&[&["run", "--rm"], flags, &look].concat());
+    let image = seen(&[]);
+    assert_eq!(image.lines().count(), 4, "{image}");
+    assert_eq!(seen(&["-v", "data:/srv"]), image);
+}
+
+#[test]
 fn a_part_of_a_volume_is_mounted_and_no_link_leads_out_of_it() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
