@@ -140,7 +140,8 @@ async fn events(
     };
     loop {
         latest.borrow_and_update();
-        let events = records.events(after)?;
+        let read = records.clone();
+        let events = blocking(move || read.events(after)).await?;
         for event in &events {
             stream.send(event).await?;
             after = event.cursor;

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 use super::Store;
 use super::operation::{ONCE, Operation};
 use super::refusal::Refusal;
+use super::rows::Graph;
 use crate::digest::{Digest, Hashing};
 use crate::lock::lock;
 
@@ -36,11 +37,15 @@ impl Store {
 
     /// A blob's file, if it is there and has the size that it had.
     pub(crate) fn open_blob(&self, digest: &Digest) -> Result<File> {
+        self.open_blob_of(&self.read()?, digest)
+    }
+
+    fn open_blob_of(&self, graph: &Graph, digest: &Digest) -> Result<File> {
         let path = self.blob_path(digest);
         let what = || format!("open blob {digest}");
         let file = File::open(&path).with_context(what)?;
         let size = file.metadata().with_context(what)?.len();
-        if let Some(row) = self.read()?.blobs.get(&digest.to_string()) {
+        if let Some(row) = graph.blobs.get(&digest.to_string()) {
             ensure!(
                 row.size == size,
                 "blob {digest} has {size} bytes instead of {}: it is damaged",
@@ -52,8 +57,18 @@ impl Store {
 
     /// All of a document, which must be what its digest says.
     pub(crate) fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
+        self.read_blob_of(&self.read()?, digest, limit)
+    }
+
+    /// The same for who has read the rows, or is about to write some.
+    pub(super) fn read_blob_of(
+        &self,
+        graph: &Graph,
+        digest: &Digest,
+        limit: u64,
+    ) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let file = self.open_blob(digest)?;
+        let file = self.open_blob_of(graph, digest)?;
         file.take(limit + 1)
             .read_to_end(&mut bytes)
             .with_context(|| format!("read blob {digest}"))?;

@@ -2,6 +2,7 @@
 //! by who wants to use it next, as after a crash. What was on the disk is there. What was not is lost: operations that wrote such rows find out
 //! by the generation, and fail.
 
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read as _};
 use std::ops::{Deref, DerefMut};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};
 use redb::{DatabaseError, ReadTransaction, ReadableDatabase as _, StorageError, WriteTransaction};
 
@@ -32,7 +33,26 @@ pub(crate) struct Database {
 pub(crate) struct Transaction<'a> {
     inner: WriteTransaction,
     database: &'a Database,
-    _open: RwLockReadGuard<'a, Option<redb::Database>>,
+    _open: Open<'a>,
+}
+
+/// Of the thread that has it. One that took it twice would wait for itself, and everybody behind it, as soon as somebody waits for writing.
+struct Open<'a>(RwLockReadGuard<'a, Option<redb::Database>>);
+
+thread_local! {
+    static HAS_OPEN: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Open<'_> {
+    fn database(&self) -> Result<&redb::Database> {
+        self.0.as_ref().context("the database is closed")
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        HAS_OPEN.set(false);
+    }
 }
 
 impl Transaction<'_> {
@@ -101,8 +121,8 @@ impl Database {
     /// No other may be begun before this one has ended.
     pub(crate) fn begin_write(&self) -> Result<Transaction<'_>> {
         let open = self.usable()?;
-        let database = open.as_ref().context("the database is closed")?;
-        let inner = database.begin_write().context("write the database")?;
+        let inner = open.database()?.begin_write();
+        let inner = inner.context("write the database")?;
         Ok(Transaction {
             inner,
             database: self,
@@ -110,11 +130,10 @@ impl Database {
         })
     }
 
-    /// What is read begins no other transaction.
     pub(crate) fn read<T>(&self, how: impl FnOnce(&ReadTransaction) -> Result<T>) -> Result<T> {
         let open = self.usable()?;
-        let database = open.as_ref().context("the database is closed")?;
-        let read = database
+        let read = open
+            .database()?
             .begin_read()
             .map_err(Into::into)
             .and_then(|transaction| how(&transaction));
@@ -123,7 +142,11 @@ impl Database {
     }
 
     /// Opened again if need be.
-    fn usable(&self) -> Result<RwLockReadGuard<'_, Option<redb::Database>>> {
+    fn usable(&self) -> Result<Open<'_>> {
+        ensure!(
+            !HAS_OPEN.get(),
+            "a transaction of the database was to begin within another"
+        );
         if self.doubtful.load(Ordering::Relaxed) {
             let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
             // Another thread may have been faster.
@@ -137,7 +160,9 @@ impl Database {
                 self.doubtful.store(false, Ordering::Relaxed);
             }
         }
-        Ok(self.open.read().unwrap_or_else(PoisonError::into_inner))
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        HAS_OPEN.set(true);
+        Ok(Open(open))
     }
 }
 
@@ -204,4 +229,26 @@ fn damaged(error: DatabaseError, path: &Path) -> anyhow::Error {
 /// It refuses to write, and would refuse to read what it does not have in memory.
 fn has_failed(database: &redb::Database) -> bool {
     database.begin_write().is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_within_another_is_refused_and_waits_for_nobody() {
+        let directory = std::env::temp_dir().join(format!("caisson-db-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let database = Database::open(directory.join("database"), true).unwrap();
+        let transaction = database.begin_write().unwrap();
+        // As for one whose transaction was undone meanwhile.
+        database.doubtful.store(true, Ordering::Relaxed);
+        let refused = database.read(|_| Ok(())).unwrap_err().to_string();
+        assert!(refused.contains("within another"), "{refused}");
+        assert!(database.begin_write().is_err());
+        transaction.abort();
+        database.read(|_| Ok(())).unwrap();
+        database.begin_write().unwrap().commit().unwrap();
+        fs::remove_dir_all(directory).unwrap();
+    }
 }

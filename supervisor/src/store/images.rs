@@ -122,7 +122,7 @@ impl Store {
 
     pub(super) fn describe(&self, graph: &Graph, manifest: &Digest) -> Result<Image> {
         let row = graph.row(manifest)?;
-        let bytes = self.read_blob(&row.config, DOCUMENT_LIMIT)?;
+        let bytes = self.read_blob_of(graph, &row.config, DOCUMENT_LIMIT)?;
         let of = || format!("configuration {}", row.config);
         let said = image::said(&bytes).with_context(of)?;
         let config = image::configuration(&said).with_context(of)?;

@@ -306,6 +306,8 @@ impl Store {
             .context("write the database")?;
         match how(&transaction) {
             Ok(value) => transaction.commit().map(|()| value),
+            // Not for anything that the disk has done; the transaction takes itself back.
+            Err(error) if error.is::<Refusal>() => Err(error),
             Err(error) => {
                 transaction.abort();
                 Err(error)
