@@ -252,6 +252,26 @@ pub fn saved_with(name: &str, layers: &[Tar], config: &Value) -> Vec<u8> {
 
 /// The same with this at the top of what describes the image.
 pub fn saved_as(document: &Value, name: &str, layers: &[Tar]) -> Vec<u8> {
+    archive(document, name, layers, |layer| layer)
+}
+
+/// The same with layers that are compressed, by the machine's gzip.
+pub fn saved_packed(name: &str, layers: &[Tar]) -> Vec<u8> {
+    archive(&Value::Null, name, layers, |layer| {
+        let scratch = Scratch::new();
+        let mut command = Command::new("gzip");
+        command.arg(scratch.file("layer", layer));
+        runtime::finish(command).success();
+        fs::read(scratch.path().join("layer.gz")).unwrap()
+    })
+}
+
+fn archive(
+    document: &Value,
+    name: &str,
+    layers: &[Tar],
+    pack: impl Fn(Vec<u8>) -> Vec<u8>,
+) -> Vec<u8> {
     let mut archive = Tar::new();
     let mut diff_ids = Vec::new();
     let mut paths = Vec::new();
@@ -263,7 +283,7 @@ pub fn saved_as(document: &Value, name: &str, layers: &[Tar]) -> Vec<u8> {
         archive = archive
             .directory(&format!("{id}/"))
             .file(&format!("{id}/VERSION"), b"1.0")
-            .file(&format!("{id}/layer.tar"), &bytes);
+            .file(&format!("{id}/layer.tar"), &pack(bytes));
     }
     let mut config = serde_json::json!({
         "architecture": ARCHITECTURE, "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids},

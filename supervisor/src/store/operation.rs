@@ -164,18 +164,18 @@ impl<'a> Operation<'a> {
         let (mut mine, mut theirs): (Vec<LayerLink>, Vec<Digest>) = Default::default();
         self.store.write(Durability::None, |transaction| {
             let images = transaction.rows::<ImageRow>(IMAGES)?;
-            let known = |link: &LayerLink| {
+            let known = |link: &LayerLink, row: &LayerRow| {
                 link.blob == link.diff_id
+                    || row.blob == Some(link.blob)
                     || images.values().any(|image| image.layers.contains(link))
             };
             for link in links.iter().filter(|link| !done.contains(link)) {
                 let key = link.diff_id.to_string();
-                let there = rows::get::<LayerRow>(transaction, LAYERS, &key)?.is_some();
-                if there {
+                if let Some(row) = rows::get::<LayerRow>(transaction, LAYERS, &key)? {
                     self.add(transaction, None, Some(link.diff_id))?;
-                }
-                if there && known(link) {
-                    continue;
+                    if known(link, &row) {
+                        continue;
+                    }
                 }
                 if mine.iter().all(|other| other.diff_id != link.diff_id) {
                     match unpacking.contains(&link.diff_id) {
@@ -222,8 +222,8 @@ impl<'a> Operation<'a> {
             Ok(self.wanted.check()?)
         };
         let unpacked = workers::unpack(jobs, tell)?;
-        for (unpacked, directory) in unpacked.into_iter().zip(directories) {
-            self.hold_layer(unpacked, directory)?;
+        for ((link, unpacked), directory) in mine.iter().zip(unpacked).zip(directories) {
+            self.hold_layer(&link.blob, unpacked, directory)?;
         }
         Ok(())
     }
@@ -242,11 +242,11 @@ impl<'a> Operation<'a> {
             .next()
             .context("a layer was not unpacked")?;
         let diff_id = unpacked.diff_id;
-        self.hold_layer(unpacked, directory)?;
+        self.hold_layer(blob, unpacked, directory)?;
         Ok(diff_id)
     }
 
-    fn hold_layer(&self, unpacked: Unpacked, directory: NewLayer<'_>) -> Result<()> {
+    fn hold_layer(&self, blob: &Digest, unpacked: Unpacked, directory: NewLayer<'_>) -> Result<()> {
         let key = unpacked.diff_id.to_string();
         let diff_id = unpacked.diff_id;
         let row = LayerRow {
@@ -255,6 +255,7 @@ impl<'a> Operation<'a> {
             entries: unpacked.entries,
             opaque: unpacked.opaque,
             implied: unpacked.implied,
+            blob: Some(*blob),
         };
         self.store.write(Durability::None, |transaction| {
             // The first one stays; the directory of another goes with its guard's end.

@@ -61,6 +61,9 @@ pub(crate) struct LayerRow {
     /// Directories that it uses and says nothing about. What they are like here means nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) implied: Vec<Vec<u8>>,
+    /// What it was unpacked of first; not known of one that an earlier daemon unpacked.
+    #[serde(default)]
+    pub(crate) blob: Option<Digest>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

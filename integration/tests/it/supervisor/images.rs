@@ -5,9 +5,10 @@ use std::io::Write as _;
 use std::path::Path;
 
 use integration::runtime::{Finished, Running, finish};
-use integration::store::{ARCHITECTURE, Tar, saved, saved_as, sha256};
+use integration::store::{ARCHITECTURE, Tar, saved, saved_as, saved_packed, sha256};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{place, require};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -548,4 +549,25 @@ fn an_image_may_be_removed_while_it_is_imported() {
             .into_iter()
             .for_each(|command| drop(command.wait().success()));
     }
+}
+
+#[test]
+fn layers_that_two_bring_in_at_once_are_unpacked_once() {
+    require!(containers);
+    let supervisor = Supervisor::without_image();
+    let layer = |number: u8| {
+        let files = (0..200).map(|file| format!("{number}-{file}"));
+        files.fold(Tar::new(), |layer, file| layer.file(&file, &[number; 5000]))
+    };
+    let archive = saved_packed("new:1", &[layer(1), layer(2), layer(3)]);
+    let archive = supervisor.scratch.file("new.tar", archive);
+    let load = ["load", "-q", "-i", &archive.display().to_string()];
+    supervisor.pid();
+    let made = Inotify::init(InitFlags::IN_NONBLOCK).unwrap();
+    let layers = supervisor.scratch.path().join("root/layers");
+    made.add_watch(&layers, AddWatchFlags::IN_CREATE).unwrap();
+    let both = [supervisor.start(&load), supervisor.start(&load)];
+    both.into_iter()
+        .for_each(|client| drop(client.wait().success()));
+    assert_eq!(made.read_events().unwrap().len(), 3);
 }
