@@ -262,7 +262,8 @@ pub fn saved_packed(name: &str, layers: &[Tar]) -> Vec<u8> {
         let mut command = Command::new("gzip");
         command.arg(scratch.file("layer", layer));
         runtime::finish(command).success();
-        fs::read(scratch.path().join("layer.gz")).unwrap()
+        let packed = scratch.path().join("layer.gz");
+        fs::read(&packed).unwrap_or_else(|error| panic!("read {}: {error}", packed.display()))
     })
 }
 

@@ -3,14 +3,22 @@
 //!
 //! Blocking calls, for a thread that may block.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry as MapEntry;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, Stat, XattrFlags, linkat, openat, readlinkat, statat,
+};
+
+use crate::archive::Segment;
+use crate::copy::pack::segments;
+use crate::layer::compare::attributes;
 
 /// More than anybody's passwd.
 const MOST: u64 = 16 << 20;
@@ -66,8 +74,8 @@ impl Layers {
         look_up(&directories, &last).is_some()
     }
 
-    /// Copies what is below a directory of the tree into a directory of ours, with owners, modes and times. If there is no such directory,
-    /// nothing: false.
+    /// Copies what is below a directory of the tree into a directory of ours, with owners, attributes, modes, times and links. If there is no
+    /// such directory, nothing: false.
     pub(super) fn copy(&self, path: &str, to: &Path) -> io::Result<bool> {
         let Some(Entry::Directory(directories)) = self.find(path) else {
             return Ok(false);
@@ -78,7 +86,11 @@ impl Layers {
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        copy_below(&directories, &to).map(|()| true)
+        let mut copy = Copy {
+            root: &to,
+            linked: HashMap::new(),
+        };
+        copy.below(&directories, &to, Path::new("")).map(|()| true)
     }
 
     fn all(&self) -> Vec<OwnedFd> {
@@ -184,9 +196,82 @@ fn regular(directory: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
     File::open(path).map(OwnedFd::from)
 }
 
-/// And the directory itself gets the owner, the mode and the times of the topmost.
-fn copy_below(directories: &[OwnedFd], to: &OwnedFd) -> io::Result<()> {
-    let mut names = std::collections::BTreeSet::new();
+/// Into an empty directory, which nobody else has.
+struct Copy<'a> {
+    root: &'a OwnedFd,
+    /// Files of several names, by device and inode, and their first name in the copy.
+    linked: HashMap<(u64, u64), PathBuf>,
+}
+
+impl Copy<'_> {
+    /// And the directory itself becomes as the topmost.
+    fn below(&mut self, directories: &[OwnedFd], to: &OwnedFd, path: &Path) -> io::Result<()> {
+        for name in all_names(directories)? {
+            let name = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
+            let Some(entry) = look_up(directories, name) else {
+                continue;
+            };
+            let found = directories
+                .iter()
+                .find_map(|directory| statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok());
+            match entry {
+                Entry::Directory(inner) => {
+                    rustix::fs::mkdirat(to, name, Mode::RWXU)?;
+                    let made = openat(
+                        to,
+                        name,
+                        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                        Mode::empty(),
+                    )?;
+                    self.below(&inner, &made, &path.join(name))?;
+                }
+                Entry::File(file) => self.file(&file, to, name, path)?,
+                Entry::Link(target) => {
+                    rustix::fs::symlinkat(&target, to, name)?;
+                    found.map_or(Ok(()), |found| same_owner_at(&found, to, name))?;
+                }
+                Entry::Other => found.map_or(Ok(()), |found| copy_node(&found, to, name))?,
+            }
+        }
+        let topmost = directories.first();
+        topmost.map_or(Ok(()), |topmost| resemble(topmost, to))
+    }
+
+    fn file(&mut self, of: &OwnedFd, to: &OwnedFd, name: &Path, path: &Path) -> io::Result<()> {
+        let stat = rustix::fs::fstat(of)?;
+        if stat.st_nlink > 1 {
+            match self.linked.entry((stat.st_dev, stat.st_ino)) {
+                MapEntry::Occupied(first) => {
+                    let first = first.get();
+                    return Ok(linkat(self.root, first, to, name, AtFlags::empty())?);
+                }
+                MapEntry::Vacant(first) => drop(first.insert(path.join(name))),
+            }
+        }
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = File::from(openat(to, name, flags, Mode::RUSR | Mode::WUSR)?);
+        copy_data(of, &stat, &made)?;
+        resemble(of, &made)
+    }
+}
+
+/// Holes stay holes.
+fn copy_data(of: &OwnedFd, stat: &Stat, mut to: &File) -> io::Result<()> {
+    let mut from = File::from(of.try_clone()?);
+    let Some(segments) = segments(of, stat)? else {
+        return io::copy(&mut from, &mut to).map(drop);
+    };
+    for Segment { offset, length } in segments {
+        from.seek(SeekFrom::Start(offset))?;
+        to.seek(SeekFrom::Start(offset))?;
+        io::copy(&mut (&from).take(length), &mut to)?;
+    }
+    to.set_len(stat.st_size.cast_unsigned())
+}
+
+fn all_names(directories: &[OwnedFd]) -> io::Result<BTreeSet<CString>> {
+    let mut names = BTreeSet::new();
     for directory in directories {
         // Roots are open for their paths only.
         let readable = openat(
@@ -202,45 +287,7 @@ fn copy_below(directories: &[OwnedFd], to: &OwnedFd) -> io::Result<()> {
             }
         }
     }
-    for name in names {
-        let name = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
-        let Some(entry) = look_up(directories, name) else {
-            continue;
-        };
-        let found = directories
-            .iter()
-            .find_map(|directory| statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok());
-        match entry {
-            Entry::Directory(inner) => {
-                rustix::fs::mkdirat(to, name, Mode::RWXU)?;
-                let made = openat(
-                    to,
-                    name,
-                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                    Mode::empty(),
-                )?;
-                copy_below(&inner, &made)?;
-            }
-            Entry::File(file) => {
-                let flags = OFlags::WRONLY
-                    | OFlags::CREATE
-                    | OFlags::EXCL
-                    | OFlags::NOFOLLOW
-                    | OFlags::CLOEXEC;
-                let mut made = File::from(openat(to, name, flags, Mode::RUSR | Mode::WUSR)?);
-                let mut file = File::from(file);
-                io::copy(&mut file, &mut made)?;
-                same_owner(&rustix::fs::fstat(&file)?, &made)?;
-            }
-            Entry::Link(target) => {
-                rustix::fs::symlinkat(&target, to, name)?;
-                found.map_or(Ok(()), |found| same_owner_at(&found, to, name))?;
-            }
-            Entry::Other => found.map_or(Ok(()), |found| copy_node(&found, to, name))?,
-        }
-    }
-    let topmost = directories.first().map(rustix::fs::fstat).transpose()?;
-    topmost.map_or(Ok(()), |topmost| same_owner(&topmost, to))
+    Ok(names)
 }
 
 /// A fifo or a device. A socket is somebody who listens, and cannot be copied.
@@ -266,6 +313,20 @@ fn same_owner_at(of: &Stat, to: &OwnedFd, name: &Path) -> io::Result<()> {
         rustix::fs::chmodat(to, name, mode(of), AtFlags::empty())?;
     }
     Ok(rustix::fs::utimensat(to, name, &times(of), flags)?)
+}
+
+/// The order is that of what takes something away: a change of owner does so with file capabilities and the set-id bits.
+fn resemble(of: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    let stat = rustix::fs::fstat(&of)?;
+    let (uid, gid) = owner(&stat);
+    rustix::fs::fchown(&to, Some(uid), Some(gid))?;
+    for (name, value) in attributes(of.as_fd()).map_err(io::Error::other)? {
+        if !name.starts_with(b"trusted.overlay.") {
+            rustix::fs::fsetxattr(&to, &*name, &value, XattrFlags::empty())?;
+        }
+    }
+    rustix::fs::fchmod(&to, mode(&stat))?;
+    Ok(rustix::fs::futimens(&to, &times(&stat))?)
 }
 
 /// The mode last: a change of owner takes the set-id bits away.

@@ -442,7 +442,7 @@ fn attributes(fd: BorrowedFd<'_>) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>>
 }
 
 /// Where there is data, if enough of the file is holes to say so.
-fn segments(file: &OwnedFd, stat: &Stat) -> rustix::io::Result<Option<Vec<Segment>>> {
+pub(crate) fn segments(file: &OwnedFd, stat: &Stat) -> rustix::io::Result<Option<Vec<Segment>>> {
     let size = stat.st_size.cast_unsigned();
     let stored = stat.st_blocks.cast_unsigned().saturating_mul(512);
     if size.saturating_sub(stored) < HOLES {

@@ -144,6 +144,9 @@ fn links_are_copied_as_links_unless_they_are_to_be_followed() {
     }
 }
 
+/// More than there is on any disk of a test, and less than a file of a layer may have.
+const SPARSE: u64 = 200 << 30;
+
 /// Files of all kinds, with all that a file can have.
 fn make_peculiar(tree: &Path, long: &str) {
     fs::create_dir(tree).unwrap();
@@ -158,8 +161,8 @@ fn make_peculiar(tree: &Path, long: &str) {
     place::node(&tree.join("device"), 1, 7);
     place::write(&tree.join(long), "long");
     let sparse = fs::File::create_new(tree.join("sparse")).unwrap();
-    sparse.set_len(3 << 40).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&sparse, b"far", 1 << 40).unwrap();
+    sparse.set_len(SPARSE).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"far", SPARSE / 2).unwrap();
     let mut attribute = Command::new("setfattr");
     attribute
         .args(["-n", "user.note", "-v", "kept"])
@@ -170,6 +173,63 @@ fn make_peculiar(tree: &Path, long: &str) {
     finish(capability).success();
 }
 
+/// What was copied of a tree that [`make_peculiar`] made.
+#[track_caller]
+fn assert_peculiar(found: &Path, tree: &Path, long: &str) {
+    let time = fs::metadata(tree.join("one")).unwrap();
+    let one = fs::metadata(found.join("one")).unwrap();
+    assert_eq!((one.uid(), one.gid()), (12345, 3_000_000));
+    assert_eq!(one.mode() & 0o7777, 0o4751);
+    assert_eq!(
+        (one.mtime(), one.mtime_nsec()),
+        (time.mtime(), time.mtime_nsec())
+    );
+    assert_eq!(one.ino(), fs::metadata(found.join("two")).unwrap().ino());
+    let fifo = fs::symlink_metadata(found.join("fifo")).unwrap();
+    assert!(fifo.file_type().is_fifo() && fifo.mode() & 0o777 == 0o604);
+    let device = fs::symlink_metadata(found.join("device")).unwrap();
+    assert!(device.file_type().is_char_device());
+    assert_eq!(device.rdev(), nix::sys::stat::makedev(1, 7));
+    let sparse = fs::metadata(found.join("sparse")).unwrap();
+    assert_eq!(sparse.len(), SPARSE);
+    assert!(sparse.blocks() < 1000, "{} blocks", sparse.blocks());
+    let mut far = [0; 3];
+    let file = fs::File::open(found.join("sparse")).unwrap();
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut far, SPARSE / 2).unwrap();
+    assert_eq!(&far, b"far");
+    let mut attributes = Command::new("getfattr");
+    attributes.args(["-d", "-m", "user"]).arg(found.join("one"));
+    assert!(
+        finish(attributes)
+            .success()
+            .stdout
+            .contains("user.note=\"kept\"")
+    );
+    let mut capability = Command::new("getcap");
+    capability.arg(found.join(long));
+    assert!(
+        finish(capability)
+            .success()
+            .stdout
+            .contains("cap_net_raw=ep")
+    );
+}
+
+#[test]
+fn a_new_volume_has_all_that_the_image_has_of_its_files() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let tree = supervisor.scratch.dir("here").join("tree");
+    let long = "n".repeat(200);
+    make_peculiar(&tree, &long);
+    supervisor.says(&["create", "--name", "box", IMAGE, "true"]);
+    supervisor.says(&["cp", "-a", &tree.display().to_string(), "box:/srv"]);
+    supervisor.says(&["commit", "box", "made:1"]);
+    supervisor.says(&["run", "--rm", "-v", "data:/srv", "made:1", "true"]);
+    let volume = supervisor.scratch.path().join("root/volumes/data");
+    assert_peculiar(&volume.join("tree"), &tree, &long);
+}
+
 #[test]
 fn what_is_copied_keeps_modes_times_links_holes_and_attributes() {
     require!(containers, busybox);
@@ -177,7 +237,6 @@ fn what_is_copied_keeps_modes_times_links_holes_and_attributes() {
     let tree = supervisor.scratch.dir("here").join("tree");
     let long = "n".repeat(200);
     make_peculiar(&tree, &long);
-    let time = fs::metadata(tree.join("one")).unwrap();
     let source = tree.display().to_string();
     for name in two(&supervisor) {
         let out = supervisor.scratch.dir(&format!("out-{name}"));
@@ -188,43 +247,7 @@ fn what_is_copied_keeps_modes_times_links_holes_and_attributes() {
             &format!("{name}:/srv/tree"),
             &out.display().to_string(),
         ]);
-        let found = out.join("tree");
-        let one = fs::metadata(found.join("one")).unwrap();
-        assert_eq!((one.uid(), one.gid()), (12345, 3_000_000));
-        assert_eq!(one.mode() & 0o7777, 0o4751);
-        assert_eq!(
-            (one.mtime(), one.mtime_nsec()),
-            (time.mtime(), time.mtime_nsec())
-        );
-        assert_eq!(one.ino(), fs::metadata(found.join("two")).unwrap().ino());
-        let fifo = fs::symlink_metadata(found.join("fifo")).unwrap();
-        assert!(fifo.file_type().is_fifo() && fifo.mode() & 0o777 == 0o604);
-        let device = fs::symlink_metadata(found.join("device")).unwrap();
-        assert!(device.file_type().is_char_device());
-        assert_eq!(device.rdev(), nix::sys::stat::makedev(1, 7));
-        let sparse = fs::metadata(found.join("sparse")).unwrap();
-        assert_eq!(sparse.len(), 3 << 40);
-        assert!(sparse.blocks() < 1000, "{} blocks", sparse.blocks());
-        let mut far = [0; 3];
-        let file = fs::File::open(found.join("sparse")).unwrap();
-        std::os::unix::fs::FileExt::read_exact_at(&file, &mut far, 1 << 40).unwrap();
-        assert_eq!(&far, b"far");
-        let mut attributes = Command::new("getfattr");
-        attributes.args(["-d", "-m", "user"]).arg(found.join("one"));
-        assert!(
-            finish(attributes)
-                .success()
-                .stdout
-                .contains("user.note=\"kept\"")
-        );
-        let mut capability = Command::new("getcap");
-        capability.arg(found.join(&long));
-        assert!(
-            finish(capability)
-                .success()
-                .stdout
-                .contains("cap_net_raw=ep")
-        );
+        assert_peculiar(&out.join("tree"), &tree, &long);
         // Without -a they are root's there, and ours here.
         supervisor.says(&["cp", &source, &format!("{name}:/srv/roots")]);
         let kept = format!("{}/roots", out.display());
