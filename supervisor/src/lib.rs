@@ -4,6 +4,8 @@ mod archive;
 mod chunks;
 pub mod digest;
 pub mod fault;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod image;
 pub mod layer;
 pub mod protos;

@@ -1,7 +1,6 @@
-//! Inputs that are nearly right, for the parsers of what strangers send: in unit tests only. A parser has to refuse or to take each of them;
-//! it must not panic, which ends a process, and what it takes must have the properties that others rely on.
+//! Inputs that are nearly right, for the parsers of what strangers send (`fuzz` says what these are): in unit tests only.
 //!
-//! `MUTANTS=COUNT` makes more than the default of each kind, `SEED=NUMBER` others; a failure names the seed of its input.
+//! `MUTANTS=COUNT` makes more than the usual count of each kind, `SEED=NUMBER` others; a failure names the seed of its input.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -25,12 +24,12 @@ impl Random {
     }
 }
 
-/// Calls `check` with mutants of the seeds, each of them made of one to four changes.
+/// Calls `check` with so many mutants of the seeds, each of them made of one to four changes.
 #[expect(clippy::print_stdout, reason = "a test's output")]
-pub(crate) fn of(seeds: &[Vec<u8>], mut check: impl FnMut(&[u8])) {
+pub(crate) fn of(seeds: &[Vec<u8>], count: u64, mut check: impl FnMut(&[u8])) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
     let first = number("SEED").unwrap_or(0);
-    for seed in first..first + number("MUTANTS").unwrap_or(20_000) {
+    for seed in first..first + number("MUTANTS").unwrap_or(count) {
         let mut random = Random(seed);
         let mut bytes = seeds[random.below(seeds.len())].clone();
         for _ in 0..=random.below(4) {

@@ -15,7 +15,7 @@ use rustix::io::{Errno, Result};
 use crate::copy::find::open_child;
 
 /// Each level has a descriptor open. No program makes as many by itself.
-const DEEPEST: usize = 256;
+pub(crate) const DEEPEST: usize = 256;
 
 /// Has whatever is below a directory seen, by its path below that, each directory once. False if there was more, deeper than this goes.
 /// A directory that is not there is empty.

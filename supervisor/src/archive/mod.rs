@@ -5,6 +5,8 @@
 //! sparse files of both. Where a PAX size and that of the header differ, the former counts. No file is made here.
 
 mod pax;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod properties;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -14,6 +16,8 @@ use std::io::{self, Read};
 
 use anyhow::{Context, Result, bail, ensure};
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use properties::ENTRIES;
 pub(crate) use sparse::Segment;
 pub(crate) use write::Writer;
 

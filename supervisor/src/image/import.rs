@@ -19,13 +19,13 @@ use crate::store::{
 const DEPTH: usize = 4;
 
 /// An image that was found, and all of whose content is in the store.
-struct Found {
-    names: Vec<Reference>,
-    manifest: Digest,
-    config: Digest,
-    layers: Vec<LayerLink>,
+pub(super) struct Found {
+    pub(super) names: Vec<Reference>,
+    pub(super) manifest: Digest,
+    pub(super) config: Digest,
+    pub(super) layers: Vec<LayerLink>,
     /// Sizes of the blobs, as they came.
-    sizes: Vec<u64>,
+    pub(super) sizes: Vec<u64>,
 }
 
 impl Store {
@@ -175,7 +175,7 @@ fn unpack(
 }
 
 /// An archive may be both, since Docker 25; the documents of OCI then say more.
-fn images(
+pub(super) fn images(
     operation: &Operation<'_>,
     contents: &Contents,
     progress: &mut dyn FnMut(Progress),
@@ -340,7 +340,7 @@ impl Search<'_> {
 }
 
 /// A tag alone names nothing.
-fn name_of(descriptor: &oci_spec::image::Descriptor) -> Option<Reference> {
+pub(super) fn name_of(descriptor: &oci_spec::image::Descriptor) -> Option<Reference> {
     let annotations = descriptor.annotations().as_ref()?;
     if let Some(name) = annotations.get(documents::FULL_NAME) {
         return Reference::given(name).ok();

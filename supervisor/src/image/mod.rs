@@ -8,6 +8,8 @@ mod commit;
 mod documents;
 mod export;
 mod import;
+#[cfg(any(test, feature = "fuzz"))]
+mod properties;
 pub mod reference;
 mod source;
 
@@ -16,6 +18,8 @@ use oci_spec::image::ImageConfiguration;
 use crate::digest::Digest;
 pub(crate) use commit::Said;
 pub(crate) use documents::{configuration, said, warning};
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use properties::{ARCHIVE, DOCUMENTS, REFERENCE};
 pub use reference::Reference;
 
 /// Of manifests, indexes and configurations; those of real images have a few kilobytes.

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -29,21 +29,24 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
     crate::sys::close_from(3).context("close descriptors")?;
     let parent = parent.to_str().and_then(|pid| pid.parse().ok());
     confine::confine(Path::new(directory), parent.context("the daemon's pid")?)?;
-    let unpacked = unpack()?;
+    let stdin = io::stdin().as_fd().try_clone_to_owned();
+    let root = File::open("/").context("open the directory")?;
+    let unpacked = unpack(
+        File::from(stdin.context("open the blob")?),
+        root.into(),
+        &mut |done| writeln!(io::stderr(), "{done}").context("report"),
+    )?;
     let report = serde_json::to_string(&unpacked).context("report")?;
     writeln!(io::stderr(), "{report}").context("report")
 }
 
-fn unpack() -> Result<Unpacked> {
-    let stdin = io::stdin();
-    let blob = File::from(
-        stdin
-            .as_fd()
-            .try_clone_to_owned()
-            .context("open the blob")?,
-    );
-    let root = File::open("/").context("open the directory")?;
-    let mut tree = Tree::new(root.into());
+/// Makes a blob's files in a directory. `report` is told now and then how many bytes of the blob are done.
+pub(super) fn unpack(
+    blob: impl Read,
+    root: OwnedFd,
+    report: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<Unpacked> {
+    let mut tree = Tree::new(root);
     let decompressed = Decompressed::new(blob).context("read the blob")?;
     let mut reader = Reader::new(Hashing::new(io::BufReader::with_capacity(
         256 << 10,
@@ -57,7 +60,7 @@ fn unpack() -> Result<Unpacked> {
         let done = reader.get_ref().inner().get_ref().consumed();
         if done >= said + STEP {
             said = done;
-            writeln!(io::stderr(), "{done}").context("report")?;
+            report(done)?;
         }
     }
     let hashing = reader.finish()?;

@@ -11,6 +11,8 @@ pub(crate) mod confine;
 mod contents;
 pub(crate) mod implied;
 mod metadata;
+#[cfg(any(test, feature = "fuzz"))]
+mod properties;
 pub(crate) mod tree;
 pub(crate) mod workers;
 
@@ -22,6 +24,8 @@ use crate::digest::Digest;
 
 pub(crate) use blob::{Compression, Decompressed};
 pub(crate) use child::run as child;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use properties::UNPACK;
 
 /// What may be compressed, decompressed.
 pub(crate) fn decompressed<R: std::io::Read>(inner: R) -> std::io::Result<Decompressed<R>> {
