@@ -24,6 +24,7 @@ fn names() -> Vec<Vec<u8>> {
     let digest = Digest::of(b"");
     let names = [
         "busybox".to_owned(),
+        "docker.io/library/a/b:1".to_owned(),
         "localhost/a.b/c".to_owned(),
         "host:5000/a/b__c:x.y-z".to_owned(),
         format!("[::1]:5000/a@{digest}"),

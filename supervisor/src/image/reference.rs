@@ -55,15 +55,14 @@ impl Reference {
         self.digest
     }
 
-    /// Without tag and digest, as short as Docker shows it.
+    /// Without tag and digest, as short as Docker shows it, but where that would name another repository.
     pub fn repository(&self) -> String {
-        match self.domain.as_str() {
-            DOMAIN => self
-                .path
-                .strip_prefix(OFFICIAL)
-                .unwrap_or(&self.path)
-                .to_owned(),
-            domain => format!("{domain}/{}", self.path),
+        let short = self.path.strip_prefix(OFFICIAL).unwrap_or(&self.path);
+        let this = (self.domain.clone(), self.path.clone());
+        let names_this = |name: &&str| split_domain(name) == this;
+        match [short, &self.path].into_iter().find(names_this) {
+            Some(name) => name.to_owned(),
+            None => format!("{}/{}", self.domain, self.path),
         }
     }
 
@@ -248,14 +247,23 @@ mod tests {
                 "quay.io/a__b/c--d:latest",
             ),
             ("HOST/a", "HOST/a:latest", "HOST/a:latest"),
+            (
+                "library/a/b",
+                "docker.io/library/a/b:latest",
+                "library/a/b:latest",
+            ),
+            (
+                "docker.io/a.b/c",
+                "docker.io/a.b/c:latest",
+                "docker.io/a.b/c:latest",
+            ),
         ] {
             let reference: Reference = text.parse().unwrap();
             assert_eq!(reference.to_string(), full, "{text}");
             assert_eq!(reference.familiar(), familiar, "{text}");
-            assert_eq!(
-                reference.to_string().parse::<Reference>().unwrap(),
-                reference
-            );
+            for written in [full, familiar] {
+                assert_eq!(written.parse::<Reference>().unwrap(), reference);
+            }
         }
     }
 
