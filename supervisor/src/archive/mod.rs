@@ -99,7 +99,7 @@ impl<R: Read> Reader<R> {
                 self.entries <= ENTRY_LIMIT,
                 "the archive has more than {ENTRY_LIMIT} headers"
             );
-            match header.entry_type().as_byte() {
+            match type_of(&header) {
                 b'L' => before.path = Some(self.long_name()?),
                 b'K' => before.link = Some(self.long_name()?),
                 b'x' => {
@@ -130,7 +130,7 @@ impl<R: Read> Reader<R> {
             return Ok(None);
         }
         self.skip()?;
-        let Some(block) = self.block()? else {
+        let Some(mut block) = self.block()? else {
             self.ended = true;
             return Ok(None);
         };
@@ -143,13 +143,13 @@ impl<R: Read> Reader<R> {
             self.ended = true;
             return Ok(None);
         }
+        check_sum(&block, tar::Header::from_byte_slice(&block))?;
+        fill_in(&mut block);
         let header = tar::Header::from_byte_slice(&block).clone();
-        check_sum(&block, &header)?;
-        let kind = header.entry_type().as_byte();
+        let kind = type_of(&header);
         // As Go has it: these have no data, whatever they say.
         let size = match kind {
             b'1'..=b'6' => 0,
-            0 if header.path_bytes().ends_with(b"/") => 0,
             _ => header.entry_size().context("the size of an entry")?,
         };
         self.data(size)?;
@@ -166,20 +166,24 @@ impl<R: Read> Reader<R> {
 
     fn entry(&mut self, header: &tar::Header, before: Before) -> Result<Entry> {
         let pax = before.pax.unwrap_or_default();
-        let path = pax
+        // Where an archive has both names, that of GNU counts, as in Go.
+        let path = before
             .path
-            .or(before.path)
+            .or(pax.path)
             .unwrap_or_else(|| header.path_bytes().into_owned());
         let name = String::from_utf8_lossy(&path).into_owned();
         let of = || format!("entry '{name}'");
-        let type_byte = header.entry_type().as_byte();
+        let type_byte = type_of(header);
         let kind = kind(type_byte, &path).with_context(of)?;
-        if let (Kind::File, Some(size)) = (kind, pax.size) {
-            self.data(size).with_context(of)?;
+        match (kind, pax.size) {
+            (Kind::File, Some(size)) => self.data(size).with_context(of)?,
+            // In old archives, a directory is one by the end of its name, whichever header that is in: it has no data either.
+            (Kind::Directory, _) => self.data(0)?,
+            _ => {}
         }
-        let link = pax
+        let link = before
             .link
-            .or(before.link)
+            .or(pax.link)
             .or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
         let device = |number: io::Result<Option<u32>>| number.map(Option::unwrap_or_default);
         let mtime = match pax.mtime {
@@ -224,7 +228,7 @@ impl<R: Read> Reader<R> {
 
     /// What a file with holes is made of, in the four ways of GNU tar.
     fn sparse(&mut self, header: &tar::Header, pax: pax::Sparse, entry: &mut Entry) -> Result<()> {
-        let segments = if header.entry_type().as_byte() == b'S' {
+        let segments = if type_of(header) == b'S' {
             let (size, segments) = self.old_sparse(header)?;
             entry.size = size;
             segments
@@ -339,6 +343,11 @@ impl<R: Read> Read for Reader<R> {
     }
 }
 
+/// As it is there: `tar` does not tell the NUL of old archives from a file's.
+fn type_of(header: &tar::Header) -> u8 {
+    header.as_bytes()[156]
+}
+
 fn kind(byte: u8, path: &[u8]) -> Result<Kind> {
     Ok(match byte {
         0 if path.ends_with(b"/") => Kind::Directory,
@@ -358,6 +367,24 @@ fn id(id: io::Result<u64>) -> Result<u32> {
         .ok()
         .filter(|id| *id != u32::MAX)
         .context("its owner is no id of Linux")
+}
+
+/// Numbers that are left blank are 0, as in Go.
+fn fill_in(block: &mut [u8; BLOCK]) {
+    for field in [
+        100..108,
+        108..116,
+        116..124,
+        124..136,
+        136..148,
+        329..337,
+        337..345,
+    ] {
+        let field = &mut block[field];
+        if field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+            field.fill(b'0');
+        }
+    }
 }
 
 /// Old programs summed up signed bytes.

@@ -1,4 +1,4 @@
-use super::properties::{part, pax};
+use super::properties::{part, pax, summed_up};
 use super::*;
 
 fn entries(bytes: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>> {
@@ -40,6 +40,34 @@ fn links_and_directories_have_no_data_whatever_they_say() {
 }
 
 #[test]
+fn a_directory_by_the_end_of_its_name_has_no_data_whichever_header_that_is_in() {
+    let old = |name| part(0, name, b"text");
+    let last = part(b'0', "last", b"x");
+    let mut directory = pax(&[("path", "d/")]);
+    directory.extend_from_slice(&old("d")[..BLOCK]);
+    directory.extend_from_slice(&last);
+    let found = entries(&directory).unwrap();
+    assert_eq!((found[0].0.kind, found[0].0.size), (Kind::Directory, 0));
+    assert_eq!(names(&directory).unwrap(), ["d/", "last"]);
+    let file = [pax(&[("path", "f")]), old("f/"), last].concat();
+    let found = entries(&file).unwrap();
+    assert_eq!((found[0].0.kind, &*found[0].1), (Kind::File, &b"text"[..]));
+    assert_eq!(names(&file).unwrap(), ["f", "last"]);
+}
+
+#[test]
+fn numbers_that_are_left_blank_are_zero() {
+    let mut bytes = part(b'3', "null", b"");
+    for range in [100..148, 329..345] {
+        bytes[range].fill(0);
+    }
+    bytes[108..116].fill(b' ');
+    let (entry, _) = entries(&summed_up(&bytes)).unwrap().remove(0);
+    assert_eq!((entry.mode, entry.uid, entry.gid), (0, 0, 0));
+    assert_eq!((entry.mtime, entry.device, entry.size), ((0, 0), (0, 0), 0));
+}
+
+#[test]
 fn long_names_are_those_of_gnu_or_of_pax() {
     let long = "d/".repeat(100) + "name";
     let mut bytes = part(b'L', "././@LongLink", format!("{long}\0").as_bytes());
@@ -48,6 +76,10 @@ fn long_names_are_those_of_gnu_or_of_pax() {
     bytes.extend_from_slice(&part(b'0', "short", b""));
     bytes.extend_from_slice(&part(b'0', "short", b""));
     assert_eq!(names(&bytes).unwrap(), [long.as_str(), &long, "short"]);
+    let mut both = part(b'L', "././@LongLink", b"gnu");
+    both.extend_from_slice(&pax(&[("path", "pax")]));
+    both.extend_from_slice(&part(b'0', "short", b""));
+    assert_eq!(names(&both).unwrap(), ["gnu"]);
 }
 
 #[test]
