@@ -70,3 +70,30 @@ pub(super) fn unpack(
     anyhow::ensure!(rest == 0, "the blob goes on behind its end");
     tree.finish(diff_id)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+    use crate::archive::properties::{linked, part, pax};
+    use crate::fuzz::Scratch;
+
+    #[test]
+    fn a_directory_of_two_paths_has_the_time_that_was_said_last() {
+        let scratch = Scratch::new("times");
+        let mut layer = linked(b'2', "link", "d", b"");
+        for (above, time) in [("d", "1"), ("link", "2")] {
+            for name in 0..8 {
+                layer.extend(pax(&[("mtime", time)]));
+                layer.extend(part(b'5', &format!("{above}/{name}"), b""));
+            }
+        }
+        let root = File::open(scratch.path()).unwrap();
+        unpack(&layer[..], root.into(), &mut |_| Ok(())).unwrap();
+        for name in 0..8 {
+            let path = scratch.path().join(format!("d/{name}"));
+            assert_eq!(path.metadata().unwrap().mtime(), 2, "{}", path.display());
+        }
+    }
+}

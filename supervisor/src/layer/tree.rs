@@ -44,8 +44,9 @@ pub(crate) struct Tree {
     descriptors: Option<Rc<OwnedFd>>,
     /// Emptied when anything that exists is replaced.
     parents: HashMap<Vec<u8>, Rc<OwnedFd>>,
-    /// Making a file in a directory changes its time, so that these are set at the end.
-    directories: HashMap<Vec<u8>, (i64, u32)>,
+    /// Making a file in a directory changes its time, so that these are set at the end, in the order of the entries: through links, one
+    /// directory may have several paths.
+    directories: HashMap<Vec<u8>, (u64, (i64, u32))>,
     implied: HashSet<Vec<u8>>,
     opaque: bool,
     size: u64,
@@ -155,7 +156,9 @@ impl Tree {
     }
 
     fn set_times(&self) -> Result<()> {
-        for (path, mtime) in &self.directories {
+        let mut directories: Vec<_> = self.directories.iter().collect();
+        directories.sort_unstable_by_key(|(_, (number, _))| *number);
+        for (path, (_, mtime)) in directories {
             // One that was replaced by something else has no time to be set.
             match self.open_directory(path) {
                 Ok(directory) => rustix::fs::futimens(&directory, &times(*mtime)),
@@ -294,7 +297,7 @@ impl Tree {
             set_opaque(made.as_fd())?;
         }
         self.implied.remove(&full);
-        self.directories.insert(full, entry.mtime);
+        self.directories.insert(full, (self.entries, entry.mtime));
         Ok(())
     }
 
