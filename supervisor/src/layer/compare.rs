@@ -8,16 +8,18 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
+use crate::walk::DEEPEST;
 use crate::wanted::Wanted;
 
 const BUFFER: usize = 64 << 10;
 
-/// What differs, if anything. What directories have that the layer only `implies` is not its own. An error, if it is not `wanted` any more.
+/// What differs, if anything. What directories have that the layer only `implies` is not its own. An error, if it is not `wanted` any more, or
+/// deeper than anybody looks: each level takes descriptors and stack, and a layer may have more of them than a thread can go down.
 pub(crate) fn difference(
     there: &Path,
     fresh: &Path,
@@ -31,7 +33,7 @@ pub(crate) fn difference(
         wanted,
         links: BTreeMap::new(),
     };
-    comparison.directories(there.as_fd(), fresh.as_fd(), Path::new("/"))
+    comparison.directories(there.as_fd(), fresh.as_fd(), Path::new("/"), 0)
 }
 
 struct Comparison<'a> {
@@ -41,25 +43,46 @@ struct Comparison<'a> {
     links: BTreeMap<u64, u64>,
 }
 
+/// What two entries of one name are.
+enum Compared {
+    Same,
+    Differs(String),
+    Directories(OwnedFd, OwnedFd),
+}
+
 impl Comparison<'_> {
     fn directories(
         &mut self,
         there: BorrowedFd<'_>,
         fresh: BorrowedFd<'_>,
         path: &Path,
+        depth: usize,
     ) -> Result<Option<String>> {
+        ensure!(
+            depth <= DEEPEST,
+            "it has directories in more than {DEEPEST} others, and nobody looks so deep"
+        );
+        let of = |path: &Path| format!("compare {}", path.display());
+        let names = |directory| names(directory).with_context(|| of(path));
         let (names, expected) = (names(there)?, names(fresh)?);
         // Each name once, whoever has it: a directory that is compared twice has its own compared four times, and so on down.
         for name in names.union(&expected) {
             self.wanted.check()?;
             let path = path.join(OsStr::from_bytes(name.as_bytes()));
-            let found = match (names.contains(name), expected.contains(name)) {
-                (true, true) => self.entries(there, fresh, name, path.clone()),
-                (true, false) => Ok(Some(format!("{} does not belong there", path.display()))),
-                (false, _) => Ok(Some(format!("{} is missing", path.display()))),
+            let compared = match (names.contains(name), expected.contains(name)) {
+                (true, true) => self.entries(there, fresh, name, &path),
+                (true, false) => Ok(Compared::Differs("does not belong there".to_owned())),
+                (false, _) => Ok(Compared::Differs("is missing".to_owned())),
             };
-            if let Some(what) = found.with_context(|| format!("compare {}", path.display()))? {
-                return Ok(Some(what));
+            let found = match compared.with_context(|| of(&path))? {
+                Compared::Same => None,
+                Compared::Differs(what) => Some(format!("{} {what}", path.display())),
+                Compared::Directories(there, fresh) => {
+                    self.directories(there.as_fd(), fresh.as_fd(), &path, depth + 1)?
+                }
+            };
+            if found.is_some() {
+                return Ok(found);
             }
         }
         Ok(None)
@@ -70,8 +93,8 @@ impl Comparison<'_> {
         there: BorrowedFd<'_>,
         fresh: BorrowedFd<'_>,
         name: &CString,
-        path: PathBuf,
-    ) -> Result<Option<String>> {
+        path: &Path,
+    ) -> Result<Compared> {
         let (left, right) = (stat(there, name)?, stat(fresh, name)?);
         let implied = FileType::from_raw_mode(left.st_mode) == FileType::Directory
             && FileType::from_raw_mode(right.st_mode) == FileType::Directory
@@ -79,38 +102,39 @@ impl Comparison<'_> {
                 .implied
                 .iter()
                 .any(|other| other[..] == path.as_os_str().as_bytes()[1..]);
-        if let Some(what) = differs(&left, &right).filter(|_| !implied) {
-            return Ok(Some(format!("{} has another {what}", path.display())));
+        let differs = |what: &str| Ok(Compared::Differs(what.to_owned()));
+        if let Some(what) = self::differs(&left, &right).filter(|_| !implied) {
+            return differs(&format!("has another {what}"));
         }
         let kind = FileType::from_raw_mode(left.st_mode);
         if kind == FileType::Symlink {
             let read = |dir| rustix::fs::readlinkat(dir, name, Vec::new());
-            if read(there)? != read(fresh)? {
-                return Ok(Some(format!("{} has another target", path.display())));
-            }
-            return Ok(None);
+            return match read(there)? == read(fresh)? {
+                true => Ok(Compared::Same),
+                false => differs("has another target"),
+            };
         }
         if !matches!(kind, FileType::RegularFile | FileType::Directory) {
-            return Ok(None);
+            return Ok(Compared::Same);
         }
         if kind == FileType::RegularFile && left.st_nlink > 1 {
             match self.links.insert(left.st_ino, right.st_ino) {
-                Some(before) if before == right.st_ino => return Ok(None),
-                Some(_) => return Ok(Some(format!("{} is linked otherwise", path.display()))),
+                Some(before) if before == right.st_ino => return Ok(Compared::Same),
+                Some(_) => return differs("is linked otherwise"),
                 None => {}
             }
         }
         let (left, right) = (open(there, name)?, open(fresh, name)?);
         if !implied && attributes(left.as_fd())? != attributes(right.as_fd())? {
-            return Ok(Some(format!("{} has other attributes", path.display())));
+            return differs("has other attributes");
         }
         if kind == FileType::Directory {
-            return self.directories(left.as_fd(), right.as_fd(), &path);
+            return Ok(Compared::Directories(left, right));
         }
-        if same_bytes(left.into(), right.into(), self.wanted)? {
-            return Ok(None);
+        match same_bytes(left.into(), right.into(), self.wanted)? {
+            true => Ok(Compared::Same),
+            false => differs("has other contents"),
         }
-        Ok(Some(format!("{} has other contents", path.display())))
     }
 }
 
@@ -192,6 +216,35 @@ fn same_bytes(mut there: File, mut fresh: File, wanted: &Wanted) -> Result<bool>
             Ok(()) => return Ok(false),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
             Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz::Scratch;
+    use rustix::fs::{mkdirat, openat};
+
+    #[test]
+    fn what_is_deeper_than_anybody_looks_is_not_compared() {
+        let scratch = Scratch::new("compare");
+        for (depth, looks) in [(DEEPEST, true), (DEEPEST + 1, false)] {
+            for name in ["there", "fresh"] {
+                let mut directory: OwnedFd = File::open(scratch.path()).unwrap().into();
+                for name in std::iter::once(name).chain(std::iter::repeat_n("d", depth)) {
+                    // The first ones may be there.
+                    mkdirat(&directory, name, Mode::RWXU).ok();
+                    directory = openat(&directory, name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+                }
+            }
+            let path = |name| scratch.path().join(name);
+            let implied: Vec<_> = (1..=DEEPEST + 1)
+                .map(|count| vec![&b"d"[..]; count].join(&b'/'))
+                .collect();
+            let (there, fresh) = (path("there"), path("fresh"));
+            let found = difference(&there, &fresh, &implied, &Wanted::default());
+            assert_eq!(found.is_ok(), looks, "{found:?}");
         }
     }
 }
