@@ -96,4 +96,26 @@ mod tests {
             assert_eq!(path.metadata().unwrap().mtime(), 2, "{}", path.display());
         }
     }
+
+    #[test]
+    fn what_a_layer_implies_is_known_by_its_own_path_whichever_link_leads_there() {
+        let scratch = Scratch::new("implied");
+        let file = |name| part(b'0', name, b"text");
+        let layer = [
+            linked(b'2', "link", "d", b""),
+            file("link/e/f"),
+            linked(b'2', "d/up", "../none/../g", b""),
+            file("link/up/h/i"),
+            file("d/said/f"),
+            part(b'5', "link/said", b""),
+        ];
+        let root = File::open(scratch.path()).unwrap();
+        let unpacked = unpack(&layer.concat()[..], root.into(), &mut |_| Ok(())).unwrap();
+        let expected = ["d", "d/e", "g", "g/h", "none"];
+        assert_eq!(unpacked.implied, expected.map(|path| path.as_bytes()));
+        for (path, time) in [("d/e", 0), ("g/h", 0), ("d/said", 7)] {
+            let found = scratch.path().join(path).metadata().unwrap();
+            assert_eq!(found.mtime(), time, "{path}");
+        }
+    }
 }

@@ -168,7 +168,7 @@ fn seeds() -> Vec<Vec<u8>> {
         ("SCHILY.xattr.trusted.overlay.opaque", "y"),
     ];
     let deep = "d/".repeat(40);
-    let seeds: [&[Vec<u8>]; 8] = [
+    let seeds: [&[Vec<u8>]; 9] = [
         &[directory("d/"), file("d/f"), linked(b'1', "l", "d/f", b"")],
         // Links that lead out, and what goes through them.
         &[
@@ -187,6 +187,12 @@ fn seeds() -> Vec<Vec<u8>> {
             file("a/.wh..wh..opq"),
             directory("a/c/"),
             file(".wh.a"),
+        ],
+        // Nearly upwards.
+        &[
+            directory("..."),
+            file("d/..."),
+            linked(b'1', "h", "d/...", b""),
         ],
         // One directory by two paths.
         &[

@@ -36,17 +36,44 @@ const BUFFER: usize = 128 << 10;
 /// Nobody may run what is not complete.
 const PRIVATE: Mode = Mode::from_raw_mode(0o600);
 
+/// A directory that entries are made in.
+struct Parent {
+    directory: OwnedFd,
+    /// Without links in it.
+    path: Vec<u8>,
+}
+
+impl AsFd for Parent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+impl Parent {
+    fn join(&self, name: &[u8]) -> Vec<u8> {
+        match &*self.path {
+            b"" => name.to_vec(),
+            path => [path, name].join(&b'/'),
+        }
+    }
+}
+
+/// What a part of a path is.
+enum Down {
+    To(Rc<Parent>),
+    Link(Vec<u8>),
+}
+
 pub(crate) struct Tree {
-    root: Rc<OwnedFd>,
+    root: Rc<Parent>,
     /// No layer: nothing is a whiteout, and neither takes a directory a file's place nor a file that of a directory.
     copies: bool,
     /// For files that get their names when they are complete.
     descriptors: Option<Rc<OwnedFd>>,
     /// Emptied when anything that exists is replaced.
-    parents: HashMap<Vec<u8>, Rc<OwnedFd>>,
-    /// Making a file in a directory changes its time, so that these are set at the end, in the order of the entries: through links, one
-    /// directory may have several paths.
-    directories: HashMap<Vec<u8>, (u64, (i64, u32))>,
+    parents: HashMap<Vec<u8>, Rc<Parent>>,
+    /// Making a file in a directory changes its time, so that these are set at the end. By paths without links in them: one directory has one.
+    directories: HashMap<Vec<u8>, (i64, u32)>,
     implied: HashSet<Vec<u8>>,
     opaque: bool,
     size: u64,
@@ -57,7 +84,10 @@ pub(crate) struct Tree {
 impl Tree {
     pub(super) fn new(root: OwnedFd) -> Self {
         Self {
-            root: Rc::new(root),
+            root: Rc::new(Parent {
+                directory: root,
+                path: Vec::new(),
+            }),
             copies: false,
             descriptors: None,
             parents: HashMap::new(),
@@ -94,9 +124,8 @@ impl Tree {
         if let Some(hidden) = name.strip_prefix(WHITEOUT).filter(|_| !self.copies) {
             return self.whiteout(name, hidden, &parent);
         }
-        let full = path.join(&b'/');
         match entry.kind {
-            Kind::Directory => return self.directory(entry, &parent, name, full),
+            Kind::Directory => return self.directory(entry, &parent, name),
             Kind::HardLink => return self.hard_link(entry, &parent, name),
             Kind::File => {
                 let size = match self.copies {
@@ -156,9 +185,7 @@ impl Tree {
     }
 
     fn set_times(&self) -> Result<()> {
-        let mut directories: Vec<_> = self.directories.iter().collect();
-        directories.sort_unstable_by_key(|(_, (number, _))| *number);
-        for (path, (_, mtime)) in directories {
+        for (path, mtime) in &self.directories {
             // One that was replaced by something else has no time to be set.
             match self.open_directory(path) {
                 Ok(directory) => rustix::fs::futimens(&directory, &times(*mtime)),
@@ -170,31 +197,27 @@ impl Tree {
         Ok(())
     }
 
+    /// One whose path has no links in it.
     fn open_directory(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
         rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)
     }
 
     /// The directory in which an entry is made; it is made too if it is missing.
-    fn parent(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>> {
-        self.parent_through(path, LINKS)
-    }
-
-    /// The same, through at most so many links.
-    fn parent_through(&mut self, path: &[u8], links: usize) -> Result<Rc<OwnedFd>> {
+    fn parent(&mut self, path: &[u8]) -> Result<Rc<Parent>> {
         if path.is_empty() {
             return Ok(Rc::clone(&self.root));
         }
         if let Some(known) = self.parents.get(path) {
             return Ok(Rc::clone(known));
         }
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let opened = rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve);
-        let directory = match opened {
-            Ok(directory) => directory,
-            Err(Errno::NOENT | Errno::NOTDIR) => self.make_parent(path, links)?,
+        let parent = match self.open_directory(path) {
+            Ok(directory) => Rc::new(Parent {
+                directory,
+                path: path.to_vec(),
+            }),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.make_parent(path)?,
             Err(errno) => {
                 return Err(errno).with_context(|| {
                     format!("open its directory '{}'", String::from_utf8_lossy(path))
@@ -204,45 +227,81 @@ impl Tree {
         if self.parents.len() >= PARENTS {
             self.parents.clear();
         }
-        let directory = Rc::new(directory);
-        self.parents.insert(path.to_vec(), Rc::clone(&directory));
-        Ok(directory)
+        self.parents.insert(path.to_vec(), Rc::clone(&parent));
+        Ok(parent)
     }
 
-    fn make_parent(&mut self, path: &[u8], links: usize) -> Result<OwnedFd> {
-        let cut = path.iter().rposition(|byte| *byte == b'/');
-        let (above, name) = cut.map_or((&b""[..], path), |cut| (&path[..cut], &path[cut + 1..]));
-        let dir = self.parent_through(above, links)?;
-        let mode = Mode::from_raw_mode(0o755);
-        match rustix::fs::mkdirat(&dir, name, mode) {
-            Ok(()) => {
-                self.implied.insert(path.to_vec());
-            }
-            // Of the layers below it is gone, but there is something new in its place.
-            Err(Errno::EXIST) if is_whiteout(&stat(dir.as_fd(), name)?) => {
-                rustix::fs::unlinkat(&dir, name, AtFlags::empty())?;
-                rustix::fs::mkdirat(&dir, name, mode)?;
-                self.implied.insert(path.to_vec());
-                set_opaque(open_child(dir.as_fd(), name)?.as_fd())?;
-            }
-            // A link to what only the layers below have.
-            Err(Errno::EXIST) if links > 0 && is_link(&stat(dir.as_fd(), name)?) => {
-                let target = rustix::fs::readlinkat(&dir, name, Vec::new())?;
-                let path = beside(above, target.as_bytes());
-                drop(dir);
-                let directory = self.parent_through(&path, links - 1)?;
-                return Ok(directory.try_clone()?);
-            }
-            Err(Errno::EXIST) => {
-                bail!("its directory '{}' is none", String::from_utf8_lossy(path))
-            }
-            Err(errno) => {
-                return Err(errno).with_context(|| {
-                    format!("make its directory '{}'", String::from_utf8_lossy(path))
-                });
+    /// Goes down part by part, through links as the kernel would, and makes what is missing: also what a link leads to that only the layers
+    /// below have.
+    fn make_parent(&mut self, path: &[u8]) -> Result<Rc<Parent>> {
+        let of = || format!("make its directory '{}'", String::from_utf8_lossy(path));
+        let reversed = |path: &[u8]| -> Vec<Vec<u8>> {
+            let parts = path.rsplit(|byte| *byte == b'/');
+            parts.map(<[u8]>::to_vec).collect()
+        };
+        let (mut parts, mut links) = (reversed(path), 0);
+        let mut at = Rc::clone(&self.root);
+        while let Some(name) = parts.pop() {
+            match &*name {
+                b"" | b"." => continue,
+                b".." => at = self.above(&at).with_context(of)?,
+                name => match self.go_down(&at, name).with_context(of)? {
+                    Down::To(below) => at = below,
+                    Down::Link(target) => {
+                        links += 1;
+                        if links > LINKS {
+                            return Err(Errno::LOOP).with_context(of);
+                        }
+                        if target.starts_with(b"/") {
+                            at = Rc::clone(&self.root);
+                        }
+                        parts.extend(reversed(&target));
+                    }
+                },
             }
         }
-        Ok(open_child(dir.as_fd(), name)?)
+        Ok(at)
+    }
+
+    fn go_down(&mut self, at: &Rc<Parent>, name: &[u8]) -> Result<Down> {
+        let opened = open_child(at.as_fd(), name);
+        let missing = matches!(opened, Err(Errno::NOENT));
+        let directory = match opened {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
+                if !missing {
+                    let there = stat(at.as_fd(), name)?;
+                    if is_link(&there) {
+                        let target = rustix::fs::readlinkat(at, name, Vec::new())?;
+                        return Ok(Down::Link(target.into_bytes()));
+                    }
+                    if !is_whiteout(&there) {
+                        return Err(Errno::NOTDIR.into());
+                    }
+                    rustix::fs::unlinkat(at, name, AtFlags::empty())?;
+                }
+                rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o755))?;
+                self.implied.insert(at.join(name));
+                let made = open_child(at.as_fd(), name)?;
+                // Of the layers below it is gone, but there is something new in its place.
+                if !missing {
+                    set_opaque(made.as_fd())?;
+                }
+                made
+            }
+            opened => opened?,
+        };
+        let path = at.join(name);
+        Ok(Down::To(Rc::new(Parent { directory, path })))
+    }
+
+    /// There is nothing above the root.
+    fn above(&self, at: &Parent) -> rustix::io::Result<Rc<Parent>> {
+        let Some(cut) = at.path.iter().rposition(|byte| *byte == b'/') else {
+            return Ok(Rc::clone(&self.root));
+        };
+        let path = at.path[..cut].to_vec();
+        let directory = self.open_directory(&path)?;
+        Ok(Rc::new(Parent { directory, path }))
     }
 
     /// Makes something that is no directory, in place of what is there.
@@ -266,13 +325,7 @@ impl Tree {
         }
     }
 
-    fn directory(
-        &mut self,
-        entry: &Entry,
-        parent: &[u8],
-        name: &[u8],
-        full: Vec<u8>,
-    ) -> Result<()> {
+    fn directory(&mut self, entry: &Entry, parent: &[u8], name: &[u8]) -> Result<()> {
         let dir = self.parent(parent)?;
         let private = Mode::from_raw_mode(0o700);
         let mut covers = false;
@@ -296,8 +349,9 @@ impl Tree {
         if covers {
             set_opaque(made.as_fd())?;
         }
-        self.implied.remove(&full);
-        self.directories.insert(full, (self.entries, entry.mtime));
+        let path = dir.join(name);
+        self.implied.remove(&path);
+        self.directories.insert(path, entry.mtime);
         Ok(())
     }
 
@@ -462,27 +516,6 @@ fn is_link(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
 }
 
-/// Where a link in `directory` leads, as seen from the root, above which there is nothing.
-fn beside(directory: &[u8], target: &[u8]) -> Vec<u8> {
-    let start = if target.starts_with(b"/") {
-        &b""[..]
-    } else {
-        directory
-    };
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for part in start
-        .split(|byte| *byte == b'/')
-        .chain(target.split(|byte| *byte == b'/'))
-    {
-        match part {
-            b"" | b"." => {}
-            b".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.join(&b'/')
-}
-
 fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
@@ -528,21 +561,5 @@ mod tests {
             assert!(clean(path.as_bytes()).is_err(), "{path}");
         }
         assert_eq!(clean(b"...").unwrap(), [b"..."]);
-    }
-
-    #[test]
-    fn a_link_leads_to_what_is_below_the_root() {
-        for (directory, target, expected) in [
-            ("a/b", "c", "a/b/c"),
-            ("a/b", "../c", "a/c"),
-            ("a", "/etc/x", "etc/x"),
-            ("", "../../../etc", "etc"),
-            ("a", "..", ""),
-        ] {
-            assert_eq!(
-                beside(directory.as_bytes(), target.as_bytes()),
-                expected.as_bytes()
-            );
-        }
     }
 }

@@ -204,7 +204,7 @@ fn nothing_of_an_archive_gets_out_of_its_layer() {
         (
             "file where a directory should be",
             Tar::new().file("f", b"").file("f/x", b""),
-            Err("its directory 'f' is none"),
+            Err("make its directory 'f': Not a directory"),
         ),
         (
             "a long component",
