@@ -23,8 +23,8 @@ use super::tree::OPAQUE_ATTRIBUTE;
 enum Seen {
     Directory {
         directory: OwnedFd,
-        /// Those below do not count.
-        opaque: bool,
+        /// One above it is opaque: those below do not count. What it says of its own children says nothing about itself.
+        alone: bool,
     },
     /// Nothing, and those below count.
     Nothing,
@@ -94,9 +94,9 @@ fn find(layers: &[Layer<'_>], path: &[u8]) -> rustix::io::Result<Option<Option<O
             Seen::Directory { directory, .. } if !layer.implied.contains(path) => {
                 return Ok(Some(Some(directory)));
             }
-            Seen::Directory { opaque, .. } => {
+            Seen::Directory { alone, .. } => {
                 implied = Some(None);
-                if opaque {
+                if alone {
                     break;
                 }
             }
@@ -126,21 +126,21 @@ fn open(layer: &Path) -> Result<File> {
 fn look(layer: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<Seen> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut directory = layer.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
-    let mut opaque = false;
+    let mut alone = false;
     for name in path
         .split(|byte| *byte == b'/')
         .filter(|name| !name.is_empty())
     {
+        alone |= is_opaque(directory.as_fd());
         directory = match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
             Ok(next) => next,
-            Err(Errno::NOENT) if !opaque => return Ok(Seen::Nothing),
+            Err(Errno::NOENT) if !alone => return Ok(Seen::Nothing),
             // A link or a file, a whiteout among them, hides what is below.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Seen::Hidden),
             Err(errno) => return Err(errno),
         };
-        opaque |= is_opaque(directory.as_fd());
     }
-    Ok(Seen::Directory { directory, opaque })
+    Ok(Seen::Directory { directory, alone })
 }
 
 fn is_opaque(directory: BorrowedFd<'_>) -> bool {

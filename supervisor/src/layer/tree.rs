@@ -280,11 +280,14 @@ impl Tree {
                     rustix::fs::unlinkat(at, name, AtFlags::empty())?;
                 }
                 rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o755))?;
-                self.implied.insert(at.join(name));
                 let made = open_child(at.as_fd(), name)?;
-                // Of the layers below it is gone, but there is something new in its place.
-                if !missing {
-                    set_opaque(made.as_fd())?;
+                match missing {
+                    true => drop(self.implied.insert(at.join(name))),
+                    // Of the layers below it is gone, but there is something new in its place.
+                    false => {
+                        set_opaque(made.as_fd())?;
+                        self.directories.insert(at.join(name), (0, 0));
+                    }
                 }
                 made
             }
@@ -469,7 +472,12 @@ impl Tree {
         match stat(dir.as_fd(), hidden) {
             // A directory of this layer has nothing of those below then. Anything else hides what is below anyway.
             Ok(there) if is_directory(&there) => {
-                set_opaque(open_child(dir.as_fd(), hidden)?.as_fd())
+                set_opaque(open_child(dir.as_fd(), hidden)?.as_fd())?;
+                let path = dir.join(hidden);
+                if self.implied.remove(&path) {
+                    self.directories.insert(path, (0, 0));
+                }
+                Ok(())
             }
             Ok(_) => Ok(()),
             Err(Errno::NOENT) => {

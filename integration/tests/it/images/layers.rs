@@ -188,6 +188,47 @@ fn a_directory_that_a_layer_only_uses_is_as_below() {
 }
 
 #[test]
+fn an_opaque_marker_hides_what_is_in_a_directory_and_not_what_it_is() {
+    require!(root);
+    let odd = |path| Header {
+        mode: 0o1777,
+        uid: 5,
+        ..Header::new(b'5', path)
+    };
+    let mut bottom = Tar::new();
+    let names = ["tmp", "in/tmp", "gone", "gone-late"];
+    for path in ["in/", "tmp/", "in/tmp/", "gone/", "gone-late/"] {
+        bottom = bottom.header(&odd(path));
+    }
+    for name in names {
+        bottom = bottom.file(&format!("{name}/below"), b"");
+    }
+    let top = Tar::new()
+        .file("tmp/.wh..wh..opq", b"")
+        .file("in/tmp/.wh..wh..opq", b"")
+        .file("in/tmp/x", b"")
+        // These are other directories than the ones below.
+        .file(".wh.gone", b"")
+        .file("gone/.wh..wh..opq", b"")
+        .file("gone-late/.wh..wh..opq", b"")
+        .file(".wh.gone-late", b"");
+    let mounted = Mounted::new(&[bottom, top]);
+    let is = |name: &str| {
+        let stat = fs::metadata(mounted.root.join(name)).unwrap();
+        (stat.mode() & 0o7777, stat.uid(), stat.mtime())
+    };
+    for name in ["tmp", "in", "in/tmp"] {
+        assert_eq!(is(name), (0o1777, 5, TIME), "{name}");
+    }
+    for name in ["gone", "gone-late"] {
+        assert_eq!(is(name), (0o755, 0, 0), "{name}");
+    }
+    let seen = names.map(|name| mounted.names(name).concat());
+    assert_eq!(seen, ["", "x", "", ""]);
+    mounted.store.call(&["verify"]).success();
+}
+
+#[test]
 fn what_a_directory_is_that_a_layer_only_uses_is_for_each_image_to_say() {
     require!(root);
     let base = |mode, uid| {
