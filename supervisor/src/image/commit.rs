@@ -86,7 +86,7 @@ fn layer(operation: &Operation<'_>, archive: impl Read) -> Result<(Part, Digest)
     let level = flate2::Compression::new(6);
     let mut encoder = flate2::write::GzEncoder::new(&mut ingest, level);
     let mut hashing = Hashing::new(archive);
-    io::copy(&mut hashing, &mut encoder).context("read the container's files")?;
+    io::copy(&mut hashing, &mut encoder).context("make a layer of the container's files")?;
     encoder
         .finish()
         .and_then(|ingest| ingest.flush())

@@ -120,7 +120,11 @@ fn round(
                 .child
                 .wait()
                 .context("wait for an unpacking process")?;
-            results[worker.index] = Some(worker.result(status)?);
+            let result = worker.result(status);
+            results[worker.index] = Some(match worker.expected {
+                Some(layer) => result.with_context(|| format!("layer {layer}"))?,
+                None => result?,
+            });
         }
     }
     Ok(())

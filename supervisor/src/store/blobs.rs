@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Error, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::PoisonError;
@@ -160,7 +160,9 @@ impl<'a> Ingest<'a> {
 
 impl Write for Ingest<'_> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.writer.write(buffer)
+        let written = self.writer.write(buffer);
+        // What is read at the same time has errors of its own.
+        written.map_err(|error| Error::new(error.kind(), format!("write to the store: {error}")))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -7,8 +7,9 @@ use std::process::Command;
 
 use integration::require;
 use integration::runtime::finish;
-use integration::store::{Header, Store, TIME, Tar, saved};
+use integration::store::{ARCHITECTURE, Header, Store, TIME, Tar, saved, sha256};
 use nix::mount::{MsFlags, mount, umount};
+use serde_json::json;
 
 /// Imports layers, bottom first, and mounts them.
 struct Mounted {
@@ -522,6 +523,37 @@ fn of_entries_with_one_name_the_last_counts() {
         fs::metadata(layer.join("merged")).unwrap().mode() & 0o7777,
         0o700
     );
+}
+
+#[test]
+fn what_is_wrong_with_a_layer_is_said_of_that_layer() {
+    require!(root, program("gzip"));
+    let store = Store::new();
+    let (good, bad) = (Tar::new().file("a", b""), Tar::new().file("b", b""));
+    let diff_ids = [&good, &bad].map(|layer| format!("sha256:{}", sha256(&layer.bytes())));
+    let plain = store.scratch.file("layer.tar", bad.bytes());
+    let mut gzip = Command::new("sh");
+    gzip.args(["-c", "gzip -n \"$0\" && mv \"$0.gz\" \"$0\""]);
+    finish({
+        gzip.arg(&plain);
+        gzip
+    })
+    .success();
+    // Behind the end, something else.
+    let packed = [&fs::read(&plain).unwrap()[..], b"\x1f\x8bno gzip at all"].concat();
+    let config = json!({
+        "architecture": ARCHITECTURE, "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    });
+    let manifest = json!([{"Config": "c.json", "RepoTags": ["a:1"], "Layers": ["0/layer.tar", "1/layer.tar"]}]);
+    let archive = Tar::new()
+        .file("manifest.json", manifest.to_string().as_bytes())
+        .file("c.json", config.to_string().as_bytes())
+        .file("0/layer.tar", &good.bytes())
+        .file("1/layer.tar", &packed);
+    let file = store.scratch.file("saved.tar", archive.bytes());
+    let refused = store.call(&["import".as_ref(), file.as_os_str()]).failure();
+    refused.says(&format!("layer {}: read behind the archive", diff_ids[1]));
 }
 
 #[test]

@@ -125,6 +125,29 @@ fn what_is_removed_makes_room_on_a_disk_that_is_full_to_the_last_page() {
 }
 
 #[test]
+fn a_commit_for_which_there_is_no_room_says_what_was_written() {
+    require!(containers, busybox);
+    host::in_own_mounts(|| {
+        let (supervisor, root) = on_small_disk();
+        let random = "head -c 8000000 /dev/urandom >/random";
+        supervisor.says(&["run", "--name", "box", IMAGE, "sh", "-c", random]);
+        let filling = supervisor.scratch.name("root/filling");
+        fill(&filling);
+        let file = File::options().write(true).open(&filling).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 4_000_000)
+            .unwrap();
+        drop(file);
+        let refused = supervisor.ctl(&["commit", "box", "other"]).failure();
+        let refused = refused.says("write to the store: No space left on device");
+        assert!(!refused.stderr.contains("read the container"), "{refused}");
+        std::fs::remove_file(&filling).unwrap();
+        supervisor.says(&["commit", "box", "other"]);
+        supervisor.crash();
+        nix::mount::umount(&root).unwrap();
+    });
+}
+
+#[test]
 fn on_a_full_disk_what_can_be_done_is_done_and_what_cannot_is_not() {
     require!(containers, busybox);
     host::in_own_mounts(|| {
