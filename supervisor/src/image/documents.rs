@@ -97,12 +97,54 @@ pub(super) fn check_count(layers: usize) -> Result<()> {
 /// All that an image says of itself. One that does not say for which machines it is, is for this one, as with Docker.
 pub(crate) fn said(bytes: &[u8]) -> Result<Value> {
     let mut said: Map<String, Value> = serde_json::from_slice(bytes)?;
+    as_go_reads(&mut said);
     for (key, value) in [("os", "linux"), ("architecture", architecture())] {
         if said.get(key).is_none_or(Value::is_null) {
             said.insert(key.into(), json!(value));
         }
     }
     Ok(said.into())
+}
+
+/// What Docker reads without a word and the specification does not have: null for what is not said, and a command line that is one text.
+fn as_go_reads(said: &mut Map<String, Value>) {
+    if let Some(Value::Object(config)) = said.get_mut("config") {
+        for (name, nothing) in [
+            ("Labels", json!("")),
+            ("ExposedPorts", json!({})),
+            ("Volumes", json!({})),
+        ] {
+            let values = config.get_mut(name).and_then(Value::as_object_mut);
+            let values = values.into_iter().flat_map(Map::values_mut);
+            for value in values.filter(|value| value.is_null()) {
+                *value = nothing.clone();
+            }
+        }
+        for name in ["Cmd", "Entrypoint", "OnBuild", "Shell"] {
+            if let Some(text @ Value::String(_)) = config.get_mut(name) {
+                *text = json!([text.take()]);
+            }
+        }
+    }
+    without_null(said);
+    // As Docker writes it if there are none.
+    if let Some(Value::Object(rootfs)) = said.get_mut("rootfs") {
+        rootfs.entry("diff_ids").or_insert(json!([]));
+    }
+}
+
+fn without_null(object: &mut Map<String, Value>) {
+    object.retain(|_, value| !value.is_null());
+    for value in object.values_mut() {
+        match value {
+            Value::Object(inner) => without_null(inner),
+            Value::Array(list) => list
+                .iter_mut()
+                .filter_map(Value::as_object_mut)
+                .for_each(without_null),
+            _ => {}
+        }
+    }
 }
 
 /// Of this what the specification knows.
@@ -265,6 +307,45 @@ mod tests {
         let config = make_config(digest, &time(0), &Map::new(), "").unwrap();
         assert_eq!(diff_ids(&config, 1).unwrap(), [digest]);
         assert!(diff_ids(&config, 2).is_err());
+    }
+
+    #[test]
+    fn a_configuration_may_be_as_go_reads_it() {
+        let bytes = json!({
+            "created": null,
+            "author": null,
+            "config": {
+                "Labels": {"a": null, "b": "c"},
+                "Cmd": "one two",
+                "Entrypoint": null,
+                "Env": null,
+                "ExposedPorts": {"80/tcp": null},
+                "Volumes": null,
+                "User": null,
+                "StopSignal": null,
+                "Healthcheck": {"Test": null, "Interval": null},
+            },
+            "rootfs": {"type": "layers", "diff_ids": null},
+            "history": [{"created": null, "created_by": "x", "empty_layer": null}],
+        });
+        let said = said(bytes.to_string().as_bytes()).unwrap();
+        let read = configuration(&said).unwrap();
+        let config = read.config().as_ref().unwrap();
+        assert_eq!(config.cmd().as_deref().unwrap(), ["one two"]);
+        assert_eq!(*config.entrypoint(), None);
+        assert_eq!(config.exposed_ports().as_deref().unwrap(), ["80/tcp"]);
+        assert_eq!(said["config"]["Labels"], json!({"a": "", "b": "c"}));
+        assert_eq!(said["config"]["Healthcheck"], json!({}));
+        assert_eq!(read.history().as_ref().unwrap().len(), 1);
+        assert!(
+            diff_ids(bytes.to_string().as_bytes(), 0)
+                .unwrap()
+                .is_empty()
+        );
+        for config in [json!(null), json!({"Entrypoint": "a", "Labels": null})] {
+            let bytes = json!({"config": config, "history": null, "rootfs": {"type": "layers"}});
+            assert!(diff_ids(bytes.to_string().as_bytes(), 0).is_ok(), "{bytes}");
+        }
     }
 
     #[test]

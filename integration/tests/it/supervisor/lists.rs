@@ -465,6 +465,38 @@ fn a_time_without_a_zone_is_that_of_the_clients_clock() {
     assert_eq!(supervisor.says(&["ps", "-aq"]), "");
 }
 
+#[test]
+fn a_configuration_may_say_null_for_nothing_and_one_text_for_a_command_line() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::without_image();
+    let layers = [Tar::new().file("a", b"")];
+    let config = json!({
+        "Labels": {"a": null, "b": "c"}, "Cmd": "/a b", "Entrypoint": null, "Env": null, "User": null,
+        "ExposedPorts": {"80/tcp": null}, "Volumes": null, "StopSignal": null, "OnBuild": null, "Healthcheck": null,
+    });
+    let document = json!({"created": null, "author": null, "history": null, "config": config});
+    let bytes = saved_as(&document, "odd:1", &layers);
+    let archive = supervisor.scratch.file("odd.tar", &bytes);
+    supervisor.says(&["load", "-i", archive.to_str().unwrap()]);
+    // It is what it was.
+    let id = supervisor.says(&["image", "inspect", "--format", "{{.Id}}", "odd:1"]);
+    let digits = id.trim_start_matches("sha256:");
+    let name = format!("{digits}.json");
+    assert!(bytes.windows(name.len()).any(|it| it == name.as_bytes()));
+    supervisor.says(&["create", "--name", "box", "odd:1"]);
+    let said = supervisor.field("box", "{{json .Config.Cmd}} {{json .Config.Labels}}");
+    assert_eq!(said, r#"["/a b"] {"a":"","b":"c"}"#);
+    supervisor.says(&["commit", "-c", "ENV a=b", "box", "two:1"]);
+    let command = [
+        "image",
+        "inspect",
+        "--format",
+        "{{json .Config.Cmd}}",
+        "two:1",
+    ];
+    assert_eq!(supervisor.says(&command), r#"["/a b"]"#);
+}
+
 /// More than a message of the interface holds.
 #[test]
 fn what_is_large_is_listed_inspected_and_removed_like_all_else() {
