@@ -111,10 +111,12 @@ fn unreachable(place: &Place, error: &std::io::Error) -> Fault {
 
 /// Of the clients that start it. The directory is as the daemon makes it.
 fn alone(place: &Place) -> Result<Flock<File>> {
+    let mask = umask(Mode::from_bits_truncate(0o022));
     let made = DirBuilder::new()
         .recursive(true)
         .mode(0o711)
         .create(&place.state);
+    umask(mask);
     made.tried(|| format!("make {}", place.state.display()))?;
     let lock = place.state.join("start.lock");
     let file = OpenOptions::new()
@@ -197,7 +199,6 @@ fn spawn(place: &Place, error: &std::io::Error) -> Result<()> {
     let ours = std::env::vars_os()
         .filter(|(name, _)| name == "PATH" || name.as_encoded_bytes().starts_with(b"CAISSON_"));
     command.env_clear().envs(ours);
-    umask(Mode::from_bits_truncate(0o022));
     let limit = Resource::RLIMIT_NOFILE;
     let (soft, hard) = DESCRIPTORS;
     if setrlimit(limit, soft, hard).is_err() {

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use ttrpc::r#async::Server;
 
@@ -53,6 +54,8 @@ pub(crate) fn run(arguments: &[std::ffi::OsString]) -> Result<()> {
         options.state.clone(),
         options.address.clone(),
     )?;
+    // What containers find, such as /etc/hosts and volumes, is theirs to read, whoever started the daemon.
+    umask(Mode::from_bits_truncate(0o022));
     // A connection to each shim, and to each client.
     let (_, most) = host.descriptors;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)

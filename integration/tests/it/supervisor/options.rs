@@ -4,12 +4,12 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use integration::runtime::finish;
+use integration::runtime::{Running, finish};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{children, place, require};
 use serde_json::{Value, json};
@@ -762,6 +762,52 @@ fn a_daemon_is_the_same_whoever_started_it() {
     let script = "ulimit -Sn; cat /etc/hostname >/dev/null && echo read";
     let seen = supervisor.says(&["run", "--rm", "--user", "web", IMAGE, "sh", "-c", script]);
     assert_eq!(seen, "1024\nread");
+}
+
+#[test]
+fn what_a_container_finds_is_as_open_whatever_mask_the_daemon_was_started_under() {
+    require!(containers, busybox);
+    for mask in ["077", "000"] {
+        let supervisor = Supervisor::without_image();
+        let words = supervisor.daemon_command(&[]);
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("umask {mask}; exec \"$0\" \"$@\"")])
+            .arg(words.get_program())
+            .args(words.get_args());
+        let mut daemon = Running::start(shell);
+        assert_eq!(daemon.stdout.line(), "ready");
+        supervisor.import();
+        let made = supervisor.scratch.name("made/here");
+        let flags = ["-v", "data:/data", "-v", &format!("{made}:/made")];
+        let id = supervisor.detached(&flags, "umask; exec sleep 1000");
+        let script = "umask; cd /etc; stat -c %a hosts hostname resolv.conf /data /made; cat hosts hostname resolv.conf >/dev/null && echo read";
+        let seen = supervisor.says(&["exec", "--user", "1000", &id, "sh", "-c", script]);
+        assert_eq!(seen, "0022\n644\n644\n644\n755\n755\nread", "{mask}");
+        let mut log = supervisor.start(&["logs", "-f", &id]);
+        assert_eq!(log.stdout.line(), "0022");
+        supervisor.says(&["rm", "-f", &id]);
+        log.wait();
+        supervisor.crash();
+        daemon.wait();
+    }
+}
+
+#[test]
+fn a_client_that_starts_the_daemon_keeps_its_own_mask() {
+    require!(containers, busybox, id_mapped_mounts);
+    let supervisor = Supervisor::new();
+    supervisor.crash();
+    std::fs::remove_dir_all(&supervisor.state).unwrap();
+    let saved = supervisor.scratch.name("saved.tar");
+    let line = format!("umask 077; $ctl save -o {saved} {IMAGE}");
+    integration::runtime::finish(supervisor.in_shell(&line)).success();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().mode() & 0o777;
+    assert_eq!(mode(saved.as_ref()), 0o600);
+    // Containers with ids of their own go through it.
+    assert_eq!(mode(&supervisor.state), 0o711);
+    let run = ["run", "--rm", "--userns", "auto", IMAGE, "echo", "here"];
+    assert_eq!(supervisor.says(&run), "here");
 }
 
 #[test]
