@@ -15,6 +15,10 @@ pub(crate) const NAMESPACE: &str = "caisson";
 /// The default shim and its runtime.
 const SHIM: &str = "containerd-shim-caisson-v2";
 const RUNTIME: &str = "caisson";
+const SOCKETS: &str = "s";
+/// Bytes of a socket's address (unix(7)), and what is left for a directory with a shim's name in it: a digest.
+const ADDRESS: usize = 107;
+const LONGEST: usize = ADDRESS - "/".len() - 64;
 /// What separates options, layers and the parts of URIs, or takes the meaning from what follows.
 const SEPARATORS: [char; 6] = [':', ',', '\\', '?', '%', '#'];
 
@@ -47,7 +51,7 @@ impl Host {
             runtime: program(RUNTIME)?,
             root: absolute(root).and_then(plain)?,
             state: absolute(state)?,
-            socket: absolute(socket)?,
+            socket: absolute(socket).and_then(addressable)?,
             daemon,
             descriptors: getrlimit(Resource::RLIMIT_NOFILE)
                 .tried(|| "read the limit of descriptors".into())?,
@@ -64,9 +68,14 @@ impl Host {
         self.root.join("containers").join(id)
     }
 
-    /// The directory with the shims' sockets.
+    /// The directory with the shims' sockets: where the machine's one daemon has them, if their addresses could not have the path of our own. Their names
+    /// are digests of what they are for, our socket included, so that no other daemon has the same.
     pub(crate) fn sockets(&self) -> PathBuf {
-        self.state.join("s")
+        let own = self.state.join(SOCKETS);
+        match own.as_os_str().len() <= LONGEST {
+            true => own,
+            false => Path::new(STATE).join(SOCKETS),
+        }
     }
 
     pub(crate) fn volume(&self, name: &str) -> PathBuf {
@@ -81,6 +90,16 @@ pub(crate) fn plain(root: PathBuf) -> Result<PathBuf> {
         _ => Err(Fault::new(format!(
             "the root {} cannot have containers: no ':', ',', '\\', '?', '%' or '#' may be in its path, which is to be UTF-8 (name another with --root)",
             root.display()
+        ))),
+    }
+}
+
+fn addressable(socket: PathBuf) -> Result<PathBuf> {
+    match socket.as_os_str().len() {
+        ..=ADDRESS => Ok(socket),
+        length => Err(Fault::new(format!(
+            "the socket {} has a path of {length} bytes, and {ADDRESS} are possible (name another with --address)",
+            socket.display()
         ))),
     }
 }

@@ -60,20 +60,7 @@ pub(crate) fn run(arguments: &[std::ffi::OsString]) -> Result<()> {
     let (_, most) = host.descriptors;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)
         .tried(|| "raise the limit of descriptors".into())?;
-    for directory in [&host.root, &host.state] {
-        let made = DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(directory);
-        made.tried(|| format!("make {}", directory.display()))?;
-    }
-    // What is in there may be anybody's secret, or a set-uid program of a container's (CVE-2021-41091).
-    for directory in [host.log(""), host.volume("")] {
-        let private = fs::Permissions::from_mode(0o700);
-        fs::create_dir_all(&directory)
-            .and_then(|()| fs::set_permissions(&directory, private))
-            .tried(|| format!("make {}", directory.display()))?;
-    }
+    make_places(&host)?;
     // Nobody is to connect before it is certain that he will be answered.
     let (_state, supervisor) = open(&host)?;
     let passed = accept::passed(&host.socket)?;
@@ -105,6 +92,26 @@ pub(crate) fn run(arguments: &[std::ffi::OsString]) -> Result<()> {
     // Threads may be at something that takes long. It can be cut off, as it is when the daemon is killed.
     runtime.shutdown_background();
     served
+}
+
+fn make_places(host: &Host) -> Result<()> {
+    let sockets = host.sockets();
+    let passable = [Some(&*host.root), Some(&*host.state), sockets.parent()];
+    for directory in passable.into_iter().flatten() {
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(directory);
+        made.tried(|| format!("make {}", directory.display()))?;
+    }
+    // What is in there may be anybody's secret, or a set-uid program of a container's (CVE-2021-41091).
+    for directory in [host.log(""), host.volume("")] {
+        let private = fs::Permissions::from_mode(0o700);
+        fs::create_dir_all(&directory)
+            .and_then(|()| fs::set_permissions(&directory, private))
+            .tried(|| format!("make {}", directory.display()))?;
+    }
+    Ok(())
 }
 
 fn open(host: &Host) -> Result<(fs::File, Arc<Supervisor>)> {

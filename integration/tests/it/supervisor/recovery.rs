@@ -543,6 +543,35 @@ fn a_daemon_whose_database_is_lost_does_not_start_and_touches_no_container() {
 }
 
 #[test]
+fn a_state_directory_may_have_a_path_that_no_socket_of_a_shim_could() {
+    require!(containers, busybox);
+    for length in [40, 41, 90] {
+        let mut supervisor = Supervisor::without_image();
+        let name = format!("{:x<1$}", place::unique("sv"), length - "/run/".len());
+        supervisor.state = Path::new("/run").join(name);
+        assert_eq!(supervisor.state.as_os_str().len(), length);
+        supervisor.import();
+        let id = supervisor.detached(&["--name", "box"], "exec sleep 1000");
+        let shim = fs::read_to_string(supervisor.state.join("bundles").join(&id).join("shim"));
+        let (_, socket) = shim.as_deref().unwrap().split_once(" unix://").unwrap();
+        assert!(Path::new(socket).exists(), "{socket}");
+        let own = Path::new(socket).starts_with(&supervisor.state);
+        assert_eq!(own, length == 40, "{socket}");
+        supervisor.crash();
+        let exec = ["exec", "-t", "box", "echo", "here"];
+        assert!(supervisor.on_terminal(&exec).wait().success());
+        supervisor.says(&["rm", "-f", "box"]);
+        assert!(!Path::new(socket).exists());
+        // That of the daemon's own is not found elsewhere.
+        let long = format!("/run/{}", "x".repeat(103));
+        let refused = supervisor.refused(&["--address", &long]);
+        refused
+            .says("108 bytes, and 107 are possible")
+            .says("--address");
+    }
+}
+
+#[test]
 fn a_root_that_no_container_could_have_is_refused() {
     require!(containers, busybox);
     let supervisor = Supervisor::without_image();
