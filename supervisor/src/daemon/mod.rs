@@ -118,6 +118,8 @@ fn open(host: &Host) -> Result<(fs::File, Arc<Supervisor>)> {
     let store =
         Store::open(&host.root).tried(|| format!("open the store in {}", host.root.display()))?;
     let state = state::take(host)?;
+    let tried = store.try_overlay();
+    tried.map_err(|error| Fault::precondition(format!("{error:#}")))?;
     Ok((state, Supervisor::open(host.clone(), Arc::new(store))?))
 }
 

@@ -25,6 +25,7 @@ mod database;
 mod images;
 pub(crate) mod lock;
 mod operation;
+mod overlay;
 mod refusal;
 mod reserve;
 mod rows;

@@ -11,6 +11,7 @@ use integration::require;
 use integration::runtime::{Running, finish};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{host, place};
+use nix::mount::{MsFlags, mount, umount};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
@@ -569,6 +570,42 @@ fn a_state_directory_may_have_a_path_that_no_socket_of_a_shim_could() {
             .says("108 bytes, and 107 are possible")
             .says("--address");
     }
+}
+
+/// Tries a root on another file system, whose name is to be said.
+#[track_caller]
+fn refused_on(supervisor: &Supervisor, file_system: &str) {
+    let refused = supervisor.refused(&[]);
+    assert_eq!(refused.stderr.lines().count(), 1, "{refused}");
+    refused
+        .says("cannot have containers")
+        .says(file_system)
+        .says("--root");
+    let trash = supervisor.scratch.path().join("root/trash");
+    assert_eq!(fs::read_dir(trash).unwrap().count(), 0);
+}
+
+#[test]
+fn a_root_on_a_file_system_that_no_container_can_change_is_refused() {
+    require!(containers, busybox);
+    host::in_own_mounts(|| {
+        let supervisor = Supervisor::without_image();
+        let root = supervisor.scratch.dir("root");
+        let options = ["lowerdir", "upperdir", "workdir"]
+            .map(|name| format!("{name}={}", supervisor.scratch.dir(name).display()));
+        let (kind, options) = (Some("overlay"), options.join(","));
+        mount(kind, &root, kind, MsFlags::empty(), Some(&*options)).unwrap();
+        refused_on(&supervisor, "(overlay)");
+        let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+        let none = None::<&str>;
+        mount(none, &root, none, read_only, none).unwrap();
+        supervisor.refused(&[]).says("Read-only file system");
+        umount(&root).unwrap();
+        // What it is on then is fine, and nothing is left of the question.
+        let daemon = supervisor.daemon(&[]);
+        assert_eq!(fs::read_dir(root.join("trash")).unwrap().count(), 0);
+        drop(daemon);
+    });
 }
 
 #[test]
