@@ -50,7 +50,12 @@ impl<'a> Side<'a> {
         match colon.filter(|_| !bytes.starts_with(b"/") && !bytes.starts_with(b".")) {
             None => Ok(Self::Local(word)),
             Some(at) => match std::str::from_utf8(&bytes[..at]) {
-                Ok(container) if at > 0 => Ok(Self::Container(container, &bytes[at + 1..])),
+                Ok(container) if at > 0 && at + 1 < bytes.len() => {
+                    Ok(Self::Container(container, &bytes[at + 1..]))
+                }
+                Ok(container) if at > 0 => Err(Fault::new(format!(
+                    "no path is given in container {container}: say '{container}:/' for all of it"
+                ))),
                 _ => Err(Fault::new(format!(
                     "'{}' names no container",
                     word.display()
@@ -61,6 +66,12 @@ impl<'a> Side<'a> {
 }
 
 pub(super) async fn copy(daemon: &Daemon, asked: Cp) -> Result<u8> {
+    // The current directory is `.`: an empty word is a mistake, such as a variable that is not set.
+    for (word, what) in [(&asked.source, "source"), (&asked.target, "destination")] {
+        if word.is_empty() {
+            return Err(Fault::new(format!("the {what} can not be empty")));
+        }
+    }
     match (Side::new(&asked.source)?, Side::new(&asked.target)?) {
         (Side::Container(container, path), Side::Stream) => {
             if io::stdout().is_terminal() {
@@ -429,8 +440,9 @@ mod tests {
         for word in ["file", "/a:b", "./a:b", "../a:b"] {
             assert_eq!(side(word).unwrap(), local(word));
         }
-        assert_eq!(side("box:").unwrap(), Side::Container("box", b""));
+        assert_eq!(side("box:/").unwrap(), Side::Container("box", b"/"));
         assert_eq!(side("box:a:b").unwrap(), Side::Container("box", b"a:b"));
         assert!(side(":a").is_err());
+        assert!(side("box:").is_err());
     }
 }

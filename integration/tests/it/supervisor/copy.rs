@@ -118,6 +118,14 @@ fn one_side_is_a_containers_and_the_other_is_not() {
     cp("runs:/srv", "stopped:/srv").failure().says("between");
     cp(file, "none:/srv").failure().says("no such container");
     cp(file, dir).failure().says("CONTAINER:PATH");
+    // As of a variable that is not set.
+    cp("", "runs:/srv")
+        .failure()
+        .says("source can not be empty");
+    let none = cp("runs:/srv", "").failure();
+    none.says("destination can not be empty");
+    cp("runs:", dir).failure().says("no path is given");
+    cp(file, "runs:").failure().says("no path is given");
 }
 
 #[test]
