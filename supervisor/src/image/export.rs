@@ -36,15 +36,13 @@ impl Store {
             let names = if some.is_empty() { all } else { some };
             let part =
                 json!({"mediaType": media_type, "digest": image.manifest, "size": bytes.len()});
-            index.extend(described(&part, &names));
+            add(&mut index, described(&part, &names));
             let image = saved.entry(image.manifest).or_insert_with(|| Saved {
                 config: path(&image.id),
                 repo_tags: Vec::new(),
                 layers: layers.iter().map(path).collect(),
             });
-            image
-                .repo_tags
-                .extend(names.iter().map(Reference::familiar));
+            add(&mut image.repo_tags, names.iter().map(Reference::familiar));
         }
         let mut archive = Archive { target };
         archive.directory("blobs/")?;
@@ -67,6 +65,15 @@ impl Store {
         archive.document("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         archive.end()?;
         operation.finish(|_| Ok(()))
+    }
+}
+
+/// What is asked for twice is there once.
+fn add<T: PartialEq>(list: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
+    for one in more {
+        if !list.contains(&one) {
+            list.push(one);
+        }
     }
 }
 

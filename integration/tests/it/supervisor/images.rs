@@ -231,8 +231,12 @@ fn an_archive_has_its_name_when_it_is_complete_and_nothing_is_left_of_another() 
         .says("no such image");
     assert!(names().is_empty());
     // Over what is there, too, and by a name without a directory.
+    let id = supervisor.field(IMAGE, "{{.Id}}");
     supervisor.says(&["save", "-o", &path, IMAGE]);
     let first = fs::read(&path).unwrap();
+    // What is named twice is there once.
+    supervisor.says(&["save", "-o", &path, IMAGE, &id, IMAGE]);
+    assert!(fs::read(&path).unwrap() == first);
     place::write(Path::new(&path), "old");
     let mut command = supervisor.command(&["save", "-o", "archive", IMAGE]);
     command.current_dir(&directory);
