@@ -233,13 +233,19 @@ impl Supervisor {
         if container.status() != Status::PAUSED {
             return Ok(());
         }
-        match self.unpause(container).await {
-            Err(fault) if number == SIGKILL => {
-                crate::daemon::warn(&fault.during("wake a container up that was killed"));
-                Ok(())
-            }
-            woken => woken,
+        let Err(fault) = self.unpause(container).await else {
+            return Ok(());
+        };
+        // Somebody else may have woken it up meanwhile, or it has ended, of which its shim knows first.
+        match container.shim() {
+            Ok(shim) if container.status() == Status::PAUSED && !shim.has_ended().await => {}
+            _ => return Ok(()),
         }
+        if number != SIGKILL {
+            return Err(fault);
+        }
+        crate::daemon::warn(&fault.during("wake a container up that was killed"));
+        Ok(())
     }
 
     /// One that has ended meanwhile is as good. Whether its shim answers.

@@ -127,7 +127,12 @@ fn an_archive_that_nobody_waits_for_any_more_does_not_come_in() {
 
 /// A container whose image is not made at once.
 fn noisy(supervisor: &Supervisor, bytes: u64) -> String {
-    let noise = format!("head -c {bytes} /dev/urandom >/noise; echo ready; exec sleep 1000");
+    and_noisy(supervisor, bytes, "exec sleep 1000")
+}
+
+/// The same, with what it does then.
+fn and_noisy(supervisor: &Supervisor, bytes: u64, then: &str) -> String {
+    let noise = format!("head -c {bytes} /dev/urandom >/noise; echo ready; {then}");
     let id = supervisor.detached(&[], &noise);
     let mut log = supervisor.start(&["logs", "-f", &id]);
     assert_eq!(log.stdout.line(), "ready");
@@ -135,7 +140,7 @@ fn noisy(supervisor: &Supervisor, bytes: u64) -> String {
 }
 
 /// The client who makes an image of it, and the process that copies its files, which is stopped.
-fn stopped_amid_commit(supervisor: &Supervisor, id: &str) -> (Running, Pid) {
+pub(super) fn stopped_amid_commit(supervisor: &Supervisor, id: &str) -> (Running, Pid) {
     let upper = supervisor.field(id, "{{.GraphDriver.Data.UpperDir}}");
     let copying = || host::processes(&upper).into_iter().next();
     let client = supervisor.start(&["commit", id, "made"]);
@@ -369,4 +374,36 @@ fn what_its_policy_is_about_to_start_again_is_not_removed_without_force() {
     }
     supervisor.says(&["rm", "-f", &id]);
     assert_eq!(supervisor.says(&["ps", "-aq"]), "");
+}
+
+#[test]
+fn a_stop_finds_nothing_wrong_with_one_that_others_wake_up_or_end_before() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for ends in [false, true] {
+        let hears = "trap exit TERM; while :; do sleep 1; done";
+        let id = and_noisy(&supervisor, 64_000_000, hears);
+        let pid: i32 = supervisor.field(&id, "{{.State.Pid}}").parse().unwrap();
+        supervisor.says(&["pause", &id]);
+        // Who makes an image of it keeps others waiting.
+        let (commit, copying) = stopped_amid_commit(&supervisor, &id);
+        let unpause = (!ends).then(|| supervisor.start(&["unpause", &id]));
+        let stop = supervisor.start(&["stop", "-t", "1", &id]);
+        let status = format!("/proc/{pid}/status");
+        let told = || {
+            let status = fs::read_to_string(&status).unwrap();
+            !status.contains("ShdPnd:\t0000000000000000")
+        };
+        until("no signal is sent", told);
+        if ends {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            assert!(host::await_end(pid), "it should have ended");
+        }
+        kill(copying, Signal::SIGCONT).unwrap();
+        commit.wait().success();
+        stop.wait().success();
+        // It may have come after the stop.
+        unpause.map(Running::wait);
+        assert_eq!(supervisor.field(&id, "{{.State.Status}}"), "exited");
+    }
 }
