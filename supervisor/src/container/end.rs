@@ -197,21 +197,12 @@ impl Supervisor {
             .state
             .mut_or_insert_default()
             .restarts += 1;
-        match self.launch(container, None).await {
-            Ok(_) => Ok(()),
-            Err(fault) => {
-                // As after an end: by the policy, after a longer pause.
-                let state = container.record().state.unwrap_or_default();
-                if restarts(&container.config(), &state) {
-                    self.notice(container, None, &[], |record| {
-                        record.state.mut_or_insert_default().status = Status::RESTARTING.into();
-                    })
-                    .await;
-                    self.clone().restart_later(container.clone());
-                }
-                Err(fault)
-            }
+        let launched = self.launch(container, None, true).await;
+        if container.status() == Status::RESTARTING {
+            // As after an end: by the policy, after a longer pause.
+            self.clone().restart_later(container.clone());
         }
+        launched.map(drop)
     }
 }
 

@@ -6,12 +6,14 @@ use std::sync::atomic::Ordering;
 
 use protobuf::MessageField;
 
-use super::create::{blocking, defaults, of_image, status};
+use super::create::{blocking, defaults, of_image, restarts, status};
 use super::{Container, Run, Supervisor, bundle};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::layer::Snapshot;
 use crate::lock::lock;
-use crate::protos::containers::{Container as Record, Ids, LogOptions, Size, state::Status};
+use crate::protos::containers::{
+    Config, Container as Record, Ids, LogOptions, Size, State, state::Status,
+};
 use crate::records::now;
 use crate::shim::{Launch, Shim};
 use crate::spec;
@@ -62,7 +64,7 @@ impl Supervisor {
             (state.stopped, state.restarts) = (false, 0);
             container.short_lives.store(0, Ordering::Relaxed);
         }
-        self.launch(container, size).await
+        self.launch(container, size, false).await
     }
 
     /// The same for a client who has just made it: what goes with its end goes when it cannot even begin.
@@ -85,11 +87,12 @@ impl Supervisor {
         Ok(())
     }
 
-    /// With the operation's lock held.
+    /// With the operation's lock held; with `again`, for its policy, which a failure is as good as an end for.
     pub(super) async fn launch(
         self: &Arc<Self>,
         container: &Arc<Container>,
         size: Option<Size>,
+        again: bool,
     ) -> Result<u32> {
         let before = {
             let mut record = lock(&container.record);
@@ -100,25 +103,12 @@ impl Supervisor {
         match self.launched(container, size).await {
             Ok(pid) => Ok(pid),
             Err(fault) => {
-                let code = match fault.kind {
-                    Kind::NoProgram => 127,
-                    Kind::NotExecutable => 126,
-                    _ => 128,
-                };
-                let text = fault.text.clone();
                 let noticed = self.notice(container, None, &[], |record| {
-                    let state = record.state.mut_or_insert_default();
-                    let stopped = state.stopped;
-                    *state = before.clone();
-                    state.stopped = stopped;
-                    state.start_after = false;
-                    if status(state) != Status::CREATED {
-                        state.status = Status::EXITED.into();
-                        state.finished_at = now();
-                    }
-                    state.exit_code = code;
-                    state.error = text;
-                    state.pid = 0;
+                    let state = State {
+                        stopped: record.state.stopped,
+                        ..before
+                    };
+                    record.state = Some(unstarted(&record.config, state, &fault, again)).into();
                 });
                 noticed.await;
                 Err(fault)
@@ -271,6 +261,31 @@ impl Supervisor {
     }
 }
 
+/// What a container is whose start has failed: what it was before, or what the policy makes of it, noted at once. A daemon that is killed
+/// after a note of its end only would have let go of it.
+fn unstarted(config: &Config, before: State, fault: &Fault, again: bool) -> State {
+    let mut state = before;
+    state.start_after = false;
+    state.exit_code = match fault.kind {
+        Kind::NoProgram => 127,
+        Kind::NotExecutable => 126,
+        _ => 128,
+    };
+    state.error.clone_from(&fault.text);
+    state.pid = 0;
+    if status(&state) != Status::CREATED {
+        let restarts = again && restarts(config, &state);
+        let status = if restarts {
+            Status::RESTARTING
+        } else {
+            Status::EXITED
+        };
+        state.status = status.into();
+        state.finished_at = now();
+    }
+    state
+}
+
 /// Where its output goes: a log that our shim writes, or a file that any shim does.
 fn output(directory: &Path, options: &LogOptions, ours: bool) -> String {
     let path = directory.join(super::log::NAME);
@@ -319,5 +334,45 @@ fn overlay(snapshot: &Snapshot, ids: Option<&Ids>) -> Mount {
         .chain(maps)
         .collect(),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protos::containers::{RestartPolicy, restart_policy::Name};
+
+    #[test]
+    fn who_is_to_be_started_again_has_not_ended_by_a_start_that_fails() {
+        let config = Config {
+            restart: Some(RestartPolicy {
+                name: Name::ON_FAILURE.into(),
+                maximum: 2,
+                ..Default::default()
+            })
+            .into(),
+            ..Default::default()
+        };
+        let after = |before: Status, restarts, stopped, again| {
+            let before = State {
+                status: before.into(),
+                restarts,
+                stopped,
+                ..Default::default()
+            };
+            let state = unstarted(&config, before, &Fault::new("it is so"), again);
+            assert_eq!((state.exit_code, &*state.error), (128, "it is so"));
+            status(&state)
+        };
+        assert_eq!(
+            after(Status::RESTARTING, 1, false, true),
+            Status::RESTARTING
+        );
+        // The policy has had enough of it, somebody has stopped it, or started it by hand.
+        assert_eq!(after(Status::RESTARTING, 2, false, true), Status::EXITED);
+        assert_eq!(after(Status::RESTARTING, 1, true, true), Status::EXITED);
+        assert_eq!(after(Status::RESTARTING, 0, false, false), Status::EXITED);
+        assert_eq!(after(Status::EXITED, 0, false, false), Status::EXITED);
+        assert_eq!(after(Status::CREATED, 0, false, false), Status::CREATED);
     }
 }

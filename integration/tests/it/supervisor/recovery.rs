@@ -700,3 +700,29 @@ fn what_a_daemon_does_not_come_to_the_end_of_the_next_one_goes_on_with() {
     supervisor.says(&["stop", "-t", "0", &id]);
     assert_eq!(supervisor.says(&["ps", "-aq"]), "");
 }
+
+#[test]
+fn one_whose_restart_fails_has_not_ended_and_its_policy_goes_on() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.detached(&["--name", "other"], "exec sleep 1000");
+    let flags = ["--restart", "on-failure", "--network", "container:other"];
+    let id = supervisor.detached(&flags, "exec sleep 1000");
+    let pid = supervisor.field(&id, "{{.State.Pid}}");
+    supervisor.says(&["stop", "-t", "0", "other"]);
+    kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+    let mut restarts = 0;
+    while restarts < 4 {
+        let state = supervisor.field(&id, "{{.State.Status}} {{.RestartCount}}");
+        let (status, count) = state.split_once(' ').unwrap();
+        // One that is about to start is called running.
+        assert!(["restarting", "running"].contains(&status), "{state}");
+        restarts = count.parse().unwrap();
+    }
+    supervisor.crash();
+    supervisor.says(&["start", "other"]);
+    let mut events = supervisor.start(&["events", "--after", "0", "--format", "{{.Action}}"]);
+    while supervisor.field(&id, "{{.State.Running}} {{.State.Error}}") != "true" {
+        events.stdout.line();
+    }
+}
