@@ -11,7 +11,7 @@ use super::filter::Filters;
 use super::system::all_containers;
 use super::view::status_word;
 use super::{images, print, system, table};
-use crate::fault::{Fault, Result, Tried as _};
+use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::{containers, images as of_images, system as of_system};
 
 /// Of those that are not used, which.
@@ -88,6 +88,8 @@ async fn remove_ended(daemon: &Daemon, which: &Which) -> Result<()> {
         let removed = daemon.containers.remove(patient(), &request).await;
         match removed.map_err(Fault::from) {
             Ok(_) => print(&format!("Deleted container: {}\n", container.id))?,
+            // Others have removed it meanwhile, or it runs by now.
+            Err(fault) if matches!(fault.kind, Kind::NotFound | Kind::Precondition) => {}
             Err(fault) => super::say(&fault),
         }
     }

@@ -7,7 +7,10 @@ use integration::runtime::finish;
 use integration::store::{Tar, saved_as, saved_with};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{place, require};
+use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
+
+use super::endings::stopped_amid_commit;
 
 fn names(supervisor: &Supervisor, list: &[&str], field: &str, filters: &[&str]) -> String {
     let mut words = list.to_vec();
@@ -572,4 +575,32 @@ fn templates_find_what_an_image_or_a_container_does_not_have() {
     let propagation = "{{range .Mounts}}{{.Destination}}={{.Propagation}} {{end}}";
     let said = supervisor.field("mounts", propagation);
     assert_eq!(said, "/a=rprivate /b=rslave /c=");
+}
+
+#[test]
+fn what_others_remove_or_start_meanwhile_is_not_for_prune() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for name in ["removed", "started"] {
+        supervisor.says(&["create", "--name", name, IMAGE, "sleep", "1000"]);
+    }
+    let noise = "head -c 64000000 /dev/urandom >/noise";
+    let id = supervisor.says(&["run", "-d", IMAGE, "sh", "-c", noise]);
+    supervisor.says(&["wait", &id]);
+    let last = supervisor.says(&["create", IMAGE, "true"]);
+    // The newest goes first; the next one is held by who makes an image of it.
+    let (commit, copying) = stopped_amid_commit(&supervisor, &id);
+    let mut prune = supervisor.start(&["container", "prune", "-f"]);
+    assert_eq!(prune.stdout.line(), format!("Deleted container: {last}"));
+    supervisor.says(&["rm", "removed"]);
+    supervisor.says(&["start", "started"]);
+    kill(copying, Signal::SIGCONT).unwrap();
+    commit.wait().success();
+    let pruned = prune.wait().success();
+    assert!(pruned.stdout.contains(&id), "{pruned}");
+    assert_eq!(pruned.stderr, "");
+    assert_eq!(
+        supervisor.says(&["ps", "-a", "--format", "{{.Names}}"]),
+        "started"
+    );
 }
