@@ -426,6 +426,7 @@ async fn stats(daemon: &Daemon, asked: Stats) -> Result<u8> {
                 .map_err(Fault::from)
             {
                 Ok(seen) => rows.push(usage(
+                    name,
                     &seen,
                     before.insert(seen.id.clone(), (seen.cpu_usec, seen.time)),
                 )),
@@ -459,7 +460,7 @@ async fn stats(daemon: &Daemon, asked: Stats) -> Result<u8> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "percent, with two digits")]
-fn usage(seen: &api::StatsResponse, before: Option<(u64, i64)>) -> Value {
+fn usage(name: &str, seen: &api::StatsResponse, before: Option<(u64, i64)>) -> Value {
     let cpu = before.map_or(0.0, |(usec, time)| {
         let passed = (seen.time - time).max(1) as f64 / 1000.0;
         seen.cpu_usec.saturating_sub(usec) as f64 / passed * 100.0
@@ -472,6 +473,7 @@ fn usage(seen: &api::StatsResponse, before: Option<(u64, i64)>) -> Value {
     };
     let share = limit.map_or(0.0, |limit| memory as f64 / limit.max(1) as f64 * 100.0);
     serde_json::json!({
+        "Container": name,
         "ID": &seen.id[..12],
         "Name": seen.name,
         "CPUPerc": format!("{cpu:.2}%"),

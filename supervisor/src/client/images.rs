@@ -450,6 +450,11 @@ fn row(image: &api::Image, name: &str, whole: bool) -> Value {
         "CreatedSince": created,
         "CreatedAt": image.created,
         "Size": table::decimal(image.size),
+        "VirtualSize": table::decimal(image.size),
+        // In lists, Docker counts these as little.
+        "Containers": "N/A",
+        "SharedSize": "N/A",
+        "UniqueSize": "N/A",
     })
 }
 

@@ -69,10 +69,7 @@ pub(super) async fn ps(daemon: &Daemon, asked: Ps) -> Result<u8> {
         if let Some(size) = answer.sizes.get(&container.id) {
             row["Size"] = json!(view::size(size));
         }
-        // A template's only, which asks for one of them.
-        if format.is_some_and(|format| format.contains(".Label ")) {
-            row["Label"] = json!(container.labels);
-        }
+        view::label(&mut row, &container.labels, format);
         row
     });
     let rows: Vec<Value> = rows.collect();

@@ -11,7 +11,7 @@ use super::containers::{each, show, time};
 use super::filter::{Filters, part};
 use super::format::Template;
 use super::process::lost;
-use super::{harmless, print, prune, table};
+use super::{harmless, print, prune, table, view};
 use crate::chunks::answered;
 use crate::container::text_of;
 use crate::fault::{Fault, Kind, Result};
@@ -114,7 +114,17 @@ async fn volumes(
         print(&names.collect::<String>())?;
         return Ok(0);
     }
-    let rows: Vec<Value> = volumes.iter().map(|volume| shown(volume, &[])).collect();
+    let row = |volume: &api::Volume| {
+        let mut row = json!({
+            "Name": volume.name, "Driver": "local", "Scope": "local", "Mountpoint": volume.path, "Labels": view::labels(&volume.labels),
+            "CreatedAt": text_of(volume.created_at),
+            // In this list, Docker does not count them either, and the others are of clusters.
+            "Links": "N/A", "Size": "N/A", "Availability": "N/A", "Group": "N/A", "Status": "N/A",
+        });
+        view::label(&mut row, &volume.labels, format);
+        row
+    };
+    let rows: Vec<Value> = volumes.iter().map(row).collect();
     let columns = &[("DRIVER", "Driver"), ("VOLUME NAME", "Name")];
     print(&table::render(&rows, columns, format)?)?;
     Ok(0)
@@ -199,39 +209,55 @@ async fn df(daemon: &Daemon, verbose: bool, format: Option<&str>) -> Result<u8> 
         print(&table::render(&rows, columns, format)?)?;
         return Ok(0);
     }
-    let mut rows = vec![];
-    // What is counted, and what takes the room: images share their layers and blobs.
-    for (title, counted, kinds) in [
+    let containers = all_containers(daemon).await?;
+    let alive = containers.into_iter().filter(|container| {
+        let word = view::status_word(&container.state);
+        matches!(word, "running" | "paused" | "restarting")
+    });
+    let rows = usage(&items, &alive.map(|container| container.id).collect());
+    let columns = &[
+        ("TYPE", "Type"),
+        ("TOTAL", "TotalCount"),
+        ("ACTIVE", "Active"),
+        ("SIZE", "Size"),
+        ("RECLAIMABLE", "Reclaimable"),
+    ];
+    print(&table::render(&rows, columns, format)?)?;
+    Ok(0)
+}
+
+/// What is counted, and what takes the room: images share their layers and blobs.
+fn usage(items: &[api::disk_usage_response::Item], alive: &HashSet<String>) -> Vec<Value> {
+    let row = |(title, counted, kinds): (&str, &str, &[&str])| {
+        let all = items.iter().filter(|item| item.kind == counted);
+        let active = all.clone().filter(|item| match counted {
+            "container" => alive.contains(&item.name),
+            // Its names keep it too.
+            "image" => item.reasons.iter().any(|it| it.starts_with("container ")),
+            _ => !item.reasons.is_empty(),
+        });
+        let (mut size, mut reclaimable) = (0, 0);
+        for item in items.iter().filter(|item| kinds.contains(&&*item.kind)) {
+            (size, reclaimable) = (size + item.size, reclaimable + item.reclaimable);
+        }
+        let share = (reclaimable * 100).checked_div(size);
+        let share = share.map_or_else(String::new, |share| format!(" ({share}%)"));
+        json!({
+            "Type": title,
+            "TotalCount": all.count().to_string(),
+            "Active": active.count().to_string(),
+            "Size": table::decimal(size),
+            "Reclaimable": table::decimal(reclaimable) + &share,
+        })
+    };
+    [
         ("Images", "image", &["layer", "content"][..]),
         ("Containers", "container", &["container"]),
-        ("Volumes", "volume", &["volume"]),
+        ("Local Volumes", "volume", &["volume"]),
         ("Unfinished", "ingest", &["ingest"]),
-    ] {
-        let of_kind = || {
-            items
-                .iter()
-                .filter(|item| kinds.contains(&item.kind.as_str()))
-        };
-        let size: u64 = of_kind().map(|item| item.size).sum();
-        let reclaimable: u64 = of_kind().map(|item| item.reclaimable).sum();
-        rows.push(json!({
-            "Type": title,
-            "TotalCount": items.iter().filter(|item| item.kind == counted).count().to_string(),
-            "Size": table::decimal(size),
-            "Reclaimable": table::decimal(reclaimable),
-        }));
-    }
-    print(&table::render(
-        &rows,
-        &[
-            ("TYPE", "Type"),
-            ("TOTAL", "TotalCount"),
-            ("SIZE", "Size"),
-            ("RECLAIMABLE", "Reclaimable"),
-        ],
-        format,
-    )?)?;
-    Ok(0)
+    ]
+    .map(row)
+    .into()
 }
 
 pub(super) async fn events(daemon: &Daemon, asked: Events) -> Result<u8> {
@@ -267,11 +293,12 @@ pub(super) async fn events(daemon: &Daemon, asked: Events) -> Result<u8> {
         {
             continue;
         }
+        let image = event.attributes.get("image").map(String::as_str);
         let value = json!({
             "Cursor": event.cursor, "Type": event.kind, "Action": event.action, "Actor": { "ID": event.id, "Attributes": event.attributes },
             "scope": "local", "time": event.time / 1_000_000_000, "timeNano": event.time,
             // Where Docker had them before there was an actor.
-            "status": event.action, "id": event.id, "from": event.attributes.get("image"),
+            "status": event.action, "id": event.id, "from": image.or(template.is_some().then_some("")),
         });
         let line = match (&template, asked.format.is_some()) {
             (Some(template), _) => template.apply(&value)?,
@@ -333,9 +360,13 @@ pub(super) async fn info(daemon: &Daemon, asked: Formatted) -> Result<u8> {
         .await?;
     let value = json!({
         "ServerVersion": info.version, "Containers": info.containers, "ContainersRunning": info.running, "ContainersPaused": info.paused,
-        "ContainersStopped": info.stopped, "Images": info.images, "Root": info.root, "State": info.state, "KernelVersion": info.kernel,
-        "Architecture": info.architecture, "NCPU": info.cpus, "MemTotal": info.memory, "Shim": info.shim, "DefaultRuntime": info.runtime,
-        "Name": info.hostname,
+        "ContainersStopped": info.stopped, "Images": info.images, "Root": info.root, "DockerRootDir": info.root, "State": info.state,
+        "KernelVersion": info.kernel, "Architecture": info.architecture, "NCPU": info.cpus, "MemTotal": info.memory, "Shim": info.shim,
+        "Name": info.hostname, "OperatingSystem": info.operating_system, "OSType": "linux", "SecurityOptions": info.security_options,
+        "DefaultRuntime": view::RUNTIME, "Runtimes": { view::RUNTIME: { "path": info.runtime } }, "Driver": view::DRIVER,
+        "LoggingDriver": view::LOG, "CgroupDriver": "cgroupfs", "CgroupVersion": "2",
+        // Containers need no daemon, and there is no swarm.
+        "LiveRestoreEnabled": true, "Swarm": { "LocalNodeState": "inactive" },
     });
     if let Some(format) = asked.format.as_deref() {
         show(std::slice::from_ref(&value), Some(format))?;
@@ -356,7 +387,12 @@ pub(super) async fn version(daemon: &Daemon, asked: Formatted) -> Result<u8> {
         .version(patient(), &api::VersionRequest::default())
         .await?;
     let client = env!("CARGO_PKG_VERSION");
-    let value = json!({ "Client": { "Version": client }, "Server": { "Version": server.version, "Pid": server.pid } });
+    // Its socket is a path: the daemon's machine is this one.
+    let arch = crate::image::architecture();
+    let value = json!({
+        "Client": { "Version": client, "Os": "linux", "Arch": arch },
+        "Server": { "Version": server.version, "Pid": server.pid, "Os": "linux", "Arch": arch },
+    });
     match asked.format.as_deref() {
         Some(format) => show(std::slice::from_ref(&value), Some(format))?,
         None => print(&format!(

@@ -71,7 +71,20 @@ fn title(action: &str, columns: Columns<'_>) -> String {
         .trim()
         .trim_start_matches('.');
     let known = columns.iter().find(|(_, field)| *field == name);
-    known.map_or_else(|| name.to_uppercase(), |(title, _)| (*title).to_owned())
+    known.map_or_else(|| spaced(name), |(title, _)| (*title).to_owned())
+}
+
+/// LocalVolumes → LOCAL VOLUMES.
+fn spaced(name: &str) -> String {
+    let mut title = String::new();
+    for character in name.chars() {
+        let begins = character.is_ascii_uppercase();
+        if begins && title.ends_with(|before: char| before.is_ascii_lowercase()) {
+            title.push(' ');
+        }
+        title.push(character);
+    }
+    title.to_uppercase()
 }
 
 fn cell(value: &Value) -> String {
@@ -202,6 +215,11 @@ mod tests {
         assert_eq!(
             render(&rows, columns, Some("table {{.Names}}\\t{{.ID}}")).unwrap(),
             "NAMES   ID\nx       abc\nlong    a\n"
+        );
+        let more = [json!({ "LocalVolumes": "0" })];
+        assert_eq!(
+            render(&more, columns, Some("table {{.LocalVolumes}}")).unwrap(),
+            "LOCAL VOLUMES\n0\n"
         );
         assert_eq!(
             render(&rows[1..], columns, Some("json")).unwrap(),

@@ -12,6 +12,11 @@ use crate::protos::containers::{
 };
 use crate::spec::is_propagation;
 
+/// What `info` says of all, and `inspect` of each.
+pub(super) const RUNTIME: &str = "caisson";
+pub(super) const DRIVER: &str = "overlayfs";
+pub(super) const LOG: &str = "json-file";
+
 pub(super) fn status_word(state: &State) -> &'static str {
     match state.status.enum_value_or_default() {
         Status::CREATED => "created",
@@ -58,14 +63,10 @@ pub(super) fn row(container: &Container, now: i64, whole: bool) -> Value {
         &container.id[..container.id.len().min(12)]
     };
     let command = format!("\"{}\"", container.args.join(" "));
-    let labels: Vec<String> = container
-        .labels
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    let mounts: Vec<&str> = container
-        .config
-        .mounts
+    let mounts = &container.config.mounts;
+    let volumes = mounts.iter().filter(|it| it.kind == Kind::VOLUME.into());
+    let volumes = volumes.count().to_string();
+    let mounts: Vec<&str> = mounts
         .iter()
         .map(|mount| {
             if mount.source.is_empty() {
@@ -84,11 +85,29 @@ pub(super) fn row(container: &Container, now: i64, whole: bool) -> Value {
         "State": status_word(&container.state),
         "Status": status(&container.state, now),
         "Names": container.name,
-        "Labels": labels.join(","),
+        "Labels": labels(&container.labels),
         "Mounts": mounts.join(","),
+        "LocalVolumes": volumes,
         "Networks": network(&container.config),
         "Ports": "",
+        // Nobody checks it.
+        "HealthStatus": "",
     })
+}
+
+/// In a list's line.
+pub(super) fn labels(labels: &HashMap<String, String>) -> String {
+    let labels = labels.iter().map(|(name, value)| format!("{name}={value}"));
+    let mut labels: Vec<String> = labels.collect();
+    labels.sort();
+    labels.join(",")
+}
+
+/// For a template only, which asks for one of them: `.Label "name"`.
+pub(super) fn label(row: &mut Value, labels: &HashMap<String, String>, format: Option<&str>) {
+    if format.is_some_and(|format| format.contains(".Label ")) {
+        row["Label"] = json!(labels);
+    }
 }
 
 pub(super) fn network(config: &Config) -> &str {
@@ -137,10 +156,10 @@ pub(super) fn inspect(container: &Container, context: &Context) -> Value {
         "LogPath": container.log_path,
         "Name": format!("/{}", container.name),
         "RestartCount": state.restarts,
-        "Driver": "overlay",
+        "Driver": DRIVER,
         "Platform": "linux",
         "Mounts": config.mounts.iter().map(|one| mount(one, context)).collect::<Vec<_>>(),
-        "GraphDriver": { "Name": "overlay", "Data": { "UpperDir": container.upper } },
+        "GraphDriver": { "Name": DRIVER, "Data": { "UpperDir": container.upper } },
         "HostConfig": host_config(container),
         "Config": effective(container, &context.effective),
         // None of them is ours to give.
@@ -262,7 +281,7 @@ fn log(options: &LogOptions) -> Value {
         return json!({ "Type": "none", "Config": {} });
     }
     let (size, files) = log_size(options);
-    json!({ "Type": "json-file", "Config": { "max-size": size.to_string(), "max-file": files.to_string() } })
+    json!({ "Type": LOG, "Config": { "max-size": size.to_string(), "max-file": files.to_string() } })
 }
 
 fn host_config(container: &Container) -> Value {
@@ -295,7 +314,7 @@ fn host_config(container: &Container) -> Value {
         "Privileged": config.privileged,
         "ReadonlyRootfs": config.read_only,
         "Init": config.init,
-        "Runtime": if config.runtime.is_empty() { "caisson" } else { &*config.runtime },
+        "Runtime": if config.runtime.is_empty() { RUNTIME } else { &*config.runtime },
         "LogConfig": log(&config.log),
         "Memory": limits.memory,
         "MemorySwap": limits.memory_swap,

@@ -79,6 +79,11 @@ pub(crate) fn warnings(config: &Config) -> Result<Vec<String>> {
     Ok(lacking.map(warning).into_iter().collect())
 }
 
+/// Whether containers get the default profile.
+pub(crate) fn has_apparmor() -> bool {
+    is_enabled() && Path::new(PARSER).exists()
+}
+
 fn is_enabled() -> bool {
     fs::read(ENABLED).is_ok_and(|text| text.starts_with(b"Y")) && Path::new(DIRECTORY).exists()
 }

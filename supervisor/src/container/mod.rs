@@ -50,7 +50,7 @@ use crate::records::{Change, Records, event, now};
 use crate::shim::Shim;
 use crate::store::Store;
 
-pub(crate) use apparmor::warnings;
+pub(crate) use apparmor::{has_apparmor, warnings};
 pub(crate) use attach::attach;
 pub(crate) use copy::{copy_in, copy_out};
 pub(crate) use create::{blocking, random, signal};

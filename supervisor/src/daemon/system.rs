@@ -70,6 +70,8 @@ impl System for Service {
             memory: memory(),
             shim: host.shim.display().to_string(),
             runtime: host.runtime.display().to_string(),
+            operating_system: operating_system(),
+            security_options: security_options(),
             ..Default::default()
         })
     }
@@ -180,6 +182,28 @@ fn item(supervisor: &Supervisor, object: crate::store::Object) -> api::disk_usag
         reasons: object.reasons,
         ..Default::default()
     }
+}
+
+/// What a distribution calls itself.
+fn operating_system() -> String {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = text
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.unwrap_or_default()
+        .trim_matches(['"', '\''])
+        .to_owned()
+}
+
+/// What confines containers that ask for nothing else.
+fn security_options() -> Vec<String> {
+    let apparmor = crate::container::has_apparmor().then_some("name=apparmor");
+    let always = ["name=seccomp,profile=builtin", "name=cgroupns"];
+    apparmor
+        .into_iter()
+        .chain(always)
+        .map(String::from)
+        .collect()
 }
 
 fn memory() -> u64 {

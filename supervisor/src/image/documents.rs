@@ -191,7 +191,7 @@ pub(crate) fn warning(config: &ImageConfiguration) -> Option<String> {
 }
 
 /// As Go calls it.
-pub(super) fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

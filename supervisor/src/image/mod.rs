@@ -17,7 +17,7 @@ use oci_spec::image::ImageConfiguration;
 
 use crate::digest::Digest;
 pub(crate) use commit::Said;
-pub(crate) use documents::{configuration, said, warning};
+pub(crate) use documents::{architecture, configuration, said, warning};
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use properties::{ARCHIVE, DOCUMENTS, REFERENCE};
 pub use reference::Reference;

@@ -314,6 +314,10 @@ pub struct InfoResponse {
     pub runtime: ::std::string::String,
     // @@protoc_insertion_point(field:caisson.v1.InfoResponse.hostname)
     pub hostname: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.InfoResponse.operating_system)
+    pub operating_system: ::std::string::String,
+    // @@protoc_insertion_point(field:caisson.v1.InfoResponse.security_options)
+    pub security_options: ::std::vec::Vec<::std::string::String>,
     // special fields
     // @@protoc_insertion_point(special_field:caisson.v1.InfoResponse.special_fields)
     pub special_fields: ::protobuf::SpecialFields,
@@ -386,6 +390,12 @@ impl ::protobuf::Message for InfoResponse {
                 122 => {
                     self.hostname = is.read_string()?;
                 },
+                130 => {
+                    self.operating_system = is.read_string()?;
+                },
+                138 => {
+                    self.security_options.push(is.read_string()?);
+                },
                 tag => {
                     ::protobuf::rt::read_unknown_or_skip_group(tag, is, self.special_fields.mut_unknown_fields())?;
                 },
@@ -443,6 +453,12 @@ impl ::protobuf::Message for InfoResponse {
         if !self.hostname.is_empty() {
             my_size += ::protobuf::rt::string_size(15, &self.hostname);
         }
+        if !self.operating_system.is_empty() {
+            my_size += ::protobuf::rt::string_size(16, &self.operating_system);
+        }
+        for value in &self.security_options {
+            my_size += ::protobuf::rt::string_size(17, &value);
+        };
         my_size += ::protobuf::rt::unknown_fields_size(self.special_fields.unknown_fields());
         self.special_fields.cached_size().set(my_size as u32);
         my_size
@@ -494,6 +510,12 @@ impl ::protobuf::Message for InfoResponse {
         if !self.hostname.is_empty() {
             os.write_string(15, &self.hostname)?;
         }
+        if !self.operating_system.is_empty() {
+            os.write_string(16, &self.operating_system)?;
+        }
+        for v in &self.security_options {
+            os.write_string(17, &v)?;
+        };
         os.write_unknown_fields(self.special_fields.unknown_fields())?;
         ::std::result::Result::Ok(())
     }
@@ -526,6 +548,8 @@ impl ::protobuf::Message for InfoResponse {
         self.shim.clear();
         self.runtime.clear();
         self.hostname.clear();
+        self.operating_system.clear();
+        self.security_options.clear();
         self.special_fields.clear();
     }
 
@@ -546,6 +570,8 @@ impl ::protobuf::Message for InfoResponse {
             shim: ::std::string::String::new(),
             runtime: ::std::string::String::new(),
             hostname: ::std::string::String::new(),
+            operating_system: ::std::string::String::new(),
+            security_options: ::std::vec::Vec::new(),
             special_fields: ::protobuf::SpecialFields::new(),
         };
         &instance

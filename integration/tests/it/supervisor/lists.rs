@@ -562,7 +562,7 @@ fn templates_find_what_an_image_or_a_container_does_not_have() {
     let of_container = "{{.NetworkSettings.IPAddress}}{{.HostConfig.Devices}}{{.Config.OnBuild}}";
     assert_eq!(supervisor.field("box", of_container), "[]<no value>");
     let of_both = "{{.Platform}} {{.Driver}} {{if .State.Health}}checked{{end}}";
-    assert_eq!(supervisor.field("box", of_both), "linux overlay");
+    assert_eq!(supervisor.field("box", of_both), "linux overlayfs");
     let labels = r#"{{.Label "a"}}{{.Label "none"}}{{if eq .State "created"}}!{{end}}"#;
     assert_eq!(supervisor.says(&["ps", "-a", "--format", labels]), "1!");
     let json = supervisor.says(&["ps", "-a", "--format", "json"]);
@@ -575,6 +575,124 @@ fn templates_find_what_an_image_or_a_container_does_not_have() {
     let propagation = "{{range .Mounts}}{{.Destination}}={{.Propagation}} {{end}}";
     let said = supervisor.field("mounts", propagation);
     assert_eq!(said, "/a=rprivate /b=rslave /c=");
+}
+
+/// What Docker's lists have, by its manual and its source.
+const FIELDS: [(&[&str], &str); 8] = [
+    (
+        &["ps", "-a"],
+        "ID Names Image Command CreatedAt RunningFor Ports State Status Size Labels Mounts LocalVolumes Networks HealthStatus",
+    ),
+    (
+        &["images"],
+        "ID Repository Tag Digest CreatedSince CreatedAt Size Containers VirtualSize SharedSize UniqueSize",
+    ),
+    (
+        &["volume", "ls"],
+        "Name Driver Scope Mountpoint Labels Links Size Group Availability Status",
+    ),
+    (
+        &["history", IMAGE],
+        "ID CreatedSince CreatedAt CreatedBy Size Comment",
+    ),
+    (
+        &["stats", "--no-stream", "box"],
+        "Container Name ID CPUPerc MemUsage MemPerc NetIO BlockIO PIDs",
+    ),
+    (&["system", "df"], "Type TotalCount Active Size Reclaimable"),
+    (
+        &["version"],
+        "Client.Version Client.Os Client.Arch Server.Version Server.Os Server.Arch",
+    ),
+    (
+        &["info"],
+        "Name ServerVersion Containers ContainersRunning Images Driver LoggingDriver CgroupDriver CgroupVersion KernelVersion \
+         OperatingSystem OSType Architecture NCPU MemTotal DockerRootDir SecurityOptions DefaultRuntime Runtimes.caisson.path \
+         LiveRestoreEnabled Swarm.LocalNodeState",
+    ),
+];
+
+#[test]
+fn templates_know_all_fields_that_docker_has() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let flags = [
+        "--name",
+        "box",
+        "-l",
+        "b=2",
+        "-l",
+        "a=1",
+        "-v",
+        "/mnt:/mnt",
+        "-v",
+        "data:/data",
+    ];
+    supervisor.detached(&flags, "sleep 1000");
+    supervisor.says(&["volume", "create", "--label", "c=3", "other"]);
+    for (command, fields) in FIELDS {
+        let actions: Vec<String> = fields
+            .split(' ')
+            .map(|it| format!("{{{{.{it}}}}}"))
+            .collect();
+        let said = supervisor.says(&[command, &["--format", &actions.join("|")]].concat());
+        assert!(!said.contains("<no value>"), "{command:?}: {said}");
+        let line = said.lines().next().unwrap();
+        assert_eq!(
+            line.split('|').count(),
+            actions.len(),
+            "{command:?}: {said}"
+        );
+    }
+    let table = |words: &[&str], template: &str| {
+        supervisor.says(&[words, &["--format", template]].concat())
+    };
+    assert_eq!(
+        table(&["ps"], "table {{.LocalVolumes}}\t{{.Labels}}"),
+        "LOCAL VOLUMES   LABELS\n1               a=1,b=2"
+    );
+    let labels = r#"{{.Name}} {{.Labels}} {{.Label "c"}}"#;
+    assert_eq!(table(&["volume", "ls"], labels), "data  \nother c=3 3");
+    assert_eq!(
+        table(&["stats", "--no-stream", "box"], "{{.Container}}"),
+        "box"
+    );
+    let used = "{{.Type}} {{.Active}} of {{.TotalCount}}";
+    let used = table(&["system", "df"], used);
+    let expected = "Images 1 of 1\nContainers 1 of 1\nLocal Volumes 1 of 2\nUnfinished 0 of 0";
+    assert_eq!(used, expected);
+    supervisor.says(&["rm", "-f", "box"]);
+    let used = table(&["system", "df"], "{{.Active}}/{{.TotalCount}}");
+    assert_eq!(used, "0/1\n0/0\n0/2\n0/0");
+}
+
+#[test]
+fn events_have_the_names_of_dockers_templates() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let id = supervisor.says(&["create", "--name", "box", IMAGE, "true"]);
+    let of = |filter: &str, template: &str| {
+        let events = [
+            "events", "--until", "0s", "--filter", filter, "--format", template,
+        ];
+        supervisor.says(&events)
+    };
+    assert_eq!(
+        of(
+            "event=create",
+            "Type={{.Type}}  Status={{.Status}}  ID={{.ID}} {{.Actor.ID}} {{.Action}} {{.Actor.Attributes.name}} {{.Scope}} {{.From}}"
+        ),
+        format!("Type=container  Status=create  ID={id} {id} create box local {IMAGE}")
+    );
+    assert_eq!(of("event=import", "<{{.From}}>"), "<>");
+    let times = of("event=create", "{{.Time}} {{.TimeNano}}");
+    let (seconds, nanoseconds) = times.split_once(' ').unwrap();
+    assert!(nanoseconds.starts_with(seconds), "{times}");
+    let json = of("event=create", "{{json .}}");
+    for name in ["id", "status", "from", "time", "timeNano", "scope"] {
+        assert!(json.contains(&format!(r#""{name}":"#)), "{json}");
+    }
+    assert_eq!(json, of("event=create", "json"));
 }
 
 #[test]

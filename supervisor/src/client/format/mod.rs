@@ -242,7 +242,7 @@ fn field(of: &Value, path: &str) -> Result<Value> {
             Value::Object(fields) if MAPS.contains(&parent) => {
                 fields.get(name).unwrap_or(&Value::Null)
             }
-            Value::Object(fields) => fields.get(name).ok_or_else(|| {
+            Value::Object(fields) => named(fields, name).ok_or_else(|| {
                 let known: Vec<&str> = fields.keys().map(String::as_str).collect();
                 Fault::new(format!(
                     "the template has the field {name}, which is not there; there are: {}",
@@ -254,4 +254,12 @@ fn field(of: &Value, path: &str) -> Result<Value> {
         parent = name;
     }
     Ok(value.clone())
+}
+
+/// By its name in JSON, or by the one of Docker's source, which its manual has: they differ in case only (`.ID` is `Id` or `id`, `.TimeNano` is
+/// `timeNano`).
+fn named<'a>(fields: &'a serde_json::Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let is_it =
+        |(known, value): (&'a String, &'a Value)| known.eq_ignore_ascii_case(name).then_some(value);
+    fields.get(name).or_else(|| fields.iter().find_map(is_it))
 }

@@ -2,7 +2,7 @@ use super::*;
 use serde_json::json;
 
 fn apply(template: &str) -> String {
-    let value = json!({ "ID": "abc", "State": { "Pid": 7, "Running": true }, "Env": ["A=1", "B=2"], "Labels": { "x.y": "z" }, "List": [{ "Port": 80 }] });
+    let value = json!({ "ID": "abc", "State": { "Pid": 7, "Running": true }, "Env": ["A=1", "B=2"], "Labels": { "x.y": "z" }, "List": [{ "Port": 80 }], "timeNano": 5, "Id": 1 });
     Template::parse(template)
         .and_then(|template| template.apply(&value))
         .unwrap_or_else(|fault| format!("! {fault}"))
@@ -47,6 +47,14 @@ fn what_people_write() {
     );
     assert_eq!(apply(r#"{{join .Env ","}}"#), "A=1,B=2");
     assert_eq!(apply(r#"{{.Labels "x.y"}}{{.Labels "none"}}"#), "z");
+}
+
+#[test]
+fn fields_have_the_names_of_dockers_source_too() {
+    assert_eq!(apply("{{.TimeNano}} {{.timeNano}}"), "5 5");
+    assert_eq!(apply("{{.ID}} {{.Id}} {{.State.PID}}"), "abc 1 7");
+    // A label's name is its user's.
+    assert_eq!(apply("{{.Labels.X}}"), "<no value>");
 }
 
 #[test]
