@@ -112,17 +112,12 @@ impl Supervisor {
         stop: &Stop,
     ) -> Result<()> {
         self.send(container, stop.signal).await?;
-        if run.ended.borrow().is_none() {
-            let kill_at = now().saturating_add(nanoseconds(stop.patience));
+        let kill_at = now().saturating_add(nanoseconds(stop.patience));
+        // Somebody may have started it again meanwhile: that run was not told to end.
+        if container.is_alive() && run.ended.borrow().is_none() {
             // Not before the signal: a daemon that does not come to that leaves nobody to be killed without having been told.
             self.notice(container, None, &[], |record| {
-                let state = record.state.mut_or_insert_default();
-                if matches!(
-                    super::create::status(state),
-                    Status::RUNNING | Status::PAUSED
-                ) {
-                    state.kill_at = kill_at;
-                }
+                record.state.mut_or_insert_default().kill_at = kill_at;
             })
             .await;
         }

@@ -1,5 +1,6 @@
 //! The shim above groups of systemd.
 
+use super::{slice, systemctl};
 use crate::shim_memory::hog;
 use integration::place::unique;
 use integration::shim::{Protocol, Shim};
@@ -12,20 +13,24 @@ use nix::unistd::Pid;
 fn a_kill_for_want_of_memory_is_known_when_the_group_has_been_removed() {
     require!(systemd, busybox, controller("memory"));
     let (bundle, fifo) = hog();
-    let (shim, id, pid) = running(bundle);
+    // Of its own: the shim cannot know which of a slice's groups was short of memory when they are gone.
+    let slice = format!("{}.slice", slice());
+    let (shim, id, pid) = running(bundle, &slice);
     behind_its_back(&shim, pid, || host::set(&fifo, "\n"));
     assert_eq!(shim.wait(&id, ""), Ok(137));
     assert_eq!(shim.event(), format!("oom {id}"));
     assert_eq!(shim.event(), format!("exit {id} 137"));
     shim.delete(&id, "").unwrap();
     shim.shutdown();
+    systemctl(&["stop", &slice]).success();
 }
 
 #[test]
 fn who_is_killed_otherwise_was_not_short_of_memory() {
     require!(systemd, busybox, controller("memory"));
     let (bundle, _) = hog();
-    let (shim, id, pid) = running(bundle);
+    let slice = format!("{}.slice", slice());
+    let (shim, id, pid) = running(bundle, &slice);
     behind_its_back(&shim, pid, || {
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     });
@@ -33,13 +38,13 @@ fn who_is_killed_otherwise_was_not_short_of_memory() {
     assert_eq!(shim.event(), format!("exit {id} 137"));
     shim.delete(&id, "").unwrap();
     shim.shutdown();
+    systemctl(&["stop", &slice]).success();
 }
 
-/// A container in a scope, with its events taken.
-fn running(mut bundle: Bundle) -> (Shim, String, i32) {
-    bundle
-        .config
-        .set("/linux/cgroupsPath", format!(":it:{}", unique("hog")));
+/// A container in a scope of this slice, with its events taken.
+fn running(mut bundle: Bundle, slice: &str) -> (Shim, String, i32) {
+    let group = format!("{slice}:it:{}", unique("hog"));
+    bundle.config.set("/linux/cgroupsPath", group);
     let mut shim = Shim::prepared(bundle);
     shim.options.systemd_cgroup = true;
     shim.launch(Protocol::Bootstrap);
