@@ -116,6 +116,7 @@ pub struct Header<'a> {
     pub path: &'a str,
     pub link: &'a str,
     pub mode: u32,
+    /// And its group.
     pub uid: u32,
     pub size: u64,
     pub device: (u32, u32),

@@ -31,8 +31,9 @@ pub(super) async fn run(daemon: &Daemon, verb: Verb) -> Result<u8> {
             })
             .await
         }
+        // In their order: one may need another.
         Verb::Restart(asked) => {
-            each_at_once(&asked.containers, async |name| {
+            each(&asked.containers, async |name| {
                 let request = stopping(name, &asked);
                 done(daemon.containers.restart(patient(), &request).await)
             })

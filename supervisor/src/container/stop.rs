@@ -53,7 +53,11 @@ impl Supervisor {
     }
 
     async fn start_after(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
-        self.start_or_forget(container, None).await?;
+        if let Err(fault) = self.start_or_forget(container, None).await {
+            // It was not to stay down.
+            self.follow_policy(container).await?;
+            return Err(fault);
+        }
         self.note(container, Some("restart"), &[], |_| {}).await
     }
 
@@ -170,12 +174,30 @@ impl Supervisor {
             let left = Duration::from_nanos(left.unwrap_or_default());
             self.see_end(container, &run, left).await?;
         }
-        if !state.start_after {
+        // Somebody may have stopped it meanwhile.
+        if !container.record().state.start_after {
             return Ok(());
         }
-        // It may need another one.
         self.recovered().await;
+        self.others_started(container).await;
         self.start_after(container).await
+    }
+
+    /// Those whose namespaces it joins, and which are being restarted as well.
+    async fn others_started(&self, container: &Container) {
+        let config = container.config();
+        for mode in [
+            &config.network,
+            &config.pid_mode,
+            &config.ipc_mode,
+            &config.userns,
+        ] {
+            let other = mode.strip_prefix("container:");
+            if let Some(other) = other.and_then(|id| self.find(id).ok()) {
+                let mut changed = other.changed.subscribe();
+                while other.record().state.start_after && changed.changed().await.is_ok() {}
+            }
+        }
     }
 
     /// No policy starts it again. Whether it runs; then `edit` is what else is true from now on.

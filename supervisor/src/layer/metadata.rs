@@ -32,12 +32,10 @@ fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
 }
 
 /// Owner, attributes, mode, in this order: a change of owner takes away file capabilities and the bits of setuid and setgid.
-pub(super) fn finish_open(fd: BorrowedFd<'_>, entry: &Entry, merged: bool) -> Result<()> {
-    // What was made just now is root's.
-    if merged || (entry.uid, entry.gid) != (0, 0) {
-        let (uid, gid) = owner(entry);
-        rustix::fs::fchown(fd, uid, gid).context("set its owner")?;
-    }
+pub(super) fn finish_open(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
+    // Root's, too: what is made in a directory with setgid is of that one's group.
+    let (uid, gid) = owner(entry);
+    rustix::fs::fchown(fd, uid, gid).context("set its owner")?;
     for (name, value) in attributes(entry) {
         tolerate(
             rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
@@ -51,11 +49,8 @@ pub(super) fn finish_open(fd: BorrowedFd<'_>, entry: &Entry, merged: bool) -> Re
 
 /// The same for what cannot be opened, by its name.
 pub(super) fn finish_special(dir: BorrowedFd<'_>, name: &[u8], entry: &Entry) -> Result<()> {
-    if (entry.uid, entry.gid) != (0, 0) {
-        let (uid, gid) = owner(entry);
-        rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-            .context("set its owner")?;
-    }
+    let (uid, gid) = owner(entry);
+    rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).context("set its owner")?;
     let mut attributes = attributes(entry).peekable();
     if attributes.peek().is_some() {
         // There is no call for an attribute by descriptor and name; this process does nothing else by relative paths.

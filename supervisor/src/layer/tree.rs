@@ -348,7 +348,7 @@ impl Tree {
             Err(errno) => return Err(errno.into()),
         }
         let made = open_child(dir.as_fd(), name)?;
-        finish_open(made.as_fd(), entry, true)?;
+        finish_open(made.as_fd(), entry)?;
         if covers {
             set_opaque(made.as_fd())?;
         }
@@ -450,7 +450,7 @@ impl Tree {
         if stored < entry.size {
             rustix::fs::ftruncate(&*file, entry.size).context("set its size")?;
         }
-        finish_open(file.as_fd(), entry, false)?;
+        finish_open(file.as_fd(), entry)?;
         rustix::fs::futimens(&*file, &times(entry.mtime)).context("set its times")?;
         Ok(stored)
     }

@@ -578,3 +578,33 @@ fn layers_may_be_compressed_with_gzip_or_zstd() {
     assert!(layers.iter().all(|other| *other == layers[0]), "{layers:?}");
     assert_eq!(store.layers().len(), 1, "it is one layer, however it came");
 }
+
+#[test]
+fn what_is_in_a_directory_with_setgid_is_whose_it_says() {
+    require!(root);
+    let directory = Header {
+        mode: 0o2775,
+        uid: 8,
+        ..Header::new(b'5', "mail/")
+    };
+    let suid = Header {
+        mode: 0o6755,
+        ..Header::new(b'0', "mail/suid")
+    };
+    let archive = Tar::new()
+        .header(&directory)
+        .entry(&suid, b"x")
+        .symlink("mail/link", "suid")
+        .directory("mail/inner/");
+    let store = Store::new();
+    store.import("a", &archive).success();
+    let stat = |name: &str| fs::symlink_metadata(store.layer().join(name)).unwrap();
+    assert_eq!(
+        (stat("mail").mode() & 0o7777, stat("mail").gid()),
+        (0o2775, 8)
+    );
+    for name in ["mail/suid", "mail/link", "mail/inner"] {
+        assert_eq!((stat(name).uid(), stat(name).gid()), (0, 0), "{name}");
+    }
+    assert_eq!(stat("mail/suid").mode() & 0o7777, 0o6755);
+}

@@ -16,6 +16,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 
+use super::cut_off::until;
+
 #[test]
 fn a_daemon_that_is_killed_loses_no_container_no_exit_code_and_no_line() {
     require!(containers, busybox);
@@ -725,4 +727,30 @@ fn one_whose_restart_fails_has_not_ended_and_its_policy_goes_on() {
     while supervisor.field(&id, "{{.State.Running}} {{.State.Error}}") != "true" {
         events.stdout.line();
     }
+}
+
+#[test]
+fn who_needs_another_for_a_restart_comes_up_when_that_has() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.detached(&["--name", "first"], "exec sleep 1000");
+    let joins = [
+        "--network",
+        "container:first",
+        "--restart",
+        "unless-stopped",
+        "--name",
+        "second",
+    ];
+    supervisor.detached(&joins, "exec sleep 1000");
+    let both = supervisor.says(&["restart", "-t", "0", "first", "second"]);
+    assert_eq!(both, "first\nsecond");
+    supervisor.says(&["stop", "-t", "0", "first"]);
+    let restart = supervisor.ctl(&["restart", "-t", "0", "second"]).failure();
+    restart.says("container first, which is not running");
+    let field = |of: &str| supervisor.field("second", of);
+    assert_ne!(field("{{.State.Status}}"), "exited");
+    supervisor.says(&["start", "first"]);
+    // A pid it has only when it has been started.
+    until("it does not come up", || field("{{.State.Pid}}") != "0");
 }
