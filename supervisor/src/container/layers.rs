@@ -12,13 +12,10 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Stat, XattrFlags, linkat, openat, readlinkat, statat,
-};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, linkat, openat, readlinkat, statat};
 
 use crate::archive::Segment;
 use crate::copy::pack::segments;
-use crate::layer::compare::attributes;
 
 /// More than anybody's passwd.
 const MOST: u64 = 16 << 20;
@@ -211,9 +208,11 @@ impl Copy<'_> {
             let Some(entry) = look_up(directories, name) else {
                 continue;
             };
-            let found = directories
-                .iter()
-                .find_map(|directory| statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok());
+            let found = || {
+                let mut directories = directories.iter();
+                directories
+                    .find_map(|directory| statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok())
+            };
             match entry {
                 Entry::Directory(inner) => {
                     rustix::fs::mkdirat(to, name, Mode::RWXU)?;
@@ -228,9 +227,9 @@ impl Copy<'_> {
                 Entry::File(file) => self.file(&file, to, name, path)?,
                 Entry::Link(target) => {
                     rustix::fs::symlinkat(&target, to, name)?;
-                    found.map_or(Ok(()), |found| same_owner_at(&found, to, name))?;
+                    found().map_or(Ok(()), |found| same_owner_at(&found, to, name))?;
                 }
-                Entry::Other => found.map_or(Ok(()), |found| copy_node(&found, to, name))?,
+                Entry::Other => found().map_or(Ok(()), |found| copy_node(&found, to, name))?,
             }
         }
         let topmost = directories.first();
@@ -315,18 +314,10 @@ fn same_owner_at(of: &Stat, to: &OwnedFd, name: &Path) -> io::Result<()> {
     Ok(rustix::fs::utimensat(to, name, &times(of), flags)?)
 }
 
-/// The order is that of what takes something away: a change of owner does so with file capabilities and the set-id bits.
+/// In all that a file has but its bytes.
 fn resemble(of: impl AsFd, to: impl AsFd) -> io::Result<()> {
-    let stat = rustix::fs::fstat(&of)?;
-    let (uid, gid) = owner(&stat);
-    rustix::fs::fchown(&to, Some(uid), Some(gid))?;
-    for (name, value) in attributes(of.as_fd()).map_err(io::Error::other)? {
-        if !name.starts_with(b"trusted.overlay.") {
-            rustix::fs::fsetxattr(&to, &*name, &value, XattrFlags::empty())?;
-        }
-    }
-    rustix::fs::fchmod(&to, mode(&stat))?;
-    Ok(rustix::fs::futimens(&to, &times(&stat))?)
+    let times = crate::layer::implied::resemble(to.as_fd(), of.as_fd());
+    Ok(rustix::fs::futimens(to, &times.map_err(io::Error::other)?)?)
 }
 
 /// The mode last: a change of owner takes the set-id bits away.

@@ -60,7 +60,7 @@ pub(crate) use log_record::{span, text_of, time_in, time_of};
 pub(crate) use start::log_size;
 
 /// What is under way at the daemon's end has so long: a second less than the daemon, which is to have the time to say so.
-const GRACE: Duration = Duration::from_secs(4);
+const GRACE: Duration = Duration::from_secs(crate::daemon::PATIENCE.as_secs() - 1);
 
 /// What all operations need.
 #[derive(Debug)]

@@ -8,9 +8,7 @@ use super::create::signal;
 use super::{Container, Run, Supervisor};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::lock::lock;
-use crate::protos::containers::{
-    Container as Record, State, StopContainerRequest, restart_policy::Name, state::Status,
-};
+use crate::protos::containers::{State, StopContainerRequest, restart_policy::Name, state::Status};
 use crate::records::now;
 use crate::shim::Shim;
 
@@ -229,14 +227,11 @@ impl Supervisor {
     /// Before it is told to end: what the next daemon is to know, should this one not see the end. One that has no policy, and is not being
     /// restarted, stays down anyway.
     async fn note_stopped(&self, container: &Container, edit: impl FnOnce(&mut State)) {
-        let edit = |record: &mut Record| {
+        let stays_down = {
+            let mut record = lock(&container.record);
             let state = record.state.mut_or_insert_default();
             state.stopped = true;
             edit(state);
-        };
-        let stays_down = {
-            let mut record = lock(&container.record);
-            edit(&mut record);
             let policy = record.config.restart.name.enum_value_or_default();
             policy == Name::NO && !record.state.start_after
         };

@@ -37,7 +37,7 @@ pub(crate) use options::HELP;
 use options::Options;
 
 /// How long it finishes what it is at, when it is told to end. The next daemon waits for longer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to end. `arguments` are those after the program's name.
 pub(crate) fn run(arguments: &[std::ffi::OsString]) -> Result<()> {

@@ -187,7 +187,7 @@ fn open(dir: BorrowedFd<'_>, name: &CString) -> Result<OwnedFd> {
     Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
 }
 
-pub(crate) fn attributes(fd: BorrowedFd<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+pub(super) fn attributes(fd: BorrowedFd<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let mut list = vec![0; 64 << 10];
     let length = rustix::fs::flistxattr(fd, &mut list)?;
     let mut attributes = BTreeMap::new();

@@ -148,8 +148,9 @@ fn is_opaque(directory: BorrowedFd<'_>) -> bool {
     rustix::fs::fgetxattr(directory, OPAQUE_ATTRIBUTE, &mut value).is_ok_and(|_| value == *b"y")
 }
 
-/// Returns the times, which are set last.
-fn resemble(directory: BorrowedFd<'_>, model: BorrowedFd<'_>) -> Result<Timestamps> {
+/// Owner, attributes and mode, in this order: a change of owner takes file capabilities and the set-id bits away. Returns the times, which are set
+/// last.
+pub(crate) fn resemble(directory: BorrowedFd<'_>, model: BorrowedFd<'_>) -> Result<Timestamps> {
     let stat: Stat = rustix::fs::statat(model, "", AtFlags::EMPTY_PATH)?;
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     rustix::fs::fchown(directory, Some(uid), Some(gid))?;

@@ -237,9 +237,8 @@ mod tests {
 
     #[test]
     fn a_transaction_within_another_is_refused_and_waits_for_nobody() {
-        let directory = std::env::temp_dir().join(format!("caisson-db-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let database = Database::open(directory.join("database"), true).unwrap();
+        let scratch = crate::fuzz::Scratch::new("db");
+        let database = Database::open(scratch.path().join("database"), true).unwrap();
         let transaction = database.begin_write().unwrap();
         // As for one whose transaction was undone meanwhile.
         database.doubtful.store(true, Ordering::Relaxed);
@@ -249,6 +248,5 @@ mod tests {
         transaction.abort();
         database.read(|_| Ok(())).unwrap();
         database.begin_write().unwrap().commit().unwrap();
-        fs::remove_dir_all(directory).unwrap();
     }
 }
