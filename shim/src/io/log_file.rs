@@ -4,6 +4,9 @@
 //! A line is one record, as whoever ships such logs expects, and a file begins with a whole one. Of a line that is not finished a part is a
 //! record without a line feed, as with Docker: of a terminal at once, otherwise if nothing follows for [`PAUSE`] or it is as long as [`LINE`].
 //! Exact: a byte that is not UTF-8 is the lone surrogate U+DC00 plus that byte, so that a reader gets back what was written.
+//!
+//! A reader who is to miss nothing has a read lock of the open file description (F_OFD_SETLK(2)) on the newest file that he has opened. As long
+//! as he does, that one and what came after it stay, for [`WAITED`] bytes more than there would be otherwise: nobody waits for him.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -15,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use nix::fcntl::{FcntlArg, fcntl};
 use tokio::time::{Instant, sleep_until};
 
 use super::sink::put;
@@ -29,6 +33,9 @@ const MOST_FILES: u32 = 1000;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How much of a line is kept until its rest comes; as much as Docker.
 const LINE: usize = 16 << 10;
+/// How much of what is older than `max-files` stays for a reader who is late. Files are rotated faster than a process that has lost its CPU
+/// for a moment can open them, and one that is stopped does not open any.
+const WAITED: u64 = 256 << 20;
 /// How much is written at once, if one record is not more.
 const BLOCK: usize = 16 << 10;
 /// Ends a line of which a part could not be written: however short it is, a line with a zero is no record, and nothing that others wrote.
@@ -132,14 +139,14 @@ impl Log {
             _ => PathBuf::from(format!("{}.{number}", path.display())),
         };
         let oldest = self.target.max_files.clamp(1, MOST_FILES) - 1;
-        if oldest == 0 {
-            fs::remove_file(path)?;
-        }
-        for number in (0..oldest).rev() {
-            match fs::rename(name(number), name(number + 1)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+        let kept = waited_for(oldest, &name);
+        for number in kept..MOST_FILES {
+            if !is_there(fs::remove_file(name(number)))? {
+                break;
             }
+        }
+        for number in (0..kept).rev() {
+            is_there(fs::rename(name(number), name(number + 1)))?;
         }
         (self.file, self.size) = open(path)?;
         self.torn = false;
@@ -208,15 +215,56 @@ impl Lines {
     }
 }
 
+/// How many files stay: as many as may, or more if a reader has not got beyond them.
+fn waited_for(may: u32, name: &impl Fn(u32) -> PathBuf) -> u32 {
+    let (mut kept, mut size) = (may, 0);
+    for number in may..MOST_FILES - 1 {
+        let Ok((file, length)) = open_to(name(number).as_path(), OpenOptions::new().read(true))
+        else {
+            break;
+        };
+        size += length;
+        if size > WAITED {
+            break;
+        }
+        if is_read(&file) {
+            kept = number + 1;
+        }
+    }
+    kept
+}
+
+fn is_read(file: &File) -> bool {
+    let mut lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock));
+    asked.is_ok() && lock.l_type != libc::F_UNLCK as libc::c_short
+}
+
+/// False if there is no such file.
+fn is_there(done: Result<()>) -> Result<bool> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        done => done.map(|()| true),
+    }
+}
+
 fn open(path: &Path) -> Result<(File, u64)> {
-    let file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        // Should it be none, nobody waits for who reads it.
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true).mode(0o640);
+    open_to(path, &mut options)
+}
+
+/// And how long it is.
+fn open_to(path: &Path, options: &mut OpenOptions) -> Result<(File, u64)> {
+    // Should it be no file, nobody waits for who reads it.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = options.custom_flags(flags).open(path)?;
     let size = file.metadata()?.len();
     Ok((file, size))
 }
@@ -313,6 +361,48 @@ mod tests {
         assert!(read("log").contains("line 7"));
         assert!(read("log.1").contains("line 5") && read("log.2").contains("line 3"));
         assert!(!scratch.0.join("log.3").exists());
+    }
+
+    #[test]
+    fn what_a_reader_has_not_got_to_stays_until_he_does() {
+        let scratch = Scratch::new("reader");
+        let target = Target {
+            path: scratch.0.join("log"),
+            max_size: 1,
+            max_files: 2,
+        };
+        let mut log = Log::open(&target).unwrap();
+        let mut write = |lines: std::ops::Range<i32>| {
+            for number in lines {
+                assert_eq!(log.append(format!("{number}\n").as_bytes(), "stdout"), 0);
+            }
+        };
+        let files = || fs::read_dir(&scratch.0).unwrap().count();
+        write(0..3);
+        assert_eq!(files(), 2);
+        let locked = || {
+            let reader = File::open(&target.path).unwrap();
+            let lock = libc::flock {
+                l_type: libc::F_RDLCK as libc::c_short,
+                l_whence: libc::SEEK_SET as libc::c_short,
+                l_start: 0,
+                l_len: 0,
+                l_pid: 0,
+            };
+            fcntl(&reader, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+            reader
+        };
+        let first = locked();
+        write(3..6);
+        // The one that he is at, and three after it.
+        assert_eq!(files(), 4);
+        let second = locked();
+        drop(first);
+        write(6..9);
+        assert_eq!(files(), 4);
+        drop(second);
+        write(9..10);
+        assert_eq!(files(), 2);
     }
 
     #[test]

@@ -112,8 +112,8 @@ async fn begin(
     let from = if to.logs { From::Begin } else { From::End };
     let directory = supervisor.host.log(&container.id);
     std::fs::create_dir_all(&directory).tried(|| format!("make {}", directory.display()))?;
-    let follower =
-        Follower::open(&supervisor.watches, &directory, from).tried(|| "open the log".into())?;
+    let follower = Follower::waited_for(&supervisor.watches, &directory, from)
+        .tried(|| "open the log".into())?;
     flow::attached(sender, &container.id, config.terminal).await?;
     Ok(follower)
 }
@@ -178,6 +178,12 @@ async fn follow(run: &Arc<Run>, follower: &mut Follower, output: &mut Output) ->
             .await
             .tried(|| "read the log".into())?
         {
+            if follower.was_overtaken() {
+                // There is no more than that to be lost, for who is attached: he has asked for all of it.
+                return Err(Fault::unknown(
+                    "output is missing: its log was rotated faster than it could be read; the container goes on",
+                ));
+            }
             // A client that takes nothing holds up the sending itself too, but not the container's removal.
             let sending = async {
                 output.room().await?;

@@ -172,7 +172,9 @@ impl Inputs<'_> {
                     Some(input::Of::Size(size)) => {
                         drop(self.shim.resize(self.exec, size.width, size.height).await)
                     }
-                    Some(input::Of::Taken(bytes)) => self.taken.send_modify(|taken| *taken = bytes),
+                    Some(input::Of::Taken(bytes)) => {
+                        self.taken.send_modify(|taken| *taken = bytes.max(*taken));
+                    }
                     _ => {}
                 }
             }

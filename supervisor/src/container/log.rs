@@ -1,7 +1,8 @@
 //! A container's log, as a reader of it: the files that its shim writes and rotates, from a position on, and as they grow.
 //!
 //! The log is also what who attaches gets: exact, and without any part in the shim's writing. A reader keeps the files open that he has not
-//! read yet ([`Follower::keep_up`]), so that a slow one loses nothing to rotation, and nobody waits for him.
+//! read yet ([`Follower::keep_up`]), so that a slow one loses nothing to rotation, and nobody waits for him. Who is to miss nothing even if he
+//! cannot open them in time says with a lock what he has got to: our shim keeps what comes after that.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, Metadata};
@@ -10,6 +11,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::statvfs::fstatvfs;
 use tokio::sync::watch;
 
@@ -44,6 +46,8 @@ pub(crate) struct Follower {
     ready: VecDeque<Record>,
     /// The newest file that was open has been rotated away: others may have been meanwhile.
     overtaken: bool,
+    /// The shim waits for this one, to a degree.
+    waited_for: bool,
 }
 
 /// A file's inode, whose number may be that of another later, and when it was made, where that is known.
@@ -58,6 +62,20 @@ pub(crate) enum From {
 
 impl Follower {
     pub(crate) fn open(watches: &Watches, directory: &Path, from: From) -> io::Result<Self> {
+        Self::opened(watches, directory, from, false)
+    }
+
+    /// One that is to miss nothing, and opens what comes while its reader is busy.
+    pub(super) fn waited_for(watches: &Watches, directory: &Path, from: From) -> io::Result<Self> {
+        Self::opened(watches, directory, from, true)
+    }
+
+    fn opened(
+        watches: &Watches,
+        directory: &Path,
+        from: From,
+        waited_for: bool,
+    ) -> io::Result<Self> {
         let mut follower = Self {
             path: directory.join(NAME),
             watch: watches.watch(directory)?,
@@ -66,6 +84,7 @@ impl Follower {
             partial: vec![],
             ready: VecDeque::new(),
             overtaken: false,
+            waited_for,
         };
         follower.catch_up()?;
         match from {
@@ -155,16 +174,25 @@ impl Follower {
         if let Some(end) = buffer[..length].iter().rposition(|byte| *byte == b'\n') {
             let rest = self.partial.split_off(begin + end + 1);
             let whole = std::mem::replace(&mut self.partial, rest);
-            self.ready.extend(
-                whole
-                    .split_inclusive(|byte| *byte == b'\n')
-                    .filter_map(parse),
-            );
+            let lines = whole.split_inclusive(|byte| *byte == b'\n');
+            for record in lines.filter_map(parse) {
+                self.add(record);
+            }
         }
         if self.partial.len() >= LINE {
             self.end_of_line();
         }
         Ok(length > 0)
+    }
+
+    /// What was written at once is one record, however many lines that was: a message for each of them would cost a hundred times as much.
+    fn add(&mut self, record: Record) {
+        match self.ready.back_mut() {
+            Some(last) if last.goes_on_with(&record) && last.data.len() < CHUNK => {
+                last.data.extend(record.data);
+            }
+            _ => self.ready.push_back(record),
+        }
     }
 
     /// What a shim that was killed did not finish will not be finished.
@@ -180,6 +208,13 @@ impl Follower {
                 self.seen.pop_front();
             }
             self.seen.push_back(identity(&file.metadata()?));
+            if self.waited_for {
+                // Before the one that was the newest is given up.
+                lock(&file, libc::F_RDLCK as libc::c_short)?;
+                if let Some(last) = self.files.back() {
+                    lock(last, libc::F_UNLCK as libc::c_short)?;
+                }
+            }
             self.files.push_back(file);
             self.bounded()?;
         }
@@ -362,6 +397,19 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
+/// A lock of this open file description on all of it, of a kind that others may have, too.
+fn lock(file: &File, kind: libc::c_short) -> io::Result<()> {
+    let lock = libc::flock {
+        l_type: kind,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_SETLK(&lock))?;
+    Ok(())
+}
+
 fn identity(metadata: &Metadata) -> Identity {
     (metadata.ino(), metadata.created().ok())
 }
@@ -428,11 +476,11 @@ mod tests {
 
     fn all(inside: &tokio::runtime::Runtime, follower: &mut Follower) -> Vec<String> {
         let (_sender, mut over) = watch::channel(true);
-        let mut lines = vec![];
+        let mut text = String::new();
         while let Some(record) = inside.block_on(follower.next(&mut over)).unwrap() {
-            lines.push(String::from_utf8(record.data).unwrap().trim().to_owned());
+            text.push_str(std::str::from_utf8(&record.data).unwrap());
         }
-        lines
+        text.lines().map(str::to_owned).collect()
     }
 
     #[test]
@@ -486,9 +534,9 @@ mod tests {
         assert_eq!(last(0), "");
         assert_eq!(last(1), "4");
         assert_eq!(last(2), "3 4");
-        assert_eq!(last(3), "2a 2b 2c 3 4");
-        assert_eq!(last(4), "1 2a 2b 2c 3 4");
-        assert_eq!(last(5), "1 2a 2b 2c 3 4");
+        assert_eq!(last(3), "2a2b2c 3 4");
+        assert_eq!(last(4), "1 2a2b2c 3 4");
+        assert_eq!(last(5), "1 2a2b2c 3 4");
         // Nothing has been written since.
         scratch.rotate();
         scratch.write(b"");

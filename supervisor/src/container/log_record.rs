@@ -2,13 +2,20 @@
 
 use ::shim::timestamp::date_and_time;
 
-/// What a container wrote at once, at most a line.
+/// What a container wrote at once, or a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) stderr: bool,
     pub(crate) data: Vec<u8>,
     /// Nanoseconds since the epoch; 0 if it is not known.
     pub(crate) time: i64,
+}
+
+impl Record {
+    /// Whether the other one, which comes next, was written at the same time.
+    pub(crate) fn goes_on_with(&self, next: &Self) -> bool {
+        (self.stderr, self.time) == (next.stderr, next.time)
+    }
 }
 
 /// How a line of our shim's begins.

@@ -339,7 +339,6 @@ fn events_tell_of_execs_of_attachments_and_of_signals_with_the_containers_labels
     supervisor.says(&[&run[..], &label, &[IMAGE, "cat"]].concat());
     let exec = supervisor.ctl(&["exec", "box", "sh", "-c", "exit 3"]);
     assert_eq!(exec.code(), 3, "{exec}");
-    let attached = supervisor.start(&["attach", "--no-stdin", "box"]);
     let format = "{{.Action}} {{.Actor.Attributes.signal}} {{.Actor.Attributes.exitCode}}";
     let labelled = [
         "events",
@@ -351,9 +350,10 @@ fn events_tell_of_execs_of_attachments_and_of_signals_with_the_containers_labels
         format,
     ];
     let mut events = supervisor.start(&labelled);
-    for expected in ["exec_die <no value> 3", "attach <no value> <no value>"] {
-        events.stdout.until(expected);
-    }
+    // It comes after the client's end.
+    events.stdout.until("exec_die <no value> 3");
+    let attached = supervisor.start(&["attach", "--no-stdin", "box"]);
+    events.stdout.until("attach <no value> <no value>");
     supervisor.says(&["kill", "box"]);
     for expected in ["kill 9 <no value>", "die <no value> 137"] {
         events.stdout.until(expected);

@@ -6,14 +6,15 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 
+use integration::host;
 use integration::place::Scratch;
 use integration::require;
 use integration::runtime::{Running, finish};
 use integration::supervisor::{IMAGE, Supervisor};
 use nix::mount::{MsFlags, mount, umount};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{Pid, mkfifo};
 
 #[test]
 fn bytes_go_through_as_they_are() {
@@ -149,6 +150,30 @@ fn a_slow_reader_loses_nothing_and_holds_nobody_up() {
     assert_eq!(supervisor.says(&["wait", "fast"]), "0");
     assert_eq!(slow.stdout.rest().len(), 4_000_000);
     slow.wait().success();
+}
+
+#[test]
+fn a_daemon_that_gets_no_turn_loses_nothing_of_what_was_rotated_meanwhile() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let gate = supervisor.scratch.name("gate");
+    mkfifo(&*gate, Mode::from_bits_truncate(0o600)).unwrap();
+    let bind = format!("{gate}:/gate");
+    let script =
+        "echo ready; read line </gate; i=0; while [ $i -lt 9000 ]; do echo $i; i=$((i+1)); done";
+    let flags = ["--log-opt", "max-size=16k", "--log-opt", "max-file=2"];
+    let run = ["run", "--name", "box", "-v", &bind];
+    let mut client = supervisor.start(&[&run[..], &flags, &[IMAGE, "sh", "-c", script]].concat());
+    assert_eq!(client.stdout.line(), "ready");
+    let pid = supervisor.field("box", "{{.State.Pid}}").parse().unwrap();
+    let daemon = Pid::from_raw(supervisor.pid());
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    host::set(std::path::Path::new(&gate), "\n");
+    assert!(host::await_end(pid));
+    kill(daemon, Signal::SIGCONT).unwrap();
+    let written: String = (0..9000).map(|number| format!("{number}\n")).collect();
+    assert!(client.stdout.rest() == written);
+    client.wait().success();
 }
 
 #[test]
