@@ -15,6 +15,7 @@ use crate::copy::worker::Worker;
 use crate::copy::{Ids, Request, Root, Task};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::image::{Reference, Said, changes};
+use crate::layer::Snapshot;
 use crate::lock::lock;
 use crate::protos::containers::{CommitRequest, Container as Record, Effective, state::Status};
 use crate::shim::Shim;
@@ -114,7 +115,7 @@ impl Supervisor {
             root: Root::Directory(snapshot.upper.clone()),
             ids: Ids::of(record),
             task: Task::Layer {
-                left_out: only_mounted(record, &Layers::open(&snapshot.lower)),
+                left_out: not_its_own(record, &snapshot),
             },
         };
         let Worker {
@@ -130,13 +131,11 @@ impl Supervisor {
     }
 }
 
-/// Places that only came to be because something is mounted there.
-fn only_mounted(record: &Record, lower: &Layers) -> Vec<String> {
-    let config = record.config.get_or_default();
-    let targets = config.mounts.iter().map(|mount| mount.target.as_str());
-    targets
-        .chain(super::stats::PLACES)
-        .map(|path| path.trim_matches('/').to_owned())
+fn not_its_own(record: &Record, snapshot: &Snapshot) -> Vec<String> {
+    let lower = Layers::open(&snapshot.lower);
+    let given = super::stats::given(record, &snapshot.upper).into_iter();
+    given
+        .map(|path| path.trim_start_matches('/').to_owned())
         .filter(|path| !lower.has(std::path::Path::new(path)))
         .collect()
 }

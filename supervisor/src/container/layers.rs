@@ -71,6 +71,14 @@ impl Layers {
         look_up(&directories, &last).is_some()
     }
 
+    /// Such a directory of the root's, as the topmost layer has it; none if there is something else, or nothing.
+    pub(super) fn directory(&self, name: &str) -> Option<OwnedFd> {
+        match look_up(&self.all(), Path::new(name))? {
+            Entry::Directory(directories) => directories.into_iter().next(),
+            _ => None,
+        }
+    }
+
     /// Copies what is below a directory of the tree into a directory of ours, with owners, attributes, modes, times and links. If there is no
     /// such directory, nothing: false.
     pub(super) fn copy(&self, path: &str, to: &Path) -> io::Result<bool> {
@@ -315,7 +323,7 @@ fn same_owner_at(of: &Stat, to: &OwnedFd, name: &Path) -> io::Result<()> {
 }
 
 /// In all that a file has but its bytes.
-fn resemble(of: impl AsFd, to: impl AsFd) -> io::Result<()> {
+pub(super) fn resemble(of: impl AsFd, to: impl AsFd) -> io::Result<()> {
     let times = crate::layer::implied::resemble(to.as_fd(), of.as_fd());
     Ok(rustix::fs::futimens(to, &times.map_err(io::Error::other)?)?)
 }
@@ -339,7 +347,7 @@ fn mode(of: &Stat) -> Mode {
     Mode::from_raw_mode(of.st_mode & 0o7777)
 }
 
-fn times(of: &Stat) -> rustix::fs::Timestamps {
+pub(super) fn times(of: &Stat) -> rustix::fs::Timestamps {
     let time = |seconds: i64, nanoseconds: u64| rustix::fs::Timespec {
         tv_sec: seconds,
         tv_nsec: i64::try_from(nanoseconds).unwrap_or_default(),

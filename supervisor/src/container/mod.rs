@@ -27,6 +27,7 @@ mod log;
 mod log_record;
 mod log_watch;
 mod look_up;
+mod mtab;
 mod operations;
 mod recovery;
 mod start;

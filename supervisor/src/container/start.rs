@@ -146,6 +146,7 @@ impl Supervisor {
             .snapshot(&record.id, &image)
             .tried(|| "make the container's directory".into())?;
         super::ids::own(&snapshot, record)?;
+        super::mtab::make(&snapshot, record.ids.as_ref())?;
         let launch = Launch::new(&self.host, &config.runtime, record.ids.as_ref())?;
         let directory = self.host.bundle(&record.id);
         bundle::make(&directory, record.ids.as_ref())?;

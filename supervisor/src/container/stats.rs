@@ -9,14 +9,14 @@ use rustix::fs::{FileType, Stat};
 use super::create::{blocking, of_image};
 use super::layers::Layers;
 use super::look_up::snapshot;
-use super::{Container, Supervisor};
+use super::{Container, Supervisor, mtab};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::containers::{Container as Record, ContainerSize, StatsResponse, diff_response};
 use crate::records::now;
 use crate::walk::walk;
 
 /// Where every container has something mounted.
-pub(super) const PLACES: [&str; 7] = [
+const PLACES: [&str; 7] = [
     "/proc",
     "/sys",
     "/dev",
@@ -25,6 +25,16 @@ pub(super) const PLACES: [&str; 7] = [
     "/etc/resolv.conf",
     "/sbin/caisson-init",
 ];
+
+/// Places in a container that are no change of its own, if its image does not have them: where something is mounted, and what was made for it.
+pub(super) fn given(record: &Record, upper: &Path) -> Vec<String> {
+    let config = record.config.get_or_default();
+    let targets = config.mounts.iter().map(|mount| mount.target.as_str());
+    let mtab = mtab::is_ours(upper).then_some(mtab::PATH);
+    let all = targets.chain(PLACES).chain(mtab);
+    all.map(|path| path.trim_end_matches('/').to_owned())
+        .collect()
+}
 
 impl Supervisor {
     pub(crate) async fn stats(&self, container: &Arc<Container>) -> Result<StatsResponse> {
@@ -75,16 +85,10 @@ impl Supervisor {
             let snapshot = snapshot(&store, &record)?;
             let lower = Layers::open(&snapshot.lower);
             let mut changes = changed(&snapshot.upper, &lower)?;
-            // Places that only came to be because something is mounted there.
-            let config = record.config.get_or_default();
-            let targets = config
-                .mounts
-                .iter()
-                .map(|mount| mount.target.trim_end_matches('/'));
-            let targets: Vec<&str> = targets.chain(PLACES).collect();
+            let given = given(&record, &snapshot.upper);
             changes.retain(|change| {
                 change.kind != diff_response::change::Kind::ADDED.into()
-                    || !targets.contains(&&*change.path)
+                    || !given.contains(&change.path)
             });
             changes.sort_by(|one, other| one.path.cmp(&other.path));
             Ok(changes)

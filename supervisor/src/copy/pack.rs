@@ -157,7 +157,7 @@ impl<W: Write> Packer<W> {
         self.directory(&inner, path)
     }
 
-    /// A place that only came to be because something was mounted there.
+    /// A place that only came to be because something was mounted there, or what was made for the container.
     fn is_left_out(
         &self,
         dir: BorrowedFd<'_>,
@@ -170,6 +170,8 @@ impl<W: Write> Packer<W> {
         }
         Ok(match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => stat.st_size == 0,
+            // /etc/mtab. Nothing is mounted on a link.
+            FileType::Symlink => true,
             FileType::Directory => {
                 let inner = open_child(dir, name).with_context(|| of(path))?;
                 names(inner.as_fd()).with_context(|| of(path))?.is_empty()

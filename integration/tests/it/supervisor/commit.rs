@@ -8,7 +8,7 @@ use integration::{host, require};
 
 /// Everything about all files of a tree but the time at which directories were changed last.
 const LOOK: &str =
-    "cd /; for d in srv etc opt; do find $d 2>/dev/null; done | grep -vE '^etc/(hosts|hostname|resolv.conf)$' | sort | while read -r f; do
+    "cd /; for d in srv etc opt; do find $d 2>/dev/null; done | grep -vE '^etc/(hosts|hostname|resolv.conf|mtab)$' | sort | while read -r f; do
     stat -c '%n %a %u %g %h %F %t,%T' $f; [ -L $f ] && readlink $f; [ -d $f ] || stat -c '%s %y' $f;
     [ -f $f ] && [ ! -L $f ] && md5sum <$f; done; true";
 
@@ -306,4 +306,46 @@ fn a_daemon_that_is_killed_amid_a_commit_leaves_a_whole_store_and_a_container_th
     }
     assert!(cut > 0, "no commit was cut off");
     supervisor.says(&["commit", &id, "whole"]);
+}
+
+#[test]
+fn what_is_mounted_is_where_programs_look_for_it_and_in_no_image_that_did_not_have_it() {
+    require!(containers, busybox, id_mapped_mounts);
+    let supervisor = Supervisor::new();
+    let look = "readlink /etc/mtab; grep -c ' / overlay' /etc/mtab; stat -c '%a %u:%g' /etc; stat -c %u:%g /etc/mtab";
+    let run = |flags: &[&str], image: &str, script: &str| {
+        supervisor.says(&[&["run"], flags, &[image, "sh", "-c", script]].concat())
+    };
+    run(
+        &["--name", "first"],
+        IMAGE,
+        "chmod 751 /etc; chown 7:8 /etc",
+    );
+    supervisor.says(&["commit", "first", "other:1"]);
+    for mode in ["host", "auto"] {
+        let flags = ["--rm", "--read-only", "--userns", mode];
+        assert_eq!(
+            run(&flags, "other:1", look),
+            "/proc/mounts\n1\n751 7:8\n0:0",
+            "{mode}"
+        );
+    }
+    // Nobody's change, unless somebody makes it his.
+    let left = run(&["--name", "second"], "other:1", "true");
+    assert_eq!(left + &supervisor.says(&["diff", "second"]), "C /etc");
+    supervisor.says(&["commit", "second", "other:2"]);
+    supervisor.says(&[
+        "save",
+        "-o",
+        &supervisor.scratch.name("other.tar"),
+        "other:2",
+    ]);
+    run(
+        &["--name", "third"],
+        "other:2",
+        "rm /etc/mtab; echo own >/etc/mtab",
+    );
+    assert_eq!(supervisor.says(&["diff", "third"]), "C /etc\nA /etc/mtab");
+    supervisor.says(&["commit", "third", "other:3"]);
+    assert_eq!(run(&["--rm"], "other:3", "cat /etc/mtab"), "own");
 }
