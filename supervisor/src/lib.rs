@@ -30,6 +30,7 @@ mod spec;
 mod sys;
 mod walk;
 mod wanted;
+mod way;
 mod whole;
 
 use std::ffi::OsString;

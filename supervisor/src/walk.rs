@@ -5,77 +5,55 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Stat};
 use rustix::io::{Errno, Result};
 
-use crate::copy::find::open_child;
+use crate::archive::PATH_LIMIT;
+use crate::way::{Way, names, open_child};
 
-/// Each level has a descriptor open. No program makes as many by itself.
-pub(crate) const DEEPEST: usize = 256;
-
-/// Has whatever is below a directory seen, by its path below that, each directory once. False if there was more, deeper than this goes.
-/// A directory that is not there is empty.
+/// Has whatever is below a directory seen, by its path below that, each directory once. False if there was more, in directories with paths longer
+/// than anybody can name. A directory that is not there is empty.
 pub(crate) fn walk(root: &Path, see: &mut dyn FnMut(&Path, &Stat)) -> Result<bool> {
-    let Some(directory) = opened(CWD, root.as_os_str().as_bytes())? else {
+    let Some(root) = opened(CWD, root.as_os_str().as_bytes())? else {
         return Ok(true);
     };
-    let mut walk = Walk {
-        device: rustix::fs::fstat(&directory)?.st_dev,
-        seen: HashSet::new(),
-        whole: true,
-        see,
-    };
-    walk.below(directory, Path::new(""), 1)?;
-    Ok(walk.whole)
-}
-
-struct Walk<'a> {
-    device: u64,
-    /// Directories, which somebody may move to where this has yet to come.
-    seen: HashSet<u64>,
-    whole: bool,
-    see: &'a mut dyn FnMut(&Path, &Stat),
-}
-
-impl Walk<'_> {
-    fn below(&mut self, directory: OwnedFd, path: &Path, depth: usize) -> Result<()> {
-        let stat = rustix::fs::fstat(&directory)?;
-        if stat.st_dev != self.device || !self.seen.insert(stat.st_ino) {
-            return Ok(());
-        }
-        let mut entries = Dir::new(directory)?;
-        while let Some(entry) = entries.read() {
-            let entry = match entry {
-                // The directory has been removed.
-                Err(Errno::NOENT) => break,
-                entry => entry?,
-            };
-            let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
-                continue;
-            }
-            let found = rustix::fs::statat(entries.fd()?, name, AtFlags::SYMLINK_NOFOLLOW);
-            let stat = match found {
-                Err(Errno::NOENT) => continue,
-                found => found?,
-            };
-            let inner = path.join(OsStr::from_bytes(name));
-            (self.see)(&inner, &stat);
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                continue;
-            }
-            if depth == DEEPEST {
-                self.whole = false;
-            } else if let Some(directory) = opened(entries.fd()?, name)? {
-                self.below(directory, &inner, depth + 1)?;
+    let stat = rustix::fs::fstat(&root)?;
+    // Directories, which somebody may move to where this has yet to come.
+    let mut seen = HashSet::from([stat.st_ino]);
+    let mut levels = vec![names(root.as_fd())?.into_iter()];
+    let (mut way, mut path, mut whole) = (Way::new(root), PathBuf::new(), true);
+    while let Some(level) = levels.last_mut() {
+        let Some(name) = level.next() else {
+            levels.pop();
+            path.pop();
+            way.up()?;
+            continue;
+        };
+        let found = match rustix::fs::statat(way.here(), &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => continue,
+            found => found?,
+        };
+        path.push(OsStr::from_bytes(name.as_bytes()));
+        see(&path, &found);
+        if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+            if path.as_os_str().len() >= PATH_LIMIT {
+                whole = false;
+            } else if let Some(inner) = opened(way.here(), name.as_bytes())? {
+                let inside = rustix::fs::fstat(&inner)?;
+                if inside.st_dev == stat.st_dev && seen.insert(inside.st_ino) {
+                    levels.push(names(inner.as_fd())?.into_iter());
+                    way.down(inner)?;
+                    continue;
+                }
             }
         }
-        Ok(())
+        path.pop();
     }
+    Ok(whole)
 }
 
 /// None if it is no directory any more.
@@ -90,6 +68,9 @@ fn opened(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<OwnedFd>> {
 #[expect(clippy::disallowed_methods, reason = "files of the test's own")]
 mod tests {
     use super::*;
+    use crate::fuzz::Scratch;
+    use crate::way::tests::nest;
+    use rustix::fs::{Mode, mkdirat};
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -119,14 +100,15 @@ mod tests {
     }
 
     #[test]
-    fn how_deep_it_goes_has_an_end() {
-        let scratch = std::env::temp_dir().join(format!("caisson-deep-{}", std::process::id()));
-        let mut deep = scratch.clone();
-        (0..DEEPEST).for_each(|_| deep.push("d"));
-        fs::create_dir_all(&deep).unwrap();
+    fn it_goes_as_deep_as_paths_can_be_named() {
+        let scratch = Scratch::new("walk");
+        let innermost = nest(scratch.path(), PATH_LIMIT / 2);
         let mut count = 0;
-        assert_eq!(walk(&scratch, &mut |_, _| count += 1), Ok(false));
-        assert_eq!(count, DEEPEST);
-        fs::remove_dir_all(scratch).unwrap();
+        assert_eq!(walk(scratch.path(), &mut |_, _| count += 1), Ok(true));
+        assert_eq!(count, PATH_LIMIT / 2);
+        mkdirat(&innermost, "d", Mode::RWXU).unwrap();
+        let mut count = 0;
+        assert_eq!(walk(scratch.path(), &mut |_, _| count += 1), Ok(false));
+        assert_eq!(count, PATH_LIMIT / 2 + 1);
     }
 }

@@ -4,8 +4,8 @@
 //! Blocking calls, for a thread that may block.
 
 use std::collections::hash_map::Entry as MapEntry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::ffi::CString;
+use std::collections::{BTreeSet, HashMap, VecDeque, btree_set};
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, linkat, openat, rea
 
 use crate::archive::Segment;
 use crate::copy::pack::segments;
+use crate::way::open_child;
 
 /// More than anybody's passwd.
 const MOST: u64 = 16 << 20;
@@ -95,7 +96,7 @@ impl Layers {
             root: &to,
             linked: HashMap::new(),
         };
-        copy.below(&directories, &to, Path::new("")).map(|()| true)
+        copy.below(directories, to.try_clone()?).map(|()| true)
     }
 
     fn all(&self) -> Vec<OwnedFd> {
@@ -208,40 +209,75 @@ struct Copy<'a> {
     linked: HashMap<(u64, u64), PathBuf>,
 }
 
+/// A directory that is not done yet, and becomes as the topmost then.
+struct Level {
+    directories: Vec<OwnedFd>,
+    to: OwnedFd,
+    names: btree_set::IntoIter<CString>,
+}
+
+impl Level {
+    fn new(directories: Vec<OwnedFd>, to: OwnedFd) -> io::Result<Self> {
+        let names = all_names(&directories)?.into_iter();
+        Ok(Self {
+            directories,
+            to,
+            names,
+        })
+    }
+}
+
 impl Copy<'_> {
-    /// And the directory itself becomes as the topmost.
-    fn below(&mut self, directories: &[OwnedFd], to: &OwnedFd, path: &Path) -> io::Result<()> {
-        for name in all_names(directories)? {
-            let name = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
-            let Some(entry) = look_up(directories, name) else {
+    fn below(&mut self, directories: Vec<OwnedFd>, to: OwnedFd) -> io::Result<()> {
+        let mut path = PathBuf::new();
+        let mut levels = vec![Level::new(directories, to)?];
+        while let Some(level) = levels.last_mut() {
+            let Some(name) = level.names.next() else {
+                let topmost = level.directories.first();
+                topmost.map_or(Ok(()), |topmost| resemble(topmost, &level.to))?;
+                levels.pop();
+                path.pop();
                 continue;
             };
-            let found = || {
-                let mut directories = directories.iter();
-                directories
-                    .find_map(|directory| statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok())
-            };
-            match entry {
-                Entry::Directory(inner) => {
-                    rustix::fs::mkdirat(to, name, Mode::RWXU)?;
-                    let made = openat(
-                        to,
-                        name,
-                        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                        Mode::empty(),
-                    )?;
-                    self.below(&inner, &made, &path.join(name))?;
-                }
-                Entry::File(file) => self.file(&file, to, name, path)?,
-                Entry::Link(target) => {
-                    rustix::fs::symlinkat(&target, to, name)?;
-                    found().map_or(Ok(()), |found| same_owner_at(&found, to, name))?;
-                }
-                Entry::Other => found().map_or(Ok(()), |found| copy_node(&found, to, name))?,
+            let name = Path::new(OsStr::from_bytes(name.as_bytes()));
+            if let Some(inner) = self.entry(&level.directories, &level.to, name, &path)? {
+                levels.push(inner);
+                path.push(name);
             }
         }
-        let topmost = directories.first();
-        topmost.map_or(Ok(()), |topmost| resemble(topmost, to))
+        Ok(())
+    }
+
+    /// A directory is made, and comes back to be gone through.
+    fn entry(
+        &mut self,
+        directories: &[OwnedFd],
+        to: &OwnedFd,
+        name: &Path,
+        path: &Path,
+    ) -> io::Result<Option<Level>> {
+        let Some(entry) = look_up(directories, name) else {
+            return Ok(None);
+        };
+        let found = || {
+            let mut directories = directories.iter();
+            directories
+                .find_map(|directory| statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok())
+        };
+        match entry {
+            Entry::Directory(inner) => {
+                rustix::fs::mkdirat(to, name, Mode::RWXU)?;
+                let made = open_child(to.as_fd(), name.as_os_str().as_bytes())?;
+                return Level::new(inner, made).map(Some);
+            }
+            Entry::File(file) => self.file(&file, to, name, path)?,
+            Entry::Link(target) => {
+                rustix::fs::symlinkat(&target, to, name)?;
+                found().map_or(Ok(()), |found| same_owner_at(&found, to, name))?;
+            }
+            Entry::Other => found().map_or(Ok(()), |found| copy_node(&found, to, name))?,
+        }
+        Ok(None)
     }
 
     fn file(&mut self, of: &OwnedFd, to: &OwnedFd, name: &Path, path: &Path) -> io::Result<()> {
@@ -287,12 +323,7 @@ fn all_names(directories: &[OwnedFd]) -> io::Result<BTreeSet<CString>> {
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        for entry in rustix::fs::Dir::read_from(&readable)? {
-            let name = entry?.file_name().to_owned();
-            if name.as_bytes() != b"." && name.as_bytes() != b".." {
-                names.insert(name);
-            }
-        }
+        names.extend(crate::way::names(readable.as_fd())?);
     }
     Ok(names)
 }

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
 use super::rules::Target;
+use crate::way::open_child;
 
 /// As many as the kernel follows.
 const LINKS: u32 = 40;
@@ -125,12 +126,6 @@ pub(crate) fn find(root: BorrowedFd<'_>, path: &[u8], follow: bool) -> Result<Fo
         });
     }
     bail!("'{}': too many links", String::from_utf8_lossy(&path));
-}
-
-/// A directory by its name, which is no link.
-pub(crate) fn open_child(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(dir, name, flags, Mode::empty())
 }
 
 /// What is before the last part, and that part, which is empty for the root.

@@ -28,6 +28,8 @@ use find::{What, find};
 use rules::{Named, Place, Source};
 use unpack::Naming;
 
+use crate::way::open_child;
+
 use crate::protos::containers::Container;
 
 /// The action of `caissond` that copies; nobody but the daemon uses it.
@@ -138,7 +140,7 @@ pub(crate) fn target(
             Ok((Naming::Named(name), directory))
         }
         _ => {
-            let parent = find::open_child(found.parent.as_fd(), b".")?;
+            let parent = open_child(found.parent.as_fd(), b".")?;
             Ok((Naming::Named(found.name), parent))
         }
     }

@@ -4,7 +4,8 @@
 //! it looks is an error or left out, never followed. Files of a kernel's file systems (`/proc` and its like), which have no size and no end, are
 //! left out below what was asked for. As the form of a layer, what overlayfs has in an upper directory becomes whiteouts.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet, btree_set};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,8 +14,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
-use super::find::open_child;
-use crate::archive::{Entry, Kind, Segment, Writer};
+use crate::archive::{Entry, Kind, PATH_LIMIT, Segment, Writer};
+use crate::way::{Way, names, open_child};
 
 const BUFFER: usize = 128 << 10;
 /// Of what has no size, as the files of `/proc`, so much is read.
@@ -23,8 +24,6 @@ const SIZELESS: usize = 4 << 20;
 const HOLES: u64 = 1 << 20;
 /// Segments of one file, at most. What is behind them is written with its holes.
 const SEGMENTS: usize = 10_000;
-/// Directories in each other, at most: each has a descriptor open, and a part of the stack.
-const DEEPEST: usize = 400;
 /// As the kernel shows ids that a user namespace has no number for.
 const NOBODY: u32 = 65534;
 const WHITEOUT: &[u8] = b".wh.";
@@ -53,6 +52,14 @@ pub(crate) struct Packer<W: Write> {
     /// Files with more than one name, by device and inode: the first of these names.
     names: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
+}
+
+/// A directory that is not done yet.
+struct Level {
+    device: u64,
+    names: btree_set::IntoIter<CString>,
+    /// The length of its path.
+    path: usize,
 }
 
 impl<W: Write> Packer<W> {
@@ -86,11 +93,30 @@ impl<W: Write> Packer<W> {
 
     /// A directory and all that is in it, under this path. The root of a layer has none.
     pub(crate) fn directory(&mut self, directory: &OwnedFd, path: &[u8]) -> Result<()> {
-        let depth = path.iter().filter(|byte| **byte == b'/').count();
-        ensure!(
-            depth < DEEPEST,
-            "{DEEPEST} directories in each other are the most that can be archived, and there are more"
-        );
+        let top = directory.try_clone().with_context(|| of(path))?;
+        let mut levels = vec![self.begin(&top, path)?];
+        let (mut way, mut path) = (Way::new(top), path.to_vec());
+        while let Some(level) = levels.last_mut() {
+            path.truncate(level.path);
+            let Some(name) = level.names.next() else {
+                levels.pop();
+                way.up().with_context(|| {
+                    format!("go up from {}, which was moved meanwhile", of(&path))
+                })?;
+                continue;
+            };
+            path = beside(&path, name.as_bytes());
+            let device = level.device;
+            if let Some(inner) = self.child(way.here(), name.as_bytes(), &path, device)? {
+                levels.push(self.begin(&inner, &path)?);
+                way.down(inner).with_context(|| of(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory alone.
+    fn begin(&mut self, directory: &OwnedFd, path: &[u8]) -> Result<Level> {
         let stat = rustix::fs::fstat(directory).with_context(|| of(path))?;
         let mut entry = self.entry(&stat, path, Kind::Directory);
         let mut opaque = false;
@@ -111,10 +137,12 @@ impl<W: Write> Packer<W> {
         if opaque && self.layer.is_some() {
             self.empty(&beside(path, b".wh..wh..opq"), &stat)?;
         }
-        for name in names(directory.as_fd()).with_context(|| of(path))? {
-            self.child(directory.as_fd(), &name, &beside(path, &name), stat.st_dev)?;
-        }
-        Ok(())
+        let names = names(directory.as_fd()).with_context(|| of(path))?;
+        Ok(Level {
+            device: stat.st_dev,
+            names: names.into_iter(),
+            path: path.len(),
+        })
     }
 
     /// What a directory has under this name.
@@ -125,11 +153,23 @@ impl<W: Write> Packer<W> {
         }
     }
 
-    fn child(&mut self, dir: BorrowedFd<'_>, name: &[u8], path: &[u8], device: u64) -> Result<()> {
+    /// What is in a directory, unless it is one itself, which comes back.
+    fn child(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+        device: u64,
+    ) -> Result<Option<OwnedFd>> {
+        ensure!(
+            path.len() <= PATH_LIMIT,
+            "a path of more than {PATH_LIMIT} bytes, which is the most that can be archived: {}...",
+            of(&path[..64])
+        );
         let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             // It was there a moment ago.
-            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(errno).with_context(|| of(path)),
         };
         if self.layer.is_some() {
@@ -139,22 +179,24 @@ impl<W: Write> Packer<W> {
                 of(path)
             );
             if self.is_left_out(dir, name, path, &stat)? {
-                return Ok(());
+                return Ok(None);
             }
         }
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            return self.other(dir, name, path, &stat, false);
+            self.other(dir, name, path, &stat, false)?;
+            return Ok(None);
         }
         let inner = match open_child(dir, name) {
             Ok(inner) => inner,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             Err(errno) => return Err(errno).with_context(|| of(path)),
         };
         if stat.st_dev != device && is_kernels(&inner).with_context(|| of(path))? {
             let entry = self.entry(&stat, path, Kind::Directory);
-            return self.writer.entry(&entry);
+            self.writer.entry(&entry)?;
+            return Ok(None);
         }
-        self.directory(&inner, path)
+        Ok(Some(inner))
     }
 
     /// A place that only came to be because something was mounted there, or what was made for the container.
@@ -396,23 +438,6 @@ fn beside(path: &[u8], name: &[u8]) -> Vec<u8> {
     }
 }
 
-/// In an order that does not depend on the file system.
-fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<BTreeSet<Vec<u8>>> {
-    let mut names = BTreeSet::new();
-    for entry in rustix::fs::Dir::read_from(directory)? {
-        let entry = match entry {
-            // The directory has been removed.
-            Err(Errno::NOENT) => break,
-            entry => entry?,
-        };
-        let name = entry.file_name().to_bytes();
-        if !matches!(name, b"." | b"..") {
-            names.insert(name.to_vec());
-        }
-    }
-    Ok(names)
-}
-
 fn is_kernels(directory: &OwnedFd) -> rustix::io::Result<bool> {
     let kind = rustix::fs::fstatfs(directory)?.f_type;
     Ok(KERNELS.contains(&kind))
@@ -488,21 +513,32 @@ pub(crate) fn segments(file: &OwnedFd, stat: &Stat) -> rustix::io::Result<Option
 #[expect(clippy::disallowed_methods, reason = "a file of the test's own")]
 mod tests {
     use super::*;
+    use crate::archive::Reader;
+    use crate::fuzz::Scratch;
+    use crate::way::tests::nest;
+    use rustix::fs::mkdirat;
 
     #[test]
-    fn how_deep_an_archive_goes_has_an_end() {
-        let scratch = std::env::temp_dir().join(format!("caisson-packed-{}", std::process::id()));
-        let pack = |depth: usize| {
-            let mut deep = scratch.clone();
-            (0..depth).for_each(|_| deep.push("d"));
-            std::fs::create_dir_all(&deep).unwrap();
-            let directory = OwnedFd::from(File::open(&scratch).unwrap());
-            Packer::new(std::io::sink()).directory(&directory, b"")
+    fn an_archive_goes_as_deep_as_it_can_be_read() {
+        let scratch = Scratch::new("packed");
+        let innermost = nest(scratch.path(), PATH_LIMIT / 2);
+        let pack = || {
+            let directory = OwnedFd::from(File::open(scratch.path()).unwrap());
+            let mut packer = Packer::new(Vec::new());
+            packer.directory(&directory, b"")?;
+            packer.finish()
         };
-        pack(DEEPEST).unwrap();
-        let refused = pack(DEEPEST + 1).unwrap_err().to_string();
-        assert!(refused.contains("in each other"), "{refused}");
-        std::fs::remove_dir_all(scratch).unwrap();
+        let archive = pack().unwrap();
+        let mut reader = Reader::new(&archive[..]);
+        let (mut count, mut longest) = (0, 0);
+        while let Some(entry) = reader.next().unwrap() {
+            count += 1;
+            longest = longest.max(entry.path.len());
+        }
+        assert_eq!((count, longest), (PATH_LIMIT / 2, PATH_LIMIT));
+        mkdirat(&innermost, "d", Mode::RWXU).unwrap();
+        let refused = pack().unwrap_err().to_string();
+        assert!(refused.contains("the most that can be"), "{refused}");
     }
 
     #[test]

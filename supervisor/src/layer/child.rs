@@ -76,8 +76,11 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
+    use crate::archive::PATH_LIMIT;
     use crate::archive::properties::{linked, part, pax};
     use crate::fuzz::Scratch;
+    use crate::layer::implied;
+    use std::path::PathBuf;
 
     #[test]
     fn a_directory_of_two_paths_has_the_time_that_was_said_last() {
@@ -117,5 +120,78 @@ mod tests {
             let found = scratch.path().join(path).metadata().unwrap();
             assert_eq!(found.mtime(), time, "{path}");
         }
+    }
+
+    fn directory(scratch: &Scratch, name: &str) -> PathBuf {
+        let path = scratch.path().join(name);
+        rustix::fs::mkdir(&path, rustix::fs::Mode::RWXU).unwrap();
+        path
+    }
+
+    /// A file in so many directories.
+    fn deep(directories: usize) -> Vec<u8> {
+        let path = format!("{}f", "d/".repeat(directories));
+        [pax(&[("path", &path)]), part(b'0', "f", b"text")].concat()
+    }
+
+    fn unpack_into(layer: &[u8], directory: &Path) -> Result<Unpacked> {
+        let root = File::open(directory).unwrap();
+        unpack(layer, root.into(), &mut |_| Ok(()))
+    }
+
+    #[test]
+    fn what_layers_imply_is_made_as_the_topmost_has_it_that_says_something() {
+        let scratch = Scratch::new("made");
+        let depth = 200;
+        let said = |path: &str| [pax(&[("path", path)]), part(b'5', "d", b"")].concat();
+        let way = "d/".repeat(depth);
+        let lower = [said(&way), said("d/d/"), said("d.d/e/")].concat();
+        let upper = [
+            deep(depth),
+            part(b'0', "d.d/e/f", b""),
+            part(b'0', "d/d-d/f", b""),
+        ]
+        .concat();
+        let (low, top) = (directory(&scratch, "low"), directory(&scratch, "top"));
+        let of_lower = unpack_into(&lower, &low).unwrap();
+        let of_upper = unpack_into(&upper, &top).unwrap();
+        let made = directory(&scratch, "implied");
+        let layers = [(&*top, &*of_upper.implied), (&*low, &*of_lower.implied)];
+        implied::make(&layers, &made).unwrap();
+        let time = |path: &str| made.join(path).metadata().unwrap().mtime();
+        for (path, expected) in [
+            (&*way, 7),
+            ("d/d", 7),
+            ("d/d/d", 0),
+            ("d.d", 0),
+            ("d.d/e", 7),
+            ("d/d-d", 0),
+        ] {
+            assert_eq!(time(path), expected, "{path}");
+        }
+        let mode = made.join(&way).metadata().unwrap().mode();
+        let model = low.join(&way).metadata().unwrap().mode();
+        assert_eq!(mode, model);
+    }
+
+    #[test]
+    fn a_layer_is_as_deep_as_paths_can_be_named_and_no_deeper() {
+        let scratch = Scratch::new("deep");
+        let path = |name| directory(&scratch, name);
+        let deepest = PATH_LIMIT / 2 - 1;
+        let layer = path("layer");
+        let unpacked = unpack_into(&deep(deepest), &layer).unwrap();
+        assert_eq!(unpacked.implied.len(), deepest);
+        // What is in the place of a directory takes it away, with all that is in it.
+        let replaced = [deep(deepest), part(b'0', "d", b"text")].concat();
+        let layer = path("replaced");
+        unpack_into(&replaced, &layer).unwrap();
+        assert!(layer.join("d").is_file());
+        let link = linked(b'2', "l", "d/d/d/d", b"");
+        let through = pax(&[("path", &format!("l/{}f", "d/".repeat(deepest - 2)))]);
+        let through = [link, deep(4), through, part(b'0', "f", b"text")].concat();
+        let refused = unpack_into(&through, &path("through")).unwrap_err();
+        let refused = format!("{refused:#}");
+        assert!(refused.contains("whose own path has"), "{refused}");
     }
 }

@@ -2,24 +2,23 @@
 //!
 //! Runs in the daemon. It goes by descriptors and follows no link, and says the first difference that it finds.
 
-use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
-use crate::walk::DEEPEST;
 use crate::wanted::Wanted;
+use crate::way::{Way, names};
 
 const BUFFER: usize = 64 << 10;
 
-/// What differs, if anything. What directories have that the layer only `implies` is not its own. An error, if it is not `wanted` any more, or
-/// deeper than anybody looks: each level takes descriptors and stack, and a layer may have more of them than a thread can go down.
+/// What differs, if anything. What directories have that the layer only `implies` is not its own. An error, if it is not `wanted` any more.
 pub(crate) fn difference(
     there: &Path,
     fresh: &Path,
@@ -29,15 +28,15 @@ pub(crate) fn difference(
     let open = |path: &Path| File::open(path).with_context(|| format!("open {}", path.display()));
     let (there, fresh) = (open(there)?, open(fresh)?);
     let mut comparison = Comparison {
-        implied,
+        implied: implied.iter().map(Vec::as_slice).collect(),
         wanted,
         links: BTreeMap::new(),
     };
-    comparison.directories(there.as_fd(), fresh.as_fd(), Path::new("/"), 0)
+    comparison.directories(there.into(), fresh.into())
 }
 
 struct Comparison<'a> {
-    implied: &'a [Vec<u8>],
+    implied: HashSet<&'a [u8]>,
     wanted: &'a Wanted,
     /// Which files are the same one, on both sides.
     links: BTreeMap<u64, u64>,
@@ -50,39 +49,62 @@ enum Compared {
     Directories(OwnedFd, OwnedFd),
 }
 
+/// What is left of two directories.
+struct Level {
+    there: BTreeSet<CString>,
+    fresh: BTreeSet<CString>,
+}
+
+impl Level {
+    fn new(there: BorrowedFd<'_>, fresh: BorrowedFd<'_>) -> Result<Self> {
+        let (there, fresh) = (names(there)?, names(fresh)?);
+        Ok(Self { there, fresh })
+    }
+
+    /// The next name, and whether both have it, or only one of them. Each once, whoever has it: a directory that is compared twice has its own
+    /// compared four times, and so on down.
+    fn next(&mut self) -> Option<(CString, (bool, bool))> {
+        let name = match (self.there.first(), self.fresh.first()) {
+            (Some(there), Some(fresh)) => there.min(fresh),
+            (there, fresh) => there.or(fresh)?,
+        };
+        let name = name.clone();
+        let whose = (self.there.remove(&name), self.fresh.remove(&name));
+        Some((name, whose))
+    }
+}
+
 impl Comparison<'_> {
-    fn directories(
-        &mut self,
-        there: BorrowedFd<'_>,
-        fresh: BorrowedFd<'_>,
-        path: &Path,
-        depth: usize,
-    ) -> Result<Option<String>> {
-        ensure!(
-            depth <= DEEPEST,
-            "it has directories in more than {DEEPEST} others, and nobody looks so deep"
-        );
+    fn directories(&mut self, there: OwnedFd, fresh: OwnedFd) -> Result<Option<String>> {
+        let mut path = PathBuf::from("/");
         let of = |path: &Path| format!("compare {}", path.display());
-        let names = |directory| names(directory).with_context(|| of(path));
-        let (names, expected) = (names(there)?, names(fresh)?);
-        // Each name once, whoever has it: a directory that is compared twice has its own compared four times, and so on down.
-        for name in names.union(&expected) {
+        let level = Level::new(there.as_fd(), fresh.as_fd());
+        let mut levels = vec![level.with_context(|| of(&path))?];
+        let (mut there, mut fresh) = (Way::new(there), Way::new(fresh));
+        while let Some(level) = levels.last_mut() {
             self.wanted.check()?;
-            let path = path.join(OsStr::from_bytes(name.as_bytes()));
-            let compared = match (names.contains(name), expected.contains(name)) {
-                (true, true) => self.entries(there, fresh, name, &path),
+            let Some((name, whose)) = level.next() else {
+                levels.pop();
+                let up = there.up().and_then(|()| fresh.up());
+                up.with_context(|| format!("go up from {}", path.display()))?;
+                path.pop();
+                continue;
+            };
+            path.push(OsStr::from_bytes(name.as_bytes()));
+            let compared = match whose {
+                (true, true) => self.entries(there.here(), fresh.here(), &name, &path),
                 (true, false) => Ok(Compared::Differs("does not belong there".to_owned())),
                 (false, _) => Ok(Compared::Differs("is missing".to_owned())),
             };
-            let found = match compared.with_context(|| of(&path))? {
-                Compared::Same => None,
-                Compared::Differs(what) => Some(format!("{} {what}", path.display())),
-                Compared::Directories(there, fresh) => {
-                    self.directories(there.as_fd(), fresh.as_fd(), &path, depth + 1)?
+            match compared.with_context(|| of(&path))? {
+                Compared::Same => drop(path.pop()),
+                Compared::Differs(what) => return Ok(Some(format!("{} {what}", path.display()))),
+                Compared::Directories(left, right) => {
+                    let level = Level::new(left.as_fd(), right.as_fd());
+                    levels.push(level.with_context(|| of(&path))?);
+                    let down = there.down(left).and_then(|()| fresh.down(right));
+                    down.with_context(|| of(&path))?;
                 }
-            };
-            if found.is_some() {
-                return Ok(found);
             }
         }
         Ok(None)
@@ -92,16 +114,13 @@ impl Comparison<'_> {
         &mut self,
         there: BorrowedFd<'_>,
         fresh: BorrowedFd<'_>,
-        name: &CString,
+        name: &CStr,
         path: &Path,
     ) -> Result<Compared> {
         let (left, right) = (stat(there, name)?, stat(fresh, name)?);
         let implied = FileType::from_raw_mode(left.st_mode) == FileType::Directory
             && FileType::from_raw_mode(right.st_mode) == FileType::Directory
-            && self
-                .implied
-                .iter()
-                .any(|other| other[..] == path.as_os_str().as_bytes()[1..]);
+            && self.implied.contains(&path.as_os_str().as_bytes()[1..]);
         let differs = |what: &str| Ok(Compared::Differs(what.to_owned()));
         if let Some(what) = self::differs(&left, &right).filter(|_| !implied) {
             return differs(&format!("has another {what}"));
@@ -167,22 +186,11 @@ fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-fn names(directory: BorrowedFd<'_>) -> Result<std::collections::BTreeSet<CString>> {
-    let mut names = std::collections::BTreeSet::new();
-    for entry in rustix::fs::Dir::read_from(directory)? {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.insert(entry.file_name().to_owned());
-        }
-    }
-    Ok(names)
-}
-
-fn stat(dir: BorrowedFd<'_>, name: &CString) -> Result<Stat> {
+fn stat(dir: BorrowedFd<'_>, name: &CStr) -> Result<Stat> {
     Ok(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn open(dir: BorrowedFd<'_>, name: &CString) -> Result<OwnedFd> {
+fn open(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
 }
@@ -223,28 +231,34 @@ fn same_bytes(mut there: File, mut fresh: File, wanted: &Wanted) -> Result<bool>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::archive::PATH_LIMIT;
     use crate::fuzz::Scratch;
-    use rustix::fs::{mkdirat, openat};
+    use crate::way::tests::nest;
+    use rustix::fs::{fchmod, mkdirat};
 
     #[test]
-    fn what_is_deeper_than_anybody_looks_is_not_compared() {
+    fn what_is_as_deep_as_a_layer_can_be_is_compared_to_its_end() {
         let scratch = Scratch::new("compare");
-        for (depth, looks) in [(DEEPEST, true), (DEEPEST + 1, false)] {
-            for name in ["there", "fresh"] {
-                let mut directory: OwnedFd = File::open(scratch.path()).unwrap().into();
-                for name in std::iter::once(name).chain(std::iter::repeat_n("d", depth)) {
-                    // The first ones may be there.
-                    mkdirat(&directory, name, Mode::RWXU).ok();
-                    directory = openat(&directory, name, OFlags::DIRECTORY, Mode::empty()).unwrap();
-                }
-            }
-            let path = |name| scratch.path().join(name);
-            let implied: Vec<_> = (1..=DEEPEST + 1)
-                .map(|count| vec![&b"d"[..]; count].join(&b'/'))
-                .collect();
-            let (there, fresh) = (path("there"), path("fresh"));
-            let found = difference(&there, &fresh, &implied, &Wanted::default());
-            assert_eq!(found.is_ok(), looks, "{found:?}");
-        }
+        let root = File::open(scratch.path()).unwrap();
+        let depth = PATH_LIMIT / 2;
+        let [there, fresh] = ["there", "fresh"].map(|name| {
+            mkdirat(&root, name, Mode::RWXU).unwrap();
+            let path = scratch.path().join(name);
+            let innermost = nest(&path, depth);
+            (path, innermost)
+        });
+        let implied: Vec<_> = (1..depth)
+            .map(|count| vec![&b"d"[..]; count].join(&b'/'))
+            .collect();
+        let same = [&there, &fresh].map(|(_, innermost)| {
+            let time = super::super::metadata::times((0, 0));
+            rustix::fs::futimens(innermost, &time)
+        });
+        assert_eq!(same, [Ok(()), Ok(())]);
+        let difference = || difference(&there.0, &fresh.0, &implied, &Wanted::default()).unwrap();
+        assert_eq!(difference(), None);
+        fchmod(&there.1, Mode::RUSR).unwrap();
+        let path = "/d".repeat(depth);
+        assert_eq!(difference(), Some(format!("{path} has another mode")));
     }
 }

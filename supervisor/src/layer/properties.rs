@@ -6,20 +6,22 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType};
+use rustix::fs::{CWD, FileType};
 
 use super::child::unpack;
 use super::compare::{attributes, difference};
-use super::tree::{OPAQUE_ATTRIBUTE, open_child};
+use super::tree::OPAQUE_ATTRIBUTE;
 use super::{Unpacked, implied};
 use crate::archive::properties::{linked, part, pax, summed_up};
 use crate::fuzz::{Scratch, Target};
 use crate::removal::remove_tree;
-use crate::walk::DEEPEST;
+use crate::walk::walk;
 use crate::wanted::Wanted;
+use crate::way::open_child;
 
 pub(crate) const UNPACK: Target = Target::new("unpack", seeds, check);
 
@@ -111,12 +113,14 @@ fn check(input: &[u8]) -> bool {
             }
         };
         assert_eq!(first, second);
-        let depth = has_nothing_else(&place.first, &first);
-        let wanted = Wanted::default();
-        match difference(&place.first, &place.second, &first.implied, &wanted) {
-            Ok(differs) => assert_eq!(differs, None),
-            Err(error) => assert!(depth > DEEPEST, "{error:#}"),
-        }
+        has_nothing_else(&place.first, &first);
+        let differs = difference(
+            &place.first,
+            &place.second,
+            &first.implied,
+            &Wanted::default(),
+        );
+        assert_eq!(differs.expect("it can be compared"), None);
         empty(&place.implied);
         let layers = [(&*place.first, &*first.implied)];
         implied::make(&layers, &place.implied).expect("what it implies can be made");
@@ -124,38 +128,28 @@ fn check(input: &[u8]) -> bool {
     })
 }
 
-/// As many files as there are entries, or fewer; of what only overlayfs knows, what is made of whiteouts. Says how many directories lead to
-/// the deepest one.
-fn has_nothing_else(layer: &Path, unpacked: &Unpacked) -> usize {
-    let root = File::open(layer).expect("the layer's directory");
+/// As many files as there are entries, or fewer; of what only overlayfs knows, what is made of whiteouts.
+fn has_nothing_else(layer: &Path, unpacked: &Unpacked) {
+    let root = open_child(CWD, layer.as_os_str().as_bytes()).expect("the layer's directory");
     let mut names = 0;
-    let depth = below(root.as_fd(), &mut names);
+    let whole = walk(layer, &mut |path, stat| {
+        names += 1;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            let path = path.as_os_str().as_bytes();
+            let directory = open_child(root.as_fd(), path).expect("a directory");
+            has_no_other_attributes(directory.as_fd());
+        }
+    });
+    assert_eq!(whole, Ok(true));
     assert!(names <= unpacked.entries + unpacked.implied.len() as u64);
-    depth
 }
 
-fn below(directory: BorrowedFd<'_>, names: &mut u64) -> usize {
+fn has_no_other_attributes(directory: BorrowedFd<'_>) {
     for (name, value) in attributes(directory).expect("its attributes") {
         assert!(!name.starts_with(b"user.overlay."));
         assert!(!name.starts_with(b"trusted.overlay.") || name == OPAQUE_ATTRIBUTE.as_bytes());
         assert!(name != OPAQUE_ATTRIBUTE.as_bytes() || value == b"y");
     }
-    let mut depth = 0;
-    for entry in Dir::read_from(directory).expect("its names") {
-        let entry = entry.expect("a name");
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        *names += 1;
-        let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
-        let kind = FileType::from_raw_mode(stat.expect("what has a name").st_mode);
-        if kind == FileType::Directory {
-            let inner = open_child(directory, name.to_bytes()).expect("a directory");
-            depth = depth.max(1 + below(inner.as_fd(), names));
-        }
-    }
-    depth
 }
 
 fn seeds() -> Vec<Vec<u8>> {

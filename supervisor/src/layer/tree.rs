@@ -4,7 +4,7 @@
 //! by the name in its parent's descriptor: an entry cannot reach anything outside. Whiteouts take the form of overlayfs: a character device
 //! 0:0, and the attribute `trusted.overlay.opaque`. As the OCI image specification has it, they say nothing about files of the same layer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,8 +18,9 @@ use super::Unpacked;
 use super::blob::TOTAL;
 use super::contents::copy;
 use super::metadata::{finish_open, finish_special, times};
-use crate::archive::{Entry, Kind, Reader};
+use crate::archive::{Entry, Kind, PATH_LIMIT, Reader};
 use crate::digest::Digest;
+use crate::way::{Way, names, open_child};
 use crate::whole::Whole;
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -50,11 +51,17 @@ impl AsFd for Parent {
 }
 
 impl Parent {
-    fn join(&self, name: &[u8]) -> Vec<u8> {
-        match &*self.path {
+    /// The path of a directory in it. Through links, an archive may lead to where no path does; nobody could look there.
+    fn join(&self, name: &[u8]) -> Result<Vec<u8>> {
+        let path = match &*self.path {
             b"" => name.to_vec(),
             path => [path, name].join(&b'/'),
-        }
+        };
+        ensure!(
+            path.len() < PATH_LIMIT,
+            "a directory whose own path has {PATH_LIMIT} bytes or more"
+        );
+        Ok(path)
     }
 }
 
@@ -264,6 +271,7 @@ impl Tree {
     }
 
     fn go_down(&mut self, at: &Rc<Parent>, name: &[u8]) -> Result<Down> {
+        let path = at.join(name)?;
         let opened = open_child(at.as_fd(), name);
         let missing = matches!(opened, Err(Errno::NOENT));
         let directory = match opened {
@@ -282,18 +290,17 @@ impl Tree {
                 rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o755))?;
                 let made = open_child(at.as_fd(), name)?;
                 match missing {
-                    true => drop(self.implied.insert(at.join(name))),
+                    true => drop(self.implied.insert(path.clone())),
                     // Of the layers below it is gone, but there is something new in its place.
                     false => {
                         set_opaque(made.as_fd())?;
-                        self.directories.insert(at.join(name), (0, 0));
+                        self.directories.insert(path.clone(), (0, 0));
                     }
                 }
                 made
             }
             opened => opened?,
         };
-        let path = at.join(name);
         Ok(Down::To(Rc::new(Parent { directory, path })))
     }
 
@@ -330,6 +337,7 @@ impl Tree {
 
     fn directory(&mut self, entry: &Entry, parent: &[u8], name: &[u8]) -> Result<()> {
         let dir = self.parent(parent)?;
+        let path = dir.join(name)?;
         let private = Mode::from_raw_mode(0o700);
         let mut covers = false;
         match rustix::fs::mkdirat(&dir, name, private) {
@@ -352,7 +360,6 @@ impl Tree {
         if covers {
             set_opaque(made.as_fd())?;
         }
-        let path = dir.join(name);
         self.implied.remove(&path);
         self.directories.insert(path, entry.mtime);
         Ok(())
@@ -473,7 +480,7 @@ impl Tree {
             // A directory of this layer has nothing of those below then. Anything else hides what is below anyway.
             Ok(there) if is_directory(&there) => {
                 set_opaque(open_child(dir.as_fd(), hidden)?.as_fd())?;
-                let path = dir.join(hidden);
+                let path = dir.join(hidden)?;
                 if self.implied.remove(&path) {
                     self.directories.insert(path, (0, 0));
                 }
@@ -528,12 +535,6 @@ fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-/// A directory by its name, which is no link.
-pub(super) fn open_child(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(dir, name, flags, Mode::empty())
-}
-
 fn set_opaque(directory: BorrowedFd<'_>) -> Result<()> {
     rustix::fs::fsetxattr(directory, OPAQUE_ATTRIBUTE, b"y", XattrFlags::empty())
         .context("make a directory opaque")
@@ -546,11 +547,28 @@ fn remove(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
         other => return Ok(other?),
     }
     let inner = open_child(dir, name)?;
-    for found in rustix::fs::Dir::read_from(&inner)? {
-        let found = found?;
-        let name = found.file_name().to_bytes();
-        if !matches!(name, b"." | b"..") {
-            remove(inner.as_fd(), name)?;
+    let mut levels = vec![names(inner.as_fd())?];
+    let mut way = Way::new(inner);
+    while let Some(level) = levels.last_mut() {
+        if let Some(name) = level.pop_first() {
+            match rustix::fs::unlinkat(way.here(), &name, AtFlags::empty()) {
+                Err(Errno::ISDIR) => {}
+                removed => {
+                    removed?;
+                    continue;
+                }
+            }
+            let inner = open_child(way.here(), name.as_bytes())?;
+            // Once it is empty, it goes.
+            level.insert(name);
+            levels.push(names(inner.as_fd())?);
+            way.down(inner)?;
+            continue;
+        }
+        levels.pop();
+        way.up()?;
+        if let Some(emptied) = levels.last_mut().and_then(BTreeSet::pop_first) {
+            rustix::fs::unlinkat(way.here(), &emptied, AtFlags::REMOVEDIR)?;
         }
     }
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)

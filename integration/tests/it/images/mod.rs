@@ -218,6 +218,30 @@ fn damage_is_found_and_repaired_from_the_blob() {
 }
 
 #[test]
+fn a_layer_with_very_many_directories_in_each_other_is_verified_to_the_bottom() {
+    require!(root);
+    let store = Store::new();
+    let file = format!("{}file", "d/".repeat(1000));
+    let tar = Tar::new().pax(&[("path", file.as_bytes())]);
+    let tar = tar.file("f", b"hello\n");
+    store.import("a", &tar).success();
+    store.call(&["verify"]).success();
+    // And again when there is nothing to be repaired.
+    let found = store.call(&["verify", "--repair"]).success();
+    assert!(!found.stdout.contains("repaired"), "{found}");
+    fs::write(store.layer().join(&file), b"other\n").unwrap();
+    let found = store.call(&["verify"]).failure().says("1 of 4 are damaged");
+    assert!(found.stdout.contains("d/file has another time"), "{found}");
+    let found = store.call(&["verify", "--repair"]).success();
+    assert!(found.stdout.contains("\"repaired\":true"), "{found}");
+    store.call(&["verify"]).success();
+    assert_eq!(fs::read(store.layer().join(&file)).unwrap(), b"hello\n");
+    let snapshot = &store.values(&["snapshot", "c", "a"])[0];
+    let topmost = Path::new(snapshot["lower"][0].as_str().unwrap());
+    assert!(topmost.join(file).parent().unwrap().is_dir());
+}
+
+#[test]
 fn a_damaged_blob_is_found_and_not_called_repaired() {
     require!(root);
     let store = Store::new();

@@ -87,6 +87,42 @@ two"
 }
 
 #[test]
+fn a_container_with_very_many_directories_in_each_other_is_looked_through_and_committed() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let deep = |last: &str| {
+        let way = "n=0; while [ $n -lt 1000 ]; do mkdir -p d; cd d; n=$((n + 1)); done";
+        format!("mkdir -p /deep; cd /deep; {way}; {last}")
+    };
+    let file = format!("/deep{}/file", "/d".repeat(1000));
+    let run = |name: &str, image: &str, last: &str| {
+        supervisor.says(&["run", "--name", name, image, "sh", "-c", &deep(last)]);
+    };
+    run("first", IMAGE, "echo old >file");
+    let changes = supervisor.says(&["diff", "first"]);
+    let added = changes.lines().filter(|line| line.starts_with("A /deep"));
+    assert_eq!(added.count(), 1002);
+    supervisor.says(&["commit", "-c", "VOLUME /deep", "first", "made:1"]);
+    let read = ["run", "--rm", "made:1", "sh", "-c"];
+    let found = supervisor.says(&[&read[..], &[&deep("cat file")]].concat());
+    assert_eq!(found, "old", "in a volume that is filled with it");
+    supervisor.says(&["commit", "first", "made:2"]);
+    run("second", "made:2", "echo new >file");
+    let changes = supervisor.says(&["diff", "second"]);
+    assert!(changes.contains(&format!("C {file}")), "{changes}");
+    supervisor.says(&["commit", "second", "made:3"]);
+    let copy = supervisor.scratch.name("copy");
+    supervisor.says(&["cp", "second:/deep", &copy]);
+    assert_eq!(
+        sh(&format!("cat {copy}{}/file", "/d".repeat(1000))).stdout,
+        "new\n"
+    );
+    supervisor.says(&["cp", &copy, "first:/copied"]);
+    let verdict = supervisor.says(&["image", "verify"]);
+    assert!(verdict.ends_with(" 0 damaged"), "{verdict}");
+}
+
+#[test]
 fn the_new_image_says_what_the_container_was_and_what_is_asked_for() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
