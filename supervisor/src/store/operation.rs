@@ -38,24 +38,35 @@ pub(crate) struct Operation<'a> {
 
 impl<'a> Operation<'a> {
     pub(crate) fn begin(store: &'a Store, what: &str) -> Result<Self> {
+        Self::begin_with(store, what, |_, _| Ok(())).map(|(operation, ())| operation)
+    }
+
+    /// One that holds from the beginning what `which` finds in the store and writes into the lease: nobody removes it between the two.
+    pub(super) fn begin_with<T>(
+        store: &'a Store,
+        what: &str,
+        which: impl FnOnce(&WriteTransaction, &mut LeaseRow) -> Result<T>,
+    ) -> Result<(Self, T)> {
         let lease = store.number().to_string();
-        let row = LeaseRow {
+        let mut row = LeaseRow {
             what: what.to_owned(),
             began: rows::now(),
             blobs: Vec::new(),
             layers: Vec::new(),
         };
-        let generation = store.write(Durability::None, |transaction| {
+        let (generation, found) = store.write(Durability::None, |transaction| {
+            let found = which(transaction, &mut row)?;
             rows::put(transaction, LEASES, &lease, &row)?;
-            Ok(store.database.generation())
+            Ok((store.database.generation(), found))
         })?;
-        Ok(Self {
+        let operation = Self {
             store,
             lease,
             generation,
             wanted: Wanted::default(),
             ended: false,
-        })
+        };
+        Ok((operation, found))
     }
 
     /// It fails when nobody waits for it any more.

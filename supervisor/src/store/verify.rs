@@ -7,12 +7,52 @@ use anyhow::{Context, Result};
 use redb::Durability;
 
 use super::operation::{NewLayer, Operation};
-use super::rows::{self, Graph, LAYERS, LayerRow};
+use super::rows::{self, Graph, LAYERS, LayerRow, Tables as _};
 use super::{Damage, Store, Verdict};
 use crate::digest::{Digest, Hashing};
 use crate::layer::compare;
 use crate::layer::workers::{self, Job};
 use crate::wanted::{Wanted, WhileWanted};
+
+/// What is looked at.
+struct Chosen {
+    graph: Graph,
+    blobs: BTreeSet<Digest>,
+    /// With the blobs that they are unpacked of.
+    layers: BTreeMap<Digest, BTreeSet<Digest>>,
+}
+
+impl Chosen {
+    /// Of the images named, or of all.
+    fn of(graph: Graph, names: &[String]) -> Result<Self> {
+        let manifests = match names {
+            [] => graph
+                .images
+                .keys()
+                .map(|key| key.parse())
+                .collect::<Result<Vec<_>>>()?,
+            names => names
+                .iter()
+                .map(|name| graph.find(name).map(|(manifest, _)| manifest))
+                .collect::<Result<_>>()?,
+        };
+        let (mut blobs, mut layers) = (BTreeSet::new(), BTreeMap::new());
+        for manifest in manifests {
+            let row = graph.row(&manifest)?;
+            blobs.extend([manifest, row.config]);
+            for link in &row.layers {
+                blobs.insert(link.blob);
+                let of: &mut BTreeSet<_> = layers.entry(link.diff_id).or_default();
+                of.insert(link.blob);
+            }
+        }
+        Ok(Self {
+            graph,
+            blobs,
+            layers,
+        })
+    }
+}
 
 impl Store {
     /// Compares what is stored with its digests: of the images named, or all. `repair` unpacks damaged layers again.
@@ -22,34 +62,15 @@ impl Store {
         repair: bool,
         wanted: &Wanted,
     ) -> Result<Verdict> {
-        let graph = self.read()?;
-        let manifests = match names {
-            [] => graph
-                .images
-                .keys()
-                .map(|key| key.parse())
-                .collect::<Result<_>>()?,
-            names => names
-                .iter()
-                .map(|name| graph.find(name).map(|(manifest, _)| manifest))
-                .collect::<Result<Vec<_>>>()?,
-        };
-        let operation = Operation::begin(self, "verify")?;
-        // Layer → blobs.
-        let mut layers: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        // What is looked at stays until then, whoever removes its image meanwhile: what is missing is missing.
+        let (operation, chosen) = Operation::begin_with(self, "verify", |transaction, lease| {
+            let chosen = Chosen::of(transaction.graph()?, names)?;
+            lease.blobs.extend(&chosen.blobs);
+            lease.layers.extend(chosen.layers.keys());
+            Ok(chosen)
+        })?;
         let mut verdict = Verdict::default();
-        let mut blobs = BTreeSet::new();
-        for manifest in manifests {
-            let row = graph.row(&manifest)?;
-            blobs.insert(manifest);
-            blobs.insert(row.config);
-            for link in &row.layers {
-                blobs.insert(link.blob);
-                layers.entry(link.diff_id).or_default().insert(link.blob);
-            }
-        }
-        for blob in &blobs {
-            operation.hold_existing(blob)?;
+        for blob in &chosen.blobs {
             verdict.checked += 1;
             let damage = self.blob_damage(blob, wanted);
             // Then it was not looked at to its end.
@@ -63,10 +84,10 @@ impl Store {
             }
         }
         let told: BTreeSet<_> = verdict.damage.iter().map(|damage| damage.object).collect();
-        for (diff_id, mut blobs) in layers {
+        for (diff_id, mut blobs) in chosen.layers {
             verdict.checked += 1;
             blobs.retain(|blob| !told.contains(blob));
-            let found = self.verify_layer(&graph, &diff_id, &blobs, repair, wanted);
+            let found = self.verify_layer(&chosen.graph, &diff_id, &blobs, repair, wanted);
             wanted.check()?;
             let found = found.unwrap_or_else(|error| {
                 vec![Damage {
@@ -78,12 +99,6 @@ impl Store {
             verdict.damage.extend(found);
         }
         operation.finish(|_| Ok(()))?;
-        // What was removed meanwhile, and its row first, is not missing.
-        let still = self.read()?;
-        verdict.damage.retain(|damage| {
-            let key = damage.object.to_string();
-            still.blobs.contains_key(&key) || still.layers.contains_key(&key)
-        });
         Ok(verdict)
     }
 
@@ -111,7 +126,6 @@ impl Store {
         repair: bool,
         wanted: &Wanted,
     ) -> Result<Vec<Damage>> {
-        let row = graph.layer(diff_id)?;
         let (mut right, mut wrong) = (None, Vec::new());
         let others = graph.images.values().flat_map(|image| &image.layers);
         let others = others.filter(|link| link.diff_id == *diff_id && !blobs.contains(&link.blob));
@@ -136,10 +150,7 @@ impl Store {
             repaired: false,
         };
         let mut damage: Vec<_> = wrong.into_iter().map(of_blob).collect();
-        let there = self.layer_path(row.directory);
-        let found = compare::difference(&there, &fresh.path, &row.implied, wanted);
-        wanted.check()?;
-        let found = found.unwrap_or_else(|error| Some(format!("{error:#}")));
+        let (directory, found) = self.compare(diff_id, &fresh, wanted)?;
         let Some(what) = found else {
             return Ok(damage);
         };
@@ -157,10 +168,35 @@ impl Store {
             let key = diff_id.to_string();
             let row: LayerRow =
                 rows::get(transaction, LAYERS, &key)?.context("the layer is gone")?;
-            let directory = fresh.number;
-            rows::put(transaction, LAYERS, &key, &LayerRow { directory, ..row })
+            // Otherwise somebody else has repaired it.
+            if row.directory == directory {
+                let directory = fresh.number;
+                rows::put(transaction, LAYERS, &key, &LayerRow { directory, ..row })?;
+            }
+            Ok(())
         })?;
         Ok(damage)
+    }
+
+    /// What is wrong with a layer's files, and in which directory. Whoever repairs it meanwhile puts others in its place, which are looked at then.
+    fn compare(
+        &self,
+        diff_id: &Digest,
+        fresh: &NewLayer<'_>,
+        wanted: &Wanted,
+    ) -> Result<(u64, Option<String>)> {
+        let mut row = self.read()?.layer(diff_id)?.clone();
+        loop {
+            let there = self.layer_path(row.directory);
+            let found = compare::difference(&there, &fresh.path, &row.implied, wanted);
+            wanted.check()?;
+            let found = found.unwrap_or_else(|error| Some(format!("{error:#}")));
+            let now = self.read()?.layer(diff_id)?.clone();
+            if found.is_none() || now.directory == row.directory {
+                return Ok((row.directory, found));
+            }
+            row = now;
+        }
     }
 
     fn unpack_again(

@@ -73,6 +73,49 @@ fn a_deep_tree_is_verified_and_each_of_its_files_once() {
     supervisor.says(&["image", "verify", "deep"]);
 }
 
+/// A client who has an image verified, and the process that unpacks its layer for that, which is stopped.
+fn stopped_amid_verify(supervisor: &Supervisor) -> (Running, Pid) {
+    let unpacking = || {
+        let children = format!("/proc/{0}/task", supervisor.pid());
+        let threads = fs::read_dir(children).unwrap().flatten();
+        let children =
+            threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        let children: Vec<String> = children.collect();
+        let mut pids = children.iter().flat_map(|pids| pids.split_whitespace());
+        pids.next()
+            .and_then(|pid| pid.parse().ok())
+            .map(Pid::from_raw)
+    };
+    let client = supervisor.start(&["image", "verify"]);
+    let stopped = Cell::new(None);
+    until("nothing is unpacked", || {
+        stopped.set(unpacking());
+        stopped
+            .get()
+            .is_some_and(|pid| kill(pid, Signal::SIGSTOP).is_ok())
+    });
+    (client, stopped.get().unwrap())
+}
+
+#[test]
+fn an_image_that_is_removed_and_loaded_again_while_it_is_verified_is_not_damaged() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::without_image();
+    let directory = supervisor.scratch.dir("large");
+    // So much that its process is there for a while.
+    let noise: Vec<u8> = (0..64_000_000_u32).map(|number| number as u8).collect();
+    supervisor.scratch.file("large/file", &noise);
+    import(&supervisor, &directory, "large", &[]);
+    let archive = supervisor.scratch.name("saved.tar");
+    supervisor.says(&["save", "-o", &archive, "large"]);
+    let (client, unpacking) = stopped_amid_verify(&supervisor);
+    supervisor.says(&["image", "rm", "large"]);
+    supervisor.says(&["load", "-i", &archive]);
+    kill(unpacking, Signal::SIGCONT).unwrap();
+    let verdict = client.wait().success();
+    assert!(verdict.stdout.ends_with(" 0 damaged\n"), "{verdict}");
+}
+
 #[test]
 fn what_nobody_waits_for_any_more_ends() {
     require!(containers, busybox);
