@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn it_goes_as_deep_as_paths_can_be_named() {
-        let scratch = Scratch::new("walk");
+        let scratch = Scratch::new("walked");
         let innermost = nest(scratch.path(), PATH_LIMIT / 2);
         let mut count = 0;
         assert_eq!(walk(scratch.path(), &mut |_, _| count += 1), Ok(true));
