@@ -106,7 +106,8 @@ pub(crate) fn said(bytes: &[u8]) -> Result<Value> {
     Ok(said.into())
 }
 
-/// What Docker reads without a word and the specification does not have: null for what is not said, and a command line that is one text.
+/// What Docker reads without a word and the specification does not have: null for what is not said, also in a list, and a command line that is
+/// one text.
 fn as_go_reads(said: &mut Map<String, Value>) {
     if let Some(Value::Object(config)) = said.get_mut("config") {
         for (name, nothing) in [
@@ -125,11 +126,24 @@ fn as_go_reads(said: &mut Map<String, Value>) {
                 *text = json!([text.take()]);
             }
         }
+        for name in ["Env", "Cmd", "Entrypoint", "OnBuild", "Shell"] {
+            no_null_in(config.get_mut(name), &json!(""));
+        }
+        let health = config.get_mut("Healthcheck");
+        no_null_in(health.and_then(|it| it.get_mut("Test")), &json!(""));
     }
+    no_null_in(said.get_mut("history"), &json!({}));
     without_null(said);
     // As Docker writes it if there are none.
     if let Some(Value::Object(rootfs)) = said.get_mut("rootfs") {
         rootfs.entry("diff_ids").or_insert(json!([]));
+    }
+}
+
+fn no_null_in(list: Option<&mut Value>, nothing: &Value) {
+    let list = list.and_then(Value::as_array_mut);
+    for value in list.into_iter().flatten().filter(|value| value.is_null()) {
+        *value = nothing.clone();
     }
 }
 
@@ -319,14 +333,16 @@ mod tests {
                 "Cmd": "one two",
                 "Entrypoint": null,
                 "Env": null,
+                "OnBuild": [null],
+                "Shell": ["sh", null],
                 "ExposedPorts": {"80/tcp": null},
                 "Volumes": null,
                 "User": null,
                 "StopSignal": null,
-                "Healthcheck": {"Test": null, "Interval": null},
+                "Healthcheck": {"Test": ["CMD", null], "Interval": null},
             },
             "rootfs": {"type": "layers", "diff_ids": null},
-            "history": [{"created": null, "created_by": "x", "empty_layer": null}],
+            "history": [{"created": null, "created_by": "x", "empty_layer": null}, null],
         });
         let said = said(bytes.to_string().as_bytes()).unwrap();
         let read = configuration(&said).unwrap();
@@ -335,14 +351,20 @@ mod tests {
         assert_eq!(*config.entrypoint(), None);
         assert_eq!(config.exposed_ports().as_deref().unwrap(), ["80/tcp"]);
         assert_eq!(said["config"]["Labels"], json!({"a": "", "b": "c"}));
-        assert_eq!(said["config"]["Healthcheck"], json!({}));
-        assert_eq!(read.history().as_ref().unwrap().len(), 1);
+        assert_eq!(said["config"]["Healthcheck"], json!({"Test": ["CMD", ""]}));
+        assert_eq!(said["config"]["OnBuild"], json!([""]));
+        assert_eq!(said["config"]["Shell"], json!(["sh", ""]));
+        assert_eq!(read.history().as_ref().unwrap().len(), 2);
         assert!(
             diff_ids(bytes.to_string().as_bytes(), 0)
                 .unwrap()
                 .is_empty()
         );
-        for config in [json!(null), json!({"Entrypoint": "a", "Labels": null})] {
+        for config in [
+            json!(null),
+            json!({"Entrypoint": "a", "Labels": null}),
+            json!({"Entrypoint": [null], "Cmd": ["a", null], "Env": [null, "A=b"]}),
+        ] {
             let bytes = json!({"config": config, "history": null, "rootfs": {"type": "layers"}});
             assert!(diff_ids(bytes.to_string().as_bytes(), 0).is_ok(), "{bytes}");
         }
