@@ -110,23 +110,24 @@ const GONE: [&str; 2] = [
     "Receive packet from Receiver error",
 ];
 
+/// Of a request to the daemon.
 impl From<ttrpc::Error> for Fault {
     fn from(error: ttrpc::Error) -> Self {
+        let gone = "the connection to the daemon is lost: containers go on, and this may have been done or not; look, and try again";
+        Self::of_call(error, gone)
+    }
+}
+
+impl Fault {
+    /// The answer to a request, or that there is none: `gone` says what it means that the other end has ended.
+    pub(crate) fn of_call(error: ttrpc::Error, gone: &str) -> Self {
         let status = match error {
             ttrpc::Error::RpcStatus(status) => status,
             // It was not in time, or the question was too long.
             ttrpc::Error::Others(why) if !GONE.iter().any(|it| why.starts_with(it)) => {
                 return Self::of(Kind::Unavailable, format!("no answer: {why}"));
             }
-            // Ours or a shim's, at either end.
-            ended => {
-                return Self::of(
-                    Kind::Unavailable,
-                    format!(
-                        "the other end has ended before it answered ({ended}): its log says why"
-                    ),
-                );
-            }
+            ended => return Self::of(Kind::Unavailable, format!("{gone} ({ended})")),
         };
         let code = status.code();
         let kind = CODES.iter().find(|(_, known)| *known == code);

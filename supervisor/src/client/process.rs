@@ -15,7 +15,7 @@ use ttrpc::r#async::{CSReceiver, CSSender};
 
 use super::REFUSED;
 use super::terminal::{self, DetachKeys, Raw};
-use crate::fault::{Fault, Kind, Result, Tried as _};
+use crate::fault::{Fault, Result, Tried as _};
 use crate::protos::containers::{
     AttachRequest, AttachResponse, ExecRequest, Input, attach_request, attach_response,
     exec_request, input,
@@ -193,13 +193,12 @@ fn code(ended: &attach_response::Ended) -> i32 {
     }
 }
 
-/// An error of the stream is an answer; its end without one means that the daemon is gone. `then` says what that means.
+/// Of a stream: its end without an answer means that the daemon is gone. `then` says what that means.
 pub(super) fn lost(error: ttrpc::Error, then: &str) -> Fault {
-    if matches!(error, ttrpc::Error::RpcStatus(_)) {
-        return error.into();
-    }
-    let text = format!("the connection to the daemon is lost: {then} ({error})");
-    Fault::of(Kind::Unavailable, text)
+    Fault::of_call(
+        error,
+        &format!("the connection to the daemon is lost: {then}"),
+    )
 }
 
 /// That of one who was attached.

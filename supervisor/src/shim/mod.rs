@@ -91,7 +91,10 @@ impl Shim {
             payload: encode(request)?,
             ..Default::default()
         };
-        let response = self.client.request(request).await?;
+        let response = self.client.request(request).await.map_err(|error| {
+            let gone = "the container's shim has ended before it answered, its log says why";
+            Fault::of_call(error, gone)
+        })?;
         P::parse_from_bytes(&response.payload).map_err(|error| {
             Fault::unknown(format!("decode the shim's answer to {method}: {error}"))
         })

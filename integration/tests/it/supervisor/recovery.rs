@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use integration::require;
-use integration::runtime::{Running, finish};
+use integration::runtime::{Running, finish, readable};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{host, place};
 use nix::mount::{MsFlags, mount, umount};
@@ -203,7 +204,7 @@ fn the_death_of_a_shim_is_the_end_of_its_container_and_leaves_nothing() {
     signal(shim_of(pid), Signal::SIGKILL);
     assert_eq!(supervisor.says(&["wait", &id]), "137");
     // Its client still has the daemon.
-    let said = exec.wait().failure().says("the other end has ended");
+    let said = exec.wait().failure().says("the container's shim has ended");
     assert!(!said.stderr.contains("connection"), "{said}");
     assert!(host::await_end(pid));
     assert!(supervisor.bundles().is_empty());
@@ -309,6 +310,36 @@ fn where_a_socket_is_named_and_nobody_listens_no_daemon_is_started() {
     let error = supervisor.ctl(&["--address", &socket, "ps"]).failure();
     error.says("is not started on demand");
     assert!(!std::path::Path::new(&socket).exists());
+}
+
+#[test]
+fn a_client_whose_daemon_is_killed_before_it_answers_says_so() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let socket = supervisor.scratch.name("other.sock");
+    for heard in [false, true] {
+        for words in [&["ps"][..], &["stop", "box"], &["events"], &["wait", "box"]] {
+            // Killed when it has heard what is wanted, or before.
+            let listener = UnixListener::bind(&socket).unwrap();
+            let client = supervisor.start(&[&["--address", &socket], words].concat());
+            assert!(readable(&listener));
+            let (mut stream, _) = listener.accept().unwrap();
+            if heard {
+                stream.read_exact(&mut [0; 10]).unwrap();
+            }
+            drop((listener, stream));
+            client
+                .wait()
+                .failure()
+                .says("the connection to the daemon is lost: ")
+                .says(if words[0] == "events" {
+                    "there may be more events"
+                } else {
+                    "containers go on"
+                });
+            std::fs::remove_file(&socket).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -691,7 +722,10 @@ fn what_a_daemon_does_not_come_to_the_end_of_the_next_one_goes_on_with() {
     kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
     let cut_off = restart.wait().failure();
     cut_off.says("told to end: the next one goes on with this");
-    stats.wait().failure().says("the other end has ended");
+    stats
+        .wait()
+        .failure()
+        .says("the connection to the daemon is lost");
     log.wait();
     assert!(host::await_end(pid));
     let mut events = supervisor.start(&["events", "--since", "0", "--filter", "event=restart"]);
