@@ -44,6 +44,8 @@ impl Supervisor {
                 container.name()
             )));
         }
+        // What is being started in it would wait with it.
+        let _asleep = container.awake.write().await;
         shim.pause().await?;
         self.notice(container, Some("pause"), &[], |record| {
             record.state.mut_or_insert_default().status = Status::PAUSED.into();

@@ -4,18 +4,20 @@ use std::cell::Cell;
 use std::fs;
 use std::io::{self, Read, Write as _};
 use std::net::Shutdown;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use integration::runtime::{Running, finish};
 use integration::store::{Header, Tar, saved_with};
 use integration::supervisor::{IMAGE, Supervisor};
 use integration::{Bundle, host, place, require};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 
 use super::cut_off::until;
 
@@ -366,6 +368,43 @@ fn who_wants_a_process_in_a_container_waits_until_its_image_is_made() {
         ));
     kill(copying, Signal::SIGCONT).unwrap();
     commit.wait().success();
+}
+
+#[test]
+fn what_is_being_started_in_a_container_is_not_frozen_in_the_midst_of_that() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let gate = supervisor.scratch.dir("gate");
+    let [begun, go] = ["begun", "go"].map(|name| {
+        let path = gate.join(name);
+        mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();
+        path
+    });
+    let runtime = format!(
+        "#!/bin/sh\ncase \" $* \" in *' exec '*) echo >{}; read line <{};; esac\nexec {} \"$@\"\n",
+        begun.display(),
+        go.display(),
+        place::runtime().display()
+    );
+    let runtime = supervisor.scratch.file("runtime", runtime);
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).unwrap();
+    let runtime = runtime.display().to_string();
+    let flags = ["run", "-d", "--name", "box", "--runtime", &runtime];
+    supervisor.says(&[&flags[..], &[IMAGE, "sleep", "1000"]].concat());
+    let exec = supervisor.start(&["exec", "box", "echo", "here"]);
+    assert_eq!(fs::read_to_string(&begun).unwrap(), "\n");
+    let pause = supervisor.start(&["pause", "box"]);
+    // Nothing can be seen of one that waits, as it should; one that does not is over in moments.
+    for _ in 0..50 {
+        assert!(!pause.has_ended());
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    host::set(&go, "\n");
+    pause.wait().success();
+    let refused = supervisor.ctl(&["exec", "box", "echo", "here"]).failure();
+    refused.says("container box is paused");
+    supervisor.says(&["unpause", "box"]);
+    assert_eq!(exec.wait().success().stdout, "here\n");
 }
 
 #[test]
