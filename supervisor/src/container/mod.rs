@@ -273,14 +273,8 @@ impl Supervisor {
         &self,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let ending = self.ending.subscribe();
-        tokio::select! {
-            done = work => done,
-            () = ending.wait_shutdown() => Err(Fault::of(
-                Kind::Unavailable,
-                "the daemon has been told to end: containers go on, ask the next one",
-            )),
-        }
+        let then = "containers go on, ask the next one";
+        self.for_so_long(work, Duration::ZERO, then).await
     }
 
     /// What this daemon does as long as it lasts, and the next one goes on with.
@@ -288,16 +282,27 @@ impl Supervisor {
         &self,
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
+        let then = "the next one goes on with this";
+        self.for_so_long(work, GRACE, then).await
+    }
+
+    /// After the daemon has been told to end.
+    async fn for_so_long<T>(
+        &self,
+        work: impl Future<Output = Result<T>>,
+        grace: Duration,
+        then: &str,
+    ) -> Result<T> {
         let ending = self.ending.subscribe();
-        let cut_off = async {
+        let over = async {
             ending.wait_shutdown().await;
-            tokio::time::sleep(GRACE).await;
+            tokio::time::sleep(grace).await;
         };
         tokio::select! {
             done = work => done,
-            () = cut_off => Err(Fault::of(
+            () = over => Err(Fault::of(
                 Kind::Unavailable,
-                "the daemon has been told to end: the next one goes on with this",
+                format!("the daemon has been told to end: {then}"),
             )),
         }
     }
