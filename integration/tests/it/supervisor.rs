@@ -12,6 +12,7 @@ mod everyday;
 mod export;
 mod full;
 mod images;
+mod last_word;
 mod lists;
 mod metrics;
 mod options;

@@ -223,26 +223,25 @@ impl Supervisor {
         force: bool,
         volumes: bool,
     ) -> Result<()> {
-        if force {
-            // Others who start it meanwhile, again and again, would keep it.
-            container.going.store(true, Ordering::Relaxed);
+        if !force {
+            return self.remove_ended(container, volumes).await;
         }
-        let removed = self.end_and_forget(container, force, volumes).await;
-        if force {
-            container.going.store(false, Ordering::Relaxed);
-        }
+        // Others who start it meanwhile, again and again, would keep it.
+        container.going.store(true, Ordering::Relaxed);
+        let removed = async {
+            self.end(container).await?;
+            self.remove_ended(container, volumes).await
+        };
+        let removed = removed.await;
+        container.going.store(false, Ordering::Relaxed);
         removed
     }
 
-    async fn end_and_forget(
+    pub(super) async fn remove_ended(
         &self,
         container: &Arc<Container>,
-        force: bool,
         volumes: bool,
     ) -> Result<()> {
-        if force {
-            self.end(container).await?;
-        }
         let _operation = container.operation.lock().await;
         if lock(&self.containers).get(&container.id).is_none() {
             return Ok(());

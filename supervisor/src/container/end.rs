@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::create::{blocking, restarts};
+use super::start::begun;
 use super::{Container, Run, Supervisor, bundle, told};
 use crate::fault::{Fault, Kind, Result};
 use crate::lock::lock;
@@ -193,16 +194,22 @@ impl Supervisor {
         {
             return Ok(());
         }
-        lock(&container.record)
-            .state
-            .mut_or_insert_default()
-            .restarts += 1;
-        let launched = self.launch(container, None, true).await;
+        let before = {
+            let mut record = lock(&container.record);
+            let state = record.state.mut_or_insert_default();
+            state.restarts += 1;
+            begun(state)
+        };
+        let launched = self.launch(container, before, None, true).await;
+        self.again_if_it_failed(container);
+        launched.map(drop)
+    }
+
+    /// A start, as after an end: by the policy, after a longer pause.
+    pub(super) fn again_if_it_failed(self: &Arc<Self>, container: &Arc<Container>) {
         if container.status() == Status::RESTARTING {
-            // As after an end: by the policy, after a longer pause.
             self.clone().restart_later(container.clone());
         }
-        launched.map(drop)
     }
 }
 

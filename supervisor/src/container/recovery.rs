@@ -283,7 +283,7 @@ impl Supervisor {
         noticed.await;
     }
 
-    pub(super) async fn follow_policy(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+    async fn follow_policy(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         let config = container.config();
         let state = container.record().state.unwrap_or_default();
         let created = super::create::status(&state) == Status::CREATED;

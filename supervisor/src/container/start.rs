@@ -42,6 +42,40 @@ impl Supervisor {
         size: Option<Size>,
     ) -> Result<u32> {
         let _operation = container.operation.lock().await;
+        self.check_known(container)?;
+        if container.is_alive() {
+            return Ok(container.record().state.pid);
+        }
+        let before = begun_by_hand(container, &mut lock(&container.record));
+        self.launch(container, before, size, false).await
+    }
+
+    /// The end of a restart, unless somebody has stopped the container since that was asked for. As it was not to stay down, its policy goes on
+    /// with what fails.
+    pub(super) async fn start_after(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let _operation = container.operation.lock().await;
+        self.check_known(container)?;
+        if container.is_alive() {
+            return Ok(());
+        }
+        let before = {
+            let mut record = lock(&container.record);
+            let state = record.state.get_or_default();
+            if state.stopped && !state.start_after {
+                return Err(Fault::precondition(format!(
+                    "container {} was stopped during its restart, and stays so",
+                    record.name
+                )));
+            }
+            begun_by_hand(container, &mut record)
+        };
+        let launched = self.launch(container, before, None, true).await;
+        self.again_if_it_failed(container);
+        launched.map(drop)
+    }
+
+    /// It is not gone, nor about to.
+    fn check_known(&self, container: &Container) -> Result<()> {
         if lock(&self.containers).get(&container.id).is_none() {
             return Err(Fault::not_found(format!(
                 "no such container: {}",
@@ -54,17 +88,7 @@ impl Supervisor {
                 container.name()
             )));
         }
-        if container.is_alive() {
-            return Ok(container.record().state.pid);
-        }
-        {
-            // Who starts it by hand wants it to stay up, however often it did not; a stop from now on counts.
-            let mut record = lock(&container.record);
-            let state = record.state.mut_or_insert_default();
-            (state.stopped, state.restarts) = (false, 0);
-            container.short_lives.store(0, Ordering::Relaxed);
-        }
-        self.launch(container, size, false).await
+        Ok(())
     }
 
     /// The same for a client who has just made it: what goes with its end goes when it cannot even begin.
@@ -82,24 +106,19 @@ impl Supervisor {
 
     pub(super) async fn forget_unstarted(&self, container: &Arc<Container>) -> Result<()> {
         if container.config().auto_remove && !container.is_active() {
-            self.remove(container, false, true).await?;
+            self.remove_ended(container, true).await?;
         }
         Ok(())
     }
 
-    /// With the operation's lock held; with `again`, for its policy, which a failure is as good as an end for.
+    /// With the operation's lock held, after [`begun`]; with `again`, for its policy, which a failure is as good as an end for.
     pub(super) async fn launch(
         self: &Arc<Self>,
         container: &Arc<Container>,
+        before: State,
         size: Option<Size>,
         again: bool,
     ) -> Result<u32> {
-        let before = {
-            let mut record = lock(&container.record);
-            let before = record.state.clone().unwrap_or_default();
-            record.state.mut_or_insert_default().status = Status::STARTING.into();
-            before
-        };
         match self.launched(container, size).await {
             Ok(pid) => Ok(pid),
             Err(fault) => {
@@ -260,6 +279,21 @@ impl Supervisor {
             crate::daemon::warn(&fault.during("clean up after a container"));
         }
     }
+}
+
+/// Whoever stops it from now on waits for its start. What it was before.
+pub(super) fn begun(state: &mut State) -> State {
+    let before = state.clone();
+    state.status = Status::STARTING.into();
+    before
+}
+
+/// The same for somebody who wants it to stay up, however often it did not; a stop from now on counts.
+fn begun_by_hand(container: &Container, record: &mut Record) -> State {
+    container.short_lives.store(0, Ordering::Relaxed);
+    let state = record.state.mut_or_insert_default();
+    (state.stopped, state.restarts) = (false, 0);
+    begun(state)
 }
 
 /// What a container is whose start has failed: what it was before, or what the policy makes of it, noted at once. A daemon that is killed

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::create::signal;
+use super::create::{signal, status};
 use super::{Container, Run, Supervisor};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::lock::lock;
@@ -47,13 +47,12 @@ impl Supervisor {
     ) -> Result<()> {
         let stop = self.planned(container, asked, true)?;
         self.stopped(container, &stop).await?;
-        self.start_after(container).await
+        self.restarted(container).await
     }
 
-    async fn start_after(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
-        if let Err(fault) = self.start_or_forget(container, None).await {
-            // It was not to stay down.
-            self.follow_policy(container).await?;
+    async fn restarted(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        if let Err(fault) = self.start_after(container).await {
+            self.forget_unstarted(container).await?;
             return Err(fault);
         }
         self.note(container, Some("restart"), &[], |_| {}).await
@@ -90,13 +89,19 @@ impl Supervisor {
     }
 
     async fn stopped(&self, container: &Arc<Container>, stop: &Stop) -> Result<()> {
-        let alive = self
-            .keep_down(container, |state| state.start_after = stop.start_after)
-            .await;
-        let Some(run) = container.run().filter(|_| alive) else {
-            return Ok(());
-        };
-        let told = self.told_to_end(container, &run, stop).await;
+        match self.keep_down(container, stop.start_after).await? {
+            Some(run) => self.told_to_end(container, &run, stop).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn told_to_end(
+        &self,
+        container: &Arc<Container>,
+        run: &Arc<Run>,
+        stop: &Stop,
+    ) -> Result<()> {
+        let told = self.tell_to_end(container, run, stop).await;
         if told.is_err() {
             // It goes on, and nothing of this is to come over it later.
             self.notice(container, None, &[], |record| {
@@ -107,16 +112,16 @@ impl Supervisor {
         told
     }
 
-    async fn told_to_end(
+    async fn tell_to_end(
         &self,
         container: &Arc<Container>,
         run: &Arc<Run>,
         stop: &Stop,
     ) -> Result<()> {
-        self.send(container, stop.signal).await?;
+        self.send(container, run, stop.signal).await?;
         let kill_at = now().saturating_add(nanoseconds(stop.patience));
         // Somebody may have started it again meanwhile: that run was not told to end.
-        if container.is_alive() && run.ended.borrow().is_none() {
+        if container.is_in(run) {
             // Not before the signal: a daemon that does not come to that leaves nobody to be killed without having been told.
             self.notice(container, None, &[], |record| {
                 record.state.mut_or_insert_default().kill_at = kill_at;
@@ -136,7 +141,7 @@ impl Supervisor {
         let mut ended = run.ended.subscribe();
         let over = ended.wait_for(Option::is_some);
         if tokio::time::timeout(patience, over).await.is_err() {
-            self.send_kill(container).await?;
+            self.send_kill(container, run).await?;
         }
         run.settled().await;
         self.notice(container, Some("stop"), &[], |_| {}).await;
@@ -164,13 +169,13 @@ impl Supervisor {
         if let Some(run) = container.run().filter(|_| container.is_alive()) {
             if state.kill_at == 0 {
                 // The signal may not have been sent.
-                return self
-                    .restart(container, &StopContainerRequest::default())
-                    .await;
+                let stop = self.planned(container, &StopContainerRequest::default(), true)?;
+                self.told_to_end(container, &run, &stop).await?;
+            } else {
+                let left = u64::try_from(state.kill_at.saturating_sub(now()));
+                let left = Duration::from_nanos(left.unwrap_or_default());
+                self.see_end(container, &run, left).await?;
             }
-            let left = u64::try_from(state.kill_at.saturating_sub(now()));
-            let left = Duration::from_nanos(left.unwrap_or_default());
-            self.see_end(container, &run, left).await?;
         }
         // Somebody may have stopped it meanwhile.
         if !container.record().state.start_after {
@@ -178,7 +183,7 @@ impl Supervisor {
         }
         self.recovered().await;
         self.others_started(container).await;
-        self.start_after(container).await
+        self.restarted(container).await
     }
 
     /// Those whose namespaces it joins, and which are being restarted as well.
@@ -193,51 +198,45 @@ impl Supervisor {
             let other = mode.strip_prefix("container:");
             if let Some(other) = other.and_then(|id| self.find(id).ok()) {
                 let mut changed = other.changed.subscribe();
-                while other.record().state.start_after && changed.changed().await.is_ok() {}
+                let to_come = || {
+                    let is_there = lock(&self.containers).contains_key(&other.id);
+                    is_there && other.record().state.start_after
+                };
+                while to_come() && changed.changed().await.is_ok() {}
             }
         }
     }
 
-    /// No policy starts it again. Whether it runs; then `edit` is what else is true from now on.
-    async fn keep_down(&self, container: &Arc<Container>, edit: impl FnOnce(&mut State)) -> bool {
-        {
-            let mut record = lock(&container.record);
-            record.state.mut_or_insert_default().stopped = true;
-        }
-        if container.status() == Status::RESTARTING {
+    /// No policy starts it again, and whether a restart does says who stops or restarts it last. The run that is to end, if there is one.
+    async fn keep_down(
+        &self,
+        container: &Arc<Container>,
+        start_after: bool,
+    ) -> Result<Option<Arc<Run>>> {
+        let mut told = container.tell_what_follows(start_after);
+        if matches!(told.status, Status::STARTING | Status::RESTARTING) {
+            // Until it has been started, or could not be: this comes after whatever that has made of it.
             let _operation = container.operation.lock().await;
-            if container.status() == Status::RESTARTING {
+            told = container.tell_what_follows(start_after);
+            if told.status == Status::RESTARTING {
                 self.notice(container, None, &[], |record| {
                     record.state.mut_or_insert_default().status = Status::EXITED.into();
                 })
                 .await;
             }
         }
-        if container.status() == Status::STARTING {
-            // Until it has been started, or could not be.
-            drop(container.operation.lock().await);
-        }
-        let is_alive = container.is_alive();
-        if is_alive {
-            self.note_stopped(container, edit).await;
-        }
-        is_alive
-    }
-
-    /// Before it is told to end: what the next daemon is to know, should this one not see the end. One that has no policy, and is not being
-    /// restarted, stays down anyway.
-    async fn note_stopped(&self, container: &Container, edit: impl FnOnce(&mut State)) {
-        let stays_down = {
-            let mut record = lock(&container.record);
-            let state = record.state.mut_or_insert_default();
-            state.stopped = true;
-            edit(state);
-            let policy = record.config.restart.name.enum_value_or_default();
-            policy == Name::NO && !record.state.start_after
-        };
-        if !stays_down {
+        // Before it is told to end: what the next daemon is to know, should this one not see the end. One that has no policy, and is not being
+        // restarted, stays down anyway.
+        let policy = container.config().restart.name.enum_value_or_default();
+        let is_news = told.run.is_some() && (start_after || policy != Name::NO);
+        if is_news || told.restart_is_off {
             self.notice(container, None, &[], |_| {}).await;
         }
+        if told.restart_is_off && told.run.is_none() {
+            // It was kept for that.
+            self.forget_unstarted(container).await?;
+        }
+        Ok(told.run)
     }
 
     /// What is frozen has to wake up to hear a signal. A kill it hears all the same, and then it may have ended before it is to wake.
@@ -261,11 +260,11 @@ impl Supervisor {
     }
 
     /// One that has ended meanwhile is as good. Whether its shim answers.
-    async fn send(&self, container: &Arc<Container>, number: u32) -> Result<bool> {
-        let Ok(shim) = container.shim() else {
+    async fn send(&self, container: &Arc<Container>, run: &Arc<Run>, number: u32) -> Result<bool> {
+        if !container.is_in(run) {
             return Ok(true);
-        };
-        match shim.kill("", number).await {
+        }
+        match run.shim.kill("", number).await {
             Err(fault) if fault.kind == Kind::Unavailable => return Ok(false),
             Err(fault) if fault.kind != Kind::NotFound => return Err(fault),
             _ => {}
@@ -274,8 +273,8 @@ impl Supervisor {
     }
 
     /// A shim that does not answer goes with its container, as one that has died.
-    async fn send_kill(&self, container: &Arc<Container>) -> Result<()> {
-        match self.send(container, SIGKILL).await? {
+    async fn send_kill(&self, container: &Arc<Container>, run: &Arc<Run>) -> Result<()> {
+        match self.send(container, run, SIGKILL).await? {
             true => Ok(()),
             false => self.end_shim(container),
         }
@@ -296,8 +295,9 @@ impl Supervisor {
         };
         let shim = container.shim()?;
         if number == SIGKILL {
-            self.note_stopped(container, |_| {}).await;
-            return self.kill_and_wait(container, &shim).await;
+            let run = self.keep_down(container, false).await?;
+            let run = run.ok_or_else(|| container.not_running())?;
+            return self.kill_and_wait(container, &run).await;
         }
         send(container, &shim, number).await?;
         if number != SIGCONT {
@@ -313,17 +313,13 @@ impl Supervisor {
     }
 
     /// Comes back when all is over: what it was killed for can be done then.
-    async fn kill_and_wait(&self, container: &Arc<Container>, shim: &Shim) -> Result<()> {
-        let run = container.run();
-        send(container, shim, SIGKILL).await?;
+    async fn kill_and_wait(&self, container: &Arc<Container>, run: &Run) -> Result<()> {
+        send(container, &run.shim, SIGKILL).await?;
         self.notice_kill(container, SIGKILL).await;
         self.wake(container, SIGKILL).await?;
-        let Some(run) = run else {
-            return Ok(());
-        };
         let settled = tokio::time::timeout(LAST, run.settled()).await;
         // One that goes with its end may have readers, who keep it, and an operation may keep the end from being noted.
-        if settled.is_err() && container.is_alive() && !shim.has_ended().await {
+        if settled.is_err() && container.is_alive() && !run.shim.has_ended().await {
             return Err(Fault::unknown(format!(
                 "container {} was killed, and has not ended within {} seconds",
                 container.name(),
@@ -335,15 +331,43 @@ impl Supervisor {
 
     /// Ends it at once, for its removal.
     pub(super) async fn end(&self, container: &Arc<Container>) -> Result<()> {
-        if !self.keep_down(container, |_| {}).await {
-            return Ok(());
-        }
-        let Some(run) = container.run() else {
+        let Some(run) = self.keep_down(container, false).await? else {
             return Ok(());
         };
-        self.send_kill(container).await?;
+        self.send_kill(container, &run).await?;
         run.settled().await;
         Ok(())
+    }
+}
+
+/// What somebody finds who stops or restarts a container.
+struct Told {
+    status: Status,
+    /// If it has processes.
+    run: Option<Arc<Run>>,
+    /// A start was to follow, and is not any more.
+    restart_is_off: bool,
+}
+
+impl Container {
+    fn tell_what_follows(&self, start_after: bool) -> Told {
+        let mut record = lock(&self.record);
+        let state = record.state.mut_or_insert_default();
+        let before = std::mem::replace(&mut state.start_after, start_after);
+        state.stopped = true;
+        let status = status(state);
+        let is_alive = matches!(status, Status::RUNNING | Status::PAUSED);
+        Told {
+            status,
+            run: self.run().filter(|_| is_alive),
+            restart_is_off: before && !start_after,
+        }
+    }
+
+    /// Whether it is this run that goes on.
+    fn is_in(&self, run: &Arc<Run>) -> bool {
+        let current = self.run().filter(|_| self.is_alive());
+        current.is_some_and(|current| Arc::ptr_eq(&current, run))
     }
 }
 
