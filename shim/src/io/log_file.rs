@@ -217,21 +217,20 @@ impl Lines {
 
 /// How many files stay: as many as may, or more if a reader has not got beyond them.
 fn waited_for(may: u32, name: &impl Fn(u32) -> PathBuf) -> u32 {
-    let (mut kept, mut size) = (may, 0);
+    let (mut files, mut size) = (vec![], 0);
     for number in may..MOST_FILES - 1 {
-        let Ok((file, length)) = open_to(name(number).as_path(), OpenOptions::new().read(true))
-        else {
+        let Ok((file, length)) = open_to(&name(number), OpenOptions::new().read(true)) else {
             break;
         };
         size += length;
         if size > WAITED {
             break;
         }
-        if is_read(&file) {
-            kept = number + 1;
-        }
+        files.push(file);
     }
-    kept
+    // Readers go from older files to newer ones, and so do we: none of them gets past us unseen.
+    while files.pop_if(|file| !is_read(file)).is_some() {}
+    may + u32::try_from(files.len()).unwrap_or_default()
 }
 
 fn is_read(file: &File) -> bool {

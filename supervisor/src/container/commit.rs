@@ -39,7 +39,8 @@ impl Supervisor {
         let frozen = match container.shim() {
             Ok(shim) if asked.pause && container.status() == Status::RUNNING => {
                 let asleep = container.awake.write().await;
-                Some((self.freeze(container, shim).await?, asleep))
+                let frozen = self.freeze(container, shim).await?;
+                frozen.map(|shim| (shim, asleep))
             }
             _ => None,
         };
@@ -62,13 +63,17 @@ impl Supervisor {
         Ok(id)
     }
 
-    async fn freeze(&self, container: &Container, shim: Arc<Shim>) -> Result<Arc<Shim>> {
+    /// None for one that has ended just now, and changes nothing any more.
+    async fn freeze(&self, container: &Container, shim: Arc<Shim>) -> Result<Option<Arc<Shim>>> {
         bundle::mark_frozen(&self.host.bundle(&container.id))?;
-        let paused = shim.pause().await;
-        if paused.is_err() {
-            bundle::unmark_frozen(&self.host.bundle(&container.id))?;
+        let Err(fault) = shim.pause().await else {
+            return Ok(Some(shim));
+        };
+        bundle::unmark_frozen(&self.host.bundle(&container.id))?;
+        match shim.has_ended().await {
+            true => Ok(None),
+            false => Err(fault),
         }
-        paused.map(|()| shim)
     }
 
     pub(super) async fn thaw(&self, container: &Container, shim: &Shim) -> Result<()> {

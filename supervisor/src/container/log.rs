@@ -86,10 +86,17 @@ impl Follower {
             overtaken: false,
             waited_for,
         };
+        if waited_for {
+            // Before the first file is there, nothing could be said.
+            make(&follower.path)?;
+        }
         follower.catch_up()?;
         match from {
             From::Begin => {}
-            From::End => follower.skip(0)?,
+            From::End => {
+                follower.skip(0)?;
+                follower.overtaken = false;
+            }
         }
         Ok(follower)
     }
@@ -394,6 +401,16 @@ fn open(path: &Path) -> io::Result<File> {
             Err(other())
         }
         Err(error) => Err(error),
+    }
+}
+
+/// The first file, as our shim would, if there is none.
+fn make(path: &Path) -> io::Result<()> {
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o640);
+    match options.open(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -177,6 +177,18 @@ fn a_daemon_that_gets_no_turn_loses_nothing_of_what_was_rotated_meanwhile() {
 }
 
 #[test]
+fn what_is_written_at_once_after_the_start_is_seen_however_soon_it_is_rotated() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let flags = ["--log-opt", "max-size=16k", "--log-opt", "max-file=2"];
+    let run = [&["run"], &flags[..], &[IMAGE, "sh", "-c"]].concat();
+    for _ in 0..5 {
+        let shown = supervisor.says(&[&run[..], &["yes | head -c 20000"]].concat());
+        assert_eq!(shown.lines().count(), 10_000);
+    }
+}
+
+#[test]
 fn who_takes_nothing_or_leaves_keeps_no_container_from_going() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
