@@ -4,6 +4,7 @@
 //! serving shim; `delete` cleans up after one that died. Containers are made by an OCI runtime, which the shim runs as a command.
 
 pub mod protos;
+pub mod readers;
 pub mod timestamp;
 
 mod accept;

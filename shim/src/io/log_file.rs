@@ -5,8 +5,7 @@
 //! record without a line feed, as with Docker: of a terminal at once, otherwise if nothing follows for [`PAUSE`] or it is as long as [`LINE`].
 //! Exact: a byte that is not UTF-8 is the lone surrogate U+DC00 plus that byte, so that a reader gets back what was written.
 //!
-//! A reader who is to miss nothing has a read lock of the open file description (F_OFD_SETLK(2)) on the newest file that he has opened. As long
-//! as he does, that one and what came after it stay, for [`WAITED`] bytes more than there would be otherwise: nobody waits for him.
+//! What [`readers`] have not got to stays, for [`WAITED`] bytes more than there would be otherwise.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -18,12 +17,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use nix::fcntl::{FcntlArg, fcntl};
 use tokio::time::{Instant, sleep_until};
 
 use super::sink::put;
 use crate::error::told;
 use crate::lock::lock;
+use crate::readers;
 use crate::timestamp;
 
 /// All of them are renamed where everybody's output waits, and their reader looks for no more.
@@ -229,20 +228,8 @@ fn waited_for(may: u32, name: &impl Fn(u32) -> PathBuf) -> u32 {
         files.push(file);
     }
     // Readers go from older files to newer ones, and so do we: none of them gets past us unseen.
-    while files.pop_if(|file| !is_read(file)).is_some() {}
+    while files.pop_if(|file| !readers::are_at(file)).is_some() {}
     may + u32::try_from(files.len()).unwrap_or_default()
-}
-
-fn is_read(file: &File) -> bool {
-    let mut lock = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    let asked = fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock));
-    asked.is_ok() && lock.l_type != libc::F_UNLCK as libc::c_short
 }
 
 /// False if there is no such file.
@@ -381,14 +368,7 @@ mod tests {
         assert_eq!(files(), 2);
         let locked = || {
             let reader = File::open(&target.path).unwrap();
-            let lock = libc::flock {
-                l_type: libc::F_RDLCK as libc::c_short,
-                l_whence: libc::SEEK_SET as libc::c_short,
-                l_start: 0,
-                l_len: 0,
-                l_pid: 0,
-            };
-            fcntl(&reader, FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+            readers::begin(&reader).unwrap();
             reader
         };
         let first = locked();

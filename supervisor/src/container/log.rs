@@ -2,7 +2,7 @@
 //!
 //! The log is also what who attaches gets: exact, and without any part in the shim's writing. A reader keeps the files open that he has not
 //! read yet ([`Follower::keep_up`]), so that a slow one loses nothing to rotation, and nobody waits for him. Who is to miss nothing even if he
-//! cannot open them in time says with a lock what he has got to: our shim keeps what comes after that.
+//! cannot open them in time says what he has got to ([`readers`]): our shim keeps what comes after that.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, Metadata};
@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use nix::fcntl::{FcntlArg, fcntl};
+use ::shim::readers;
 use nix::sys::statvfs::fstatvfs;
 use tokio::sync::watch;
 
@@ -217,9 +217,9 @@ impl Follower {
             self.seen.push_back(identity(&file.metadata()?));
             if self.waited_for {
                 // Before the one that was the newest is given up.
-                lock(&file, libc::F_RDLCK as libc::c_short)?;
+                readers::begin(&file)?;
                 if let Some(last) = self.files.back() {
-                    lock(last, libc::F_UNLCK as libc::c_short)?;
+                    readers::end(last)?;
                 }
             }
             self.files.push_back(file);
@@ -412,19 +412,6 @@ fn make(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
     }
-}
-
-/// A lock of this open file description on all of it, of a kind that others may have, too.
-fn lock(file: &File, kind: libc::c_short) -> io::Result<()> {
-    let lock = libc::flock {
-        l_type: kind,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    fcntl(file, FcntlArg::F_OFD_SETLK(&lock))?;
-    Ok(())
 }
 
 fn identity(metadata: &Metadata) -> Identity {
