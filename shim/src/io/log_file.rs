@@ -5,7 +5,7 @@
 //! record without a line feed, as with Docker: of a terminal at once, otherwise if nothing follows for [`PAUSE`] or it is as long as [`LINE`].
 //! Exact: a byte that is not UTF-8 is the lone surrogate U+DC00 plus that byte, so that a reader gets back what was written.
 //!
-//! What [`readers`] have not got to stays, for [`WAITED`] bytes more than there would be otherwise.
+//! A file that some of the [`readers`] are at does not go: the newest one grows meanwhile, by [`WAITED`] bytes at most.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -32,8 +32,8 @@ const MOST_FILES: u32 = 1000;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How much of a line is kept until its rest comes; as much as Docker.
 const LINE: usize = 16 << 10;
-/// How much of what is older than `max-files` stays for a reader who is late. Files are rotated faster than a process that has lost its CPU
-/// for a moment can open them, and one that is stopped does not open any.
+/// By how much the newest file may be too long for a reader who is late. Files are rotated faster than a process that has lost its CPU for a
+/// moment can open them, and one that is stopped does not open any.
 const WAITED: u64 = 256 << 20;
 /// How much is written at once, if one record is not more.
 const BLOCK: usize = 16 << 10;
@@ -81,9 +81,10 @@ impl Log {
         let (mut rest, mut lost) = (data, 0);
         while !rest.is_empty() {
             let (text, length) = self.block(rest, stream, &time);
-            if self.size > 0 && self.size + text.len() as u64 > self.target.max_size {
-                // Without room for another file there is none for the old one either; it goes on as it is.
-                self.rotate().ok();
+            let is_full = self.size > 0 && self.size + text.len() as u64 > self.target.max_size;
+            // Without room for another file there is none for the old one either; it goes on as it is.
+            if is_full && self.rotate().unwrap_or(false) {
+                continue;
             }
             let (now, later) = rest.split_at(length);
             lost += length - self.write(text, now);
@@ -98,8 +99,9 @@ impl Log {
         for line in data.split_inclusive(|byte| *byte == b'\n') {
             let before = text.len();
             record(&mut text, line, stream, time);
-            let full = self.size + text.len() as u64 > self.target.max_size || text.len() > BLOCK;
-            if full && length > 0 {
+            let fits = self.size + text.len() as u64 <= self.target.max_size;
+            let is_too_long = self.size > self.target.max_size;
+            if (text.len() > BLOCK || !fits && !is_too_long) && length > 0 {
                 text.truncate(before);
                 break;
             }
@@ -131,25 +133,32 @@ impl Log {
             .sum()
     }
 
-    fn rotate(&mut self) -> Result<()> {
+    /// Whether there is a new file.
+    fn rotate(&mut self) -> Result<bool> {
         let path = &self.target.path;
         let name = |number: u32| match number {
             0 => path.clone(),
             _ => PathBuf::from(format!("{}.{number}", path.display())),
         };
-        let oldest = self.target.max_files.clamp(1, MOST_FILES) - 1;
-        let kept = waited_for(oldest, &name);
-        for number in kept..MOST_FILES {
-            if !is_there(fs::remove_file(name(number)))? {
-                break;
+        let mut oldest = self.target.max_files.clamp(1, MOST_FILES) - 1;
+        if is_read(&name(oldest.max(1))) && self.size < self.target.max_size + WAITED {
+            return Ok(false);
+        }
+        if oldest == 0 {
+            if is_read(path) {
+                // It is the one before until its reader has gone on to the next.
+                oldest = 1;
+            } else {
+                fs::remove_file(path)?;
+                is_there(fs::remove_file(name(1)))?;
             }
         }
-        for number in (0..kept).rev() {
+        for number in (0..oldest).rev() {
             is_there(fs::rename(name(number), name(number + 1)))?;
         }
         (self.file, self.size) = open(path)?;
         self.torn = false;
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -214,22 +223,8 @@ impl Lines {
     }
 }
 
-/// How many files stay: as many as may, or more if a reader has not got beyond them.
-fn waited_for(may: u32, name: &impl Fn(u32) -> PathBuf) -> u32 {
-    let (mut files, mut size) = (vec![], 0);
-    for number in may..MOST_FILES - 1 {
-        let Ok((file, length)) = open_to(&name(number), OpenOptions::new().read(true)) else {
-            break;
-        };
-        size += length;
-        if size > WAITED {
-            break;
-        }
-        files.push(file);
-    }
-    // Readers go from older files to newer ones, and so do we: none of them gets past us unseen.
-    while files.pop_if(|file| !readers::are_at(file)).is_some() {}
-    may + u32::try_from(files.len()).unwrap_or_default()
+fn is_read(path: &Path) -> bool {
+    open_to(path, OpenOptions::new().read(true)).is_ok_and(|(file, _)| readers::are_at(&file))
 }
 
 /// False if there is no such file.
@@ -351,37 +346,43 @@ mod tests {
 
     #[test]
     fn what_a_reader_has_not_got_to_stays_until_he_does() {
-        let scratch = Scratch::new("reader");
-        let target = Target {
-            path: scratch.0.join("log"),
-            max_size: 1,
-            max_files: 2,
-        };
-        let mut log = Log::open(&target).unwrap();
-        let mut write = |lines: std::ops::Range<i32>| {
-            for number in lines {
-                assert_eq!(log.append(format!("{number}\n").as_bytes(), "stdout"), 0);
-            }
-        };
-        let files = || fs::read_dir(&scratch.0).unwrap().count();
-        write(0..3);
-        assert_eq!(files(), 2);
-        let locked = || {
-            let reader = File::open(&target.path).unwrap();
-            readers::begin(&reader).unwrap();
-            reader
-        };
-        let first = locked();
-        write(3..6);
-        // The one that he is at, and three after it.
-        assert_eq!(files(), 4);
-        let second = locked();
-        drop(first);
-        write(6..9);
-        assert_eq!(files(), 4);
-        drop(second);
-        write(9..10);
-        assert_eq!(files(), 2);
+        for max_files in [1, 2] {
+            let scratch = Scratch::new("reader");
+            let target = Target {
+                path: scratch.0.join("log"),
+                max_size: 1,
+                max_files,
+            };
+            let mut log = Log::open(&target).unwrap();
+            let mut write = |lines: std::ops::Range<i32>| {
+                for number in lines {
+                    assert_eq!(log.append(format!("{number}\n").as_bytes(), "stdout"), 0);
+                }
+            };
+            let files = || fs::read_dir(&scratch.0).unwrap().count();
+            let lines = |name: &str| {
+                let text = fs::read_to_string(scratch.0.join(name)).unwrap();
+                text.lines().count()
+            };
+            let locked = || {
+                let reader = File::open(&target.path).unwrap();
+                readers::begin(&reader).unwrap();
+                reader
+            };
+            write(0..3);
+            assert_eq!((files(), lines("log")), (max_files as usize, 1));
+            let first = locked();
+            write(3..6);
+            // The one that he is at, and what comes after it.
+            assert_eq!((lines("log.1"), lines("log")), (1, 3));
+            let second = locked();
+            drop(first);
+            write(6..9);
+            assert_eq!((files(), lines("log.1"), lines("log")), (2, 3, 3));
+            drop(second);
+            write(9..10);
+            assert_eq!((files(), lines("log")), (max_files as usize, 1));
+        }
     }
 
     #[test]

@@ -39,7 +39,10 @@ pub(super) fn given(record: &Record, upper: &Path) -> Vec<String> {
 impl Supervisor {
     pub(crate) async fn stats(&self, container: &Arc<Container>) -> Result<StatsResponse> {
         let shim = container.shim()?;
-        let metrics = shim.stats().await?;
+        let metrics = match shim.stats().await {
+            Err(_) if shim.has_ended().await => return Err(container.not_running()),
+            metrics => metrics?,
+        };
         let record = container.record();
         let (rx_bytes, tx_bytes) = network(record.state.pid, &record.config.network);
         let io = &metrics.io.usage;

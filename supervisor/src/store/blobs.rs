@@ -43,8 +43,16 @@ impl Store {
     fn open_blob_of(&self, graph: &Graph, digest: &Digest) -> Result<File> {
         let path = self.blob_path(digest);
         let what = || format!("open blob {digest}");
-        let file = File::open(&path).with_context(what)?;
-        let size = file.metadata().with_context(what)?.len();
+        // Somebody may have put a fifo there, which nobody is to wait for.
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(&path).with_context(what)?;
+        let metadata = file.metadata().with_context(what)?;
+        ensure!(
+            metadata.is_file(),
+            "blob {digest} is no regular file: it is damaged"
+        );
+        let size = metadata.len();
         if let Some(row) = graph.blobs.get(&digest.to_string()) {
             ensure!(
                 row.size == size,

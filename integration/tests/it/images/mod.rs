@@ -18,6 +18,8 @@ use std::process::Command;
 use integration::require;
 use integration::runtime::{Finished, finish};
 use integration::store::{ARCHITECTURE, Store, Tar, saved, sha256};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
 fn small() -> Tar {
@@ -263,6 +265,24 @@ fn a_damaged_blob_is_found_and_not_called_repaired() {
     assert!(found.stdout.contains("its bytes are those of"), "{found}");
     assert!(!found.stdout.contains("\"repaired\":true"), "{found}");
     store.import("a", &small()).success();
+    store.call(&["verify"]).success();
+}
+
+#[test]
+fn a_fifo_in_a_blobs_place_is_damage_and_keeps_nobody_waiting() {
+    require!(root);
+    let store = Store::new();
+    store.import("a", &small()).success();
+    for blob in fs::read_dir(store.root().join("blobs/sha256")).unwrap() {
+        let path = blob.unwrap().path();
+        let before = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();
+        let found = store.call(&["verify"]).failure();
+        assert!(found.stdout.contains("no regular file"), "{found}");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, before).unwrap();
+    }
     store.call(&["verify"]).success();
 }
 
