@@ -26,6 +26,9 @@ const PLACES: [&str; 7] = [
     "/sbin/caisson-init",
 ];
 
+/// Directories of the root's that hold some of them: one in which there is nothing else is no change either.
+const HOLDERS: [&str; 2] = ["etc", "sbin"];
+
 /// Places in a container that are no change of its own, if its image does not have them: where something is mounted, and what was made for it.
 pub(super) fn given(record: &Record, upper: &Path) -> Vec<String> {
     let config = record.config.get_or_default();
@@ -93,11 +96,34 @@ impl Supervisor {
                 change.kind != diff_response::change::Kind::ADDED.into()
                     || !given.contains(&change.path)
             });
+            for name in HOLDERS {
+                let path = format!("/{name}");
+                let within = format!("{path}/");
+                let has_more = changes.iter().any(|it| it.path.starts_with(&within));
+                if !has_more && is_alike(name, &record, &snapshot.upper, &lower) {
+                    changes.retain(|change| change.path != path);
+                }
+            }
             changes.sort_by(|one, other| one.path.cmp(&other.path));
             Ok(changes)
         })
         .await
     }
+}
+
+/// Whether such a directory has the owner and the mode that it has in the image, if it has it.
+fn is_alike(name: &str, record: &Record, upper: &Path, lower: &Layers) -> bool {
+    let of = |layers: &Layers| Some(rustix::fs::fstat(layers.directory(name)?).ok()?);
+    let Some(own) = of(&Layers::open(&[upper.to_owned()])) else {
+        return false;
+    };
+    let Some(image) = of(lower) else {
+        return !lower.has(Path::new(name));
+    };
+    let ids = record.ids.clone().unwrap_or_default();
+    let uid = image.st_uid.saturating_add(ids.first_uid);
+    let gid = image.st_gid.saturating_add(ids.first_gid);
+    (own.st_uid, own.st_gid, own.st_mode) == (uid, gid, image.st_mode)
 }
 
 /// What the directory of changes has, against the layers below.
