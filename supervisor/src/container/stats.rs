@@ -113,7 +113,7 @@ impl Supervisor {
 
 /// Whether such a directory has the owner and the mode that it has in the image, if it has it.
 fn is_alike(name: &str, record: &Record, upper: &Path, lower: &Layers) -> bool {
-    let of = |layers: &Layers| Some(rustix::fs::fstat(layers.directory(name)?).ok()?);
+    let of = |layers: &Layers| rustix::fs::fstat(layers.directory(name)?).ok();
     let Some(own) = of(&Layers::open(&[upper.to_owned()])) else {
         return false;
     };
