@@ -8,14 +8,12 @@ use nix::fcntl::{FcntlArg, fcntl};
 
 /// What comes after this file is kept, from now on.
 pub fn begin(file: &File) -> Result<()> {
-    fcntl(file, FcntlArg::F_OFD_SETLK(&lock(libc::F_RDLCK))).map(drop)?;
-    Ok(())
+    Ok(fcntl(file, FcntlArg::F_OFD_SETLK(&lock(libc::F_RDLCK))).map(drop)?)
 }
 
 /// Another one is in its place.
 pub fn end(file: &File) -> Result<()> {
-    fcntl(file, FcntlArg::F_OFD_SETLK(&lock(libc::F_UNLCK))).map(drop)?;
-    Ok(())
+    Ok(fcntl(file, FcntlArg::F_OFD_SETLK(&lock(libc::F_UNLCK))).map(drop)?)
 }
 
 /// Whether somebody is at this file.

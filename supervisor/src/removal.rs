@@ -5,10 +5,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, renameat, unlinkat};
 use rustix::io::Errno;
+
+use crate::way::open_child;
 
 /// How many directories are open, one in the other. What is below is moved up to the top first, and then no longer that deep.
 const DEPTH: u32 = 32;
@@ -26,7 +29,7 @@ struct Removal {
 
 /// It is not there afterwards, or there is an error that names what is still in it.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    let top = match open(CWD, path) {
+    let top = match open_child(CWD, path.as_os_str().as_bytes()) {
         Err(Errno::NOENT) => return Ok(()),
         opened => opened?,
     };
@@ -90,7 +93,7 @@ impl Removal {
     ) -> rustix::io::Result<()> {
         let inner = match kind {
             // Not every file system says what it is.
-            FileType::Directory | FileType::Unknown => open(parent, name),
+            FileType::Directory | FileType::Unknown => open_child(parent, name.to_bytes()),
             _ => Err(Errno::NOTDIR),
         };
         match inner {
@@ -119,9 +122,4 @@ impl Removal {
             }
         }
     }
-}
-
-fn open(parent: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(parent, name, flags, Mode::empty())
 }

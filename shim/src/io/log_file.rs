@@ -150,11 +150,11 @@ impl Log {
                 oldest = 1;
             } else {
                 fs::remove_file(path)?;
-                is_there(fs::remove_file(name(1)))?;
+                if_there(fs::remove_file(name(1)))?;
             }
         }
         for number in (0..oldest).rev() {
-            is_there(fs::rename(name(number), name(number + 1)))?;
+            if_there(fs::rename(name(number), name(number + 1)))?;
         }
         (self.file, self.size) = open(path)?;
         self.torn = false;
@@ -227,11 +227,11 @@ fn is_read(path: &Path) -> bool {
     open_to(path, OpenOptions::new().read(true)).is_ok_and(|(file, _)| readers::are_at(&file))
 }
 
-/// False if there is no such file.
-fn is_there(done: Result<()>) -> Result<bool> {
+/// That there is no such file is as good.
+fn if_there(done: Result<()>) -> Result<()> {
     match done {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        done => done.map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }
 

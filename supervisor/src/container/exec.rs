@@ -16,6 +16,7 @@ use ttrpc::r#async::{SSSender, ServerStream};
 
 use super::create::{blocking, random};
 use super::flow::{self, Inputs, Output, Seen};
+use super::layers::Layers;
 use super::look_up::{capabilities, snapshot, user};
 use super::{Container, Supervisor, bundle, ids};
 use crate::fault::{Fault, Kind, Result, Tried as _};
@@ -283,7 +284,8 @@ impl Supervisor {
             if words.is_empty() {
                 return Ok((process, None));
             }
-            let user = user(&snapshot(&supervisor.store, &record)?, &words, &[])?;
+            let layers = Layers::of(&snapshot(&supervisor.store, &record)?);
+            let user = user(&layers, &words, &[])?;
             for id in [user.uid, user.gid].iter().chain(&user.groups) {
                 ids::has(&record, *id)?;
             }

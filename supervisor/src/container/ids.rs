@@ -199,6 +199,13 @@ pub(super) fn own(snapshot: &Snapshot, record: &Record) -> Result<()> {
     Ok(())
 }
 
+/// Whose a file is, in the directory that takes a container's changes, that is the image's like this one; `ids` are none for one without a
+/// namespace of its own.
+pub(super) fn on_disk(of: &rustix::fs::Stat, ids: &Ids) -> (u32, u32) {
+    let uid = of.st_uid.saturating_add(ids.first_uid);
+    (uid, of.st_gid.saturating_add(ids.first_gid))
+}
+
 /// An id that a process in the container is to have.
 pub(super) fn has(record: &Record, id: u32) -> Result<()> {
     match record.ids.as_ref() {

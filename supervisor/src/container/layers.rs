@@ -16,6 +16,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, linkat, openat, rea
 
 use crate::archive::Segment;
 use crate::copy::pack::segments;
+use crate::layer::Snapshot;
+use crate::layer::implied::is_opaque;
 use crate::way::open_child;
 
 /// More than anybody's passwd.
@@ -46,6 +48,13 @@ impl Layers {
         Self {
             roots: roots.collect(),
         }
+    }
+
+    /// A container's whole tree.
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        let mut directories = vec![snapshot.upper.clone()];
+        directories.extend(snapshot.lower.iter().cloned());
+        Self::open(&directories)
     }
 
     /// None if there is no such file.
@@ -165,9 +174,8 @@ fn look_up(directories: &[OwnedFd], name: &Path) -> Option<Entry> {
         }
         match kind {
             FileType::Directory => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let inner = openat(directory, name, flags, Mode::empty()).ok()?;
-                let opaque = is_opaque(&inner);
+                let inner = open_child(directory.as_fd(), name.as_os_str().as_bytes()).ok()?;
+                let opaque = is_opaque(inner.as_fd());
                 merged.push(inner);
                 if opaque {
                     break;
@@ -387,13 +395,6 @@ pub(super) fn times(of: &Stat) -> rustix::fs::Timestamps {
         last_access: time(of.st_atime, of.st_atime_nsec),
         last_modification: time(of.st_mtime, of.st_mtime_nsec),
     }
-}
-
-/// It hides what layers below have of the same name.
-fn is_opaque(directory: &OwnedFd) -> bool {
-    let mut value = [0; 2];
-    let length = rustix::fs::fgetxattr(directory.as_fd(), "trusted.overlay.opaque", &mut value[..]);
-    length.is_ok_and(|length| length == 1 && value[0] == b'y')
 }
 
 #[cfg(test)]

@@ -50,12 +50,12 @@ impl Supervisor {
         &self,
         record: &Record,
         image: &Defaults,
-        snapshot: &Snapshot,
+        layers: &Layers,
     ) -> Result<Found> {
         let config = record.config.get_or_default();
         let effective = self.effective_with(record, image);
         let hostname = effective.hostname;
-        let user = user(snapshot, &effective.user, &config.groups)?;
+        let user = user(layers, &effective.user, &config.groups)?;
         for id in [user.uid, user.gid].iter().chain(&user.groups) {
             super::ids::has(record, *id)?;
         }
@@ -273,10 +273,7 @@ pub(super) fn snapshot(store: &Store, record: &Record) -> Result<Snapshot> {
 }
 
 /// From the container's own accounts.
-pub(super) fn user(snapshot: &Snapshot, words: &str, groups: &[String]) -> Result<User> {
-    let mut directories = vec![snapshot.upper.clone()];
-    directories.extend(snapshot.lower.iter().cloned());
-    let layers = Layers::open(&directories);
+pub(super) fn user(layers: &Layers, words: &str, groups: &[String]) -> Result<User> {
     let accounts = Accounts {
         passwd: layers.read("/etc/passwd").unwrap_or_default(),
         group: layers.read("/etc/group").unwrap_or_default(),

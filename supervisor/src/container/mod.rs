@@ -179,7 +179,7 @@ impl Container {
 
     /// It has processes.
     pub(crate) fn is_alive(&self) -> bool {
-        matches!(self.status(), Status::RUNNING | Status::PAUSED)
+        is_alive(self.status())
     }
 
     pub(crate) fn run(&self) -> Option<Arc<Run>> {
@@ -432,6 +432,10 @@ impl Supervisor {
             crate::daemon::warn(&fault.during("note what has happened"));
         }
     }
+}
+
+fn is_alive(status: Status) -> bool {
+    matches!(status, Status::RUNNING | Status::PAUSED)
 }
 
 /// A name without the slash that lists and `inspect` have before it, as Docker's.

@@ -5,15 +5,17 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
 use rustix::io::Errno;
 
+use super::ids::on_disk;
 use super::layers::{Layers, resemble, times};
 use crate::fault::{Result, Tried as _};
-use crate::layer::Snapshot;
 use crate::protos::containers::Ids;
+use crate::way::open_child;
 
 pub(super) const PATH: &str = "/etc/mtab";
 const DIRECTORY: &str = "etc";
@@ -21,10 +23,7 @@ const NAME: &str = "mtab";
 const TARGET: &str = "/proc/mounts";
 
 /// Before each start.
-pub(super) fn make(snapshot: &Snapshot, ids: Option<&Ids>) -> Result<()> {
-    let mut all = vec![snapshot.upper.clone()];
-    all.extend(snapshot.lower.iter().cloned());
-    let layers = Layers::open(&all);
+pub(super) fn make(upper: &Path, layers: &Layers, ids: Option<&Ids>) -> Result<()> {
     let directory = layers.directory(DIRECTORY);
     // What a link leads to is not looked at.
     let is_other = directory.is_none() && layers.has(Path::new(DIRECTORY));
@@ -32,31 +31,31 @@ pub(super) fn make(snapshot: &Snapshot, ids: Option<&Ids>) -> Result<()> {
         return Ok(());
     }
     let ids = ids.cloned().unwrap_or_default();
-    let put = put(&snapshot.upper, directory.as_ref(), &ids);
-    put.tried(|| format!("make {PATH} in {}", snapshot.upper.display()))
+    let put = put(upper, directory.as_ref(), &ids);
+    put.tried(|| format!("make {PATH} in {}", upper.display()))
 }
 
 /// Whether it is as it was made here, and no change of the container's.
 pub(super) fn is_ours(upper: &Path) -> bool {
-    let link = open(CWD, upper)
-        .and_then(|upper| open(upper, DIRECTORY))
+    let link = open(upper)
+        .and_then(|upper| open_child(upper.as_fd(), DIRECTORY.as_bytes()))
         .and_then(|directory| rustix::fs::readlinkat(directory, NAME, vec![]));
     link.is_ok_and(|link| link.as_bytes() == TARGET.as_bytes())
 }
 
 fn put(upper: &Path, model: Option<&OwnedFd>, ids: &Ids) -> io::Result<()> {
-    let into = open(CWD, upper)?;
-    match open(&into, DIRECTORY) {
+    let into = open(upper)?;
+    match open_child(into.as_fd(), DIRECTORY.as_bytes()) {
         Ok(there) => {
             let before = rustix::fs::fstat(&there)?;
             link(&there, ids)?;
             Ok(rustix::fs::futimens(&there, &times(&before))?)
         }
         Err(Errno::NOENT) => {
-            let beside = open(CWD, upper.parent().ok_or(Errno::NOENT)?)?;
+            let beside = open(upper.parent().ok_or(Errno::NOENT)?)?;
             let made = rustix::fs::mkdirat(&beside, DIRECTORY, Mode::RWXU);
             made.or_else(unless_there)?;
-            let new = open(&beside, DIRECTORY)?;
+            let new = open_child(beside.as_fd(), DIRECTORY.as_bytes())?;
             link(&new, ids)?;
             like(&new, model, ids)?;
             // It hides the image's from now on, and is complete.
@@ -87,9 +86,8 @@ fn like(new: &OwnedFd, model: Option<&OwnedFd>, ids: &Ids) -> io::Result<()> {
         resemble(model, new)?;
     }
     let stat = rustix::fs::fstat(new)?;
-    let uid = Uid::from_raw(stat.st_uid.saturating_add(ids.first_uid));
-    let gid = Gid::from_raw(stat.st_gid.saturating_add(ids.first_gid));
-    rustix::fs::fchown(new, Some(uid), Some(gid))?;
+    let (uid, gid) = on_disk(&stat, ids);
+    rustix::fs::fchown(new, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     let mode = if model.is_some() {
         stat.st_mode & 0o7777
     } else {
@@ -106,7 +104,6 @@ fn unless_there(errno: Errno) -> rustix::io::Result<()> {
     }
 }
 
-fn open(at: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(at, path, flags, Mode::empty())
+fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
+    open_child(CWD, path.as_os_str().as_bytes())
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use protobuf::MessageField;
 
 use super::create::{blocking, defaults, of_image, restarts, status};
+use super::layers::Layers;
 use super::{Container, Run, Supervisor, bundle};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::layer::Snapshot;
@@ -165,13 +166,14 @@ impl Supervisor {
             .snapshot(&record.id, &image)
             .tried(|| "make the container's directory".into())?;
         super::ids::own(&snapshot, record)?;
-        super::mtab::make(&snapshot, record.ids.as_ref())?;
+        let layers = Layers::of(&snapshot);
+        super::mtab::make(&snapshot.upper, &layers, record.ids.as_ref())?;
         let launch = Launch::new(&self.host, &config.runtime, record.ids.as_ref())?;
         let directory = self.host.bundle(&record.id);
         bundle::make(&directory, record.ids.as_ref())?;
         let made = || -> Result<String> {
             let image = defaults(&image);
-            let found = self.look_up(record, &image, &snapshot)?;
+            let found = self.look_up(record, &image, &layers)?;
             self.fill_volumes(record, &snapshot)?;
             let spec = spec::build(config, &image, &found)?;
             bundle::write(&directory, "config.json", &spec.to_string(), 0o600)?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Stat};
 
 use super::create::{blocking, of_image};
+use super::ids::on_disk;
 use super::layers::Layers;
 use super::look_up::snapshot;
 use super::{Container, Supervisor, mtab};
@@ -121,9 +122,7 @@ fn is_alike(name: &str, record: &Record, upper: &Path, lower: &Layers) -> bool {
         return !lower.has(Path::new(name));
     };
     let ids = record.ids.clone().unwrap_or_default();
-    let uid = image.st_uid.saturating_add(ids.first_uid);
-    let gid = image.st_gid.saturating_add(ids.first_gid);
-    (own.st_uid, own.st_gid, own.st_mode) == (uid, gid, image.st_mode)
+    (own.st_uid, own.st_gid) == on_disk(&image, &ids) && own.st_mode == image.st_mode
 }
 
 /// What the directory of changes has, against the layers below.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::create::{signal, status};
-use super::{Container, Run, Supervisor};
+use super::{Container, Run, Supervisor, is_alive};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::lock::lock;
 use crate::protos::containers::{State, StopContainerRequest, restart_policy::Name, state::Status};
@@ -101,7 +101,7 @@ impl Supervisor {
         run: &Arc<Run>,
         stop: &Stop,
     ) -> Result<()> {
-        let told = self.tell_to_end(container, run, stop).await;
+        let told = self.send_and_see_end(container, run, stop).await;
         if told.is_err() {
             // It goes on, and nothing of this is to come over it later.
             self.notice(container, None, &[], |record| {
@@ -112,7 +112,7 @@ impl Supervisor {
         told
     }
 
-    async fn tell_to_end(
+    async fn send_and_see_end(
         &self,
         container: &Arc<Container>,
         run: &Arc<Run>,
@@ -356,10 +356,9 @@ impl Container {
         let before = std::mem::replace(&mut state.start_after, start_after);
         state.stopped = true;
         let status = status(state);
-        let is_alive = matches!(status, Status::RUNNING | Status::PAUSED);
         Told {
             status,
-            run: self.run().filter(|_| is_alive),
+            run: self.run().filter(|_| is_alive(status)),
             restart_is_off: before && !start_after,
         }
     }

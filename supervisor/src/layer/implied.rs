@@ -215,7 +215,8 @@ fn open(layer: &Path) -> Result<File> {
     File::open(layer).with_context(|| format!("open {}", layer.display()))
 }
 
-fn is_opaque(directory: BorrowedFd<'_>) -> bool {
+/// It hides what layers below have of the same name.
+pub(crate) fn is_opaque(directory: BorrowedFd<'_>) -> bool {
     let mut value = [0; 1];
     rustix::fs::fgetxattr(directory, OPAQUE_ATTRIBUTE, &mut value).is_ok_and(|_| value == *b"y")
 }

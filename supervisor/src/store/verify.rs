@@ -150,7 +150,7 @@ impl Store {
             repaired: false,
         };
         let mut damage: Vec<_> = wrong.into_iter().map(of_blob).collect();
-        let (directory, found) = self.compare(diff_id, &fresh, wanted)?;
+        let (directory, found) = self.compare(graph.layer(diff_id)?, diff_id, &fresh, wanted)?;
         let Some(what) = found else {
             return Ok(damage);
         };
@@ -181,18 +181,22 @@ impl Store {
     /// What is wrong with a layer's files, and in which directory. Whoever repairs it meanwhile puts others in its place, which are looked at then.
     fn compare(
         &self,
+        row: &LayerRow,
         diff_id: &Digest,
         fresh: &NewLayer<'_>,
         wanted: &Wanted,
     ) -> Result<(u64, Option<String>)> {
-        let mut row = self.read()?.layer(diff_id)?.clone();
+        let mut row = row.clone();
         loop {
             let there = self.layer_path(row.directory);
             let found = compare::difference(&there, &fresh.path, &row.implied, wanted);
             wanted.check()?;
             let found = found.unwrap_or_else(|error| Some(format!("{error:#}")));
+            if found.is_none() {
+                return Ok((row.directory, found));
+            }
             let now = self.read()?.layer(diff_id)?.clone();
-            if found.is_none() || now.directory == row.directory {
+            if now.directory == row.directory {
                 return Ok((row.directory, found));
             }
             row = now;
