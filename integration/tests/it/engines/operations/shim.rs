@@ -6,10 +6,13 @@ use super::{MISSING, Operation, operation, seldom};
 
 pub(in super::super) const SHIM: &[Operation] = &[
     operation("run, as README.md says", "$readme", 0, "as written"),
+    // What has not been copied when the container ends, runc's shim may lose: of this and of the files below.
     operation(
         "run with much output",
-        "$run --rm box:latest other sh -c 'head -c 300000 /dev/zero; head -c 200000 /dev/zero >&2; exit 3' \
-            >$shared/stdout 2>$shared/stderr; code=$?
+        "$run --rm --mount type=bind,src=$shared,dst=/shared,options=rbind:ro box:latest other sh -c '
+                head -c 300000 /dev/zero; head -c 200000 /dev/zero >&2
+                until [ $(wc -c </shared/stdout) = 300000 ] && [ $(wc -c </shared/stderr) = 200000 ]; do sleep 0.1; done
+                exit 3' >$shared/stdout 2>$shared/stderr; code=$?
             wc -c <$shared/stdout; wc -c <$shared/stderr; exit $code",
         3,
         "300000",
@@ -23,7 +26,6 @@ pub(in super::super) const SHIM: &[Operation] = &[
         3,
         "33 99",
     ),
-    // What has not been copied when the container ends, runc's shim may lose.
     operation(
         "run with the output in a file",
         "rm -f $shared/log; $run --rm --mount type=bind,src=$shared,dst=/shared,options=rbind:ro --log-uri file://$shared/log box:latest other sh -c '
