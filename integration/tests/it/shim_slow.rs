@@ -486,6 +486,31 @@ fn fifo(shim: &Shim, name: &str) -> (String, File) {
 }
 
 #[test]
+fn what_is_written_just_before_the_end_reaches_who_reads_after_it() {
+    require!(containers);
+    let mut bundle = Bundle::new();
+    // As much as a pipe and the fifo behind it hold, not quite.
+    let all = "0123456789".repeat(12_000);
+    bundle.file("all", &all);
+    bundle.config.probe(&["cat", "/all"]);
+    let shim = Shim::start(bundle);
+    let (stdout, held) = fifo(&shim, "out");
+    let mut request = shim.request(shim.id());
+    request.stdout.clone_from(&stdout);
+    let created = shim.call(async |client, ctx| client.create(ctx, &request).await);
+    let pid = i32::try_from(created.unwrap().pid).unwrap();
+    let mut reader = File::open(&stdout).unwrap();
+    drop(held);
+    shim.start_process(shim.id(), "").unwrap();
+    assert!(host::await_end(pid));
+    let mut read = String::new();
+    reader.read_to_string(&mut read).unwrap();
+    assert!(read == all, "{} bytes", read.len());
+    assert_eq!(shim.wait(shim.id(), ""), Ok(0));
+    shim.delete(shim.id(), "").unwrap();
+}
+
+#[test]
 fn the_end_of_a_terminals_input_hangs_it_up() {
     require!(containers);
     let shim = Shim::start(pausing());
