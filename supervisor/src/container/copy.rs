@@ -1,5 +1,5 @@
 //! Copying files out of a container and into it: archives between the client and the process that copies. While a container that does not run is
-//! copied, it is not started; one that ends while it is copied ends the copy.
+//! copied, it is not started. One that ends meanwhile is copied to the end, unless it is started again or removed with its end.
 
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
@@ -13,7 +13,7 @@ use ttrpc::r#async::{SSSender, ServerStream};
 
 use super::create::blocking;
 use super::look_up::snapshot;
-use super::{Container, Run, Supervisor};
+use super::{Container, Supervisor};
 use crate::chunks::CHUNK;
 use crate::copy::rules::Source;
 use crate::copy::worker::{Process, Worker};
@@ -30,20 +30,21 @@ const LINE: usize = 4096;
 
 /// What must stay as it is while files are copied.
 enum Held<'a> {
-    Running(Arc<Run>),
+    /// [`super::Run::copies`].
+    Running(watch::Receiver<bool>),
     Stopped(#[expect(dead_code, reason = "held, not looked at")] MutexGuard<'a, ()>),
 }
 
 impl Held<'_> {
-    /// Comes back when the container has ended.
-    async fn ended(&self, container: &Container) -> Fault {
-        let Self::Running(run) = self else {
+    /// Comes back when the container has ended and does not stay down.
+    async fn gone(&mut self, container: &Container) -> Fault {
+        let Self::Running(copied) = self else {
             return std::future::pending().await;
         };
-        // The sender is there.
-        run.ended.subscribe().wait_for(Option::is_some).await.ok();
+        // The sender is gone with the run only.
+        copied.wait_for(|gone| *gone).await.ok();
         Fault::precondition(format!(
-            "container {} has ended while it was copied",
+            "container {} has ended while it was copied, and does not stay as it is",
             container.name()
         ))
     }
@@ -68,7 +69,7 @@ pub(crate) async fn copy_out(
         },
     };
     let alone = from.root_file_system;
-    let (root, namespace, held) = supervisor.tree(&container, alone).await?;
+    let (root, namespace, mut held) = supervisor.tree(&container, alone).await?;
     let ids = Ids::of(&container.record());
     let Worker {
         process,
@@ -79,7 +80,7 @@ pub(crate) async fn copy_out(
     let sent = attended(&sender, async {
         tokio::select! {
             outcome = send(archive, &sender, taken) => outcome,
-            fault = held.ended(&container) => Err(fault),
+            fault = held.gone(&container) => Err(fault),
             () = acknowledged(&mut requests, &noticing) => Ok(()),
         }
     });
@@ -167,7 +168,7 @@ pub(crate) async fn copy_in(
         return Err(Fault::new("the first request does not say where to copy"));
     };
     let container = supervisor.found(&to.container).await?;
-    let (root, namespace, held) = supervisor.tree(&container, false).await?;
+    let (root, namespace, mut held) = supervisor.tree(&container, false).await?;
     let source = to.source.into_option().map(|source| Source {
         name: source.name,
         directory: source.directory,
@@ -187,7 +188,7 @@ pub(crate) async fn copy_in(
     let received = attended(&sender, async {
         tokio::select! {
             received = receive(archive, &mut requests, &sender) => received,
-            fault = held.ended(&container) => Err(fault),
+            fault = held.gone(&container) => Err(fault),
         }
     });
     let received = received.await;
@@ -248,7 +249,9 @@ impl Supervisor {
         }
         if let Some(run) = container.run().filter(|_| container.is_alive()) {
             let namespace = mount_namespace(container)?;
-            return Ok((Root::Running, Some(namespace), Held::Running(run)));
+            // The process that copies is in the namespace, which lasts for as long as that.
+            let held = Held::Running(run.copies.subscribe());
+            return Ok((Root::Running, Some(namespace), held));
         }
         let (supervisor, record) = (self.clone(), container.record());
         let overlay = blocking(move || {

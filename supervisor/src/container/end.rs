@@ -43,27 +43,29 @@ impl Supervisor {
                 crate::daemon::warn(&fault);
             }
         };
-        let state = {
-            let _operation = container.operation.lock().await;
-            let exit = self.buried(container, run, exit).await;
-            let told = bundle::exit(&directory);
-            self.oom_at_the_end(container, told.as_ref()).await;
-            let lost = told.map_or(0, |told| told.dropped);
-            if lost > 0 {
-                run.lost_output.store(lost, Ordering::Relaxed);
-                let text = format!("{lost} bytes of output could not be written to the log");
-                warn(Err(Fault::unknown(text)));
-            }
-            let (state, noted) = self.note_end(container, run, &config, exit).await;
-            run.shim.shut_down().await;
-            warn(match noted {
-                Ok(()) => blocking(move || bundle::remove(&directory)).await,
-                // What the shim has left there tells the next daemon.
-                failed => failed,
-            });
-            state
-        };
+        let operation = container.operation.lock().await;
+        let exit = self.buried(container, run, exit).await;
+        let by_shim = bundle::exit(&directory);
+        self.oom_at_the_end(container, by_shim.as_ref()).await;
+        let lost = by_shim.map_or(0, |exit| exit.dropped);
+        if lost > 0 {
+            run.lost_output.store(lost, Ordering::Relaxed);
+            let text = format!("{lost} bytes of output could not be written to the log");
+            warn(Err(Fault::unknown(text)));
+        }
+        let (state, noted) = self.note_end(container, run, &config, exit).await;
+        run.shim.shut_down().await;
+        warn(match noted {
+            Ok(()) => blocking(move || bundle::remove(&directory)).await,
+            // What the shim has left there tells the next daemon.
+            failed => failed,
+        });
         run.ended.send_modify(|code| *code = Some(state.exit_code));
+        let stays = !goes(&config, &state) && !restarts(&config, &state) && !state.start_after;
+        run.settled.send_modify(|settled| *settled = stays);
+        run.copies.send_modify(|gone| *gone = !stays);
+        run.copies.closed().await;
+        drop(operation);
         if goes(&config, &state) {
             // Who reads the log reads it to its end.
             run.readers.closed().await;

@@ -113,6 +113,9 @@ pub(crate) struct Run {
     settled: watch::Sender<bool>,
     /// Who still reads its log holds a receiver: a container that goes with its end waits for them.
     readers: watch::Sender<()>,
+    /// Who copies its files holds a receiver: after its end nobody does anything with the container until they have done. True for one that
+    /// does not stay down, so that nobody is to wait.
+    copies: watch::Sender<bool>,
     /// Bytes of its output that its log lacks; known when it has ended.
     lost_output: AtomicU64,
 }
@@ -125,6 +128,7 @@ impl Run {
             again: AtomicBool::new(false),
             settled: watch::Sender::new(false),
             readers: watch::Sender::new(()),
+            copies: watch::Sender::new(false),
             lost_output: AtomicU64::new(0),
         })
     }

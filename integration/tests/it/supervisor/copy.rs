@@ -544,26 +544,83 @@ fn volumes_are_seen_and_what_is_read_only_stays_as_it_is() {
 }
 
 #[test]
-fn a_container_that_ends_ends_a_copy_and_one_that_is_copied_does_not_start() {
+fn one_that_is_copied_does_not_start() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
     two(&supervisor);
     // Nothing comes, so it goes on.
-    let copy = supervisor.start(&["cp", "-", "runs:/srv"]);
-    let other = supervisor.start(&["cp", "-", "stopped:/srv"]);
-    let pid = copy.pid();
-    await_workers(&supervisor, &[&copy, &other]);
+    let copy = supervisor.start(&["cp", "-", "stopped:/srv"]);
+    await_workers(&supervisor, &[&copy]);
     let started = supervisor.start(&["start", "stopped"]);
-    supervisor.says(&["kill", "runs"]);
-    assert_eq!(supervisor.says(&["wait", "runs"]), "137");
-    assert!(integration::host::await_end(pid));
-    copy.wait().failure().says("has ended while it was copied");
     assert_eq!(supervisor.field("stopped", "{{.State.Status}}"), "created");
     // Its archive ends, with nothing in it.
-    other.wait().success();
+    copy.wait().success();
     started.wait().success();
     assert_eq!(supervisor.field("stopped", "{{.State.Status}}"), "running");
+    assert_eq!(workers(&supervisor), 0, "no process is left of the copy");
+}
+
+#[test]
+fn what_ends_and_stays_down_is_copied_to_the_end() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "head -c 30000000 /dev/zero >/srv/big; echo ready; sleep 1000";
+    let id = supervisor.detached(&["-v", "data:/data"], script);
+    let mut log = supervisor.start(&["logs", "-f", &id]);
+    assert_eq!(log.stdout.line(), "ready");
+    let here = supervisor.scratch.dir("here");
+    place::write(&here.join("file"), "sent later");
+    // Nobody takes what comes out, nor sends what goes in, until they are told to.
+    let copies = [
+        format!("exec 3<&0; $ctl export {id} | {{ read go <&3; tar -xO srv/big | wc -c; }}"),
+        format!(
+            "{{ read go; tar -c -C {} file; }} | $ctl cp - {id}:/data",
+            here.display()
+        ),
+    ];
+    let [mut out, mut into] = copies.map(|line| Running::start(supervisor.in_shell(&line)));
+    await_workers(&supervisor, &[&out, &into]);
+    supervisor.says(&["kill", &id]);
+    assert_eq!(supervisor.says(&["wait", &id]), "137");
+    for copy in [&mut out, &mut into] {
+        let told = copy.stdin.as_mut().unwrap().write_all(b"go\n");
+        told.unwrap();
+    }
+    assert_eq!(out.wait().success().stdout, "30000000\n");
+    into.wait().success();
     assert_eq!(workers(&supervisor), 0, "no process is left of the copies");
+    let see = [
+        "run",
+        "--rm",
+        "-v",
+        "data:/data",
+        IMAGE,
+        "cat",
+        "/data/file",
+    ];
+    assert_eq!(supervisor.says(&see), "sent later");
+    // Nothing is in its way any more.
+    supervisor.says(&["start", &id]);
+}
+
+#[test]
+fn what_ends_and_comes_back_or_goes_ends_a_copy() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for (option, end) in [
+        ("--restart=always", &["restart", "-t", "0"][..]),
+        ("--rm", &["kill"]),
+    ] {
+        let id = supervisor.detached(&[option], "sleep 1000");
+        // Nothing comes, so it goes on.
+        let copy = supervisor.start(&["cp", "-", &format!("{id}:/srv")]);
+        let pid = copy.pid();
+        await_workers(&supervisor, &[&copy]);
+        supervisor.says(&[end, &[&id]].concat());
+        assert!(host::await_end(pid));
+        copy.wait().failure().says("has ended while it was copied");
+        assert_eq!(workers(&supervisor), 0, "no process is left of the copy");
+    }
 }
 
 #[test]
