@@ -16,7 +16,6 @@ use crate::copy::{Ids, Request, Root, Task};
 use crate::fault::{Fault, Result, Tried as _};
 use crate::image::{Reference, Said, changes};
 use crate::layer::Snapshot;
-use crate::lock::lock;
 use crate::protos::containers::{CommitRequest, Container as Record, Effective, state::Status};
 use crate::shim::Shim;
 use crate::wanted::{Wanted, WhileWanted};
@@ -30,12 +29,7 @@ impl Supervisor {
         wanted: Wanted,
     ) -> Result<String> {
         let _operation = container.operation.lock().await;
-        if lock(&self.containers).get(&container.id).is_none() {
-            return Err(Fault::not_found(format!(
-                "no such container: {}",
-                container.name()
-            )));
-        }
+        self.check_known(container)?;
         let frozen = match container.shim() {
             Ok(shim) if asked.pause && container.status() == Status::RUNNING => {
                 let asleep = container.awake.write().await;

@@ -19,7 +19,6 @@ use crate::copy::rules::Source;
 use crate::copy::worker::{Process, Worker};
 use crate::copy::{Bind, Ids, Overlay, Request, Root, Task};
 use crate::fault::{Fault, Result, Tried as _};
-use crate::lock::lock;
 use crate::protos::containers as api;
 use crate::requests::{Client, Requests, attended};
 
@@ -241,12 +240,7 @@ impl Supervisor {
         alone: bool,
     ) -> Result<(Root, Option<OwnedFd>, Held<'a>)> {
         let operation = container.operation.lock().await;
-        if lock(&self.containers).get(&container.id).is_none() {
-            return Err(Fault::not_found(format!(
-                "no such container: {}",
-                container.name()
-            )));
-        }
+        self.check_known(container)?;
         if let Some(run) = container.run().filter(|_| container.is_alive()) {
             let namespace = mount_namespace(container)?;
             // The process that copies is in the namespace, which lasts for as long as that.

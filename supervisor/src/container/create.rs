@@ -243,7 +243,7 @@ impl Supervisor {
         volumes: bool,
     ) -> Result<()> {
         let _operation = container.operation.lock().await;
-        if lock(&self.containers).get(&container.id).is_none() {
+        if !self.is_known(container) {
             return Ok(());
         }
         let restarting = container.status() == Status::RESTARTING;

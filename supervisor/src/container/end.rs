@@ -70,7 +70,7 @@ impl Supervisor {
             // Who reads the log reads it to its end.
             run.readers.closed().await;
             let _operation = container.operation.lock().await;
-            if !container.is_alive() {
+            if !container.is_alive() && self.is_known(container) {
                 let died = Change::default().event(told(
                     &container.record(),
                     "die",
@@ -191,9 +191,7 @@ impl Supervisor {
 
     async fn start_again(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         let _operation = container.operation.lock().await;
-        if container.status() != Status::RESTARTING
-            || lock(&self.containers).get(&container.id).is_none()
-        {
+        if container.status() != Status::RESTARTING || !self.is_known(container) {
             return Ok(());
         }
         let before = {

@@ -336,6 +336,11 @@ impl Supervisor {
         }
     }
 
+    /// It has not been removed.
+    fn is_known(&self, container: &Container) -> bool {
+        lock(&self.containers).contains_key(&container.id)
+    }
+
     /// The newest first.
     pub(crate) fn list(&self) -> Vec<Arc<Container>> {
         let mut all: Vec<_> = lock(&self.containers).values().cloned().collect();

@@ -76,8 +76,8 @@ impl Supervisor {
     }
 
     /// It is not gone, nor about to.
-    fn check_known(&self, container: &Container) -> Result<()> {
-        if lock(&self.containers).get(&container.id).is_none() {
+    pub(super) fn check_known(&self, container: &Container) -> Result<()> {
+        if !self.is_known(container) {
             return Err(Fault::not_found(format!(
                 "no such container: {}",
                 container.name()
