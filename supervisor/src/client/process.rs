@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -25,6 +26,8 @@ use crate::protos::containers::{
 const CHUNK: usize = 32 << 10;
 /// How far input may be ahead of what has been taken.
 const WINDOW: u64 = 1 << 20;
+/// How long who leaves waits until all that he has typed has been taken.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How much output is taken before the daemon is told.
 const TOLD: u64 = 128 << 10;
 
@@ -201,6 +204,11 @@ pub(super) fn lost(error: ttrpc::Error, then: &str) -> Fault {
     )
 }
 
+/// That of one who was not told yet that it has begun.
+pub(super) fn unknown(error: ttrpc::Error) -> Fault {
+    lost(error, "what was to begin may have, see 'caissonctl ps -a'")
+}
+
 /// That of one who was attached.
 pub(super) fn left(error: ttrpc::Error) -> Fault {
     lost(error, "the container goes on, attach to it again")
@@ -254,13 +262,11 @@ where
             .read(&mut buffer)
             .await
             .tried(|| "read standard input".into())?;
-        let mut data = buffer[..length].to_vec();
-        if let Some(keys) = &mut keys {
-            match keys.pass(&data) {
-                Some(passed) => data = passed,
-                None => return Ok(()),
-            }
-        }
+        let typed = &buffer[..length];
+        let (data, left) = match &mut keys {
+            Some(keys) => keys.pass(typed),
+            None => (typed.to_vec(), false),
+        };
         let of = if length == 0 {
             input::Of::End(true)
         } else {
@@ -288,6 +294,12 @@ where
                 return Ok(());
             }
             return std::future::pending().await;
+        }
+        if left {
+            // What was typed before is in the container first, unless nothing there reads it.
+            let all = taken.wait_for(|taken| *taken >= sent);
+            tokio::time::timeout(PATIENCE, all).await.ok();
+            return Ok(());
         }
         let least = sent.saturating_sub(WINDOW);
         if taken.wait_for(|taken| *taken >= least).await.is_err() {

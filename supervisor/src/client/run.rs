@@ -10,7 +10,7 @@ use super::arguments::{Options, environment};
 use super::cli::{Attach, Attached, Create, Exec, Run, Start};
 use super::connection::{Daemon, patient};
 use super::lists::inspected;
-use super::process::{self, Caught, DEADLY, Ends, Over, left};
+use super::process::{self, Caught, DEADLY, Ends, Over};
 use super::{print, terminal};
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::containers::{
@@ -360,7 +360,7 @@ async fn follow(daemon: &Daemon, begun: Begun, attached: &Attached, caught: Caug
 /// What it is that is attached.
 async fn first(receiver: &mut CSReceiver<AttachResponse>) -> Result<attach_response::Attached> {
     loop {
-        match receiver.recv().await.map_err(left)?.of {
+        match receiver.recv().await.map_err(process::unknown)?.of {
             Some(attach_response::Of::Attached(first)) => return Ok(first),
             // It only looks whether we are still there.
             None => {}

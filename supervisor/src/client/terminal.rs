@@ -86,14 +86,14 @@ impl DetachKeys {
         })
     }
 
-    /// What of it is to be passed on; none if the keys have been pressed.
-    pub(super) fn pass(&mut self, typed: &[u8]) -> Option<Vec<u8>> {
+    /// What of it is to be passed on, and whether the keys have been pressed after that: the rest is nobody's.
+    pub(super) fn pass(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
         let mut passed = Vec::with_capacity(typed.len());
         for byte in typed {
             if self.keys.get(self.seen) == Some(byte) {
                 self.seen += 1;
                 if self.seen == self.keys.len() {
-                    return None;
+                    return (passed, true);
                 }
                 continue;
             }
@@ -104,7 +104,7 @@ impl DetachKeys {
                 passed.push(*byte);
             }
         }
-        Some(passed)
+        (passed, false)
     }
 }
 
@@ -115,13 +115,16 @@ mod tests {
     #[test]
     fn keys_to_leave_with() {
         let mut keys = DetachKeys::parse("ctrl-p,ctrl-q").unwrap();
-        assert_eq!(keys.pass(b"ab").unwrap(), b"ab");
-        assert_eq!(keys.pass(b"a\x10").unwrap(), b"a");
-        assert_eq!(keys.pass(b"b").unwrap(), b"\x10b");
-        assert_eq!(keys.pass(b"\x10\x10").unwrap(), b"\x10");
-        assert_eq!(keys.pass(b"\x11"), None);
+        let on = |text: &[u8]| (text.to_vec(), false);
+        assert_eq!(keys.pass(b"ab"), on(b"ab"));
+        assert_eq!(keys.pass(b"a\x10"), on(b"a"));
+        assert_eq!(keys.pass(b"b"), on(b"\x10b"));
+        assert_eq!(keys.pass(b"\x10\x10"), on(b"\x10"));
+        assert_eq!(keys.pass(b"\x11"), (vec![], true));
+        let mut keys = DetachKeys::parse("ctrl-p,ctrl-q").unwrap();
+        assert_eq!(keys.pass(b"a\x10b\x10\x11c"), (b"a\x10b".to_vec(), true));
         assert!(DetachKeys::parse("ctrl-").is_err() && DetachKeys::parse("nonsense").is_err());
         let mut none = DetachKeys::parse("").unwrap();
-        assert_eq!(none.pass(b"\x10\x11").unwrap(), b"\x10\x11");
+        assert_eq!(none.pass(b"\x10\x11"), on(b"\x10\x11"));
     }
 }
