@@ -20,8 +20,6 @@ use crate::layer::Snapshot;
 use crate::layer::implied::is_opaque;
 use crate::way::open_child;
 
-/// More than anybody's passwd.
-const MOST: u64 = 16 << 20;
 /// As the kernel's limit.
 const MOST_LINKS: u32 = 40;
 
@@ -58,13 +56,11 @@ impl Layers {
     }
 
     /// None if there is no such file.
-    pub(super) fn read(&self, path: &str) -> Option<String> {
-        let Entry::File(file) = self.find(path)? else {
-            return None;
-        };
-        let mut text = vec![];
-        File::from(file).take(MOST).read_to_end(&mut text).ok()?;
-        Some(String::from_utf8_lossy(&text).into_owned())
+    pub(super) fn file(&self, path: &str) -> Option<File> {
+        match self.find(path)? {
+            Entry::File(file) => Some(file.into()),
+            _ => None,
+        }
     }
 
     /// Whether there is anything, without following a link at its end.
@@ -420,12 +416,17 @@ mod tests {
         symlink("../../../../outside", top.join("etc/out")).unwrap();
         symlink("loop", top.join("etc/loop")).unwrap();
         let layers = Layers::open(&[top, low]);
-        assert_eq!(layers.read("/etc/group").unwrap(), "low");
-        assert_eq!(layers.read("/etc/both").unwrap(), "top");
-        assert_eq!(layers.read("/etc/passwd").unwrap(), "moved");
-        assert_eq!(layers.read("/etc/out"), None);
-        assert_eq!(layers.read("/etc/loop"), None);
-        assert_eq!(layers.read("/etc"), None);
+        let read = |path| {
+            layers
+                .file(path)
+                .map(|file| std::io::read_to_string(file).unwrap())
+        };
+        assert_eq!(read("/etc/group").unwrap(), "low");
+        assert_eq!(read("/etc/both").unwrap(), "top");
+        assert_eq!(read("/etc/passwd").unwrap(), "moved");
+        assert_eq!(read("/etc/out"), None);
+        assert_eq!(read("/etc/loop"), None);
+        assert_eq!(read("/etc"), None);
         assert!(layers.has(Path::new("etc/loop")) && !layers.has(Path::new("etc/nothing")));
         fs::remove_dir_all(scratch).unwrap();
     }

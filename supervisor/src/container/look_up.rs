@@ -274,9 +274,9 @@ pub(super) fn snapshot(store: &Store, record: &Record) -> Result<Snapshot> {
 
 /// From the container's own accounts.
 pub(super) fn user(layers: &Layers, words: &str, groups: &[String]) -> Result<User> {
-    let accounts = Accounts {
-        passwd: layers.read("/etc/passwd").unwrap_or_default(),
-        group: layers.read("/etc/group").unwrap_or_default(),
+    let mut accounts = Accounts {
+        passwd: layers.file("/etc/passwd"),
+        group: layers.file("/etc/group"),
     };
     accounts.find(words, groups)
 }

@@ -78,9 +78,10 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Option<Options>> {
 /// As the file has it: programs like ours, which are linked with all that they need, cannot ask the libraries that know more (getgrnam(3)).
 fn gid(group: &str) -> Result<u32> {
     let what = || format!("find the group '{group}' of --group");
-    let accounts = Accounts {
-        group: fs::read_to_string(GROUPS).tried(|| format!("{}: read {GROUPS}", what()))?,
-        ..Accounts::default()
+    let groups = fs::File::open(GROUPS).tried(|| format!("{}: open {GROUPS}", what()))?;
+    let mut accounts = Accounts {
+        passwd: None,
+        group: Some(groups),
     };
     let found = accounts.group_id(group);
     found.map_err(|_| {

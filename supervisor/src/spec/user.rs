@@ -1,6 +1,15 @@
-//! Who a container's process is: the words of USER or `--user`, looked up in the container's own passwd and group. Pure: gets the texts.
+//! Who a container's process is: the words of USER or `--user`, looked up in the container's own passwd and group. Pure: gets the files, opened,
+//! and reads them line by line, since a container may have made them as long as it likes.
+
+use std::io::{BufRead as _, BufReader, Read, Seek};
 
 use super::{Fault, Result};
+use crate::fault::Tried as _;
+
+/// Of a file, more than anybody's passwd; what comes after it is not read.
+const MOST: u64 = 16 << 20;
+/// Of a line, more than a group of everybody.
+const LINE: u64 = 1 << 20;
 
 /// A process' identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,22 +20,22 @@ pub(crate) struct User {
     pub(crate) home: String,
 }
 
-/// The container's, or the host's, /etc/passwd and /etc/group; empty if there is none.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Accounts {
-    pub(crate) passwd: String,
-    pub(crate) group: String,
+/// The container's, or the host's, /etc/passwd and /etc/group, if there are any.
+#[derive(Debug)]
+pub(crate) struct Accounts<File> {
+    pub(crate) passwd: Option<File>,
+    pub(crate) group: Option<File>,
 }
 
-impl Accounts {
+impl<File: Read + Seek> Accounts<File> {
     /// `words` is `user`, `user:group`, `uid`, `uid:gid` or empty. `more` are further groups, by name or number.
-    pub(crate) fn find(&self, words: &str, more: &[String]) -> Result<User> {
+    pub(crate) fn find(&mut self, words: &str, more: &[String]) -> Result<User> {
         let (name, group) = match words.split_once(':') {
             Some((name, group)) => (name, Some(group)),
             None => (words, None),
         };
         let name = if name.is_empty() { "0" } else { name };
-        let (login, mut user) = match (self.account(name), id(name)) {
+        let (login, mut user) = match (self.account(name)?, id(name)) {
             (Some((login, user)), _) => (login, user),
             (None, Some(uid)) => {
                 let home = "/".into();
@@ -46,7 +55,7 @@ impl Accounts {
         match group.filter(|group| !group.is_empty()) {
             Some(group) => user.gid = self.group_id(group)?,
             // Only somebody with an account has groups besides.
-            None => user.groups = self.groups_of(&login),
+            None => user.groups = self.groups_of(&login)?,
         }
         for group in more {
             user.groups.push(self.group_id(group)?);
@@ -59,57 +68,91 @@ impl Accounts {
     }
 
     /// And the name that it has there.
-    fn account(&self, name: &str) -> Option<(String, User)> {
+    fn account(&mut self, name: &str) -> Result<Option<(String, User)>> {
         let wanted = id(name);
-        let fields = |line: &str| {
-            let mut fields = line.split(':');
-            let login = fields.next()?.to_owned();
-            let (uid, gid) = (id(fields.nth(1)?)?, id(fields.next()?)?);
-            let home = fields.nth(1).unwrap_or_default().to_owned();
-            let groups = vec![];
-            Some((
-                login,
-                User {
-                    uid,
-                    gid,
-                    groups,
-                    home,
-                },
-            ))
-        };
+        let (mut by_name, mut by_number) = (None, None);
+        each_line(self.passwd.as_mut(), |line| {
+            let Some((login, user)) = account(line) else {
+                return true;
+            };
+            if login == name {
+                by_name = Some((login.to_owned(), user));
+            } else if by_number.is_none() && Some(user.uid) == wanted {
+                by_number = Some((login.to_owned(), user));
+            }
+            by_name.is_none()
+        })
+        .tried(|| "find a user: read passwd".into())?;
         // A name goes before a number, as for Docker.
-        let all = || self.passwd.lines().filter_map(fields);
-        all()
-            .find(|(login, _)| login == name)
-            .or_else(|| all().find(|(_, user)| Some(user.uid) == wanted))
+        Ok(by_name.or(by_number))
     }
 
     /// By name or number.
-    pub(crate) fn group_id(&self, group: &str) -> Result<u32> {
-        let line = self
-            .group
-            .lines()
-            .find(|line| line.split(':').next() == Some(group));
-        line.and_then(|line| line.split(':').nth(2).and_then(id))
-            .or_else(|| id(group))
-            .ok_or_else(|| {
-                Fault::new(format!(
-                    "unable to find group {group}: no matching entries in group file"
-                ))
-            })
+    pub(crate) fn group_id(&mut self, group: &str) -> Result<u32> {
+        let mut named = None;
+        self.each_group(|line| {
+            let found = line.split(':').next() == Some(group);
+            if found {
+                named = line.split(':').nth(2).and_then(id);
+            }
+            !found
+        })?;
+        named.or_else(|| id(group)).ok_or_else(|| {
+            Fault::new(format!(
+                "unable to find group {group}: no matching entries in group file"
+            ))
+        })
     }
 
-    fn groups_of(&self, name: &str) -> Vec<u32> {
-        let is_member = |line: &&str| {
+    fn groups_of(&mut self, name: &str) -> Result<Vec<u32>> {
+        let mut groups = vec![];
+        self.each_group(|line| {
             let members = line.split(':').nth(3).unwrap_or_default();
-            members
-                .split(',')
-                .any(|member| !name.is_empty() && member == name)
-        };
-        let lines = self.group.lines().filter(is_member);
-        lines
-            .filter_map(|line| line.split(':').nth(2).and_then(id))
-            .collect()
+            let is_member = |member| !name.is_empty() && member == name;
+            if members.split(',').any(is_member) {
+                groups.extend(line.split(':').nth(2).and_then(id));
+            }
+            true
+        })?;
+        Ok(groups)
+    }
+
+    fn each_group(&mut self, each: impl FnMut(&str) -> bool) -> Result<()> {
+        each_line(self.group.as_mut(), each).tried(|| "find a group: read group".into())
+    }
+}
+
+/// A line of passwd's.
+fn account(line: &str) -> Option<(&str, User)> {
+    let mut fields = line.split(':');
+    let login = fields.next()?;
+    let (uid, gid) = (id(fields.nth(1)?)?, id(fields.next()?)?);
+    let user = User {
+        uid,
+        gid,
+        home: fields.nth(1).unwrap_or_default().to_owned(),
+        ..User::default()
+    };
+    Some((login, user))
+}
+
+/// From the beginning, until `each` wants no more.
+fn each_line(
+    file: Option<&mut (impl Read + Seek)>,
+    mut each: impl FnMut(&str) -> bool,
+) -> std::io::Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    file.rewind()?;
+    let mut reader = BufReader::new(file.take(MOST));
+    let mut line = vec![];
+    loop {
+        line.clear();
+        reader.by_ref().take(LINE).read_until(b'\n', &mut line)?;
+        let is_cut = line.len() as u64 == LINE;
+        let text = String::from_utf8_lossy(&line);
+        if line.is_empty() || is_cut || !each(text.trim_end_matches(['\n', '\r'])) {
+            return Ok(());
+        }
     }
 }
 
@@ -121,11 +164,14 @@ fn id(word: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Cursor;
 
-    fn accounts() -> Accounts {
+    fn accounts() -> Accounts<Cursor<&'static str>> {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/var/www:/bin/sh\n1000:x:5:5::/five:\ntoor:x:0:0::/toor:\nnone:x:4294967295:1::/:\nbroken\n";
+        let group = "root:x:0:\nwww:x:33:\nlog:x:4:web,other\nwheel:x:10:root\nlow:x:11:toor\n";
         Accounts {
-            passwd: "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/var/www:/bin/sh\n1000:x:5:5::/five:\ntoor:x:0:0::/toor:\nnone:x:4294967295:1::/:\nbroken\n".into(),
-            group: "root:x:0:\nwww:x:33:\nlog:x:4:web,other\nwheel:x:10:root\nlow:x:11:toor\n".into(),
+            passwd: Some(Cursor::new(passwd)),
+            group: Some(Cursor::new(group)),
         }
     }
 
@@ -184,6 +230,23 @@ mod tests {
         for words in ["nobody", "web:nogroup", "4294967295", "none"] {
             assert!(accounts().find(words, &[]).is_err(), "{words}");
         }
-        assert!(Accounts::default().find("", &[]).is_ok());
+        let none = Accounts::<Cursor<&str>> {
+            passwd: None,
+            group: None,
+        };
+        assert!({ none }.find("", &[]).is_ok());
+    }
+
+    #[test]
+    fn what_comes_after_a_line_without_end_is_not_read() {
+        let wide = usize::try_from(LINE).unwrap();
+        for (length, is_found) in [(wide - 1, true), (wide, false)] {
+            let passwd = format!("{}\nweb:x:33:33::/:\n", "x".repeat(length - 1));
+            let mut accounts = Accounts {
+                passwd: Some(Cursor::new(passwd)),
+                group: None,
+            };
+            assert_eq!(accounts.find("web", &[]).is_ok(), is_found, "{length}");
+        }
     }
 }

@@ -44,6 +44,24 @@ fn many_containers_cost_the_daemon_little_and_nothing_while_they_do_nothing() {
     assert!(rss <= RSS, "{count} containers, found again: {rss} KiB");
 }
 
+#[test]
+fn what_a_container_makes_of_its_accounts_costs_the_daemon_nothing() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let script = "rm /etc/passwd /etc/group; truncate -s 1G /etc/passwd;
+        yes | head -c 3000000 >/etc/group; echo ready; sleep 1000";
+    let id = supervisor.detached(&[], script);
+    supervisor.start(&["logs", "-f", &id]).stdout.until("ready");
+    let execs: Vec<_> = (0..8)
+        .map(|_| supervisor.start(&["exec", "-u", "1000:1000", &id, "true"]))
+        .collect();
+    for exec in execs {
+        exec.wait().success();
+    }
+    let most = of_status(&format!("/proc/{}/status", supervisor.pid()), &["VmHWM"]);
+    assert!(most <= RSS, "{most} KiB");
+}
+
 /// How often its threads were switched to and away from.
 fn switches(pid: i32) -> u64 {
     const NAMES: &[&str] = &["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"];
