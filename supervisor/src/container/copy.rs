@@ -239,14 +239,26 @@ impl Supervisor {
         container: &'a Arc<Container>,
         alone: bool,
     ) -> Result<(Root, Option<OwnedFd>, Held<'a>)> {
-        let operation = container.operation.lock().await;
-        self.check_known(container)?;
-        if let Some(run) = container.run().filter(|_| container.is_alive()) {
-            let namespace = mount_namespace(container)?;
-            // The process that copies is in the namespace, which lasts for as long as that.
-            let held = Held::Running(run.copies.subscribe());
-            return Ok((Root::Running, Some(namespace), held));
-        }
+        let operation = loop {
+            let operation = container.operation.lock().await;
+            self.check_known(container)?;
+            let Some(run) = container.run().filter(|_| container.is_alive()) else {
+                break operation;
+            };
+            match mount_namespace(container) {
+                Ok(namespace) => {
+                    // The process that copies is in the namespace, which lasts for as long as that.
+                    let held = Held::Running(run.copies.subscribe());
+                    return Ok((Root::Running, Some(namespace), held));
+                }
+                // Its end is not noted during an operation, so its shim is asked.
+                Err(fault) if !run.shim.has_ended().await => return Err(fault),
+                Err(_) => {
+                    drop(operation);
+                    run.ended().await;
+                }
+            }
+        };
         let (supervisor, record) = (self.clone(), container.record());
         let overlay = blocking(move || {
             let snapshot = snapshot(&supervisor.store, &record)?;

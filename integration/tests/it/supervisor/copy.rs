@@ -604,6 +604,18 @@ fn what_ends_and_stays_down_is_copied_to_the_end() {
 }
 
 #[test]
+fn one_that_ends_just_then_is_copied_as_well() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.says(&["create", "--name", "short", IMAGE, "true"]);
+    let line = "$ctl start short >/dev/null & $ctl cp short:/srv/file - | tar -xO; wait";
+    for _ in 0..30 {
+        let copied = finish(supervisor.in_shell(line)).success();
+        assert_eq!(copied.stdout, "from the image\n", "{}", copied.stderr);
+    }
+}
+
+#[test]
 fn what_ends_and_comes_back_or_goes_ends_a_copy() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
