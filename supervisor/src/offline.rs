@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<()> {
         }
         "remove" => {
             let force = words.flag("--force");
-            print(&removed(&store.remove(words.required()?, force)?))
+            print(&removed(&store.remove(words.required()?, force, |_| false)?))
         }
         "prune" => print(&removed(&store.prune(words.flag("--all"), &[])?)),
         "verify" => verify(&store, &mut words),

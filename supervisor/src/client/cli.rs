@@ -494,7 +494,7 @@ pub(super) struct Images {
 
 #[derive(Debug, Args)]
 pub(super) struct Rmi {
-    /// All its names, although a container uses it
+    /// All its names, although a container uses it; not by its id while one runs
     #[arg(long, short)]
     pub(super) force: bool,
     #[arg(required = true)]
@@ -533,6 +533,7 @@ pub(super) struct Save {
     /// A file; otherwise, standard output
     #[arg(long, short)]
     pub(super) output: Option<PathBuf>,
+    /// A name without a tag stands for all of its tags, and an id for the image without names
     #[arg(required = true)]
     pub(super) images: Vec<String>,
 }

@@ -117,8 +117,10 @@ impl Images for Service {
         _: &TtrpcContext,
         request: api::RemoveImageRequest,
     ) -> Reply<api::RemoveImageResponse> {
+        let supervisor = self.0.clone();
+        let runs = move |id: &str| supervisor.find(id).is_ok_and(|it| it.is_active());
         let removed = self
-            .call(move |store| store.remove(&request.image, request.force))
+            .call(move |store| store.remove(&request.image, request.force, runs))
             .await?;
         let (untagged, deleted) = names(&removed);
         self.tell("untag", untagged.clone()).await;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::documents::{self, Document, Saved};
-use super::{DOCUMENT_LIMIT, Reference};
+use super::{DOCUMENT_LIMIT, Image, Reference};
 use crate::digest::{Digest, Hashing};
 use crate::store::{Operation, Store};
 
@@ -18,8 +18,7 @@ impl Store {
         let mut index = Vec::new();
         let mut saved: BTreeMap<Digest, Saved> = BTreeMap::new();
         let mut blobs = BTreeSet::new();
-        for name in names {
-            let image = self.image(name)?;
+        for (image, names) in self.asked(names)? {
             operation.hold_existing(&image.manifest)?;
             let bytes = self.read_blob(&image.manifest, DOCUMENT_LIMIT)?;
             let (media_type, layers) = manifest(&bytes)?;
@@ -27,22 +26,15 @@ impl Store {
                 operation.hold_existing(digest)?;
                 blobs.insert(*digest);
             }
-            // By a name, with that name; by its id, with all.
-            let asked: Option<Reference> = name.parse().ok();
-            let (some, all): (Vec<_>, Vec<_>) = image
-                .names
-                .into_iter()
-                .partition(|name| Some(name) == asked.as_ref());
-            let names = if some.is_empty() { all } else { some };
             let part =
                 json!({"mediaType": media_type, "digest": image.manifest, "size": bytes.len()});
-            add(&mut index, described(&part, &names));
-            let image = saved.entry(image.manifest).or_insert_with(|| Saved {
+            index.extend(described(&part, &names));
+            let image_of_docker = Saved {
                 config: path(&image.id),
-                repo_tags: Vec::new(),
+                repo_tags: names.iter().map(Reference::familiar).collect(),
                 layers: layers.iter().map(path).collect(),
-            });
-            add(&mut image.repo_tags, names.iter().map(Reference::familiar));
+            };
+            saved.insert(image.manifest, image_of_docker);
         }
         let mut archive = Archive { target };
         archive.directory("blobs/")?;
@@ -66,6 +58,52 @@ impl Store {
         archive.end()?;
         operation.finish(|_| Ok(()))
     }
+
+    /// What is asked for, with the names that it goes by, as Docker has it: what is named without a tag by all of these, and what is named
+    /// by its id by none. Each image once.
+    fn asked(&self, words: &[String]) -> Result<Vec<(Image, Vec<Reference>)>> {
+        let mut found: Vec<(Image, Vec<Reference>)> = Vec::new();
+        for word in words {
+            let name: Option<Reference> = word.parse().ok();
+            let mut these = match name.as_ref().filter(|_| is_bare(word)) {
+                Some(name) => self.tagged(&name.repository())?,
+                None => Vec::new(),
+            };
+            if these.is_empty() {
+                let image = self.image(word)?;
+                let names = name.into_iter().filter(|name| image.names.contains(name));
+                let names = names.collect();
+                these.push((image, names));
+            }
+            for (image, names) in these {
+                match found
+                    .iter_mut()
+                    .find(|(it, _)| it.manifest == image.manifest)
+                {
+                    Some((_, all)) => add(all, names),
+                    None => found.push((image, names)),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// All that a repository has, with their names in it.
+    fn tagged(&self, repository: &str) -> Result<Vec<(Image, Vec<Reference>)>> {
+        let with_names = self.images()?.into_iter().map(|image| {
+            let names = image.names.iter();
+            let names = names.filter(|name| name.repository() == repository);
+            let names: Vec<_> = names.cloned().collect();
+            (image, names)
+        });
+        Ok(with_names.filter(|(_, names)| !names.is_empty()).collect())
+    }
+}
+
+/// Without a tag and without a digest. A colon before the last slash is that of a port.
+fn is_bare(name: &str) -> bool {
+    let last = name.rsplit('/').next().unwrap_or_default();
+    !last.contains([':', '@'])
 }
 
 /// What is asked for twice is there once.

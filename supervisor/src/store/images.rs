@@ -181,8 +181,13 @@ impl Store {
     }
 
     /// Takes a name from an image; with its last name, or named by its id, the image goes. One that a container uses stays, unless `force`
-    /// takes its names.
-    pub fn remove(&self, name_or_id: &str, force: bool) -> Result<Removed> {
+    /// takes its names; as with Docker, that takes them only one by one if one of these containers `runs`.
+    pub fn remove(
+        &self,
+        name_or_id: &str,
+        force: bool,
+        runs: impl Fn(&str) -> bool,
+    ) -> Result<Removed> {
         let mut removed = self.write_freeing(|transaction| {
             let graph = transaction.graph()?;
             let (manifest, name) = graph.find(name_or_id)?;
@@ -192,6 +197,13 @@ impl Store {
             let users = graph.users(&manifest);
             if let (Some(user), true, false) = (users.first(), last, force) {
                 let text = format!("image {name_or_id} is used by container {user}");
+                return Err(Refusal::new(Kind::InUse, text).into());
+            }
+            let running = users.iter().find(|user| runs(user));
+            if let (Some(user), true, None) = (running, force, &name) {
+                let text = format!(
+                    "image {name_or_id} is used by container {user}, which runs: that cannot be forced"
+                );
                 return Err(Refusal::new(Kind::InUse, text).into());
             }
             if name.is_none() && names.len() > 1 && !force {

@@ -216,6 +216,52 @@ fn what_images_share_is_counted_once_and_what_is_reclaimable_can_be_reclaimed() 
 }
 
 #[test]
+fn what_is_saved_has_the_names_that_it_was_asked_for_by() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for name in ["some:1", "some:2", "other:1"] {
+        supervisor.says(&["tag", IMAGE, name]);
+    }
+    let archive = supervisor.scratch.name("archive");
+    let id = supervisor.field(IMAGE, "{{.Id}}");
+    let names = |asked: &[&str]| {
+        supervisor.says(&[&["save", "-o", &*archive], asked].concat());
+        let line = format!("tar -xOf {archive} manifest.json");
+        let manifest = finish(supervisor.in_shell(&line)).success().json();
+        manifest[0]["RepoTags"].to_string()
+    };
+    assert_eq!(names(&["some:2"]), r#"["some:2"]"#);
+    assert_eq!(names(&["some"]), r#"["some:1","some:2"]"#);
+    assert_eq!(names(&[&id]), "[]");
+    assert_eq!(
+        names(&[&id[7..19], "other:1", "some:1"]),
+        r#"["other:1","some:1"]"#
+    );
+    // Nobody's name is moved by what has none.
+    supervisor.says(&["save", "-o", &archive, &id]);
+    let loaded = supervisor.says(&["load", "-i", &archive]);
+    assert!(loaded.contains(&id), "{loaded}");
+}
+
+#[test]
+fn of_an_image_of_which_a_container_runs_force_takes_one_name_at_a_time() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    supervisor.says(&["tag", IMAGE, "second:1"]);
+    let id = supervisor.field(IMAGE, "{{.Id}}");
+    let container = supervisor.detached(&[], "sleep 1000");
+    let removed = supervisor.ctl(&["rmi", "-f", &id[7..19]]).failure();
+    removed.says("cannot be forced");
+    assert_eq!(supervisor.field(&id, "{{len .RepoTags}}"), "2");
+    supervisor.says(&["rmi", "-f", "second:1"]);
+    supervisor.says(&["rmi", "-f", IMAGE]);
+    assert_eq!(supervisor.field(&id, "{{len .RepoTags}}"), "0");
+    supervisor.says(&["rm", "-f", &container]);
+    supervisor.says(&["rmi", &id]);
+    supervisor.ctl(&["inspect", &id]).failure();
+}
+
+#[test]
 fn an_archive_has_its_name_when_it_is_complete_and_nothing_is_left_of_another() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
