@@ -8,9 +8,9 @@ use super::cli::{Prune, PruneAll};
 use super::connection::{Daemon, patient};
 use super::containers::time;
 use super::filter::Filters;
-use super::system::all_containers;
 use super::view::status_word;
 use super::{images, print, system, table};
+use crate::chunks::answered;
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::{containers, images as of_images, system as of_system};
 
@@ -67,14 +67,22 @@ fn described(what: &str, filter: &[String]) -> String {
 pub(super) async fn of_containers(daemon: &Daemon, asked: &Prune) -> Result<u8> {
     let which = Which::new(&asked.filter, &["label", "label!", "until"])?;
     if asked.force || confirmed(&described("all ended containers", &asked.filter))? {
-        remove_ended(daemon, &which).await?;
+        print_reclaimed(remove_ended(daemon, &which).await?)?;
     }
     Ok(0)
 }
 
-/// And those that never ran.
-async fn remove_ended(daemon: &Daemon, which: &Which) -> Result<()> {
-    for container in all_containers(daemon).await? {
+/// And those that never ran. How many bytes they had.
+async fn remove_ended(daemon: &Daemon, which: &Which) -> Result<u64> {
+    let mut reclaimed = 0;
+    let request = containers::ListContainersRequest {
+        all: true,
+        sizes: true,
+        ..Default::default()
+    };
+    let answer: containers::ListContainersResponse =
+        answered(daemon.containers.list(patient(), &request)).await?;
+    for container in answer.containers {
         let status = status_word(&container.state);
         if !matches!(status, "exited" | "created")
             || !which.takes(container.created_at, &container.labels)
@@ -87,13 +95,17 @@ async fn remove_ended(daemon: &Daemon, which: &Which) -> Result<()> {
         };
         let removed = daemon.containers.remove(patient(), &request).await;
         match removed.map_err(Fault::from) {
-            Ok(_) => print(&format!("Deleted container: {}\n", container.id))?,
+            Ok(_) => {
+                let size = answer.sizes.get(&container.id);
+                reclaimed += size.map_or(0, |size| size.written);
+                print(&format!("Deleted container: {}\n", container.id))?;
+            }
             // Others have removed it meanwhile, or it runs by now.
             Err(fault) if matches!(fault.kind, Kind::NotFound | Kind::Precondition) => {}
             Err(fault) => super::say(&fault),
         }
     }
-    Ok(())
+    Ok(reclaimed)
 }
 
 pub(super) async fn of_images(daemon: &Daemon, asked: &PruneAll) -> Result<u8> {
@@ -103,7 +115,7 @@ pub(super) async fn of_images(daemon: &Daemon, asked: &PruneAll) -> Result<u8> {
     let all = asked.all || which.filters.truth("dangling")? == Some(false);
     let what = described(images_in_words(all), &asked.prune.filter);
     if asked.prune.force || confirmed(&what)? {
-        remove_images(daemon, all, &which).await?;
+        print_reclaimed(remove_images(daemon, all, &which).await?)?;
     }
     Ok(0)
 }
@@ -115,7 +127,8 @@ fn images_in_words(all: bool) -> &'static str {
     }
 }
 
-async fn remove_images(daemon: &Daemon, all: bool, which: &Which) -> Result<()> {
+/// How many bytes that was.
+async fn remove_images(daemon: &Daemon, all: bool, which: &Which) -> Result<u64> {
     let mut request = of_images::PruneImagesRequest {
         all,
         ..Default::default()
@@ -125,17 +138,18 @@ async fn remove_images(daemon: &Daemon, all: bool, which: &Which) -> Result<()> 
         let chosen = images.filter(|image| which.takes(image.created_at, &images::labels(image)));
         request.only = chosen.map(|image| image.id).collect();
         if request.only.is_empty() {
-            return reclaimed("", 0);
+            return Ok(0);
         }
     }
     let pruned = daemon.images.prune(patient(), &request).await?;
     let deleted = pruned.deleted.iter().map(|id| format!("Deleted: {id}\n"));
-    reclaimed(&deleted.collect::<String>(), pruned.reclaimed)
+    print(&deleted.collect::<String>())?;
+    Ok(pruned.reclaimed)
 }
 
-fn reclaimed(removed: &str, size: u64) -> Result<()> {
+fn print_reclaimed(size: u64) -> Result<()> {
     let size = table::decimal(size);
-    print(&format!("{removed}Total reclaimed space: {size}\n"))
+    print(&format!("Total reclaimed space: {size}\n"))
 }
 
 pub(super) async fn of_volumes(daemon: &Daemon, asked: &PruneAll) -> Result<u8> {
@@ -146,12 +160,13 @@ pub(super) async fn of_volumes(daemon: &Daemon, asked: &PruneAll) -> Result<u8> 
         false => "all volumes without a name that no container uses",
     };
     if asked.prune.force || confirmed(&described(what, &asked.prune.filter))? {
-        remove_volumes(daemon, all, &which).await?;
+        print_reclaimed(remove_volumes(daemon, all, &which).await?)?;
     }
     Ok(0)
 }
 
-async fn remove_volumes(daemon: &Daemon, all: bool, which: &Which) -> Result<()> {
+/// How many bytes that was.
+async fn remove_volumes(daemon: &Daemon, all: bool, which: &Which) -> Result<u64> {
     let mut request = of_system::PruneVolumesRequest {
         all,
         ..Default::default()
@@ -161,16 +176,16 @@ async fn remove_volumes(daemon: &Daemon, all: bool, which: &Which) -> Result<()>
         let chosen = volumes.filter(|volume| which.takes(volume.created_at, &volume.labels));
         request.only = chosen.map(|volume| volume.name).collect();
         if request.only.is_empty() {
-            return reclaimed("", 0);
+            return Ok(0);
         }
     }
     let pruned = daemon.volumes.prune(patient(), &request).await?;
     let names = pruned.removed.iter().map(|name| format!("{name}\n"));
-    let removed = match names.collect::<String>() {
-        none if none.is_empty() => none,
-        names => format!("Deleted Volumes:\n{names}\n"),
-    };
-    reclaimed(&removed, pruned.reclaimed)
+    let names = names.collect::<String>();
+    if !names.is_empty() {
+        print(&format!("Deleted Volumes:\n{names}\n"))?;
+    }
+    Ok(pruned.reclaimed)
 }
 
 /// Volumes only if they are asked for.
@@ -191,10 +206,11 @@ pub(super) async fn of_all(daemon: &Daemon, asked: &PruneAll, volumes: bool) -> 
     if !asked.prune.force && !confirmed(&what)? {
         return Ok(0);
     }
-    remove_ended(daemon, &which).await?;
+    let mut size = remove_ended(daemon, &which).await?;
     if volumes {
-        remove_volumes(daemon, false, &which).await?;
+        size += remove_volumes(daemon, false, &which).await?;
     }
-    remove_images(daemon, asked.all, &which).await?;
+    size += remove_images(daemon, asked.all, &which).await?;
+    print_reclaimed(size)?;
     Ok(0)
 }

@@ -333,6 +333,20 @@ fn who_is_asked_may_answer_through_a_pipe() {
     let pruned = feed(&supervisor, &prune, b"y\n").success();
     let expected = "Deleted Volumes:\none\n\nTotal reclaimed space: ";
     assert!(pruned.stdout.contains(expected), "{pruned}");
+    // The sum of all.
+    let write = [
+        "run",
+        IMAGE,
+        "sh",
+        "-c",
+        "head -c 2500000 /dev/zero >/srv/big",
+    ];
+    supervisor.says(&write);
+    let pruned = supervisor.says(&["container", "prune", "-f"]);
+    assert!(pruned.contains("\nTotal reclaimed space: 2.5"), "{pruned}");
+    supervisor.says(&write);
+    let pruned = supervisor.says(&["system", "prune", "-f", "--volumes"]);
+    assert!(pruned.contains("\nTotal reclaimed space: 2.5"), "{pruned}");
     let opt = ["volume", "create", "-o", "type=nfs", "two"];
     supervisor.ctl(&opt).failure().says("no options");
 }
