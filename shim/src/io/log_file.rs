@@ -3,6 +3,7 @@
 //!
 //! A line is one record, as whoever ships such logs expects, and a file begins with a whole one. Of a line that is not finished a part is a
 //! record without a line feed, as with Docker: of a terminal at once, otherwise if nothing follows for [`PAUSE`] or it is as long as [`LINE`].
+//! What the disk did not take leaves a record behind as soon as it takes something again: without a text, and with how many bytes that was, `lost`.
 //! Exact: a byte that is not UTF-8 is the lone surrogate U+DC00 plus that byte, so that a reader gets back what was written.
 //!
 //! A file that some of the [`readers`] are at does not go: the newest one grows meanwhile, by [`WAITED`] bytes at most.
@@ -57,6 +58,8 @@ pub(super) struct Log {
     size: u64,
     /// The file ends in the middle of a line, after a write that failed or a shim that was killed.
     torn: bool,
+    /// Bytes of lines that are not in the log, of which it does not tell yet.
+    lost: usize,
 }
 
 impl Log {
@@ -72,6 +75,7 @@ impl Log {
             file,
             size,
             torn: last != [b'\n'],
+            lost: 0,
         })
     }
 
@@ -80,14 +84,19 @@ impl Log {
         let time = timestamp::text(SystemTime::now());
         let (mut rest, mut lost) = (data, 0);
         while !rest.is_empty() {
-            let (text, length) = self.block(rest, stream, &time);
+            let (mut text, length) = self.block(rest, stream, &time);
             let is_full = self.size > 0 && self.size + text.len() as u64 > self.target.max_size;
             // Without room for another file there is none for the old one either; it goes on as it is.
             if is_full && self.rotate().unwrap_or(false) {
                 continue;
             }
             let (now, later) = rest.split_at(length);
-            lost += length - self.write(text, now);
+            if self.lost > 0 {
+                text.insert_str(0, &hole(self.lost, stream, &time));
+            }
+            let lost_now = length - self.write(text, now);
+            self.lost += lost_now;
+            lost += lost_now;
             rest = later;
         }
         lost
@@ -110,9 +119,9 @@ impl Log {
         (text, length)
     }
 
-    /// How many bytes of these lines a reader gets. A record for each of them is the text.
+    /// How many bytes of these lines a reader gets. The text is a record for each of them, after that of a [`hole`] if there is one to tell of.
     fn write(&mut self, mut text: String, lines: &[u8]) -> usize {
-        let torn = usize::from(self.torn);
+        let before = usize::from(self.torn) + usize::from(self.lost > 0);
         if self.torn {
             text.insert_str(0, TORN);
         }
@@ -126,9 +135,12 @@ impl Log {
         self.torn = lacking > 0 && (self.torn || written > 0);
         let said = &text.as_bytes()[..text.len().min(written + CLOSING)];
         let records = said.iter().filter(|byte| **byte == b'\n').count();
+        if records >= before {
+            self.lost = 0;
+        }
         let lines = lines.split_inclusive(|byte| *byte == b'\n');
         lines
-            .take(records.saturating_sub(torn))
+            .take(records.saturating_sub(before))
             .map(<[u8]>::len)
             .sum()
     }
@@ -276,6 +288,11 @@ fn record(into: &mut String, data: &[u8], stream: &str, time: &str) {
     into.push_str("\",\"time\":\"");
     into.push_str(time);
     into.push_str("\"}\n");
+}
+
+/// The record of what is not there.
+fn hole(bytes: usize, stream: &str, time: &str) -> String {
+    format!("{{\"log\":\"\",\"stream\":\"{stream}\",\"time\":\"{time}\",\"lost\":{bytes}}}\n")
 }
 
 #[cfg(test)]
@@ -482,5 +499,20 @@ mod tests {
         };
         let mut log = Log::open(&target).unwrap();
         assert_eq!(log.append(b"lost\nall\n", "stdout"), 9);
+        assert_eq!(log.append(b"more\n", "stderr"), 5);
+        let scratch = Scratch::new("hole");
+        let path = scratch.0.join("log");
+        (log.file, _) = open(&path).unwrap();
+        for line in ["one\n", "two\n"] {
+            assert_eq!(log.append(line.as_bytes(), "stdout"), 0);
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let records = text.lines().map(|line| {
+            let record: serde_json::Value = serde_json::from_str(line).unwrap();
+            (record["log"].clone(), record["lost"].as_u64())
+        });
+        let expected = [("", Some(14)), ("one\n", None), ("two\n", None)];
+        let expected = expected.map(|(log, lost)| (log.into(), lost));
+        assert!(records.eq(expected), "{text}");
     }
 }

@@ -347,7 +347,8 @@ fn back(
         if let Some(mut record) = parse(&line) {
             // What has no end is the begin of a line whose end was counted already, or the last line.
             let lines = record.data.iter().filter(|byte| **byte == b'\n').count() as u64;
-            let unfinished = u64::from(newest && end == size && !record.data.ends_with(b"\n"));
+            let is_part = record.lost == 0 && !record.data.ends_with(b"\n");
+            let unfinished = u64::from(newest && end == size && is_part);
             if lines + unfinished > *left {
                 let mut skipped = lines + unfinished - *left;
                 let after = |byte: &u8| {

@@ -9,12 +9,14 @@ pub(crate) struct Record {
     pub(crate) data: Vec<u8>,
     /// Nanoseconds since the epoch; 0 if it is not known.
     pub(crate) time: i64,
+    /// So many bytes are missing here: the disk did not take them. There is no data then.
+    pub(crate) lost: u64,
 }
 
 impl Record {
     /// Whether the other one, which comes next, was written at the same time.
     pub(crate) fn goes_on_with(&self, next: &Self) -> bool {
-        (self.stderr, self.time) == (next.stderr, next.time)
+        (self.stderr, self.time, self.lost) == (next.stderr, next.time, next.lost) && self.lost == 0
     }
 }
 
@@ -32,17 +34,23 @@ pub(crate) fn parse(line: &[u8]) -> Option<Record> {
             stderr: false,
             data: line.to_vec(),
             time: 0,
+            lost: 0,
         });
     };
     let (data, rest) = unescape(rest)?;
     let rest = std::str::from_utf8(rest).ok()?;
     let rest = rest.strip_prefix(",\"stream\":\"")?;
     let (stream, rest) = rest.split_once("\",\"time\":\"")?;
-    let (time, _) = rest.split_once('"')?;
+    let (time, rest) = rest.split_once('"')?;
+    let lost = rest.strip_prefix(",\"lost\":").unwrap_or_default();
+    let end = lost.find(|byte: char| !byte.is_ascii_digit());
     Some(Record {
         stderr: stream == "stderr",
         data,
         time: time_of(time)?,
+        lost: lost[..end.unwrap_or(lost.len())]
+            .parse()
+            .unwrap_or_default(),
     })
 }
 

@@ -347,6 +347,7 @@ async fn logs(
     }
     let (_sender, mut over) = container.log_over(request.follow);
     let mut response = api::LogsResponse::default();
+    let mut told = 0;
     while let Some(record) = follower
         .next(&mut over)
         .await
@@ -362,9 +363,12 @@ async fn logs(
         response.stderr = record.stderr;
         response.data = record.data;
         response.time = record.time;
+        response.lost_output = record.lost;
+        told += record.lost;
         stream.send(&response).await?;
     }
-    let lost_output = container.record().state.lost_output;
+    let all = container.record().state.lost_output;
+    let lost_output = all.saturating_sub(told);
     if lost_output > 0 {
         let last = api::LogsResponse {
             lost_output,

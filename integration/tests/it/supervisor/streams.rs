@@ -382,7 +382,7 @@ fn a_signal_that_ends_the_client_leaves_the_terminal_as_it_was() {
 fn who_presses_the_keys_leaves_and_may_come_back() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
-    let script = "echo ready; read line; echo got $line; read line; exit 6";
+    let script = "echo ready; for i in 1 2; do read line; echo got $line; done; read line; exit 6";
     let mut client =
         supervisor.on_terminal(&["run", "-it", "--name", "box", IMAGE, "sh", "-c", script]);
     client.terminal.output.until("ready");
@@ -392,7 +392,13 @@ fn who_presses_the_keys_leaves_and_may_come_back() {
     let mut client = supervisor.on_terminal(&["attach", "box"]);
     client.terminal.write("one\r");
     client.terminal.output.until("got one");
-    client.terminal.write("two\r");
+    // What is typed before the keys counts, however fast they come.
+    client.terminal.write("two\r\x10\x11");
+    assert_eq!(client.wait().code(), Some(0));
+    let mut log = supervisor.start(&["logs", "-f", "box"]);
+    log.stdout.until("got two");
+    let client = supervisor.on_terminal(&["attach", "box"]);
+    client.terminal.write("three\r");
     assert_eq!(client.wait().code(), Some(6));
 }
 
@@ -505,25 +511,37 @@ fn what_a_full_disk_does_not_take_of_the_output_is_told() {
     supervisor.import();
     // What is written last comes through again; what was torn before it spoils nothing.
     let script = "echo first; read x; dd if=/dev/zero of=/fill bs=4k 2>/dev/null;
-                  yes | head -c 200000; rm /fill; echo last; exit $x";
+                  yes | head -c 200000; rm /fill; echo last; read x; exit $x";
+    // In all places.
+    let lost = |said: &str| -> usize {
+        let numbers = said.lines().map(|line| {
+            let number = line
+                .strip_prefix("caissonctl: ")
+                .and_then(|text| text.split_once(" bytes of output are lost"));
+            let (number, _) = number.unwrap_or_else(|| panic!("{said}"));
+            number.parse::<usize>().unwrap()
+        });
+        numbers.sum()
+    };
     for (word, code) in [("0", 125), ("3", 3)] {
         let name = &format!("code-{word}");
         let run = ["run", "--name", name, "-i", IMAGE, "sh", "-c", script];
         let mut client = supervisor.start(&run);
         assert_eq!(client.stdout.line(), "first");
         let mut stdin = client.stdin.take().unwrap();
+        writeln!(stdin).unwrap();
+        let stdout = client.stdout.until("last\n");
+        // Where something is missing, and while it runs.
+        let line = "$ctl logs $0 2>&1 | grep -v '^y$'";
+        let line = line.replace("$0", name);
+        let seen = finish(supervisor.in_shell(&line)).success().stdout;
+        let in_between = seen.strip_prefix("first\n").unwrap();
+        let in_between = in_between.strip_suffix("last\n").unwrap();
         writeln!(stdin, "{word}").unwrap();
-        let stdout = client.stdout.rest();
         let finished = client.wait();
         assert_eq!(finished.code(), code, "{}", finished.stderr);
-        let lost = |stderr: &str| -> usize {
-            let number = stderr
-                .strip_prefix("caissonctl: ")
-                .and_then(|text| text.split_once(" bytes of output are lost"));
-            let (number, _) = number.unwrap_or_else(|| panic!("{stderr}"));
-            number.parse().unwrap()
-        };
         let missing = lost(&finished.stderr);
+        assert_eq!(lost(in_between), missing);
         // A pipe may have held the rest.
         assert!(missing > 100_000, "{}", finished.stderr);
         let rest = stdout.strip_suffix("last\n").unwrap();
