@@ -172,12 +172,12 @@ fn an_archive_that_nobody_waits_for_any_more_does_not_come_in() {
 
 /// A container whose image is not made at once.
 fn noisy(supervisor: &Supervisor, bytes: u64) -> String {
-    and_noisy(supervisor, bytes, "exec sleep 1000")
+    and_noisy(supervisor, bytes, "echo ready; exec sleep 1000")
 }
 
-/// The same, with what it does then.
+/// The same, with what it does then, of which it says that it is ready.
 fn and_noisy(supervisor: &Supervisor, bytes: u64, then: &str) -> String {
-    let noise = format!("head -c {bytes} /dev/urandom >/noise; echo ready; {then}");
+    let noise = format!("head -c {bytes} /dev/urandom >/noise; {then}");
     let id = supervisor.detached(&[], &noise);
     let mut log = supervisor.start(&["logs", "-f", &id]);
     assert_eq!(log.stdout.line(), "ready");
@@ -463,7 +463,7 @@ fn a_stop_finds_nothing_wrong_with_one_that_others_wake_up_or_end_before() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
     for ends in [false, true] {
-        let hears = "trap exit TERM; while :; do sleep 1; done";
+        let hears = "trap exit TERM; echo ready; while :; do sleep 1; done";
         let id = and_noisy(&supervisor, 64_000_000, hears);
         let pid: i32 = supervisor.field(&id, "{{.State.Pid}}").parse().unwrap();
         supervisor.says(&["pause", &id]);
