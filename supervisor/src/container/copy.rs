@@ -35,17 +35,21 @@ enum Held<'a> {
 }
 
 impl Held<'_> {
-    /// Comes back when the container has ended and does not stay down.
+    /// Comes back when the container has ended and does not stay down, or is removed by force.
     async fn gone(&mut self, container: &Container) -> Fault {
-        let Self::Running(copied) = self else {
-            return std::future::pending().await;
+        let has_gone = async {
+            match self {
+                // The sender is gone with the run only.
+                Self::Running(copied) => copied.wait_for(|gone| *gone).await.is_ok(),
+                Self::Stopped(_) => std::future::pending().await,
+            }
         };
-        // The sender is gone with the run only.
-        copied.wait_for(|gone| *gone).await.ok();
-        Fault::precondition(format!(
-            "container {} has ended while it was copied, and does not stay as it is",
-            container.name()
-        ))
+        let mut going = container.going.subscribe();
+        let what = tokio::select! {
+            _ = has_gone => "has ended while it was copied, and does not stay as it is",
+            _ = going.wait_for(|going| *going) => "was removed by force while it was copied",
+        };
+        Fault::precondition(format!("container {} {what}", container.name()))
     }
 }
 

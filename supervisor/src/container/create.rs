@@ -5,7 +5,6 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Component, Path};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::ids::Mode;
 use super::log::MOST_FILES;
@@ -227,13 +226,13 @@ impl Supervisor {
             return self.remove_ended(container, volumes).await;
         }
         // Others who start it meanwhile, again and again, would keep it.
-        container.going.store(true, Ordering::Relaxed);
+        container.going.send_replace(true);
         let removed = async {
             self.end(container).await?;
             self.remove_ended(container, volumes).await
         };
         let removed = removed.await;
-        container.going.store(false, Ordering::Relaxed);
+        container.going.send_replace(false);
         removed
     }
 

@@ -95,8 +95,8 @@ pub(crate) struct Container {
     changed: watch::Sender<()>,
     /// How often in a row it has ended soon after its start.
     short_lives: AtomicU32,
-    /// It is removed by force: nobody starts it any more.
-    going: AtomicBool,
+    /// True while it is removed by force: nobody starts it any more, and nobody who copies its files is waited for.
+    going: watch::Sender<bool>,
     /// True when it is known what became of it while there was no daemon.
     found: watch::Sender<bool>,
 }
@@ -159,7 +159,7 @@ impl Container {
             run: Mutex::default(),
             changed: watch::Sender::new(()),
             short_lives: AtomicU32::new(0),
-            going: AtomicBool::new(false),
+            going: watch::Sender::new(false),
             found: watch::Sender::new(found),
         })
     }

@@ -83,7 +83,7 @@ impl Supervisor {
                 container.name()
             )));
         }
-        if container.going.load(Ordering::Relaxed) {
+        if *container.going.borrow() {
             return Err(Fault::precondition(format!(
                 "container {} is being removed",
                 container.name()

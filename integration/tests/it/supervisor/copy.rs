@@ -616,6 +616,33 @@ fn one_that_ends_just_then_is_copied_as_well() {
 }
 
 #[test]
+fn who_removes_by_force_waits_for_nobody_who_copies() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    two(&supervisor);
+    supervisor.detached(&["--name", "ended"], "sleep 1000");
+    // Nothing comes, so they go on.
+    let copies = ["runs", "stopped", "ended"].map(|name| {
+        (
+            name,
+            supervisor.start(&["cp", "-", &format!("{name}:/srv")]),
+        )
+    });
+    await_workers(&supervisor, &copies.each_ref().map(|(_, copy)| copy));
+    supervisor.says(&["kill", "ended"]);
+    supervisor.says(&["wait", "ended"]);
+    for (name, copy) in copies {
+        assert!(!copy.has_ended());
+        supervisor.says(&["rm", "-f", name]);
+        let pid = copy.pid();
+        assert!(host::await_end(pid));
+        copy.wait().failure().says("was removed by force");
+    }
+    assert_eq!(supervisor.says(&["ps", "-aq"]), "");
+    assert_eq!(workers(&supervisor), 0, "no process is left of the copies");
+}
+
+#[test]
 fn what_ends_and_comes_back_or_goes_ends_a_copy() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();
