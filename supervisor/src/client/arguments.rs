@@ -724,11 +724,11 @@ fn volume(word: &str) -> Result<Mount> {
                 mode = Some(option);
                 mount.read_only = option == "ro";
             }
-            "z" | "Z" => {}
+            // What Docker has them for is not of Linux.
+            "z" | "Z" | "consistent" | "cached" | "delegated" => {}
             "nocopy" => mount.no_copy = true,
-            "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" | "idmap" => {
-                mount.options.push(option.into())
-            }
+            "idmap" => mount.options.push(option.into()),
+            _ if PROPAGATIONS.contains(&option) => mount.options.push(option.into()),
             _ => {
                 return Err(Fault::new(format!(
                     "volume '{word}': unknown option '{option}'"
@@ -738,6 +738,11 @@ fn volume(word: &str) -> Result<Mount> {
     }
     Ok(mount)
 }
+
+/// How what is mounted later on one side comes to the other.
+const PROPAGATIONS: [&str; 6] = [
+    "shared", "rshared", "slave", "rslave", "private", "rprivate",
+];
 
 /// Of one line of CSV: a field between quotes may have commas, and quotes that are doubled.
 fn fields(word: &str) -> Result<Vec<String>> {
@@ -766,6 +771,7 @@ fn mount(word: &str) -> Result<Mount> {
     let mut recursive = String::new();
     for field in fields(word)? {
         let (name, value) = field.split_once('=').unwrap_or((&field, "true"));
+        let name = &*name.to_ascii_lowercase();
         let said = || {
             truth(value).ok_or_else(|| {
                 Fault::new(format!(
@@ -793,7 +799,13 @@ fn mount(word: &str) -> Result<Mount> {
             "volume-nocopy" => mount.no_copy = said()?,
             "volume-subpath" => mount.subpath = value.into(),
             "idmap" => mount.options.push(name.into()),
-            "bind-propagation" => mount.options.push(value.into()),
+            "bind-propagation" if PROPAGATIONS.contains(&value) => mount.options.push(value.into()),
+            "bind-propagation" => {
+                return Err(Fault::new(format!(
+                    "mount '{word}': unknown bind-propagation '{value}'"
+                )));
+            }
+            "consistency" => {}
             "bind-recursive" => value.clone_into(&mut recursive),
             "bind-nonrecursive" if said()? => "disabled".clone_into(&mut recursive),
             "bind-nonrecursive" => {}

@@ -176,15 +176,22 @@ fn stopping(name: &str, asked: &super::cli::Stop) -> api::StopContainerRequest {
 }
 
 async fn wait(daemon: &Daemon, names: &[String]) -> Result<u8> {
+    let mut code = 0;
     for name in names {
         let request = api::WaitContainerRequest {
             container: name.clone(),
             ..Default::default()
         };
-        let response = daemon.containers.wait(patient(), &request).await?;
-        print(&format!("{}\n", response.exit_code))?;
+        match daemon.containers.wait(patient(), &request).await {
+            Ok(response) => print(&format!("{}\n", response.exit_code))?,
+            // The others are waited for all the same.
+            Err(error) => {
+                say(&Fault::from(error));
+                code = 1;
+            }
+        }
     }
-    Ok(0)
+    Ok(code)
 }
 
 async fn update(daemon: &Daemon, asked: Update) -> Result<u8> {

@@ -28,7 +28,7 @@ pub(crate) fn effective(config: &Config, image: &Defaults) -> Effective {
         },
         env: variables(vec![], config, image),
         user: or(&config.user, &image.user),
-        working_dir: or(&config.working_dir, &image.working_dir),
+        working_dir: cleaned(&or(&config.working_dir, &image.working_dir)),
         stop_signal: or(&config.stop_signal, &image.stop_signal),
         hostname: config.hostname.clone(),
         exposed_ports: image.ports.clone(),
@@ -169,6 +169,22 @@ pub(crate) fn exec(of: &Value, exec: &Exec, ours: &[String]) -> Result<Value> {
         process["cwd"] = json!(exec.working_dir);
     }
     Ok(process)
+}
+
+/// Without `.` and `..`, by the words alone, as Docker has it; what is no absolute path is refused later.
+fn cleaned(path: &str) -> String {
+    if !path.starts_with('/') {
+        return path.to_owned();
+    }
+    let mut names = vec![];
+    for name in path.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    format!("/{}", names.join("/"))
 }
 
 fn identity(user: &User) -> Value {

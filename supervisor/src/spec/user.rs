@@ -150,7 +150,7 @@ fn each_line(
         reader.by_ref().take(LINE).read_until(b'\n', &mut line)?;
         let is_cut = line.len() as u64 == LINE;
         let text = String::from_utf8_lossy(&line);
-        if line.is_empty() || is_cut || !each(text.trim_end_matches(['\n', '\r'])) {
+        if line.is_empty() || is_cut || !each(text.trim()) {
             return Ok(());
         }
     }

@@ -281,6 +281,48 @@ fn an_update_that_makes_no_sense_changes_nothing() {
 }
 
 #[test]
+fn of_several_that_are_waited_for_one_that_is_not_there_is_told_and_no_more() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    for code in ["3", "4"] {
+        let name = format!("exits-{code}");
+        let script = format!("exit {code}");
+        supervisor.detached(&["--name", &name], &script);
+    }
+    let waited = supervisor.ctl(&["wait", "exits-3", "no-such", "exits-4"]);
+    assert_eq!((waited.code(), &*waited.stdout), (1, "3\n4\n"));
+    waited.says("no such container: no-such");
+}
+
+#[test]
+fn words_of_dockers_are_read_as_docker_reads_them() {
+    require!(containers, busybox);
+    let supervisor = Supervisor::new();
+    let here = supervisor.scratch.dir("here").display().to_string();
+    let bind = format!("{here}:/here:delegated");
+    let mount = format!("TYPE=bind,Source={here},target=/there,consistency=cached");
+    let flags = [
+        "-v",
+        &bind,
+        "--mount",
+        &mount,
+        "-w",
+        "/a/../srv/./deep",
+        "--label",
+        "a=b",
+    ];
+    let run = [&["run", "--name", "box"], &flags[..], &[IMAGE, "pwd"]].concat();
+    assert_eq!(supervisor.says(&run), "/srv/deep");
+    for (label, value) in [("a", "b"), ("none", "")] {
+        let template = format!("{{{{index .Config.Labels \"{label}\"}}}}");
+        assert_eq!(supervisor.field("box", &template), value);
+    }
+    let mount = mount.replace("consistency=cached", "bind-propagation=odd");
+    let refused = supervisor.ctl(&["create", "--mount", &mount, IMAGE]);
+    refused.failure().says("unknown bind-propagation 'odd'");
+}
+
+#[test]
 fn what_is_to_go_by_force_may_be_gone() {
     require!(containers, busybox);
     let supervisor = Supervisor::new();

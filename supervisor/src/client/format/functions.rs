@@ -40,7 +40,11 @@ pub(super) fn call(name: &str, given: &[Value]) -> Result<Value> {
         ("index", [value, keys @ ..]) => {
             let mut value = value.clone();
             for key in keys {
-                value = item(&value, key)?;
+                value = match item(&value, key)? {
+                    // Of a map of texts, as labels are: the text that Go has for nothing.
+                    Value::Null if value.as_object().is_some_and(is_of_texts) => "".into(),
+                    item => item,
+                };
             }
             value
         }
@@ -148,6 +152,10 @@ fn printf(format: &str, values: &[Value]) -> Result<String> {
 }
 
 /// As Go has it, a map that lacks a key has nothing there, and a list that is too short is an error.
+fn is_of_texts(map: &serde_json::Map<String, Value>) -> bool {
+    map.values().all(Value::is_string)
+}
+
 pub(super) fn item(of: &Value, key: &Value) -> Result<Value> {
     let found = match (of, key) {
         (Value::Object(fields), Value::String(name)) => fields.get(name).or(Some(&Value::Null)),
