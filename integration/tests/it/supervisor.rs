@@ -198,6 +198,8 @@ fn events_go_on_from_a_cursor() {
     // A new daemon has them still.
     supervisor.crash();
     assert_eq!(all("0"), events);
+    let beyond = supervisor.ctl(&["events", "--after", "999999"]).failure();
+    beyond.says("there is no event 999999 yet");
 }
 
 #[test]

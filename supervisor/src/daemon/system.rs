@@ -9,7 +9,7 @@ use ttrpc::r#async::{ServerStreamSender, TtrpcContext};
 use super::{images, volumes};
 use crate::chunks::answer;
 use crate::container::{Supervisor, blocking};
-use crate::fault::Result;
+use crate::fault::{Fault, Result};
 use crate::protos::containers::state::Status;
 use crate::protos::parts::Part;
 use crate::protos::system as api;
@@ -140,6 +140,12 @@ async fn events(
     } else {
         request.after
     };
+    let last = *latest.borrow();
+    if after > last {
+        // Whoever kept a cursor over another store would wait until this one has come so far.
+        let text = format!("there is no event {after} yet: the last one is {last}");
+        return Err(Fault::new(text));
+    }
     loop {
         latest.borrow_and_update();
         let read = records.clone();
