@@ -8,9 +8,9 @@ use super::cli::{Prune, PruneAll};
 use super::connection::{Daemon, patient};
 use super::containers::time;
 use super::filter::Filters;
+use super::system::all_containers;
 use super::view::status_word;
 use super::{images, print, system, table};
-use crate::chunks::answered;
 use crate::fault::{Fault, Kind, Result, Tried as _};
 use crate::protos::{containers, images as of_images, system as of_system};
 
@@ -75,14 +75,8 @@ pub(super) async fn of_containers(daemon: &Daemon, asked: &Prune) -> Result<u8> 
 /// And those that never ran. How many bytes they had.
 async fn remove_ended(daemon: &Daemon, which: &Which) -> Result<u64> {
     let mut reclaimed = 0;
-    let request = containers::ListContainersRequest {
-        all: true,
-        sizes: true,
-        ..Default::default()
-    };
-    let answer: containers::ListContainersResponse =
-        answered(daemon.containers.list(patient(), &request)).await?;
-    for container in answer.containers {
+    let all = all_containers(daemon, true).await?;
+    for container in all.containers {
         let status = status_word(&container.state);
         if !matches!(status, "exited" | "created")
             || !which.takes(container.created_at, &container.labels)
@@ -96,7 +90,7 @@ async fn remove_ended(daemon: &Daemon, which: &Which) -> Result<u64> {
         let removed = daemon.containers.remove(patient(), &request).await;
         match removed.map_err(Fault::from) {
             Ok(_) => {
-                let size = answer.sizes.get(&container.id);
+                let size = all.sizes.get(&container.id);
                 reclaimed += size.map_or(0, |size| size.written);
                 print(&format!("Deleted container: {}\n", container.id))?;
             }

@@ -139,7 +139,7 @@ pub(super) async fn all_volumes(daemon: &Daemon) -> Result<Vec<api::Volume>> {
 
 /// Those of containers, running or not.
 async fn used_volumes(daemon: &Daemon) -> Result<HashSet<String>> {
-    let containers = all_containers(daemon).await?;
+    let containers = all_containers(daemon, false).await?.containers;
     let mounts = containers
         .into_iter()
         .flat_map(|container| container.config.unwrap_or_default().mounts);
@@ -147,14 +147,16 @@ async fn used_volumes(daemon: &Daemon) -> Result<HashSet<String>> {
     Ok(volumes.map(|mount| mount.source).collect())
 }
 
-pub(super) async fn all_containers(daemon: &Daemon) -> Result<Vec<of_containers::Container>> {
+pub(super) async fn all_containers(
+    daemon: &Daemon,
+    sizes: bool,
+) -> Result<of_containers::ListContainersResponse> {
     let request = of_containers::ListContainersRequest {
         all: true,
+        sizes,
         ..Default::default()
     };
-    let answer: of_containers::ListContainersResponse =
-        answered(daemon.containers.list(patient(), &request)).await?;
-    Ok(answer.containers)
+    answered(daemon.containers.list(patient(), &request)).await
 }
 
 fn shown(volume: &api::Volume, containers: &[String]) -> Value {
@@ -209,7 +211,7 @@ async fn df(daemon: &Daemon, verbose: bool, format: Option<&str>) -> Result<u8> 
         print(&table::render(&rows, columns, format)?)?;
         return Ok(0);
     }
-    let containers = all_containers(daemon).await?;
+    let containers = all_containers(daemon, false).await?.containers;
     let alive = containers.into_iter().filter(|container| {
         let word = view::status_word(&container.state);
         matches!(word, "running" | "paused" | "restarting")

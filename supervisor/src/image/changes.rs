@@ -257,7 +257,8 @@ fn exposed(word: &str) -> Result<String> {
     Ok(format!("{ports}/{protocol}"))
 }
 
-fn joined(old: &str, path: &str) -> String {
+/// Without `.` and `..`, by the words alone, as Docker has a working directory.
+pub(crate) fn joined(old: &str, path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     let whole = if path.starts_with('/') {
         path.to_owned()

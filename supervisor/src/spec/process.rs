@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Defaults, Fault, Found, Result, Security, User, capabilities};
+use crate::image::changes::joined;
 use crate::protos::containers::{Config, Effective, Ulimit};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -28,7 +29,7 @@ pub(crate) fn effective(config: &Config, image: &Defaults) -> Effective {
         },
         env: variables(vec![], config, image),
         user: or(&config.user, &image.user),
-        working_dir: cleaned(&or(&config.working_dir, &image.working_dir)),
+        working_dir: cleaned(or(&config.working_dir, &image.working_dir)),
         stop_signal: or(&config.stop_signal, &image.stop_signal),
         hostname: config.hostname.clone(),
         exposed_ports: image.ports.clone(),
@@ -171,20 +172,12 @@ pub(crate) fn exec(of: &Value, exec: &Exec, ours: &[String]) -> Result<Value> {
     Ok(process)
 }
 
-/// Without `.` and `..`, by the words alone, as Docker has it; what is no absolute path is refused later.
-fn cleaned(path: &str) -> String {
-    if !path.starts_with('/') {
-        return path.to_owned();
+/// What is no absolute path stays as it is, and is refused later.
+fn cleaned(path: String) -> String {
+    match path.starts_with('/') {
+        true => joined("", &path),
+        false => path,
     }
-    let mut names = vec![];
-    for name in path.split('/') {
-        match name {
-            "" | "." => {}
-            ".." => drop(names.pop()),
-            name => names.push(name),
-        }
-    }
-    format!("/{}", names.join("/"))
 }
 
 fn identity(user: &User) -> Value {
